@@ -1,0 +1,24 @@
+"""The one exception for what a person typed, and the hint that goes with it.
+
+``InputError`` carries one sentence: the value, the rule, the next step. The command line prints it and
+exits with 2; in a notebook it is an ordinary ``ValueError``. Everything else that is raised is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What was asked for cannot be done as written; the message says why and what to do next."""
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the candidate closest to ``word``, or ``""`` when none is close.
+
+    >>> nearest("use_varlen_atn", ["use_varlen_attn", "lr"])
+    "; did you mean 'use_varlen_attn'?"
+    """
+    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

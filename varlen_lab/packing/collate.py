@@ -1,0 +1,141 @@
+"""Packed rows become batches, in three ways. The same rows go into all three, so the documents are the same.
+
+``VarlenCollator``   all rows end to end as one, seams in ``cu_seq_lens``; attention stays inside documents
+``PackedCollator``   rows as they are, positions run through, no seams: every token sees the whole row
+``PaddedCollator``   every document alone on a line of its own, the rest filled up: what packing replaces
+
+A feature is a dict with ``input_ids``, ``labels`` and ``seq_lengths`` (a row of ``pack_dataset``). The first
+label of every document is -100 in all three, so all three average over exactly the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from varlen_lab.errors import InputError
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.rows import IGNORE
+
+Feature = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class VarlenCollator:
+    """Flatten rows into one of T tokens and say where its documents are.
+
+    Returns ``input_ids, labels, position_ids`` of shape (1, T), ``cu_seq_lens_q/k`` int32 of shape
+    (documents + 1,) and ``max_length_q/k`` as Python ints: the keyword arguments transformers hands on to an
+    attention function. Two rows of 2k tokens give the same batch as one row of 4k with the same documents.
+    ``pad_to_multiple_of`` appends one inert segment (labels -100), never a document per pad token.
+    """
+
+    pad_to_multiple_of: int | None = None
+    pad_token_id: int = 0
+
+    def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
+        documents = [document for feature in features for document in split_documents(feature)]
+        short = -sum(len(ids) for ids, _ in documents) % (self.pad_to_multiple_of or 1)
+        if short:
+            documents.append((np.full(short, self.pad_token_id), np.full(short, IGNORE)))
+        boundaries = Boundaries.from_lengths(len(ids) for ids, _ in documents)
+        return {
+            "input_ids": long_tensor(np.concatenate([ids for ids, _ in documents]))[None],
+            "labels": long_tensor(np.concatenate([labels for _, labels in documents]))[None],
+            "position_ids": boundaries.position_ids()[None],
+            "cu_seq_lens_q": boundaries.cu_seqlens,
+            "cu_seq_lens_k": boundaries.cu_seqlens,
+            "max_length_q": boundaries.max_seqlen,
+            "max_length_k": boundaries.max_seqlen,
+        }
+
+
+@dataclass(frozen=True)
+class PackedCollator:
+    """Rows as they are, without seams: the naive packing that varlen attention puts right.
+
+    Returns ``input_ids, labels, position_ids`` of shape (rows, longest row); positions run 0, 1, 2, ... through
+    the whole row. Right padding needs no mask under causal attention: its labels are -100 and nobody before it
+    can see it.
+    """
+
+    pad_token_id: int = 0
+
+    def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
+        rows = [tuple(map(np.concatenate, zip(*split_documents(feature), strict=True))) for feature in features]
+        width = max(len(ids) for ids, _ in rows)
+        return {
+            "input_ids": fill([ids for ids, _ in rows], width, self.pad_token_id),
+            "labels": fill([labels for _, labels in rows], width, IGNORE),
+            "position_ids": torch.arange(width).expand(len(rows), width).contiguous(),
+        }
+
+
+@dataclass(frozen=True)
+class PaddedCollator:
+    """Every document on a line of its own, filled up to the longest: the unpacked baseline.
+
+    Returns ``input_ids, labels, attention_mask, position_ids`` of shape (documents, longest document). A
+    feature may also be a single document without ``seq_lengths``.
+    """
+
+    pad_token_id: int = 0
+
+    def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
+        documents = [
+            document
+            for feature in features
+            for document in split_documents(
+                feature if "seq_lengths" in feature else {**feature, "seq_lengths": [len(feature["input_ids"])]}
+            )
+        ]
+        width = max(len(ids) for ids, _ in documents)
+        return {
+            "input_ids": fill([ids for ids, _ in documents], width, self.pad_token_id),
+            "labels": fill([labels for _, labels in documents], width, IGNORE),
+            "attention_mask": fill([np.ones(len(ids)) for ids, _ in documents], width, 0),
+            "position_ids": torch.arange(width).expand(len(documents), width).contiguous(),
+        }
+
+
+def split_documents(feature: Feature) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The documents of a packed row as ``(input_ids, labels)``, the first label of each set to -100.
+
+    Raises InputError when the row does not carry its seams, or when something has cut it since.
+    """
+    if "seq_lengths" not in feature:
+        raise InputError(
+            f"a row has {', '.join(feature)} but no seq_lengths, the collator needs to know its documents; "
+            "pack with pack_dataset, and in HF Trainer set remove_unused_columns=False so the column survives."
+        )
+    ids = np.asarray(feature["input_ids"], dtype=np.int64)
+    lengths = np.asarray(feature["seq_lengths"], dtype=np.int64)
+    if lengths.sum() != len(ids):
+        raise InputError(
+            f"a row has {len(ids)} input_ids but its seq_lengths add up to {lengths.sum()}, something cut it after "
+            "packing; in TRL set SFTConfig(max_length=None), whose default is 1024."
+        )
+    labels = np.array(feature.get("labels", ids), dtype=np.int64)
+    if len(labels) != len(ids):
+        raise InputError(
+            f"a row has {len(ids)} input_ids and {len(labels)} labels, they must be equally long; pack it again."
+        )
+    starts = np.cumsum(lengths) - lengths
+    labels[starts] = IGNORE
+    return [(ids[s : s + n], labels[s : s + n]) for s, n in zip(starts, lengths, strict=True)]
+
+
+def fill(rows: list[np.ndarray], width: int, value: int) -> torch.Tensor:
+    """Rows of different lengths as one int64 tensor (rows, width), the right end filled with ``value``."""
+    block = np.full((len(rows), width), value, dtype=np.int64)
+    for line, row in zip(block, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(block)
+
+
+def long_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
