@@ -1,0 +1,127 @@
+"""The CUDA kernels that take ``cu_seqlens`` themselves: flash-attn, and the one inside PyTorch.
+
+Both run in fp16 or bf16 only and never touch a cell outside a document. They differ in their words: flash-attn
+says ``causal=True`` and ``window_size=(left, right)``; ``torch.nn.attention.varlen.varlen_attn`` (torch >= 2.11)
+has no causal argument at all, its default window (-1, -1) is *bidirectional*, and (-1, 0) is causal.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+
+import torch
+from torch.nn.functional import pad
+
+from varlen_lab.errors import InputError
+from varlen_lab.packing.boundaries import Boundaries
+
+WIDEST_HEAD = 256
+
+
+def attend_flash_attn(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    boundaries: Boundaries,
+    *,
+    causal: bool,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    alibi_slopes: torch.Tensor | None,
+) -> torch.Tensor:
+    """``flash_attn_varlen_func``; q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V)."""
+    check_kernel_input("flash_attn", q)
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError as problem:
+        raise InputError(
+            f"backend 'flash_attn' cannot be imported ({problem}); install a wheel that fits this torch and CUDA, "
+            "or use backend='torch_varlen', which needs nothing."
+        ) from None
+    q, k, v_padded = same_head_dim(q, k, v)
+    out = flash_attn_varlen_func(
+        q,
+        k,
+        v_padded,
+        boundaries.cu_seqlens,
+        boundaries.cu_seqlens,
+        boundaries.max_seqlen,
+        boundaries.max_seqlen,
+        softmax_scale=scale,
+        causal=causal,
+        window_size=window_size(causal, window),
+        softcap=softcap or 0.0,
+        alibi_slopes=None if alibi_slopes is None else alibi_slopes.float(),
+    )
+    return out[..., : v.shape[-1]]
+
+
+def attend_torch_varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    boundaries: Boundaries,
+    *,
+    causal: bool,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    alibi_slopes: torch.Tensor | None,
+) -> torch.Tensor:
+    """``torch.nn.attention.varlen.varlen_attn``; q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V)."""
+    check_kernel_input("torch_varlen", q)
+    if softcap is not None or alibi_slopes is not None:
+        what = "softcap" if softcap is not None else "ALiBi"
+        raise InputError(f"varlen_attn cannot do {what}; use backend='flash_attn', or 'reference' anywhere.")
+    from torch.nn.attention.varlen import varlen_attn
+
+    known = varlen_parameters()
+    if "window_size" not in known:
+        raise InputError(
+            f"varlen_attn of torch {torch.__version__} has no window_size; upgrade to torch >= 2.11."
+        )
+    options: dict[str, object] = {"scale": scale, "window_size": window_size(causal, window)}
+    if q.shape[1] != k.shape[1] and "enable_gqa" in known:
+        options["enable_gqa"] = True
+    q, k, v_padded = same_head_dim(q, k, v)
+    cu, longest = boundaries.cu_seqlens, boundaries.max_seqlen
+    return varlen_attn(q, k, v_padded, cu, cu, longest, longest, **options)[..., : v.shape[-1]]
+
+
+@cache
+def varlen_parameters() -> frozenset[str]:
+    """Names of the arguments this torch's ``varlen_attn`` takes; they changed in 2.11 and again in 2.12."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def window_size(causal: bool, window: int | None) -> tuple[int, int]:
+    """Our window (tokens seen, own one included) as flash-attn's (left, right); -1 means unlimited."""
+    left = -1 if window is None else window - 1
+    return left, 0 if causal else left
+
+
+def same_head_dim(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """MLA has narrower values than keys; the kernels want one width, and zeros change nothing."""
+    width = max(q.shape[-1], v.shape[-1])
+    widened = (pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in (q, k, v))
+    return tuple(widened)  # type: ignore[return-value]
+
+
+def check_kernel_input(backend: str, q: torch.Tensor) -> None:
+    """Refuse in words what the kernel would refuse in C++."""
+    if q.device.type != "cuda":
+        raise InputError(f"backend '{backend}' needs CUDA tensors and got {q.device.type}; use backend='sdpa'.")
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        raise InputError(
+            f"backend '{backend}' runs in fp16 or bf16 and got {q.dtype}; cast, or use backend='sdpa'."
+        )
+    if q.shape[-1] > WIDEST_HEAD:
+        raise InputError(
+            f"backend '{backend}' takes head dims up to {WIDEST_HEAD} and got {q.shape[-1]}; use backend='sdpa'."
+        )
