@@ -1,0 +1,238 @@
+"""The one schema of a training run: every setting once, with its default, its rule and its comment.
+
+A config is a plain Python file of ``name = value`` lines, the file ``copy-cfg`` leaves behind. ``load`` reads it
+without running it: only literals are understood, anything else is refused with its line. ``render`` writes it, in
+five parts as on XTuner's page, and ``load(render(config)) == config``.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.errors import InputError, nearest
+
+PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
+MODES = ("unpacked", "packed", "varlen")
+
+
+class SettingError(InputError):
+    """A setting breaks a rule; ``load`` adds the file and the line."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+def setting(default: Any, where: str, comment: str, *, least: float | None = None, choices: tuple = ()) -> Any:
+    """One row of the schema. ``where`` is ``"part/heading"``; ``least`` and ``choices`` are its rule."""
+    rule = {"where": where, "comment": comment, "least": least, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=rule)
+    return field(default=default, metadata=rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run, validated as a whole; names and meanings are XTuner's where XTuner has them."""
+
+    # fmt: off
+    pretrained_model_name_or_path: str | None = setting(None, "1/Model", "hub name or folder; None trains model_config from scratch")
+    use_varlen_attn: bool = setting(False, "1/Model", "attention stays inside documents; needs pack_to_max_length")
+    data_path: str = setting("builtin:docstrings", "1/Data", "hub name, file (.jsonl .json .parquet .csv) or builtin:docstrings")
+    prompt_template: str = setting("tokenizer", "1/Data", "name of a chat template; 'tokenizer' uses the tokenizer's own")
+    max_length: int = setting(2048, "1/Data", "tokens a row holds; longer documents are truncated and counted", least=2)
+    pack_to_max_length: bool = setting(True, "1/Data", "several documents share a row")
+    batch_size: int = setting(1, "1/Scheduler & Optimizer", "rows (documents when unpacked) a device takes at once", least=1)
+    accumulative_counts: int = setting(16, "1/Scheduler & Optimizer", "batches that make one optimizer step", least=1)
+    dataloader_num_workers: int = setting(0, "1/Scheduler & Optimizer", "processes that collate batches", least=0)
+    max_epochs: int = setting(3, "1/Scheduler & Optimizer", "passes over the data", least=1)
+    max_steps: int | None = setting(None, "1/Scheduler & Optimizer", "stop after this many optimizer steps; None runs all epochs", least=1)
+    optim_type: str = setting("AdamW", "1/Scheduler & Optimizer", "AdamW or SGD", choices=("AdamW", "SGD"))
+    lr: float = setting(2e-5, "1/Scheduler & Optimizer", "peak learning rate", least=0)
+    betas: tuple = setting((0.9, 0.999), "1/Scheduler & Optimizer", "AdamW's two averages (SGD: the first is its momentum)")
+    weight_decay: float = setting(0.0, "1/Scheduler & Optimizer", "pulls weights towards 0", least=0)
+    max_norm: float = setting(1.0, "1/Scheduler & Optimizer", "gradients are clipped to this norm; 0 does not clip", least=0)
+    warmup_ratio: float = setting(0.03, "1/Scheduler & Optimizer", "share of the steps in which lr rises; then a cosine to 0", least=0)
+    save_steps: int = setting(500, "1/Save", "write iter_N.pth every so many steps (and at the end)", least=1)
+    save_total_limit: int = setting(2, "1/Save", "checkpoints kept, the newest; -1 keeps all", least=-1)
+    evaluation_freq: int = setting(500, "1/Evaluate the generation performance during the training", "answer evaluation_inputs every so many steps; 0 never", least=0)
+    SYSTEM: str = setting("", "1/Evaluate the generation performance during the training", "system prompt of the data and of evaluation_inputs")
+    evaluation_inputs: list = setting([], "1/Evaluate the generation performance during the training", "questions to watch the model with")
+    model_config: dict | None = setting(None, "2/", "architecture to train from scratch, as in a config.json")
+    attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", "reference", "sdpa", "flash_attn", "torch_varlen"))
+    dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
+    pack_strategy: str = setting("best_fit", "3/", "best_fit keeps documents whole, concat cuts them as XTuner does", choices=("best_fit", "concat"))
+    overlong: str = setting("truncate", "3/", "documents longer than max_length: truncate, split, drop or error", choices=("truncate", "split", "drop", "error"))
+    start_factor: float = setting(1e-5, "4/", "lr of the first warm-up step, as a share of lr", least=0)
+    seed: int = setting(0, "5/", "fixes weights from scratch and the order of the data", least=0)
+    device: str = setting("auto", "5/", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    work_dir: str | None = setting(None, "5/", "where checkpoints go; None is work_dirs/<name of this file>")
+    # fmt: on
+    name: str = field(default="", compare=False, metadata={})
+
+    def __post_init__(self) -> None:
+        for row in schema():
+            object.__setattr__(self, row.name, checked(row, getattr(self, row.name)))
+        if self.use_varlen_attn and not self.pack_to_max_length:
+            raise SettingError(
+                "use_varlen_attn",
+                "use_varlen_attn = True needs pack_to_max_length = True, there are no seams in a row of one document; "
+                "set pack_to_max_length = True, or use_varlen_attn = False.",
+            )
+        if (self.pretrained_model_name_or_path is None) == (self.model_config is None):
+            raise SettingError(
+                "pretrained_model_name_or_path",
+                "exactly one of pretrained_model_name_or_path and model_config must be set; "
+                "name a model to fine-tune, or describe one to train from scratch.",
+            )
+        if self.evaluation_freq and not self.evaluation_inputs:
+            raise SettingError(
+                "evaluation_freq",
+                f"evaluation_freq = {self.evaluation_freq} has nothing to ask; fill evaluation_inputs or set it to 0.",
+            )
+
+    @property
+    def mode(self) -> str:
+        """``unpacked``, ``packed`` or ``varlen``: what the two switches say together."""
+        return MODES[self.pack_to_max_length + self.use_varlen_attn]
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with some settings changed; an unknown name is refused with the near one."""
+        for name in changes:
+            if name != "name" and name not in setting_names():
+                raise SettingError(name, unknown(name))
+        return dataclasses.replace(self, **changes)
+
+    def with_mode(self, mode: str) -> Config:
+        """The same run in another of the three modes."""
+        return self.replace(pack_to_max_length=mode != "unpacked", use_varlen_attn=mode == "varlen")
+
+
+def schema() -> list[dataclasses.Field]:
+    return [row for row in dataclasses.fields(Config) if row.metadata]
+
+
+def setting_names() -> list[str]:
+    return [row.name for row in schema()]
+
+
+def unknown(name: str) -> str:
+    return f"unknown setting {name!r}{nearest(name, setting_names())}."
+
+
+def checked(row: dataclasses.Field, value: Any) -> Any:
+    """The value in the type of its row, or a SettingError that says value, rule and name."""
+    kinds = {"str": str, "int": int, "float": float, "bool": bool, "tuple": tuple, "list": list, "dict": dict}
+    words = [word.strip() for word in str(row.type).split("|")]
+    if value is None and "None" in words:
+        return value
+    kind = kinds[words[0]]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise SettingError(row.name, f"{row.name} is {value!r}, it must be {' or '.join(words)}.")
+    least, choices = row.metadata["least"], row.metadata["choices"]
+    if least is not None and not value >= least:
+        raise SettingError(row.name, f"{row.name} is {value}, it must be at least {least}.")
+    if kind is float and not value < float("inf"):
+        raise SettingError(row.name, f"{row.name} is {value}, it must be a finite number.")
+    if choices and value not in choices:
+        raise SettingError(
+            row.name, f"{row.name} is {value!r}, it must be one of {', '.join(choices)}{nearest(value, choices)}."
+        )
+    if row.name == "betas" and not (len(value) == 2 and all(isinstance(b, float) and 0 <= b < 1 for b in value)):
+        raise SettingError(row.name, f"betas is {value}, it must be two numbers of at least 0 and below 1.")
+    if row.name == "save_total_limit" and value == 0:
+        raise SettingError(row.name, "save_total_limit is 0, the last checkpoint must stay; use -1 to keep all.")
+    if row.name == "warmup_ratio" and value > 1:
+        raise SettingError(row.name, f"warmup_ratio is {value}, it is a share of all steps and at most 1.")
+    return value
+
+
+def load(path: str | Path) -> Config:
+    """Read a config file. Nothing in it is executed; every complaint names file and line."""
+    path = Path(path)
+    values, lines = parse(path)
+    try:
+        return Config(**values, name=path.stem)
+    except SettingError as problem:
+        raise InputError(f"{path}:{lines.get(problem.setting, 1)}: {problem}") from None
+
+
+def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The literals of a config file and the line each stands on."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source, str(path))
+    except FileNotFoundError:
+        raise InputError(f"there is no config {path}; make one with: varlen-lab copy-cfg NAME .") from None
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path}:1: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
+        line = getattr(problem, "lineno", None) or 1
+        raise InputError(f"{path}:{line}: not readable as `name = value` lines ({problem}).") from None
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}).") from None
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a docstring
+        where = f"{path}:{statement.lineno}"
+        if not (isinstance(statement, ast.Assign) and [type(t) for t in statement.targets] == [ast.Name]):
+            text = (ast.get_source_segment(source, statement) or "").splitlines()[0][:60]
+            raise InputError(f"{where}: `{text}` is not a `name = value` line; a config holds settings, it is never run.")
+        name = statement.targets[0].id
+        if name not in setting_names():
+            raise InputError(f"{where}: {unknown(name)}")
+        if name in values:
+            raise InputError(f"{where}: {name} is already set on line {lines[name]}; keep one of the two.")
+        try:
+            values[name] = ast.literal_eval(statement.value)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise InputError(
+                f"{where}: the value of {name} is code, a config holds plain values and is never run; write it out."
+            ) from None
+        lines[name] = statement.lineno
+    return values, lines
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """``["lr=1e-4", "data_path=a.jsonl"]`` as settings: a literal where it reads as one, else the text itself."""
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"--cfg-options got {pair!r}, it takes name=value pairs such as max_steps=20.")
+        if name not in setting_names():
+            raise InputError(f"--cfg-options: {unknown(name)}")
+        try:
+            changes[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            changes[name] = text
+    return changes
+
+
+def render(config: Config) -> str:
+    """The config as the file ``copy-cfg`` writes: standalone, commented, in five parts."""
+    lines: list[str] = []
+    for number, part in enumerate(PARTS, start=1):
+        rule = "#" * 71
+        lines += [rule, f"#{f'PART {number}  {part}':^69}#", rule]
+        heading = ""
+        for row in schema():
+            where, _, group = row.metadata["where"].partition("/")
+            if int(where) != number:
+                continue
+            if group != heading:
+                lines += [""] * bool(heading) + [f"# {group}"]
+                heading = group
+            lines.append(f"{row.name} = {getattr(config, row.name)!r}  # {row.metadata['comment']}")
+        lines.append("")
+    return "\n".join(lines)
