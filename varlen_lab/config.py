@@ -158,43 +158,51 @@ def checked(row: dataclasses.Field, value: Any) -> Any:
 def load(path: str | Path) -> Config:
     """Read a config file. Nothing in it is executed; every complaint names file and line."""
     path = Path(path)
-    values, lines = parse(path)
-    try:
-        return Config(**values, name=path.stem)
-    except SettingError as problem:
-        raise InputError(f"{path}:{lines.get(problem.setting, 1)}: {problem}") from None
-
-
-def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The literals of a config file and the line each stands on."""
     try:
         source = path.read_text(encoding="utf-8")
-        tree = ast.parse(source, str(path))
     except FileNotFoundError:
         raise InputError(f"there is no config {path}; make one with: varlen-lab copy-cfg NAME .") from None
     except UnicodeDecodeError as problem:
         raise InputError(f"{path}:1: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
-        line = getattr(problem, "lineno", None) or 1
-        raise InputError(f"{path}:{line}: not readable as `name = value` lines ({problem}).") from None
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror}).") from None
+    return load_text(source, str(path)).replace(name=path.stem)
+
+
+def load_text(source: str, origin: str) -> Config:
+    """The Config that a config file's text describes; ``origin`` is what complaints call the file."""
+    values, lines = parse(source, origin)
+    try:
+        return Config(**values)
+    except SettingError as problem:
+        raise InputError(f"{origin}:{lines.get(problem.setting, 1)}: {problem}") from None
+
+
+def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The literals of a config file and the line each stands on."""
+    try:
+        tree = ast.parse(source, origin)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
+        line = getattr(problem, "lineno", None) or 1
+        reason = getattr(problem, "msg", None) or problem
+        raise InputError(f"{origin}:{line}: not readable as `name = value` lines ({reason}).") from None
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for statement in tree.body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # a docstring
-        where = f"{path}:{statement.lineno}"
-        if not (isinstance(statement, ast.Assign) and [type(t) for t in statement.targets] == [ast.Name]):
+        where = f"{origin}:{statement.lineno}"
+        target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
+        if not isinstance(target, ast.Name):
             text = (ast.get_source_segment(source, statement) or "").splitlines()[0][:60]
             raise InputError(f"{where}: `{text}` is not a `name = value` line; a config holds settings, it is never run.")
-        name = statement.targets[0].id
+        name = target.id
         if name not in setting_names():
             raise InputError(f"{where}: {unknown(name)}")
         if name in values:
             raise InputError(f"{where}: {name} is already set on line {lines[name]}; keep one of the two.")
         try:
-            values[name] = ast.literal_eval(statement.value)
+            values[name] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise InputError(
                 f"{where}: the value of {name} is code, a config holds plain values and is never run; write it out."

@@ -1,0 +1,46 @@
+# One environment in .venv, made when it is missing and reused after that.
+#   make walkthrough    every notebook, then runs/walkthrough/index.html
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install walkthrough test lint lab clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv, or bring it up to date
+
+walkthrough: $(STAMP) ## run every notebook and write runs/walkthrough/index.html
+	@$(BIN)/varlen-lab walkthrough
+
+test: $(STAMP) ## the fast tests
+	@$(BIN)/python -m pytest -m "not slow and not gpu and not browser"
+
+lint: $(STAMP) ## ruff, mypy and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+clean: ## remove the walkthrough pages and all caches (.venv and work_dirs stay)
+	rm -rf runs/walkthrough build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf $(VENV)
+
+# The stamp is touched last: an interrupted install is taken up again by the next make.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 2 GB; some minutes the first time, details in $(VENV)/install.log)"
+	@$(BIN)/python -m pip install -qq --log $(VENV)/install.log -c constraints.txt -e ".[notebooks,dev]"
+	@touch $@

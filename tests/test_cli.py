@@ -1,0 +1,175 @@
+"""The command line: exit codes, one sentence for what a person typed, nothing half-written."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from varlen_lab import cli
+from varlen_lab.cli import VERBS, main
+from varlen_lab.errors import InputError
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A verb ``fake`` whose ``run`` a test replaces."""
+    module = types.ModuleType("varlen_lab.cli.fake")
+    module.HELP = "a fake"  # type: ignore[attr-defined]
+    module.add_arguments = lambda parser: parser.add_argument("--count", type=int)  # type: ignore[attr-defined]
+    module.run = lambda args: 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.VERBS, "fake", ("fake", "a fake"))
+    return module
+
+
+def raising(problem: BaseException):
+    def run(args: object) -> int:
+        raise problem
+
+    return run
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_help_arguments_and_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"varlen_lab.cli.{VERBS[name][0]}")
+    assert module.HELP and callable(module.run)
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: varlen-lab {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_what_run_returns_is_the_exit_code(verb: types.ModuleType, code: int) -> None:
+    verb.run = lambda args: code  # type: ignore[attr-defined]
+    assert main(["fake"]) == code
+
+
+def test_input_error_is_one_line_and_two(verb: types.ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    verb.run = raising(InputError("lr is [bold]-1[/bold], it must be positive"))  # type: ignore[attr-defined]
+    assert main(["fake"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err == "error: lr is [bold]-1[/bold], it must be positive\n"
+    assert shown.out == ""
+
+
+def test_interrupt_is_130(verb: types.ModuleType) -> None:
+    verb.run = raising(KeyboardInterrupt())  # type: ignore[attr-defined]
+    assert main(["fake"]) == 130
+
+
+def test_our_own_bug_keeps_its_traceback(verb: types.ModuleType) -> None:
+    verb.run = raising(ZeroDivisionError())  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        main(["fake"])
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["zzz"], "the verbs are check-env"),
+        (["walkthrough", "--quik"], "did you mean '--quick'?"),
+        (["masks", "--lengths", "70", "x"], "invalid int value: 'x'"),
+        (["--hepl"], "`varlen-lab --help`"),
+        (["masks"], "--lengths"),
+    ],
+)
+def test_a_typo_is_answered_in_one_line(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and shown.count("\n") == 1
+    assert hint in shown
+
+
+def test_no_words_print_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in VERBS)
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "varlen_lab", "trian"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "did you mean 'train'" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------- masks
+
+
+def test_masks_writes_the_figure(tmp_path: Path) -> None:
+    picture = tmp_path / "new" / "a.png"
+    assert main(["masks", "--lengths", "70", "300", "180", "-o", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in picture.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--lengths", "3", "-o", "a.bmp"],
+        ["--lengths", "3", "-o", "a"],
+        ["--lengths", "3", "4", "--names", "one", "-o", "a.png"],
+        ["--lengths", "3", "0", "-o", "a.png"],
+        ["--lengths", "3", "-5", "-o", "a.png"],
+        ["--lengths", "3", "--window", "0", "-o", "a.png"],
+        ["--lengths", "3", "--dpi", "0", "-o", "a.png"],
+    ],
+)
+def test_masks_refuses_and_writes_nothing(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["masks", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_says_when_the_folder_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["masks", "--lengths", "3", "-o", str(tmp_path / "file" / "a.png")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- check-env
+
+
+def test_check_env_is_ready_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-env"]) == 0
+    shown = capsys.readouterr().out
+    assert "Ready." in shown and "✗" not in shown
+
+
+def test_check_env_finds_an_attention_that_leaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from varlen_lab.attention import BACKENDS
+    from varlen_lab.packing.boundaries import Boundaries
+
+    sound = BACKENDS["sdpa"]
+    monkeypatch.setitem(
+        BACKENDS,
+        "sdpa",
+        lambda q, k, v, boundaries, **options: sound(q, k, v, Boundaries.from_lengths([len(q)]), **options),
+    )
+    monkeypatch.setattr("varlen_lab.cli.check_env.accelerator", lambda: None)
+    assert main(["check-env"]) == 2
+    assert "Not ready" in capsys.readouterr().out
+
+
+def test_check_env_reports_a_missing_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from varlen_lab import environment
+
+    known = environment.version
+    monkeypatch.setattr(environment, "version", lambda name: None if name == "datasets" else known(name))
+    assert main(["check-env"]) == 2
+    assert "pip install datasets" in capsys.readouterr().out

@@ -1,0 +1,72 @@
+"""The lists of packages agree: pyproject says what is needed, the other files repeat it without drifting."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+TOP_LEVEL = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["dev"]]
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+def constraints() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonical(name): Version(version) for name, version in pins}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_environment_yml_equals_pyproject() -> None:
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = {Requirement(line) for line in listed if isinstance(line, str) and line != "pip"}
+    renamed = {re.sub(r"^[\w-]+", lambda name: CONDA_NAMES.get(name[0], name[0]), line) for line in TOP_LEVEL}
+    assert conda == {Requirement(line) for line in [*renamed, f"python{PROJECT['requires-python']}"]}
+    assert listed[-1] == {"pip": ["-e ."]}
+
+
+def test_every_constraint_is_one_exact_public_version() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"]
+    wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)]
+    assert wrong == []
+    assert len(lines) == len({canonical(line.split("==")[0]) for line in lines})
+
+
+@pytest.mark.parametrize("line", TOP_LEVEL)
+def test_constraints_pin_what_pyproject_asks_for(line: str) -> None:
+    wanted = Requirement(line)
+    assert constraints()[canonical(wanted.name)] in wanted.specifier
+
+
+def test_hooks_use_the_versions_of_the_constraints() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    used = {dependency for hook in hooks for dependency in hook["additional_dependencies"]}
+    pins = {canonical(Requirement(line).name): str(Requirement(line).specifier)[2:] for line in used}
+    assert {"ruff", "nbstripout"} <= set(pins)
+    assert {name: Version(pin) for name, pin in pins.items() if name in constraints()} == {
+        name: constraints()[name] for name in pins if name in constraints()
+    }
+
+
+def test_hooks_strip_what_papermill_and_widgets_leave() -> None:
+    config = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert "metadata.papermill metadata.widgets" in config
+    assert "--maxkb=400" in config
+
+
+def test_ci_calls_the_same_command_as_a_laptop() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step.get("run") for step in workflow["jobs"]["all"]["steps"]]
+    assert [step for step in steps if step] == [".ci/run"]

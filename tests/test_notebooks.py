@@ -1,0 +1,127 @@
+"""The lessons as files: complete, readable, committed without what a run leaves behind."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import nbformat
+import pytest
+
+from varlen_lab.lessons import notebook_parameters, title_of
+from varlen_lab.pages import TAG
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+NAMES = [
+    "00_why_varlen",
+    "01_install",
+    "02_find_a_config",
+    "03_copy_the_config",
+    "04_edit_the_config",
+    "05_train",
+    "06_convert",
+    "07_masks",
+    "08_three_losses",
+]
+NOTEBOOKS = sorted(path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+each_notebook = pytest.mark.parametrize(
+    "path", NOTEBOOKS, ids=[str(p.relative_to(FOLDER)) for p in NOTEBOOKS]
+)
+
+
+def cells(path: Path, kind: str) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def code_lines(path: Path) -> list[int]:
+    return [len(cell.source.strip().splitlines()) for cell in cells(path, "code")]
+
+
+def missing_alts(markdown: str) -> list[str]:
+    """Images of a markdown text that say nothing to a reader who cannot see them."""
+    without = re.findall(r"!\[\s*\]\([^)]*\)", markdown)
+    return without + [
+        tag for tag in re.findall(r"<img\b[^>]*>", markdown) if not re.search(r'alt="[^"]+"', tag)
+    ]
+
+
+def fetched_images(markdown: str) -> list[str]:
+    """Images of a markdown text that need a network."""
+    return re.findall(r"""!\[[^\]]*\]\(https?:[^)]*\)|<img\b[^>]*src=["']https?:[^>]*>""", markdown)
+
+
+def test_the_nine_lessons_exist() -> None:
+    assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))][: len(NAMES)] == NAMES
+
+
+def test_some_lesson_shows_something_on_the_index() -> None:
+    tagged = {p.stem for p in NOTEBOOKS for cell in cells(p, "code") if TAG in cell.metadata.get("tags", [])}
+    assert {"07_masks", "08_three_losses"} <= tagged
+
+
+@each_notebook
+def test_notebook_is_valid(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)  # cells have ids, so diffs stay small
+    assert notebook.metadata.get("kernelspec", {}).get("name", "python3") == "python3"
+
+
+@each_notebook
+def test_notebook_is_committed_without_outputs_and_run_metadata(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
+    for cell in notebook.cells:
+        assert not cell.get("outputs") and not cell.get("execution_count")
+        assert not {"papermill", "execution"} & set(cell.metadata)
+    assert path.stat().st_size <= 250_000
+
+
+@each_notebook
+def test_notebook_has_one_parameters_cell_with_quick_and_device(path: Path) -> None:
+    tagged = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    parameters = notebook_parameters(path)
+    assert parameters["quick"] is False and parameters["device"] == "auto"
+
+
+@each_notebook
+def test_code_cells_are_short(path: Path) -> None:
+    lengths = code_lines(path)
+    assert max(lengths) <= 30
+    assert median(lengths) <= 6
+
+
+@each_notebook
+def test_notebook_opens_with_its_title(path: Path) -> None:
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert title_of(path) == first.source.splitlines()[0][2:].strip()
+
+
+@each_notebook
+def test_images_have_alt_text_and_need_no_network(path: Path) -> None:
+    text = "\n".join(cell.source for cell in cells(path, "markdown"))
+    assert missing_alts(text) == []
+    assert fetched_images(text) == []
+
+
+@each_notebook
+def test_notebook_neither_installs_nor_names_a_machine(path: Path) -> None:
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+    assert not re.search(r"^\s*[!%]\s*(pip|conda)\b", text, flags=re.MULTILINE)
+    assert not re.search(r"(?<![\w.])/(root|home|Users|tmp|work)/", text)
+    assert "sys.path" not in text
+
+
+def test_the_image_rules_find_what_they_look_for() -> None:
+    assert missing_alts('![](a.png) ![a mask](b.png) <img src=\'c.png\'> <img alt="d" src="d.png">') == [
+        "![](a.png)",
+        "<img src='c.png'>",
+    ]
+    assert (
+        len(fetched_images('![x](https://a/b.png) <img alt="y" src="http://c/d.png"> ![z](local.png)')) == 2
+    )

@@ -1,0 +1,98 @@
+"""The command ``varlen-lab``: one thin module a verb, imported only when its verb is asked for.
+
+A verb module has three names: ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``. What
+``run`` returns is the exit code: 0 done, 1 the check says no, 2 the input or the machine cannot, 130 Ctrl-C.
+An ``InputError`` becomes one line on stderr and exit code 2; every other exception is a bug of ours and keeps
+its traceback. This module decides nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import NoReturn
+
+from varlen_lab.errors import InputError, nearest
+
+# verb -> (module, one line for --help). The help lines are kept here so that --help imports no verb.
+VERBS: dict[str, tuple[str, str]] = {
+    "check-env": ("check_env", "what this machine can run, with a numeric check"),
+    "list-cfg": ("list_cfg", "the configs that exist; -p PATTERN narrows the list"),
+    "copy-cfg": ("copy_cfg", "copy a config into a folder, to edit it there"),
+    "train": ("train", "train from a config file or a config name"),
+    "compare": ("compare", "three losses: unpacked, packed and varlen"),
+    "convert": ("convert", "checkpoints to Hugging Face folders: pth_to_hf"),
+    "masks": ("masks", "draw who sees whom in one packed row"),
+    "run": ("run", "run one notebook with parameters, and keep its page"),
+    "walkthrough": ("walkthrough", "run every notebook, then show it all on one page"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its errors told our way: one sentence, no usage dump, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` shows what is possible")
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """The parser with ``verb``'s arguments filled in; the other verbs are only names and help lines."""
+    from varlen_lab import __version__
+
+    parser = _Parser(
+        prog="varlen-lab",
+        description="See, prove and use variable-length attention.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
+        epilog="Start with `varlen-lab check-env`, then `varlen-lab walkthrough`.",
+    )
+    parser.add_argument("--version", action="version", version=f"varlen-lab {__version__}")
+    parser.set_defaults(options=["--help", "--version"])
+    commands = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    for name, (module_name, help_line) in VERBS.items():
+        if name == verb:
+            module = importlib.import_module(f"varlen_lab.cli.{module_name}")
+            command = commands.add_parser(name, help=help_line, description=module.HELP)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run, options=list(command._option_string_actions))
+        else:
+            commands.add_parser(name, help=help_line, add_help=False)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: ``sys.argv[1:]``) and return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    verb = words[0] if words and not words[0].startswith("-") else None
+    try:
+        if verb is not None and verb not in VERBS:
+            raise InputError(f"unknown verb {verb!r}{nearest(verb, VERBS)}; the verbs are {', '.join(VERBS)}")
+        parser = build_parser(verb)
+        if not words:
+            parser.print_help()
+            return 0
+        args, unknown = parser.parse_known_args(words)
+        if unknown:
+            raise InputError(
+                f"unknown argument {unknown[0]!r}{nearest(unknown[0], args.options)}; "
+                f"`varlen-lab {verb + ' ' if verb else ''}--help` shows what is possible"
+            )
+        return int(args.run(args) or 0)
+    except InputError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:  # `varlen-lab list-cfg | head`
+        sys.stderr.close()
+        return 0
+
+
+def _complain(sentence: str) -> None:
+    """One line on stderr, ``error:`` in red on a terminal; brackets in the sentence stay as they are."""
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble(("error: ", "bold red"), sentence)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)

@@ -1,0 +1,37 @@
+"""``varlen-lab copy-cfg``: step 3, one plain commented file to edit."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from varlen_lab import recipes
+from varlen_lab.config import render
+from varlen_lab.errors import InputError
+
+HELP = "Copy a config into a folder as NAME_copy.py."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Name and folder, as XTuner has them."""
+    parser.add_argument("config_name", metavar="CONFIG_NAME", help="a name from list-cfg")
+    parser.add_argument("save_dir", metavar="SAVE_DIR", type=Path, help="folder to write into")
+    parser.add_argument("--force", action="store_true", help="replace a copy that is already there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file whole, or not at all."""
+    config = recipes.get(args.config_name)
+    target = args.save_dir / f"{args.config_name}_copy.py"
+    if target.exists() and not args.force:
+        raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
+    try:
+        args.save_dir.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_suffix(".tmp")
+        unfinished.write_text(render(config), encoding="utf-8")
+        os.replace(unfinished, target)
+    except OSError as problem:
+        raise InputError(f"{target} cannot be written ({problem.strerror}); choose another SAVE_DIR.") from None
+    print(f"Copy to {target}")
+    return 0

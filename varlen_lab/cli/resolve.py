@@ -1,0 +1,42 @@
+"""``CONFIG`` on a command line: a file that exists, or a name that ``list-cfg`` shows."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from varlen_lab.config import Config, SettingError, load, parse_overrides
+from varlen_lab.errors import InputError, nearest
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The config and the overrides every verb that trains takes."""
+    parser.add_argument("config", metavar="CONFIG", help="a config file, or a name from list-cfg")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings to change: --cfg-options max_steps=20 seed=1",
+    )
+
+
+def read_config(word: str, overrides: list[str] | None = None) -> Config:
+    """The Config that ``word`` names, with ``name=value`` overrides put in and checked as a whole."""
+    from varlen_lab import recipes
+
+    if Path(word).is_file():
+        config = load(word)
+    elif word in recipes.names():
+        config = recipes.get(word)
+    elif Path(word).suffix == ".py" or "/" in word:
+        raise InputError(f"there is no config file {word}; varlen-lab copy-cfg NAME DIR makes one.")
+    else:
+        raise InputError(
+            f"there is no config file and no config name {word!r}{nearest(word, recipes.names())}; "
+            "varlen-lab list-cfg shows the names."
+        )
+    try:
+        return config.replace(**parse_overrides(overrides or []))
+    except SettingError as problem:
+        raise InputError(f"--cfg-options: {problem}") from None

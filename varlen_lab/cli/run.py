@@ -1,0 +1,47 @@
+"""``varlen-lab run``: one notebook, with parameters, into an executed copy and its page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "Run one notebook with parameters; keep the executed notebook and a page that opens offline."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The notebook, where to put the copy, and its parameters."""
+    parser.add_argument("notebook", help="a path, or a lesson's name or number: 05_train, 05")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="the executed notebook (default: runs/<name>.ipynb)",
+    )
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a variable of the notebook's parameters cell: -p quick True (repeatable)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every cell ran, 1 when one failed; either way the copy and the page are written."""
+    from rich.console import Console
+
+    from varlen_lab.lessons import find_notebook, parse_value
+    from varlen_lab.notebooks import progress_line, run_notebook, terminal_line
+
+    path = find_notebook(args.notebook)
+    output = args.output or Path("runs") / path.name
+    console = Console(highlight=False, soft_wrap=True)
+    with progress_line(console, path.stem) as on_cell:
+        outcome = run_notebook(
+            path, output, {name: parse_value(text) for name, text in args.parameter}, on_cell=on_cell
+        )
+    console.print(terminal_line(outcome))
+    console.print(f"  {output}\n  {output.with_suffix('.html')}", markup=False)
+    return 0 if outcome.status == "ok" else 1

@@ -1,0 +1,161 @@
+"""Three runs on the same documents: unpacked, packed without seams, packed with varlen attention.
+
+Every optimizer step holds the same documents in all three modes, the first label of each masked, the loss summed
+over the same tokens and divided by the same count, from the same weights with the same optimizer. So
+
+* varlen and unpacked must agree up to rounding, and any larger difference is a leak;
+* packed must differ, because there a token also sees other documents. Whether its loss is higher or lower is an
+  experiment, not a law: from scratch the sign changes on the way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from varlen_lab.batches import Batch, Step, batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab.config import MODES, Config
+from varlen_lab.errors import InputError, nearest
+from varlen_lab.history import History
+from varlen_lab.loop import make_engine, optimize
+from varlen_lab.packing import PaddedCollator
+from varlen_lab.packing.collate import split_documents
+from varlen_lab.progress import bar
+from varlen_lab.train import build_model, describe, make_accelerator, pad_id
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEFAULT_STEPS = 30
+UNPACKED_BATCH = 8  # documents a padded batch of the unpacked baseline holds, drawn at random from the step's
+ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The histories of the modes, by name; ``losses[mode]`` is a list with one mean loss per step."""
+
+    histories: dict[str, History]
+
+    @property
+    def losses(self) -> dict[str, list[float]]:
+        """Mean loss per trained token of each step, for each mode."""
+        return {mode: history.losses for mode, history in self.histories.items()}
+
+    def difference(self, mode: str, base: str = "unpacked") -> list[float]:
+        """Paired differences ``mode - base``, step by step."""
+        return [a - b for a, b in zip(self.losses[mode], self.losses[base], strict=True)]
+
+    def rounding_from(self, mode: str = "varlen", base: str = "unpacked") -> int | None:
+        """The first step whose difference exceeds ``ROUNDING``: from there on rounding has grown up, or it leaks.
+
+        Training is chaotic: two exact runs drift apart after enough steps, because float32 sums in another order.
+        """
+        steps = (step for step, gap in enumerate(self.difference(mode, base), start=1) if abs(gap) > ROUNDING)
+        return next(steps, None)
+
+    @property
+    def caption(self) -> str:
+        """What the numbers were measured on, in one line."""
+        meta = next(iter(self.histories.values())).meta
+        kernel = self.histories["varlen"].meta["backend"] if "varlen" in self.histories else meta["backend"]
+        return (
+            f"{meta['config']} · varlen backend {kernel} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a mode: losses, real tokens a second, padding share, backend, distance to unpacked."""
+        base = "unpacked" if "unpacked" in self.histories else next(iter(self.histories))
+        return [
+            {
+                "mode": mode,
+                "first loss": history.losses[0],
+                "last loss": history.losses[-1],
+                f"max |Δ| to {base}": max(map(abs, self.difference(mode, base))),
+                "real tokens/s": history.tokens_per_second,
+                "CPU seconds": history.total("cpu_seconds"),
+                "padding": history.padding_share,
+                "backend": history.meta["backend"],
+            }
+            for mode, history in self.histories.items()
+        ]
+
+    def to_json(self) -> str:
+        """Everything, for a file."""
+        runs = {mode: {"meta": h.meta, "records": h.records} for mode, h in self.histories.items()}
+        return json.dumps({"runs": runs, "table": self.table(), "verdict": self.verdict()}, indent=1)
+
+    def verdict(self) -> str:
+        """What the differences say, in a sentence."""
+        if not {"unpacked", "varlen"} <= set(self.histories):
+            return "unpacked and varlen were not both run, there is nothing to prove"
+        start, steps = self.rounding_from(), len(self.losses["varlen"])
+        worst = max(map(abs, self.difference("varlen")))
+        if start is None:
+            return f"varlen equals unpacked in all {steps} steps: the largest difference is {worst:.1e}"
+        return (
+            f"varlen equals unpacked within {ROUNDING:.0e} up to step {start - 1} of {steps}; "
+            f"from step {start} on rounding takes over (largest difference {worst:.1e})"
+            if start > 1
+            else f"varlen differs from unpacked at the first step, by {self.difference('varlen')[0]:.1e}: it leaks"
+        )
+
+
+def compare(config: Config, modes: Sequence[str] = MODES, *, progress: bool = False) -> Comparison:
+    """Run the modes on the same documents per step; 30 steps unless ``config.max_steps`` says otherwise.
+
+    Nothing is written to disk. Raises InputError for a mode that does not exist.
+    """
+    for mode in modes:
+        if mode not in MODES:
+            raise InputError(f"there is no mode {mode!r}, the modes are {', '.join(MODES)}{nearest(mode, MODES)}.")
+    if not modes:
+        raise InputError(f"no mode was named, choose from {', '.join(MODES)}.")
+    config = config.with_mode("varlen").replace(max_steps=config.max_steps or DEFAULT_STEPS)
+    tokenizer = load_tokenizer(config)
+    rows, _ = load_rows(config, tokenizer)
+    steps = plan_steps(len(rows), config)
+    histories = {}
+    for mode in modes:
+        accelerator = make_accelerator(config)
+        run = config.with_mode(mode)
+        model = build_model(run)
+        history = History(describe(run, model, accelerator))
+        if mode == "unpacked":
+            batches = unpacked_batches(rows, steps, pad_id(tokenizer), config.seed)
+        else:
+            batches = batched(rows, steps, collator(mode, pad_id(tokenizer)), config.dataloader_num_workers)
+        engine = make_engine(model, run, len(steps), accelerator)
+        with bar(f"{mode:8}", len(steps), history.meta["backend"], progress) as show:
+            for record in optimize(engine, batches):
+                history.add(record)
+                show(record)
+        histories[mode] = history
+    return Comparison(histories)
+
+
+def unpacked_batches(rows: Dataset, steps: list[Step], pad_token_id: int, seed: int) -> Iterator[list[Batch]]:
+    """The documents of each step's rows, ``UNPACKED_BATCH`` at a time on lines of their own.
+
+    They are shuffled first: packing put them in order of length, which would save the baseline its padding.
+    """
+    collate = PaddedCollator(pad_token_id)
+    for number, step in enumerate(steps):
+        documents = [
+            {"input_ids": ids, "labels": labels}
+            for batch in step
+            for row in batch
+            for ids, labels in split_documents(rows[row])
+        ]
+        np.random.default_rng([seed, number]).shuffle(documents)
+        groups = [documents[i : i + UNPACKED_BATCH] for i in range(0, len(documents), UNPACKED_BATCH)]
+        batches = []
+        for group in groups:
+            inputs = collate(group)
+            labels = inputs.pop("labels")
+            batches.append(Batch(inputs, labels, sum(len(document["input_ids"]) for document in group)))
+        yield batches

@@ -1,0 +1,43 @@
+"""Dialogues in, documents out: the text side of the library.
+
+    dataset = load_documents("builtin:docstrings", builtin_tokenizer())   # columns input_ids, labels
+
+``sources`` finds the records, ``records`` makes dialogues of them, ``templates`` writes a dialogue as text
+and says which pieces are trained on, ``encode`` makes tokens and labels. ``corpus`` and ``tokenizer`` are
+built in.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from varlen_lab.documents.encode import encode, prompt_ids
+from varlen_lab.documents.sources import read_dialogues
+from varlen_lab.documents.templates import OF_TOKENIZER, TEMPLATES
+from varlen_lab.documents.tokenizer import builtin_tokenizer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["load_documents", "builtin_tokenizer", "read_dialogues", "encode", "prompt_ids", "TEMPLATES"]
+
+
+def load_documents(
+    data_path: str | os.PathLike[str],
+    tokenizer: Any,
+    *,
+    prompt_template: str = OF_TOKENIZER,
+    system: str = "",
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Read the dialogues at ``data_path`` (see ``read_dialogues``) and tokenise them (see ``encode``).
+
+    Records left out under ``skip_bad`` are counted in a warning that names the first.
+    """
+    dialogues, skipped = read_dialogues(data_path, system=system, skip_bad=skip_bad, progress=progress)
+    if skipped:
+        warnings.warn(f"{len(skipped)} records skipped, the first: {skipped[0]}", stacklevel=2)
+    return encode(dialogues, tokenizer, prompt_template=prompt_template, progress=progress)

@@ -1,0 +1,162 @@
+"""The built-in corpus: the docstrings of the Python that is running, as instruction dialogues.
+
+Real text with a real heavy tail (half the documents are short, one in a hundred is ten times as long), on
+every machine, without a download. Source files are parsed, never run; C modules are read in a fresh
+interpreter (``compiled.py``). The order is fixed (module, then name), and so is every question: the same
+Python gives the same corpus, another Python gives another one, which is why the cache file's name holds the
+Python's fingerprint.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import sysconfig
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from varlen_lab.documents import compiled
+from varlen_lab.documents.cache import cached_text, fingerprint
+
+VERSION = 1  # of what is collected and how it is asked: raise it and every cache is rebuilt
+SHORTEST = 40  # characters; "Return repr(self)." teaches nothing
+LONGEST_SIGNATURE = 60  # characters; a longer one is left out of the question
+
+# Tests quote code on purpose broken, site-packages differ from machine to machine.
+SKIPPED_FOLDERS = {
+    "__pycache__", "_bundled", "dist-packages", "idle_test", "lib-dynload",
+    "site-packages", "test", "tests", "turtledemo",
+}  # fmt: skip
+
+QUESTIONS = {
+    "module": ("What is the module `{name}` for?", "Describe the module `{name}`."),
+    "class": ("What is `{name}`?", "Explain the class `{name}`.", "What is `{name}{signature}` for?"),
+    "function": (
+        "What does `{name}` do?",
+        "Explain `{name}{signature}`.",
+        "How do I use `{name}{signature}`?",
+    ),
+}
+
+
+class Entry(NamedTuple):
+    """One documented object; ``qualname`` is empty for a module, ``signature`` is ``(a, b=1)`` or nothing."""
+
+    module: str
+    qualname: str
+    kind: str
+    signature: str
+    doc: str
+
+    @property
+    def name(self) -> str:
+        full = f"{self.module}.{self.qualname}" if self.qualname else self.module
+        return full.removeprefix("builtins.")
+
+
+def builtin_dialogues(progress: bool = True) -> list[list[dict[str, str]]]:
+    """Every unique standard-library docstring of at least 40 characters as ``[user, assistant]`` messages.
+
+    Sorted by module, then name. Takes seconds the first time and is read from ``cache_dir()`` afterwards.
+    """
+    name = f"docstrings-{fingerprint('corpus', VERSION)}.jsonl"
+    text = cached_text(name, lambda: "".join(map(json_line, dialogues_of(collect(progress)))))
+    return [json.loads(line)["messages"] for line in text.splitlines()]
+
+
+def json_line(dialogue: list[dict[str, str]]) -> str:
+    return json.dumps({"messages": dialogue}) + "\n"
+
+
+def dialogues_of(entries: Iterable[Entry]) -> Iterator[list[dict[str, str]]]:
+    """Long enough, unique, in order. Of equal docstrings the one with a public name stays."""
+
+    def is_private(entry: Entry) -> bool:
+        return any(part.startswith("_") for part in entry.name.split("."))
+
+    unique: dict[str, Entry] = {}
+    for entry in sorted(entries, key=lambda entry: (is_private(entry), entry)):
+        if len(entry.doc) >= SHORTEST:
+            unique.setdefault(entry.doc, entry)
+    for entry in sorted(unique.values()):
+        yield [{"role": "user", "content": question(entry)}, {"role": "assistant", "content": entry.doc}]
+
+
+def question(entry: Entry) -> str:
+    """One of the kind's QUESTIONS, chosen by the name: varied to read, the same every time."""
+    variants = QUESTIONS[entry.kind]
+    chosen = variants[zlib.crc32(entry.name.encode()) % len(variants)]
+    signature = entry.signature if len(entry.signature) <= LONGEST_SIGNATURE else ""
+    return chosen.format(name=entry.name, signature=signature)
+
+
+def collect(progress: bool = False) -> list[Entry]:
+    """Every docstring of the standard library, in no promised order, duplicates included."""
+    from rich.console import Console
+    from rich.progress import track
+
+    # A second process reads the C modules while this one parses; -I -S: no site packages, no user settings.
+    command = [sys.executable, "-I", "-S", "-W", "ignore", compiled.__file__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        entries: list[Entry] = []
+        bar = Console(stderr=True)
+        what = "Reading the standard library"
+        for path, module in track(source_files(), what, console=bar, transient=True, disable=not progress):
+            entries += entries_of(path.read_bytes(), module)
+        printed, complaint = child.communicate()
+    if child.returncode:
+        raise RuntimeError(f"reading the C modules failed: {complaint.strip()}")
+    return entries + [Entry(*json.loads(line)) for line in printed.splitlines()]
+
+
+def source_files() -> list[tuple[Path, str]]:
+    """(file, module name) of the standard library's Python sources, without its tests."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if not SKIPPED_FOLDERS.intersection(parts[:-1]) and not parts[0].startswith("config-"):
+            found.append((path, ".".join(parts).removesuffix(".__init__")))
+    return found
+
+
+def entries_of(source: bytes, module: str) -> Iterator[Entry]:
+    """The docstrings of one source file, found by parsing it; nothing for a file this Python cannot parse."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return
+    if doc := ast.get_docstring(tree):
+        yield Entry(module, "", "module", "", doc)
+    for qualname, node in definitions(tree):
+        if doc := ast.get_docstring(node):
+            kind = "class" if isinstance(node, ast.ClassDef) else "function"
+            yield Entry(module, qualname, kind, signature(node), doc)
+
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
+    """(qualname, node) of the classes and functions under ``node``, those in an ``if`` or ``try`` too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Definition):
+            yield prefix + child.name, child
+            yield from definitions(child, f"{prefix}{child.name}.")
+        elif not isinstance(child, ast.expr):
+            yield from definitions(child, prefix)
+
+
+def signature(node: Definition) -> str:
+    """``(a, b=1)`` as written, without ``self``; ``""`` for a class."""
+    if isinstance(node, ast.ClassDef):
+        return ""
+    names = [argument.arg for argument in node.args.posonlyargs + node.args.args]
+    text = ast.unparse(node.args)
+    if names and names[0] in ("self", "cls"):
+        text = text.removeprefix(names[0]).removeprefix(", ")
+    return f"({text})"

@@ -1,0 +1,147 @@
+"""Dialogues become token ids and labels: the documents that packing packs.
+
+Labels are the token where it is trained on (an answer and the mark that ends it) and -100 everywhere else;
+the first label of every document is -100, for nothing stands before it that could predict it. A question and
+its answer:
+
+    text       <s>   <|user|>  2+2?  </s>  <|assistant|>  4   </s>
+    labels    -100    -100     -100  -100      -100       4   </s>
+
+Each segment is tokenised by itself, so a prompt gets the very ids it will get when the model is asked later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from varlen_lab.documents.templates import (
+    OF_TOKENIZER,
+    Dialogue,
+    Segments,
+    get,
+    rendered,
+    segments,
+    tokenizer_segments,
+)
+from varlen_lab.errors import InputError
+from varlen_lab.packing.rows import IGNORE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from datasets import Dataset
+
+CHUNK = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's threads busy
+
+
+def encode(
+    dialogues: Sequence[Dialogue],
+    tokenizer: Any,
+    *,
+    prompt_template: str = OF_TOKENIZER,
+    progress: bool = False,
+) -> Dataset:
+    """One document per dialogue: equally long int32 list columns ``input_ids`` and ``labels``.
+
+    ``prompt_template``: a row of TEMPLATES, or ``tokenizer`` for the tokenizer's own. A named template gets
+    the tokenizer's ``bos`` in front of the document, once; a tokenizer's own template writes what it wants.
+    Documents without a trained token are dropped; ``dataset.info.description`` says how many.
+    Raises InputError for an unknown template, for no dialogue, and when every label is masked.
+    """
+    import pyarrow as pa
+    from datasets import Dataset as HFDataset
+    from datasets import DatasetInfo
+    from rich.console import Console
+    from rich.progress import track
+
+    if prompt_template != OF_TOKENIZER:
+        get(prompt_template)  # a typo is found before any work
+    tables = []
+    starts = range(0, len(dialogues), CHUNK)
+    bar = Console(stderr=True)
+    for start in track(starts, "Tokenising", console=bar, transient=True, disable=not progress):
+        pieces = pieces_of(dialogues[start : start + CHUNK], tokenizer, prompt_template)
+        tables.append(documents_of(pieces, tokenizer, bos_of(tokenizer, prompt_template)))
+    kept = sum(len(table) for table in tables)
+    if not kept:
+        raise InputError(
+            f"none of the {len(dialogues)} dialogues has a token to train on under prompt_template "
+            f"{prompt_template!r}: every label is masked; give them answers the tokenizer can write."
+        )
+    dropped = len(dialogues) - kept
+    info = DatasetInfo(description=f"{kept} documents; {dropped} without a token to train on were dropped")
+    return HFDataset(pa.concat_tables(tables), info=info)
+
+
+def prompt_ids(
+    question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZER, *, system: str = ""
+) -> torch.Tensor:
+    """What a model reads before it answers ``question``: int64 ids of shape (1, T), as in training."""
+    import torch
+
+    dialogue = [{"role": "system", "content": system}] if system else []
+    dialogue.append({"role": "user", "content": question})
+    if prompt_template == OF_TOKENIZER:
+        text = rendered(tokenizer, [dialogue], add_generation_prompt=True)[0]
+    else:
+        text = "".join(text for text, _ in segments(dialogue, prompt_template))
+    bos = bos_of(tokenizer, prompt_template)
+    return torch.tensor([([] if bos is None else [bos]) + token_ids([text], tokenizer)[0]])
+
+
+def bos_of(tokenizer: Any, prompt_template: str) -> int | None:
+    """The id put in front of a document; None where the template itself decides, or the tokenizer has none."""
+    return None if prompt_template == OF_TOKENIZER else tokenizer.bos_token_id
+
+
+def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    """The ids of each text, all in one call and nothing added to them."""
+    if not texts:
+        return []
+    return tokenizer(
+        texts,
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # long documents are meant: packing deals with them
+    )["input_ids"]
+
+
+def pieces_of(dialogues: Sequence[Dialogue], tokenizer: Any, prompt_template: str) -> list[Segments]:
+    if prompt_template == OF_TOKENIZER:
+        return tokenizer_segments(dialogues, tokenizer)
+    return [segments(dialogue, prompt_template, tokenizer.eos_token or "") for dialogue in dialogues]
+
+
+def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.Table:
+    """``input_ids`` and ``labels`` of the documents with these segments, the untrainable ones left out."""
+    import pyarrow as pa
+
+    tokenised = iter(token_ids([text for document in pieces for text, _ in document], tokenizer))
+    ids: list[list[int]] = []  # of each segment
+    trained: list[bool] = []  # of each segment
+    lengths = np.zeros(len(pieces), np.int64)  # of each document
+    for number, document in enumerate(pieces):
+        parts = [([bos], False)] if bos is not None else []
+        parts += [(next(tokenised), is_trained) for _, is_trained in document]
+        ids += [part for part, _ in parts]
+        trained += [is_trained for _, is_trained in parts]
+        lengths[number] = sum(len(part) for part, _ in parts)
+    segment_lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    input_ids = np.fromiter(chain.from_iterable(ids), np.int32, segment_lengths.sum())
+    labels = np.where(np.repeat(np.array(trained, bool), segment_lengths), input_ids, np.int32(IGNORE))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    labels[offsets[:-1][lengths > 0]] = IGNORE
+
+    counted = np.concatenate([[0], np.cumsum(labels != IGNORE)])
+    keep = pa.array(counted[offsets[1:]] > counted[offsets[:-1]])
+    edges = pa.array(offsets.astype(np.int32))
+    columns = {
+        name: pa.ListArray.from_arrays(edges, pa.array(values)).filter(keep)
+        for name, values in {"input_ids": input_ids, "labels": labels}.items()
+    }
+    return pa.table(columns)

@@ -1,0 +1,127 @@
+"""One record of a data file becomes one dialogue, whichever of the four common shapes it has.
+
+    messages   {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+    sharegpt   {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+    alpaca     {"instruction": "Greet", "input": "in French", "output": "Bonjour"}
+    guanaco    {"text": "### Human: Hi ### Assistant: Hello"}
+
+The rule of a good dialogue: perhaps one system message, then user and assistant in turn, nobody silent, at
+least one answer. A question nobody answers at the end is left off, as XTuner does: nothing could be trained
+on it. ``BadRecord`` says what is wrong; where the record came from is known, and said, by ``sources``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from varlen_lab.documents.templates import Dialogue
+
+Turns = Iterator[tuple[str, Any]]  # (role, content) as found, not yet checked
+
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+}
+NEXT = {"": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",)}
+GUANACO_TURN = re.compile(r"### (Human|Assistant):")
+
+
+class BadRecord(Exception):
+    """Why one record is no dialogue, as half a sentence: ``message 2 is empty``."""
+
+
+def dialogue_of(record: Any, system: str = "") -> Dialogue:
+    """The checked dialogue in ``record``; ``system`` is put in front of one that has no system message.
+
+    Raises BadRecord with the reason.
+    """
+    if not isinstance(record, dict):
+        raise BadRecord(f"it is {type(record).__name__}, not an object with named fields")
+    for fields, turns in SHAPES.items():
+        if all(record.get(field) is not None for field in fields):
+            return checked(turns(record), system)
+    shapes = ", ".join("+".join(fields) for fields in SHAPES)
+    found = ", ".join(map(str, record)) or "none"
+    raise BadRecord(f"its fields are {found}; known shapes have {shapes}")
+
+
+def checked(turns: Turns, system: str = "") -> Dialogue:
+    """The messages of ``turns`` in their one order, the unanswered end left off."""
+    dialogue: Dialogue = []
+    previous = ""
+    for number, (said_by, content) in enumerate(turns, start=1):
+        role = ROLES.get(said_by) if isinstance(said_by, str) else None
+        if role is None:
+            raise BadRecord(f"message {number} has role {said_by!r}; roles are system, user and assistant")
+        if role not in NEXT[previous]:
+            expected = " or ".join(NEXT[previous])
+            raise BadRecord(f"roles are out of order: message {number} is {role}, expected {expected}")
+        if not isinstance(content, str):
+            raise BadRecord(f"message {number} holds {type(content).__name__}, not text")
+        if not content.strip():
+            raise BadRecord(f"message {number} ({role}) is empty")
+        dialogue.append({"role": role, "content": content})
+        previous = role
+    if not any(message["role"] == "assistant" for message in dialogue):
+        raise BadRecord("no assistant turn, there is nothing to train on")
+    if previous == "user":
+        dialogue.pop()
+    if system and dialogue[0]["role"] != "system":
+        dialogue.insert(0, {"role": "system", "content": system})
+    return dialogue
+
+
+def from_messages(record: dict[str, Any]) -> Turns:
+    yield from listed(record["messages"], "messages", "role", "content")
+
+
+def from_sharegpt(record: dict[str, Any]) -> Turns:
+    yield from listed(record["conversations"], "conversations", "from", "value")
+
+
+def listed(messages: Any, field: str, who: str, what: str) -> Turns:
+    if isinstance(messages, str):  # a table's cell, where the list is written as JSON
+        try:
+            messages = json.loads(messages)
+        except ValueError:
+            raise BadRecord(f"{field} is text, not a list of messages") from None
+    if not isinstance(messages, list):
+        raise BadRecord(f"{field} is {type(messages).__name__}, not a list of messages")
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or who not in message or what not in message:
+            raise BadRecord(f"message {number} needs {who!r} and {what!r}")
+        yield message[who], message[what]
+
+
+def from_alpaca(record: dict[str, Any]) -> Turns:
+    instruction, extra = record["instruction"], record.get("input")
+    yield "user", f"{instruction}\n{extra}" if extra and isinstance(instruction, str) else instruction
+    yield "assistant", record["output"]
+
+
+def from_guanaco(record: dict[str, Any]) -> Turns:
+    if not isinstance(record["text"], str):
+        raise BadRecord(f"text is {type(record['text']).__name__}, not text")
+    before, *pieces = GUANACO_TURN.split(record["text"])
+    if before.strip() or not pieces:
+        raise BadRecord("text does not begin with '### Human:'")
+    for who, content in zip(pieces[::2], pieces[1::2], strict=True):
+        # A cut-off last answer is common in this data; an empty one is not an answer.
+        yield who.lower(), content.strip()
+
+
+# The fields that give a shape away → how its turns are read. The first match counts.
+SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], Turns]] = {
+    ("messages",): from_messages,
+    ("conversations",): from_sharegpt,
+    ("instruction", "output"): from_alpaca,
+    ("text",): from_guanaco,
+}

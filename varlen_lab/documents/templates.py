@@ -1,0 +1,161 @@
+"""Chat templates: how a dialogue becomes text, and which pieces of that text are trained on.
+
+A dialogue is cut into segments ``(text, trained)``: everything up to an answer is not trained on, the answer
+with the mark that ends it is. Named templates are XTuner's, rows of TEMPLATES: facts, no code; a new one is a
+new row. The name ``tokenizer`` means the template inside the tokenizer itself. Its text is rendered twice for
+every answer, once up to it and once including it: the difference is what the model has to say.
+
+Not here: tokens. ``encode`` turns segments into ids, and adds the one ``bos`` of a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from varlen_lab.errors import InputError, nearest
+
+Dialogue = list[dict[str, str]]  # messages {"role": "system" | "user" | "assistant", "content": ...}
+Segments = list[tuple[str, bool]]  # (text, is it trained on?)
+
+OF_TOKENIZER = "tokenizer"
+
+
+@dataclass(frozen=True)
+class Template:
+    """The strings around a turn, in XTuner's fields (``SYSTEM`` → ``system``, ...).
+
+    ``suffix`` ends an answer and is trained on, like the answer. ``suffix_as_eos``: the suffix already is the
+    end mark, no EOS token follows. ``sep`` stands behind every finished turn and is not trained on.
+    """
+
+    system: str = ""
+    instruction: str = "{input}"
+    suffix: str = ""
+    suffix_as_eos: bool = False
+    sep: str = ""
+
+
+TEMPLATES: dict[str, Template] = {
+    "default": Template(
+        system="<|System|>:{system}\n",
+        instruction="<|User|>:{input}\n<|Bot|>:",
+        sep="\n",
+    ),
+    "internlm_chat": Template(
+        system="<|System|>:{system}\n",
+        instruction="<|User|>:{input}<eoh>\n<|Bot|>:",
+        suffix="<eoa>",
+        suffix_as_eos=True,
+        sep="\n",
+    ),
+}
+
+
+def names() -> list[str]:
+    """Everything ``prompt_template`` may be: ``tokenizer`` and the rows of TEMPLATES."""
+    return [OF_TOKENIZER, *TEMPLATES]
+
+
+def get(name: str) -> Template:
+    """The row called ``name``, or an InputError that suggests the near one."""
+    if name not in TEMPLATES:
+        hint = nearest(name, names()) or f"; known are {', '.join(names())}."
+        raise InputError(f"there is no prompt_template {name!r}{hint}")
+    return TEMPLATES[name]
+
+
+def segments(dialogue: Dialogue, template: Template | str, eos: str = "") -> Segments:
+    """The pieces of one dialogue under a named template; ``eos`` is the tokenizer's end token, as text.
+
+    >>> dialogue = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+    >>> segments(dialogue, "internlm_chat")
+    [('<|User|>:2+2?<eoh>\\n<|Bot|>:', False), ('4<eoa>', True), ('\\n', False)]
+    """
+    form = get(template) if isinstance(template, str) else template
+    end = form.suffix if form.suffix_as_eos else form.suffix + eos
+    pieces: Segments = []
+    for message in dialogue:
+        # str.replace, not str.format: what people write holds braces.
+        if message["role"] == "system":
+            pieces.append((form.system.replace("{system}", message["content"]), False))
+        elif message["role"] == "user":
+            pieces.append((form.instruction.replace("{input}", message["content"]), False))
+        else:
+            pieces += [(message["content"] + end, True), (form.sep, False)]
+    return merged(pieces)
+
+
+def merged(pieces: Segments) -> Segments:
+    """The same text with empty pieces gone and untrained neighbours joined."""
+    result: Segments = []
+    for text, trained in pieces:
+        if text and result and not trained and not result[-1][1]:
+            result[-1] = (result[-1][0] + text, False)
+        elif text:
+            result.append((text, trained))
+    return result
+
+
+def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Segments]:
+    """The pieces of every dialogue under the tokenizer's own chat template; one list per dialogue.
+
+    Raises InputError when the tokenizer has no template, or one that rewrites earlier turns as a dialogue
+    grows (some drop old reasoning): then "the text up to here" is not the beginning of the whole text.
+    """
+    prompts, answered = [], []
+    for dialogue in dialogues:
+        for turn, message in enumerate(dialogue):
+            if message["role"] == "assistant":
+                prompts.append(dialogue[:turn])
+                answered.append(dialogue[: turn + 1])
+    before = iter(rendered(tokenizer, prompts, add_generation_prompt=True))
+    after = iter(rendered(tokenizer, answered, add_generation_prompt=False))
+    results = []
+    for dialogue in dialogues:
+        answers = sum(message["role"] == "assistant" for message in dialogue)
+        results.append(differences(list(islice(before, answers)), list(islice(after, answers))))
+    return results
+
+
+def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: bool) -> list[str]:
+    """Each dialogue as the text of the tokenizer's own chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; "
+            f"set prompt_template to one of {', '.join(TEMPLATES)}."
+        )
+    if not dialogues:
+        return []
+    try:
+        return tokenizer.apply_chat_template(
+            dialogues, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except Exception as error:  # a template is a program, it may raise anything
+        raise InputError(
+            f"the chat template of the tokenizer refused a dialogue ({error}); set prompt_template to one of "
+            f"{', '.join(TEMPLATES)}, or change the data."
+        ) from None
+
+
+def differences(before: list[str], after: list[str]) -> Segments:
+    """Pieces of one dialogue from its texts up to each answer and including it: A ⊂ AB ⊂ ABC ⊂ ABCD.
+
+    White space behind the end mark (``<|im_end|>\\n``) is the template's line break, not the model's word.
+    """
+    pieces: Segments = []
+    done = ""
+    for prompt, text in zip(before, after, strict=True):
+        if not prompt.startswith(done) or not text.startswith(prompt):
+            raise InputError(
+                "the chat template of the tokenizer rewrites earlier turns when a dialogue grows, so what is "
+                f"trained on cannot be told; set prompt_template to one of {', '.join(TEMPLATES)}, or cut "
+                "the data into dialogues of one answer."
+            )
+        answer = text[len(prompt) :]
+        spoken = answer.rstrip()
+        pieces += [(prompt[len(done) :], False), (spoken, True), (answer[len(spoken) :], False)]
+        done = text
+    return merged(pieces)

@@ -1,0 +1,180 @@
+"""Executed notebooks as pages that open offline: styles, pictures and fonts inside, no script, no request.
+
+nbconvert turns cells into HTML through our own small template (``cells/``), because its stock one loads
+require.js and MathJax from a CDN. ``frame.html.j2`` puts a page around that; ``index.html.j2`` shows all
+notebooks in a table and below it the outputs of every cell tagged ``walkthrough``. Two things are therefore
+not shown: LaTeX stays as it was typed, and of a widget only its text remains.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+HERE = Path(__file__).parent
+TAG = "walkthrough"
+PAPERMILL_MARKER = "papermill-error-cell-tag"
+OUTPUT_ORDER = [  # richest first; widgets and JavaScript are left out on purpose
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "image/png",
+    "image/jpeg",
+    "text/latex",
+    "text/plain",
+]
+HERO = [70, 300, 180]  # tokens of the documents in the head of the index
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook; ``executed`` is the copy with outputs, ``error`` one line if it failed."""
+
+    name: str
+    title: str
+    status: Literal["ok", "failed", "not run"] = "not run"
+    seconds: float = 0.0
+    error: str = ""
+    executed: Path | None = None
+
+    @property
+    def page(self) -> str:
+        """File name of its HTML page, or '' when there is none."""
+        return self.executed.with_suffix(".html").name if self.executed else ""
+
+
+def notebook_page(nb: Any, outcome: Outcome, images: Path) -> str:
+    """The page of one executed notebook; pictures its markdown names are read from the folder ``images``."""
+    nb.cells = [cell for cell in nb.cells if PAPERMILL_MARKER not in cell.metadata.get("tags", [])]
+    body = cells_html(nb, images, outcome.title)
+    page = templates().get_template("notebook.html.j2")
+    return page.render(title=outcome.title, outcome=outcome, body=body)
+
+
+def index_page(
+    outcomes: Sequence[Outcome],
+    notebooks: Sequence[Any | None],
+    facts: dict[str, str],
+    seconds: float,
+    quick: bool,
+) -> str:
+    """The page over all notebooks; ``notebooks[i]`` is what ``outcomes[i]`` executed, or None."""
+    results = [
+        (outcome, html)
+        for outcome, nb in zip(outcomes, notebooks)
+        if nb is not None and (html := shown_outputs(nb, outcome))
+    ]
+    ran = [outcome for outcome in outcomes if outcome.status != "not run"]
+    page = templates().get_template("index.html.j2")
+    return page.render(
+        title="Varlen attention, on this machine",
+        outcomes=outcomes,
+        results=results,
+        facts=facts,
+        quick=quick,
+        ran=ran,
+        failed=[outcome for outcome in ran if outcome.status == "failed"],
+        slowest=max((outcome.seconds for outcome in ran), default=0.0) or 1.0,
+        duration=duration(seconds),
+        date=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
+        mask=mask_geometry(HERO),
+    )
+
+
+def shown_outputs(nb: Any, outcome: Outcome) -> str:
+    """Outputs, not code, of the cells tagged ``walkthrough``, and tagged markdown; '' if there are none."""
+    kept = [cell for cell in nb.cells if TAG in cell.metadata.get("tags", [])]
+    kept = [cell for cell in kept if cell.cell_type == "markdown" or cell.get("outputs")]
+    if not kept:
+        return ""
+    part = nb.copy()
+    part.cells = kept
+    images = Path(nb.metadata.get("papermill", {}).get("input_path") or ".").parent
+    return cells_html(part, images, outcome.title, code=False)
+
+
+def cells_html(nb: Any, images: Path, title: str, *, code: bool = True) -> str:
+    """The cells of ``nb`` as an HTML fragment."""
+    exporter = cells_exporter(code)
+    resources = {"metadata": {"path": str(images), "name": title}}
+    return exporter.from_notebook_node(nb, resources)[0]
+
+
+@cache
+def cells_exporter(code: bool) -> Any:
+    """nbconvert with our template: local pictures become data URIs, nothing is fetched."""
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    config = Config()
+    config.NbConvertBase.display_data_priority = OUTPUT_ORDER
+    return HTMLExporter(
+        config=config,
+        extra_template_basedirs=[str(HERE)],
+        template_name="cells",
+        embed_images=True,
+        exclude_anchor_links=True,
+        exclude_input=not code,
+    )
+
+
+@cache
+def templates() -> Any:
+    """Jinja over the templates of this folder; text is escaped, what nbconvert made is passed as it is."""
+    import jinja2
+
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    found.globals["style"] = (HERE / "style.css").read_text(encoding="utf-8") + code_colours()
+    found.filters["duration"] = duration
+    return found
+
+
+def code_colours() -> str:
+    """Pygments' colours for code, one set for light pages and one for dark ones."""
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "nord"))
+    return f"{plain(light)}\n@media (prefers-color-scheme: dark) {{\n{plain(dark)}\n}}\n"
+
+
+def plain(css: str) -> str:
+    """Without the backgrounds and line heights that the style sheet of the page decides."""
+    return "\n".join(
+        line for line in css.splitlines() if not re.match(r"(pre|\.highlight \{|td|span\.line)", line)
+    )
+
+
+def mask_geometry(lengths: list[int]) -> dict[str, Any]:
+    """Triangles inside documents and rectangles between them, in cells of the mask; and the share between.
+
+    Lengths [2, 1]: 6 cells a causal row sees, 4 of them inside a document, so a third crosses a seam.
+    """
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    starts = [end - length for end, length in zip(ends, lengths)]
+    total = ends[-1]
+    inside = sum(length * (length + 1) // 2 for length in lengths)
+    return {
+        "total": total,
+        "spans": list(zip(starts, ends)),
+        "crossing": 1 - inside / (total * (total + 1) // 2),
+    }
+
+
+def duration(seconds: float) -> str:
+    """``72.3`` -> ``1 min 12 s``; below a minute with one decimal."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """``text`` without colour codes and line breaks, cut at ``limit`` characters."""
+    words = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"

@@ -1,0 +1,163 @@
+"""``train(config)``: from a config to checkpoints. What happens in a step is in ``loop``, what goes in is in ``batches``."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from varlen_lab import checkpoint
+from varlen_lab.attention import choose
+from varlen_lab.batches import attention_name, batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab.config import Config, render
+from varlen_lab.errors import InputError
+from varlen_lab.history import History
+from varlen_lab.loop import Engine, make_engine, optimize
+from varlen_lab.models import from_scratch, load_model
+from varlen_lab.progress import bar
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's words
+
+
+def train(
+    config: Config,
+    *,
+    progress: bool = True,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> History:
+    """Train as the config says; checkpoints and ``history.jsonl`` go to its work_dir.
+
+    Returns the History of the run. ``on_step`` is called with every record, for a live plot.
+    """
+    accelerator = make_accelerator(config)
+    tokenizer = load_tokenizer(config)
+    model = build_model(config)
+    rows, report = load_rows(config, tokenizer)
+    steps = plan_steps(len(rows), config)
+    work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
+    work_dir.mkdir(parents=True, exist_ok=True)
+    engine = make_engine(model, config, len(steps), accelerator)
+    history = History(describe(config, model, accelerator), path=work_dir / "history.jsonl")
+    history.meta |= {"steps": len(steps), "data_report": str(report)}
+    history.start()
+    (work_dir / f"{config.name or 'config'}.py").write_text(render(config), encoding="utf-8")
+    batches = batched(rows, steps, collator(config.mode, pad_id(tokenizer)), config.dataloader_num_workers)
+    saved: list[Path] = []
+    with bar(config.name or "train", len(steps), history.meta["backend"], progress) as show:
+        for record in optimize(engine, batches):
+            step = record["step"]
+            if config.evaluation_freq and step % config.evaluation_freq == 0:
+                record["samples"] = answers(model, tokenizer, config)
+            history.add(record)
+            show(record)
+            if on_step is not None:
+                on_step(record)
+            if step % config.save_steps == 0 or step == len(steps):
+                path = work_dir / f"iter_{step}.pth"
+                checkpoint.save(path, contents(engine, config, step, history))
+                saved.append(path)
+                while 0 < config.save_total_limit < len(saved):
+                    saved.pop(0).unlink(missing_ok=True)
+    history.checkpoint = saved[-1]
+    return history
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """Device and precision of the run. InputError when it asks for a GPU that is not there."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device = 'cuda' but PyTorch sees no GPU here; set device = 'auto', or run check-env.")
+    AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
+    cpu = config.device == "cpu" or not torch.cuda.is_available()
+    return Accelerator(cpu=cpu, mixed_precision=PRECISION[resolve_dtype(config)])
+
+
+def resolve_dtype(config: Config) -> str:
+    """``fp32``, ``bf16`` or ``fp16``. On a CPU fp32: without bf16 units bf16 is some 150 times slower."""
+    if config.dtype != "auto":
+        return config.dtype
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def build_model(config: Config) -> PreTrainedModel:
+    """The model of a config, weights in fp32, with the attention of its mode."""
+    if config.pretrained_model_name_or_path is None:
+        return from_scratch(config.model_config or {}, attention_name(config), seed=config.seed)
+    return load_model(config.pretrained_model_name_or_path, attention_name(config))
+
+
+def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -> dict[str, Any]:
+    """What the numbers of a run were measured on."""
+    import transformers
+
+    dtype = resolve_dtype(config)
+    head_dim = getattr(model.config, "head_dim", None) or 64
+    backend = "transformers sdpa"
+    if config.mode == "varlen":
+        backend = config.attn_backend
+        if backend == "auto":
+            backend = choose(accelerator.device.type, DTYPES[dtype], head_dim)
+    gpu = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.machine()
+    return {
+        "config": config.name,
+        "mode": config.mode,
+        "backend": backend,
+        "device": f"{accelerator.device.type} ({gpu})",
+        "dtype": dtype,
+        "seed": config.seed,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+def contents(engine: Engine, config: Config, step: int, history: History) -> dict[str, Any]:
+    """What a checkpoint holds besides its format: weights, optimizer, and the words to understand them."""
+    model = engine.accelerator.unwrap_model(engine.model)
+    return {
+        "model": model.state_dict(),
+        "optimizer": engine.optimizer.state_dict(),
+        "step": step,
+        "config": render(config),
+        "config_name": config.name,
+        "model_config": model.config.to_json_string(use_diff=False),
+        "meta": {key: value for key, value in history.meta.items() if isinstance(value, (str, int))},
+        "losses": history.losses,
+    }
+
+
+def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Config) -> list[str]:
+    """What the model says to ``evaluation_inputs`` now: greedy, at most 48 tokens."""
+    from varlen_lab.documents import prompt_ids
+
+    model.eval()
+    said = []
+    for question in config.evaluation_inputs:
+        ids = prompt_ids(question, tokenizer, config.prompt_template, system=config.SYSTEM).to(model.device)
+        with torch.no_grad():
+            out = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=48,
+                do_sample=False,
+                pad_token_id=pad_id(tokenizer),
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        said.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    model.train()
+    return said
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id padding is written with; it is masked everywhere, so any id serves when there is none."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

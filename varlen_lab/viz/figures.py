@@ -1,0 +1,215 @@
+"""The picture of the whole idea: one packed row, full causal attention beside varlen, on one true scale.
+
+Left, every token sees everything before it; right, only its own document. Blue cells are the token's own
+document, hatched orange cells are another one, grey is not seen. Under each square: whose token it is, its
+position id, and which labels are trained on. Blocks too thin to see get a minimum stroke, and a lens in the
+empty corner. Time and memory grow with the number of documents, not with tokens squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from varlen_lab.viz.packed_row import CELL_LIMIT, PackedRow
+from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_legend
+from varlen_lab.viz.style import (
+    BODY,
+    CLAIM,
+    SMALL,
+    STROKE,
+    TITLE,
+    WIDTH,
+    Theme,
+    factor,
+    percent,
+    plural,
+    theme,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from varlen_lab.viz.picture import Picture
+
+READABLE = 6.0  # points: when the typical block is thinner, there is a lens
+SEAM_LIMIT = 40  # up to this many documents seams are drawn across the square
+LEFT, RIGHT, GAP, HEAD = 0.92, 0.10, 0.30, 1.08  # inches
+
+
+def draw_masks(
+    boundaries: Any,
+    *,
+    window: int | None = None,
+    names: Sequence[str] | None = None,
+    dark: bool = False,
+) -> Figure:
+    """Full causal attention beside varlen attention for one packed row.
+
+    ``boundaries``: a ``Boundaries`` or a list of document lengths. ``window``: a token sees itself and the
+    ``window - 1`` before it. ``names``: one per document. Raises InputError for what cannot be drawn.
+    """
+    from varlen_lab.viz.picture import Picture
+
+    row = PackedRow(boundaries, window, names)
+    side = (WIDTH - LEFT - RIGHT - GAP) / 2
+    height = HEAD + side + DEPTH + 0.52
+    title = f"Full causal and varlen attention over {plural(len(row.lengths), 'document')} in one row"
+    picture = Picture(WIDTH, height, theme(dark), title, row.alt_text())
+    for left, varlen in ((LEFT, False), (LEFT + side + GAP, True)):
+        write_title(picture, row, left, side, varlen)
+        axes = picture.panel(left, HEAD, side, side)
+        axes.set(xlim=(0, row.total), ylim=(row.total, 0))
+        draw_square(axes, row, picture.colours, varlen, side)
+        lens = draw_lens(picture, axes, row, varlen, left, side)
+        if not (varlen and lens):
+            write_names(axes, row, picture.colours, varlen, side)
+        draw_strips(picture, row, left, HEAD + side, side, varlen)
+    write_axis_names(picture, LEFT, HEAD)
+    write_legend(picture, row, LEFT, WIDTH - RIGHT, height - 0.17)
+    return picture
+
+
+def alt_text_masks(boundaries: Any, *, window: int | None = None, names: Sequence[str] | None = None) -> str:
+    """What ``draw_masks`` shows, in words, for a reader who does not see it."""
+    return PackedRow(boundaries, window, names).alt_text()
+
+
+def write_title(picture: Picture, row: PackedRow, left: float, side: float, varlen: bool) -> None:
+    """The claim of one half, with its numbers."""
+    from varlen_lab.viz.picture import text_width
+
+    cells, colours = row.cells, picture.colours
+    window = "" if row.window is None else f", window {row.window:,}"
+    picture.write(left, 0.29, ("Varlen" if varlen else "Full causal") + window, TITLE, weight="bold")
+    if varlen:
+        claim, colour = "a token sees only its own document", colours.own
+        numbers = f"{plural(cells.own, 'cell')}  ·  attention ÷ {factor(cells.saving)}"
+    else:
+        claim = f"{percent(cells.cross_share)} of what a token sees is another document"
+        colour, numbers = colours.cross_ink, plural(cells.full, "cell")
+    if not cells.cross:
+        reason = "there is one document" if len(row.lengths) == 1 else "a token sees only itself"
+        claim, colour = "the same mask" if varlen else f"nothing to leak: {reason}", colours.quiet
+    size = min(CLAIM, CLAIM * side / text_width(claim, CLAIM))
+    picture.write(left, 0.545, claim, size, color=colour)
+    picture.write(left, 0.775, numbers, BODY, color=colours.quiet)
+
+
+def draw_square(
+    axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: float, part: slice = slice(None)
+) -> None:
+    """The cells of one mask, to scale, none of them thinner than the minimum stroke. ``side`` in inches."""
+    from varlen_lab.viz.picture import fill, hatch, lines
+
+    low, high = axes.get_xlim()
+    points = 72 * side / (high - low)
+    axes.set_facecolor(colours.empty)
+    if not varlen and row.cells.cross:
+        hatch(
+            axes, row.whole(), colours, stroke=STROKE if (row.window or row.total) * points < STROKE else 0.0
+        )
+    if len(row.lengths[part]) <= SEAM_LIMIT:
+        before = np.concatenate([[0], row.lengths])[:-1]
+        clear = (
+            np.maximum(before, row.lengths)[part] * points >= 5
+        )  # guides among slivers would hide the cells
+        seams = row.starts[part][clear & (row.starts[part] > low)]
+        across = np.stack([np.stack([0 * seams + low, seams], -1), np.stack([seams, seams], -1)], 1)
+        down = np.stack([np.stack([seams, seams], -1), np.stack([seams, 0 * seams + high], -1)], 1)
+        lines(axes, np.concatenate([across, down]), colours.page, 1.0)
+    strokes = np.where(row.thickness[part] * points < STROKE, STROKE, 0.0)
+    fill(axes, row.outlines(part), colours.own, strokes)
+    if row.total <= CELL_LIMIT:
+        ticks = np.arange(1, row.total)
+        across = np.stack([np.stack([0 * ticks, ticks], -1), np.stack([0 * ticks + row.total, ticks], -1)], 1)
+        lines(axes, np.concatenate([across, across[:, :, ::-1]]), colours.page, 1.0)
+
+
+def lens_part(row: PackedRow, side: float) -> tuple[slice, float, float] | None:
+    """The documents to magnify and the tokens they cover, or None when the square itself is readable."""
+    points, documents = 72 * side / row.total, len(row.lengths)
+    if documents == 1 or np.median(row.thickness) * points >= READABLE:
+        return None
+    if (
+        np.median(row.lengths) * points < 2 * READABLE
+    ):  # short documents: a typical run of six near the middle
+        run = min(6, documents)
+        edges = np.concatenate([[0], row.ends])
+        sums = edges[run:] - edges[:-run]
+        unusual = np.round(np.abs(sums / np.median(sums) - 1), 1)
+        off_centre = np.abs((edges[run:] + edges[:-run]) / row.total - 1)
+        first = int(np.argmin(unusual + off_centre))
+        return slice(first, first + run), float(edges[first]), float(edges[first + run])
+    middle = 1 + int(
+        np.argmin(np.abs(row.starts[1:] - row.total / 2))
+    )  # long documents, thin window: one seam
+    seam, reach = float(row.starts[middle]), 3.0 * int(row.window or 1)
+    return slice(middle - 1, middle + 1), seam - reach, seam + reach
+
+
+def draw_lens(picture: Picture, axes: Axes, row: PackedRow, varlen: bool, left: float, side: float) -> bool:
+    """The inset in the empty corner, with guides to the place it magnifies; False when none is needed."""
+    from varlen_lab.viz.picture import lettering
+
+    place = lens_part(row, side)
+    if place is None:
+        return False
+    part, low, high = place
+    colours, size = picture.colours, 0.43 * side
+    x, y = left + side - size - 0.09, HEAD + 0.27
+    lens = picture.panel(x, y, size, size)
+    lens.set(xlim=(low, high), ylim=(high, low), zorder=3)
+    draw_square(lens, row, colours, varlen, size, part)
+    for spine in lens.spines.values():
+        spine.set(color=colours.ink, linewidth=1.0)
+    scale = row.total / side
+    edge: dict[str, Any] = {"color": colours.ink, "linewidth": 0.7, "zorder": 2.5}
+    axes.plot([low, high, high, low, low], [low, low, high, high, low], **edge)
+    near, far, top, bottom = (inch * scale for inch in (x - left, x - left + size, y - HEAD, y - HEAD + size))
+    below = low > bottom  # the place is under the lens: guides end at its lower corners
+    axes.plot([low, near], [high if below else low, bottom if below else top], **edge)
+    axes.plot([high, far], [low if below else high, bottom], **edge)
+    times = row.total / (high - low) * size / side
+    what = plural(part.stop - part.start, "document")
+    words = f"{what}, enlarged {factor(times)} times"
+    lens.set_title(words, **lettering(colours.quiet, va="baseline"), loc="right", pad=4)
+    return True
+
+
+def write_names(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: float) -> None:
+    """Names at the left edge of the first square, and beside each block of the second, where they fit."""
+    from varlen_lab.viz.picture import lettering, plain, shorten, text_width
+
+    inch = side / row.total  # of one token
+    style = lettering(colours.ink)
+    for index in np.flatnonzero(row.lengths * inch >= 0.15).tolist():
+        start, length, name = (
+            int(row.starts[index]),
+            int(row.lengths[index]),
+            shorten(plain(row.name(index)), 1.6, SMALL),
+        )
+        if not varlen:
+            name = shorten(name, LEFT - 0.14, SMALL)
+            axes.text(-0.07 / inch, start + length / 2, name, ha="right", clip_on=False, **style)
+            continue
+        # The diagonal passes through the middle of the block; in a row of cells, a step ends there.
+        cell = row.total <= CELL_LIMIT
+        height, edge = (
+            (start + (length - 1) // 2 + 0.5, start + (length + 1) // 2)
+            if cell
+            else (start + length / 2,) * 2
+        )
+        sides = (
+            (edge + 0.12 / inch, "left", (row.total - edge) * inch - 0.16),
+            (start - 0.07 / inch, "right", start * inch - 0.1),
+        )
+        for words, (x, ha, room) in product((f"{name}, {plural(length, 'token')}", name), sides):
+            if text_width(words, SMALL) <= room:
+                frame = {"facecolor": colours.empty, "edgecolor": "none", "pad": 1.5}
+                axes.text(x, height, words, ha=ha, bbox=frame, zorder=2.2, **style)
+                break

@@ -1,0 +1,229 @@
+"""Three losses and what separates them: the curves above, the paired differences to unpacked below.
+
+The rule: the modes trained on the same documents in the same steps, so step i of one is compared with step i
+of another, and nothing is smoothed. The difference axis is logarithmic away from zero on both sides, so that
+rounding (1e-7) and leakage (1e-1) show in one panel. The title says what the numbers say, whatever they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from varlen_lab.errors import InputError
+from varlen_lab.viz.style import BODY, CLAIM, SMALL, TITLE, WIDTH, Theme, plural, theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REFERENCE = "unpacked"
+LEFT, RIGHT, HEAD, CURVES, BETWEEN, DIFFERENCES, FOOT = 0.72, 0.95, 0.88, 2.35, 0.42, 1.55, 0.72  # inches
+ALIKE, APART = 0.01, 1e-3  # the claim needs a varlen gap below 1 % of the packed gap, and that above 0.001
+
+
+def draw_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "", dark: bool = False) -> Figure:
+    """Loss curves by mode, and each mode minus ``unpacked``, step by step.
+
+    ``losses``: mode -> loss of every optimizer step, all equally long; unpacked, packed, varlen, or others.
+    ``caption``: what it was measured on (backend, device, dtype, seed).
+    Raises InputError for what cannot be drawn.
+    """
+    from varlen_lab.viz.picture import Picture, lettering, plain, shorten
+
+    curves = check_losses(losses)
+    gaps = differences(curves)
+    colours = theme(dark)
+    height = HEAD + CURVES + FOOT + (BETWEEN + DIFFERENCES if gaps else 0)
+    title, claim = headline(gaps)
+    picture = Picture(WIDTH, height, colours, title, alt_text_losses(losses, caption=caption))
+    picture.write(LEFT, 0.30, title, TITLE, weight="bold")
+    picture.write(LEFT, 0.56, claim, CLAIM, color=colours.quiet)
+    steps = np.arange(1, len(next(iter(curves.values()))) + 1)
+
+    width = WIDTH - LEFT - RIGHT
+    axes = picture.panel(LEFT, HEAD, width, CURVES)
+    for mode, values in curves.items():
+        axes.plot(steps, values, label=mode, **curve_style(mode, colours, len(steps)))
+    dress(axes, colours, "loss", steps)
+    name_ends(axes, curves, colours)
+    if gaps:
+        axes.tick_params(labelbottom=False)
+        axes = picture.panel(LEFT, HEAD + CURVES + BETWEEN, width, DIFFERENCES)
+        axes.axhline(0, color=colours.quiet, linewidth=0.8, zorder=1)
+        for mode, values in gaps.items():
+            axes.plot(steps, values, **curve_style(mode, colours, len(steps)))
+        dress(axes, colours, "", steps)
+        scale_symlog(axes, list(gaps.values()))
+        words = f"difference to {REFERENCE}, each step"
+        axes.set_title(words, loc="left", pad=5, **lettering(colours.quiet, va="baseline"))
+        name_ends(axes, gaps, colours)
+    axes.set_xlabel("optimizer step", **lettering(colours.quiet, va="top"))
+    if caption:
+        picture.write(
+            LEFT,
+            height - 0.15,
+            shorten(plain(caption), WIDTH - LEFT - 0.1, SMALL),
+            SMALL,
+            color=colours.quiet,
+        )
+    return picture
+
+
+def alt_text_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "") -> str:
+    """What ``draw_losses`` shows, in words, for a reader who does not see it."""
+    curves = check_losses(losses)
+    steps = len(next(iter(curves.values())))
+    ends = ", ".join(f"{mode} from {values[0]:.3g} to {values[-1]:.3g}" for mode, values in curves.items())
+    gaps = [
+        f"{mode} differs from {REFERENCE} by at most {size(gap)}" for mode, gap in differences(curves).items()
+    ]
+    told = f"Loss curves over {plural(steps, 'step')}: {ends}. "
+    if gaps:
+        told += "; ".join(gaps).capitalize() + ". "
+    return (told + caption).strip()
+
+
+def check_losses(losses: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """The curves as float arrays, in the given order with ``unpacked`` first, or an InputError."""
+    if not isinstance(losses, Mapping) or not losses:
+        raise InputError(
+            "there are no losses to draw; pass {'unpacked': [...], 'packed': [...], 'varlen': [...]}."
+        )
+    curves = {}
+    for mode in sorted(losses, key=lambda name: name != REFERENCE):
+        try:
+            curves[mode] = np.asarray(losses[mode], dtype=float)
+        except (TypeError, ValueError):
+            raise InputError(f"the losses of {mode!r} are not numbers; pass one float per step.") from None
+        if curves[mode].ndim != 1 or not len(curves[mode]):
+            raise InputError(
+                f"{mode!r} has losses of shape {curves[mode].shape}, it needs one number per step."
+            )
+        if not np.isfinite(curves[mode]).any():
+            raise InputError(f"the losses of {mode!r} are all nan or infinite, there is nothing to draw.")
+    if len({len(values) for values in curves.values()}) > 1:
+        counts = ", ".join(f"{mode} {len(values)}" for mode, values in curves.items())
+        raise InputError(
+            f"the modes have different numbers of steps ({counts}); compare runs of equal length."
+        )
+    return curves
+
+
+def differences(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Each other mode minus unpacked, step by step; empty when there is nothing to compare."""
+    if REFERENCE not in curves:
+        return {}
+    with np.errstate(invalid="ignore"):
+        return {mode: values - curves[REFERENCE] for mode, values in curves.items() if mode != REFERENCE}
+
+
+def largest(gap: np.ndarray) -> float:
+    """The largest absolute difference; nan only if no step can be compared."""
+    finite = np.abs(gap[np.isfinite(gap)])
+    return float(finite.max()) if len(finite) else float("nan")
+
+
+def size(gap: np.ndarray) -> str:
+    """The largest absolute difference as words."""
+    value = largest(gap)
+    if value == 0 or value >= 1e-3 or np.isnan(value):
+        return f"{value:.2g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def headline(gaps: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """The claim that these numbers support, and the numbers."""
+    told = "largest difference to unpacked: " + ",  ".join(
+        f"{mode} {size(gap)}" for mode, gap in gaps.items()
+    )
+    if not gaps:
+        return "Loss by step", "nothing to compare: needs unpacked and another mode"
+    if {"varlen", "packed"} <= set(gaps):
+        varlen, packed = largest(gaps["varlen"]), largest(gaps["packed"])
+        if varlen <= ALIKE * packed and packed > APART:
+            return "Varlen trains like unpacked, packed does not", told
+    return "Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode", told
+
+
+def curve_style(mode: str, colours: Theme, steps: int) -> dict[str, Any]:
+    """How a mode is drawn: unpacked as a broad band under varlen's thin line, packed orange and dashed."""
+    look = {
+        REFERENCE: {"color": colours.own_soft, "linewidth": 5.0, "zorder": 2},
+        "varlen": {"color": colours.own, "linewidth": 1.5, "zorder": 4},
+        "packed": {"color": colours.cross_ink, "linewidth": 1.5, "linestyle": (0, (4, 1.5)), "zorder": 3},
+    }.get(mode, {"color": colours.third, "linewidth": 1.3, "linestyle": (0, (1, 1)), "zorder": 3})
+    return look | {"solid_capstyle": "round"} | ({"marker": "o", "markersize": 4} if steps < 10 else {})
+
+
+def dress(axes: Axes, colours: Theme, name: str, steps: np.ndarray) -> None:
+    """Quiet axes: horizontal guides, no box."""
+    from matplotlib.ticker import AutoLocator, MaxNLocator
+
+    from varlen_lab.viz.picture import fonts, lettering
+
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(AutoLocator())
+    axes.grid(axis="y", color=colours.line, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL, colors=colours.quiet, labelfontfamily=fonts())
+    axes.set_ylabel(name, **lettering(colours.quiet, va="bottom"))
+    axes.set_xlim(1, max(2, len(steps)))
+
+
+def scale_symlog(axes: Axes, gaps: list[np.ndarray]) -> None:
+    """Log away from zero on both sides, linear only below the smallest difference; a few decades as ticks."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    sizes = np.abs(np.concatenate(gaps))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    low, high = (np.floor(np.log10(sizes.min())), np.ceil(np.log10(sizes.max()))) if len(sizes) else (-8, -7)
+    low = int(max(low, high - 12))
+    high = int(max(high, low + 1))
+    decades = np.arange(high, low - 1, -max(1, round((high - low) / 3)))
+    ticks = [
+        0.0,
+        *(sign * 10.0**decade for sign in (1, -1) for decade in decades if decade > low or high - low == 1),
+    ]
+    axes.set_yscale("symlog", linthresh=10.0**low, linscale=0.5)
+    axes.set_ylim(-(10.0**high) * 1.6, 10.0**high * 1.6)
+    axes.yaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(decade_label))
+
+
+def decade_label(value: float, _position: int = 0) -> str:
+    """``+1e-7``, ``0``, ``−0.1``: a tick of the difference axis."""
+    if value == 0:
+        return "0"
+    sign = "+" if value > 0 else "−"
+    exponent = round(float(np.log10(abs(value))))
+    return sign + (f"{10.0**exponent:g}" if -3 < exponent < 4 else f"1e{exponent}".replace("-", "−"))
+
+
+def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: Theme) -> None:
+    """Each curve's name at its right end, pushed apart so that none covers another."""
+    from varlen_lab.viz.picture import lettering, plain, shorten
+
+    height = axes.get_window_extent().height / axes.figure.dpi
+    step = 0.17 / height  # of the axes, per line of text
+    to_axes = axes.transData + axes.transAxes.inverted()
+    places = []
+    for mode, values in curves.items():
+        finite = np.flatnonzero(np.isfinite(values))
+        last = float(values[finite[-1]]) if len(finite) else 0.0
+        places.append((float(to_axes.transform((len(values), last))[1]), mode))
+    places.sort()
+    spots: list[float] = []
+    for place, _ in places:
+        spots.append(max(place, spots[-1] + step) if spots else place)
+    shift = sum(place for place, _ in places) / len(places) - sum(spots) / len(spots)
+    shift = max(min(shift, 1.0 - spots[-1]), -spots[0])
+    for spot, (_, mode) in zip(spots, places, strict=True):
+        ink = colours.quiet if mode == REFERENCE else curve_style(mode, colours, 99)["color"]
+        style = lettering(ink, fontsize=BODY)
+        axes.text(1.012, spot + shift, shorten(plain(mode), RIGHT - 0.1), transform=axes.transAxes, **style)

@@ -1,0 +1,137 @@
+"""Which (query, key) cells an attention mask holds: exact counts and outlines, O(documents), no n x n array.
+
+The rule: query q sees key k when k <= q, and, with a window w, when q - k < w (a token sees itself and the
+w - 1 before it). *Full causal* asks nothing more; *varlen* asks that q and k lie in the same document.
+Documents of 2, 4 and 3 tokens make one row of 9:
+
+    full causal   9 * 10 / 2 = 45 cells
+    varlen        3 + 10 + 6 = 19 cells     the other 26 look into another document
+
+Outlines are in tokens, x = key, y = query. This module draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from varlen_lab.errors import InputError
+
+TOKEN_LIMIT = 2**31  # cu_seqlens is int32
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How many cells a row has: ``full`` causal, and ``own``, those inside one document."""
+
+    full: int
+    own: int
+
+    @property
+    def cross(self) -> int:
+        """Cells whose key belongs to another document than their query."""
+        return self.full - self.own
+
+    @property
+    def cross_share(self) -> float:
+        """Share of the full causal cells that look into another document, 0 to 1."""
+        return self.cross / self.full
+
+    @property
+    def saving(self) -> float:
+        """How many times fewer cells varlen computes: full / own, 1 or more."""
+        return self.full / self.own
+
+
+def lengths_of(boundaries: Any) -> np.ndarray:
+    """Document lengths, int64, shape (documents,), of a ``Boundaries`` or of anything that lists lengths.
+
+    Raises InputError for no documents, a length below 1 or not whole, or a row too long for int32.
+    """
+    given = getattr(boundaries, "lengths", boundaries)
+    given = given.tolist() if hasattr(given, "tolist") else given
+    try:
+        given = [] if given is None else list(given)
+    except TypeError:
+        raise InputError(
+            f"the lengths are {boundaries!r}, they must be a list; pass e.g. [70, 300, 180]."
+        ) from None
+    if not given:
+        raise InputError(
+            "there are no documents, a row needs at least one; pass lengths, e.g. [70, 300, 180]."
+        )
+    for length in given:
+        whole = (
+            isinstance(length, int | float | np.number)
+            and not isinstance(length, bool)
+            and length == length // 1
+        )
+        if not whole:
+            raise InputError(f"a document length is {length!r}, it must be a whole number of tokens.")
+        if length < 1:
+            cumulative = given[0] == 0 and given == sorted(given) and len(given) > 1
+            hint = "these look like cu_seqlens, pass lengths" if cumulative else "drop empty documents"
+            raise InputError(f"a document length is {length}, it must be at least 1 token; {hint}.")
+    if sum(given) >= TOKEN_LIMIT:
+        raise InputError(
+            f"the row has {sum(given):,} tokens, the limit is {TOKEN_LIMIT:,}; split it into several rows."
+        )
+    return np.array(given, dtype=np.int64)
+
+
+def check_window(window: int | None) -> int | None:
+    """The window itself, or an InputError when it is not a whole number of at least 1."""
+    if window is None:
+        return None
+    if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
+        raise InputError(f"window is {window!r}, a token must see at least itself; use 1 or more, or None.")
+    return int(window)
+
+
+def band_cells(length: int, window: int | None = None) -> int:
+    """Cells of one causal block of ``length`` tokens: a triangle, or with a window a band on its diagonal."""
+    seen = length if window is None else min(length, window)
+    return seen * (seen + 1) // 2 + (length - seen) * seen
+
+
+def count_cells(boundaries: Any, window: int | None = None) -> Cells:
+    """Exact cell counts of a row, in closed form.
+
+    >>> count_cells([2, 4, 3])
+    Cells(full=45, own=19)
+    """
+    lengths = lengths_of(boundaries).tolist()
+    window = check_window(window)
+    return Cells(band_cells(sum(lengths), window), sum(band_cells(length, window) for length in lengths))
+
+
+def band_outlines(starts: np.ndarray, lengths: np.ndarray, window: int | None = None) -> np.ndarray:
+    """Corners of each block, float64 (documents, 4, 2): a triangle, or the band a window leaves of it."""
+    starts, ends = starts.astype(float), (starts + lengths).astype(float)
+    seen = lengths if window is None else np.minimum(lengths, window)
+    corners = [(starts, starts), (starts, starts + seen), (ends - seen, ends), (ends, ends)]
+    return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
+
+
+def stair_outline(start: int, length: int, window: int | None = None) -> np.ndarray:
+    """The outline of one block cell by cell, float64 (4 * length, 2). For rows of a few dozen tokens."""
+    queries = range(start, start + length)
+    right = [(q + 1, q + down) for q in queries for down in (0, 1)]
+    first = [start if window is None else max(start, q - window + 1) for q in queries]
+    left = [(k, q + down) for q, k in zip(queries, first, strict=True) for down in (0, 1)]
+    return np.array(right + left[::-1], dtype=float)
+
+
+def check_names(names: Sequence[str] | None, documents: int) -> list[str] | None:
+    """One name per document as strings, or an InputError."""
+    if names is None:
+        return None
+    given = [names] if isinstance(names, str) else [str(name) for name in names]
+    if len(given) != documents:
+        raise InputError(
+            f"there are {len(given)} names for {documents} documents; give one per document, in row order."
+        )
+    return given
