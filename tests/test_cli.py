@@ -80,9 +80,7 @@ def test_our_own_bug_keeps_its_traceback(verb: types.ModuleType) -> None:
         (["masks"], "--lengths"),
     ],
 )
-def test_a_typo_is_answered_in_one_line(
-    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_typo_is_answered_in_one_line(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and shown.count("\n") == 1

@@ -77,9 +77,7 @@ def test_core_needs_only_numpy_and_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", NOT_CORE)
 
 
-@pytest.mark.parametrize(
-    "module", ["config", "recipes", "errors", "lessons", "environment", "notebooks", "pages"]
-)
+@pytest.mark.parametrize("module", ["config", "recipes", "errors", "lessons", "environment", "notebooks", "pages"])
 def test_settings_and_pages_import_without_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", [*OPTIONAL, "torch", "transformers"])
 

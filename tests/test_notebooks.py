@@ -27,9 +27,7 @@ NAMES = [
     "08_three_losses",
 ]
 NOTEBOOKS = sorted(path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-each_notebook = pytest.mark.parametrize(
-    "path", NOTEBOOKS, ids=[str(p.relative_to(FOLDER)) for p in NOTEBOOKS]
-)
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[str(p.relative_to(FOLDER)) for p in NOTEBOOKS])
 
 
 def cells(path: Path, kind: str) -> list[Any]:
@@ -43,9 +41,7 @@ def code_lines(path: Path) -> list[int]:
 def missing_alts(markdown: str) -> list[str]:
     """Images of a markdown text that say nothing to a reader who cannot see them."""
     without = re.findall(r"!\[\s*\]\([^)]*\)", markdown)
-    return without + [
-        tag for tag in re.findall(r"<img\b[^>]*>", markdown) if not re.search(r'alt="[^"]+"', tag)
-    ]
+    return without + [tag for tag in re.findall(r"<img\b[^>]*>", markdown) if not re.search(r'alt="[^"]+"', tag)]
 
 
 def fetched_images(markdown: str) -> list[str]:
@@ -122,6 +118,4 @@ def test_the_image_rules_find_what_they_look_for() -> None:
         "![](a.png)",
         "<img src='c.png'>",
     ]
-    assert (
-        len(fetched_images('![x](https://a/b.png) <img alt="y" src="http://c/d.png"> ![z](local.png)')) == 2
-    )
+    assert len(fetched_images('![x](https://a/b.png) <img alt="y" src="http://c/d.png"> ![z](local.png)')) == 2

@@ -105,9 +105,7 @@ class Requests(HTMLParser):
             self.css(data)
 
     def css(self, text: str) -> None:
-        self.found += re.findall(r"url\(\s*['\"]?([^'\")]+)", text) + re.findall(
-            r"@import\s+['\"]?[^;]+", text
-        )
+        self.found += re.findall(r"url\(\s*['\"]?([^'\")]+)", text) + re.findall(r"@import\s+['\"]?[^;]+", text)
 
 
 def requests(html: str) -> list[str]:
@@ -254,9 +252,7 @@ def test_typo_in_a_parameter_runs_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_quick_walk_over_a_lesson_without_quick_runs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quick_walk_over_a_lesson_without_quick_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_lesson(tmp_path / "notebooks" / "00_a.ipynb", parameters="device = 'auto'")
     with pytest.raises(InputError, match="no parameter 'quick'"):
@@ -289,9 +285,7 @@ def test_output_never_replaces_the_notebook(tmp_path: Path) -> None:
     assert lesson.read_bytes() == before
 
 
-def test_lessons_of_the_clone_are_found_from_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lessons_of_the_clone_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     try:
         assert all(lesson.is_absolute() for lesson in find_lessons())

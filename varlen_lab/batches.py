@@ -18,7 +18,7 @@ import torch
 
 from varlen_lab.config import Config
 from varlen_lab.errors import InputError
-from varlen_lab.packing import PackedCollator, PaddedCollator, PackReport, VarlenCollator, pack_lengths
+from varlen_lab.packing import PackedCollator, PackReport, PaddedCollator, VarlenCollator, pack_lengths
 from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
 
 if TYPE_CHECKING:

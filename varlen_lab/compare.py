@@ -63,9 +63,7 @@ class Comparison:
         """What the numbers were measured on, in one line."""
         meta = next(iter(self.histories.values())).meta
         kernel = self.histories["varlen"].meta["backend"] if "varlen" in self.histories else meta["backend"]
-        return (
-            f"{meta['config']} · varlen backend {kernel} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}"
-        )
+        return f"{meta['config']} · varlen backend {kernel} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}"
 
     def table(self) -> list[dict[str, Any]]:
         """One row a mode: losses, real tokens a second, padding share, backend, distance to unpacked."""

@@ -195,7 +195,9 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
         target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
         if not isinstance(target, ast.Name):
             text = (ast.get_source_segment(source, statement) or "").splitlines()[0][:60]
-            raise InputError(f"{where}: `{text}` is not a `name = value` line; a config holds settings, it is never run.")
+            raise InputError(
+                f"{where}: `{text}` is not a `name = value` line; a config holds settings, it is never run."
+            )
         name = target.id
         if name not in setting_names():
             raise InputError(f"{where}: {unknown(name)}")

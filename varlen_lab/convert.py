@@ -71,7 +71,9 @@ def pth_to_hf(
         tokenizer.save_pretrained(draft)
         gap = logit_difference(model, draft)
         if not gap <= 1e-5:
-            raise InputError(f"the logits of the converted model differ by {gap:.1e}; nothing was written, this is a bug.")
+            raise InputError(
+                f"the logits of the converted model differ by {gap:.1e}; nothing was written, this is a bug."
+            )
         manifest = {"config": state["config_name"], "step": state["step"], "dtype": dtype, "logits": gap}
         (draft / "xtuner_config.py").write_text(state["config"], encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -41,9 +41,7 @@ def find_notebook(word: str, lessons: list[Path] | None = None) -> Path:
         if stem in (lesson.stem, lesson.stem[:2]):
             return lesson
     names = [lesson.stem for lesson in lessons]
-    raise InputError(
-        f"there is no notebook {word!r}{nearest(stem, names)}; the lessons are {', '.join(names)}"
-    )
+    raise InputError(f"there is no notebook {word!r}{nearest(stem, names)}; the lessons are {', '.join(names)}")
 
 
 def need_jupyter() -> None:
@@ -118,9 +116,7 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
         widened = isinstance(default, float) and type(value) is int
         if default is not None and default is not ... and type(value) is not type(default) and not widened:
             kind = type(default).__name__
-            raise InputError(
-                f"{path.name}: {name} is {default!r} by default, so {value!r} must be a {kind} too."
-            )
+            raise InputError(f"{path.name}: {name} is {default!r} by default, so {value!r} must be a {kind} too.")
 
 
 def parse_value(text: str) -> Any:

@@ -56,9 +56,7 @@ def tiny(family: str, variant: str | None = None, *, seed: int = 0, **config: An
     table = family_table(family).VARIANTS
     variant = variant or next(iter(table))
     if variant not in table:
-        raise InputError(
-            f"{family} has no variant {variant!r}, it has {', '.join(table)}{nearest(variant, table)}."
-        )
+        raise InputError(f"{family} has no variant {variant!r}, it has {', '.join(table)}{nearest(variant, table)}.")
     return from_scratch(TINY | table[variant] | config, "varlen", seed=seed)
 
 

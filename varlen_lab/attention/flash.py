@@ -79,9 +79,7 @@ def attend_torch_varlen(
 
     known = varlen_parameters()
     if "window_size" not in known:
-        raise InputError(
-            f"varlen_attn of torch {torch.__version__} has no window_size; upgrade to torch >= 2.11."
-        )
+        raise InputError(f"varlen_attn of torch {torch.__version__} has no window_size; upgrade to torch >= 2.11.")
     options: dict[str, object] = {"scale": scale, "window_size": window_size(causal, window)}
     if q.shape[1] != k.shape[1] and "enable_gqa" in known:
         options["enable_gqa"] = True
@@ -104,9 +102,7 @@ def window_size(causal: bool, window: int | None) -> tuple[int, int]:
     return left, 0 if causal else left
 
 
-def same_head_dim(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def same_head_dim(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """MLA has narrower values than keys; the kernels want one width, and zeros change nothing."""
     width = max(q.shape[-1], v.shape[-1])
     widened = (pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in (q, k, v))
@@ -118,9 +114,7 @@ def check_kernel_input(backend: str, q: torch.Tensor) -> None:
     if q.device.type != "cuda":
         raise InputError(f"backend '{backend}' needs CUDA tensors and got {q.device.type}; use backend='sdpa'.")
     if q.dtype not in (torch.float16, torch.bfloat16):
-        raise InputError(
-            f"backend '{backend}' runs in fp16 or bf16 and got {q.dtype}; cast, or use backend='sdpa'."
-        )
+        raise InputError(f"backend '{backend}' runs in fp16 or bf16 and got {q.dtype}; cast, or use backend='sdpa'.")
     if q.shape[-1] > WIDEST_HEAD:
         raise InputError(
             f"backend '{backend}' takes head dims up to {WIDEST_HEAD} and got {q.shape[-1]}; use backend='sdpa'."

@@ -24,7 +24,6 @@ from varlen_lab.attention.attend import attend
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
-
 NAMES = {
     "varlen": "auto",
     "varlen_reference": "reference",

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pth.add_argument("save_dir", metavar="SAVE_DIR", help="folder to write")
     pth.add_argument("--fp32", action="store_true", help="save in fp32 instead of the trained dtype")
     pth.add_argument("--max-shard-size", default="2GB", help="largest size of one weights file (default 2GB)")
-    pth.add_argument("--safe-serialization", action="store_true", help="safetensors; always so here, as in XTuner's flag")
+    pth.add_argument(
+        "--safe-serialization", action="store_true", help="safetensors; always so here, as in XTuner's flag"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.names is not None and len(args.names) != len(args.lengths):
         raise InputError(
-            f"there are {len(args.names)} names for {len(args.lengths)} documents; "
-            "give one each, or no --names"
+            f"there are {len(args.names)} names for {len(args.lengths)} documents; give one each, or no --names"
         )
     if not 20 <= args.dpi <= 1200:
         raise InputError(f"--dpi is {args.dpi}, it must be from 20 to 1200; 150 fits a page")

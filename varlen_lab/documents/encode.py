@@ -77,9 +77,7 @@ def encode(
     return HFDataset(pa.concat_tables(tables), info=info)
 
 
-def prompt_ids(
-    question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZER, *, system: str = ""
-) -> torch.Tensor:
+def prompt_ids(question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZER, *, system: str = "") -> torch.Tensor:
     """What a model reads before it answers ``question``: int64 ids of shape (1, T), as in training."""
     import torch
 

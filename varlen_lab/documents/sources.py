@@ -45,9 +45,7 @@ def read_dialogues(
             dialogues.append(dialogue_of(record, system))
         except BadRecord as reason:
             if not skip_bad:
-                raise InputError(
-                    f"{place}: {reason}; correct the record, or read with skip_bad=True."
-                ) from None
+                raise InputError(f"{place}: {reason}; correct the record, or read with skip_bad=True.") from None
             skipped.append(f"{place}: {reason}")
     if not dialogues:
         why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
@@ -59,9 +57,7 @@ def records_at(name: str, progress: bool = True) -> Located:
     """(where it stands, record) of everything at ``name``."""
     if name.startswith("builtin:"):
         if name != BUILTIN:
-            raise InputError(
-                f"there is no built-in dataset {name!r}{nearest(name, [BUILTIN]) or f'; use {BUILTIN}.'}"
-            )
+            raise InputError(f"there is no built-in dataset {name!r}{nearest(name, [BUILTIN]) or f'; use {BUILTIN}.'}")
         return numbered(({"messages": messages} for messages in builtin_dialogues(progress)), name)
     path = Path(name).expanduser()
     if os.path.isdir(path):  # unlike path.is_dir() it survives a name no file can have
@@ -117,9 +113,7 @@ def parquet_records(path: Path) -> Located:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} is no readable Parquet file ({first_line(error)}); write it again."
-        ) from None
+        raise InputError(f"{path} is no readable Parquet file ({first_line(error)}); write it again.") from None
     return numbered(table.to_pylist(), str(path))
 
 

@@ -130,9 +130,7 @@ def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: b
     if not dialogues:
         return []
     try:
-        return tokenizer.apply_chat_template(
-            dialogues, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        return tokenizer.apply_chat_template(dialogues, tokenize=False, add_generation_prompt=add_generation_prompt)
     except Exception as error:  # a template is a program, it may raise anything
         raise InputError(
             f"the chat template of the tokenizer refused a dialogue ({error}); set prompt_template to one of "

@@ -56,9 +56,7 @@ class Boundaries:
                 )
 
     @classmethod
-    def from_lengths(
-        cls, lengths: Iterable[int], device: torch.device | str | None = None
-    ) -> Boundaries:
+    def from_lengths(cls, lengths: Iterable[int], device: torch.device | str | None = None) -> Boundaries:
         """Boundaries of documents with these lengths, in row order: ``[2, 4, 3] -> cu_seqlens [0, 2, 6, 9]``."""
         sizes = [as_length(length) for length in lengths]
         if not sizes:

@@ -146,9 +146,7 @@ def code_colours() -> str:
 
 def plain(css: str) -> str:
     """Without the backgrounds and line heights that the style sheet of the page decides."""
-    return "\n".join(
-        line for line in css.splitlines() if not re.match(r"(pre|\.highlight \{|td|span\.line)", line)
-    )
+    return "\n".join(line for line in css.splitlines() if not re.match(r"(pre|\.highlight \{|td|span\.line)", line))
 
 
 def mask_geometry(lengths: list[int]) -> dict[str, Any]:

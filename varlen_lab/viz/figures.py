@@ -110,14 +110,10 @@ def draw_square(
     points = 72 * side / (high - low)
     axes.set_facecolor(colours.empty)
     if not varlen and row.cells.cross:
-        hatch(
-            axes, row.whole(), colours, stroke=STROKE if (row.window or row.total) * points < STROKE else 0.0
-        )
+        hatch(axes, row.whole(), colours, stroke=STROKE if (row.window or row.total) * points < STROKE else 0.0)
     if len(row.lengths[part]) <= SEAM_LIMIT:
         before = np.concatenate([[0], row.lengths])[:-1]
-        clear = (
-            np.maximum(before, row.lengths)[part] * points >= 5
-        )  # guides among slivers would hide the cells
+        clear = np.maximum(before, row.lengths)[part] * points >= 5  # guides among slivers would hide the cells
         seams = row.starts[part][clear & (row.starts[part] > low)]
         across = np.stack([np.stack([0 * seams + low, seams], -1), np.stack([seams, seams], -1)], 1)
         down = np.stack([np.stack([seams, seams], -1), np.stack([seams, 0 * seams + high], -1)], 1)
@@ -135,9 +131,7 @@ def lens_part(row: PackedRow, side: float) -> tuple[slice, float, float] | None:
     points, documents = 72 * side / row.total, len(row.lengths)
     if documents == 1 or np.median(row.thickness) * points >= READABLE:
         return None
-    if (
-        np.median(row.lengths) * points < 2 * READABLE
-    ):  # short documents: a typical run of six near the middle
+    if np.median(row.lengths) * points < 2 * READABLE:  # short documents: a typical run of six near the middle
         run = min(6, documents)
         edges = np.concatenate([[0], row.ends])
         sums = edges[run:] - edges[:-run]
@@ -145,9 +139,7 @@ def lens_part(row: PackedRow, side: float) -> tuple[slice, float, float] | None:
         off_centre = np.abs((edges[run:] + edges[:-run]) / row.total - 1)
         first = int(np.argmin(unusual + off_centre))
         return slice(first, first + run), float(edges[first]), float(edges[first + run])
-    middle = 1 + int(
-        np.argmin(np.abs(row.starts[1:] - row.total / 2))
-    )  # long documents, thin window: one seam
+    middle = 1 + int(np.argmin(np.abs(row.starts[1:] - row.total / 2)))  # long documents, thin window: one seam
     seam, reach = float(row.starts[middle]), 3.0 * int(row.window or 1)
     return slice(middle - 1, middle + 1), seam - reach, seam + reach
 
@@ -200,9 +192,7 @@ def write_names(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: 
         # The diagonal passes through the middle of the block; in a row of cells, a step ends there.
         cell = row.total <= CELL_LIMIT
         height, edge = (
-            (start + (length - 1) // 2 + 0.5, start + (length + 1) // 2)
-            if cell
-            else (start + length / 2,) * 2
+            (start + (length - 1) // 2 + 0.5, start + (length + 1) // 2) if cell else (start + length / 2,) * 2
         )
         sides = (
             (edge + 0.12 / inch, "left", (row.total - edge) * inch - 0.16),

@@ -77,9 +77,7 @@ def alt_text_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "")
     curves = check_losses(losses)
     steps = len(next(iter(curves.values())))
     ends = ", ".join(f"{mode} from {values[0]:.3g} to {values[-1]:.3g}" for mode, values in curves.items())
-    gaps = [
-        f"{mode} differs from {REFERENCE} by at most {size(gap)}" for mode, gap in differences(curves).items()
-    ]
+    gaps = [f"{mode} differs from {REFERENCE} by at most {size(gap)}" for mode, gap in differences(curves).items()]
     told = f"Loss curves over {plural(steps, 'step')}: {ends}. "
     if gaps:
         told += "; ".join(gaps).capitalize() + ". "
@@ -89,9 +87,7 @@ def alt_text_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "")
 def check_losses(losses: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
     """The curves as float arrays, in the given order with ``unpacked`` first, or an InputError."""
     if not isinstance(losses, Mapping) or not losses:
-        raise InputError(
-            "there are no losses to draw; pass {'unpacked': [...], 'packed': [...], 'varlen': [...]}."
-        )
+        raise InputError("there are no losses to draw; pass {'unpacked': [...], 'packed': [...], 'varlen': [...]}.")
     curves = {}
     for mode in sorted(losses, key=lambda name: name != REFERENCE):
         try:
@@ -99,16 +95,12 @@ def check_losses(losses: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]
         except (TypeError, ValueError):
             raise InputError(f"the losses of {mode!r} are not numbers; pass one float per step.") from None
         if curves[mode].ndim != 1 or not len(curves[mode]):
-            raise InputError(
-                f"{mode!r} has losses of shape {curves[mode].shape}, it needs one number per step."
-            )
+            raise InputError(f"{mode!r} has losses of shape {curves[mode].shape}, it needs one number per step.")
         if not np.isfinite(curves[mode]).any():
             raise InputError(f"the losses of {mode!r} are all nan or infinite, there is nothing to draw.")
     if len({len(values) for values in curves.values()}) > 1:
         counts = ", ".join(f"{mode} {len(values)}" for mode, values in curves.items())
-        raise InputError(
-            f"the modes have different numbers of steps ({counts}); compare runs of equal length."
-        )
+        raise InputError(f"the modes have different numbers of steps ({counts}); compare runs of equal length.")
     return curves
 
 
@@ -137,9 +129,7 @@ def size(gap: np.ndarray) -> str:
 
 def headline(gaps: Mapping[str, np.ndarray]) -> tuple[str, str]:
     """The claim that these numbers support, and the numbers."""
-    told = "largest difference to unpacked: " + ",  ".join(
-        f"{mode} {size(gap)}" for mode, gap in gaps.items()
-    )
+    told = "largest difference to unpacked: " + ",  ".join(f"{mode} {size(gap)}" for mode, gap in gaps.items())
     if not gaps:
         return "Loss by step", "nothing to compare: needs unpacked and another mode"
     if {"varlen", "packed"} <= set(gaps):

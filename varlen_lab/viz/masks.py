@@ -56,19 +56,11 @@ def lengths_of(boundaries: Any) -> np.ndarray:
     try:
         given = [] if given is None else list(given)
     except TypeError:
-        raise InputError(
-            f"the lengths are {boundaries!r}, they must be a list; pass e.g. [70, 300, 180]."
-        ) from None
+        raise InputError(f"the lengths are {boundaries!r}, they must be a list; pass e.g. [70, 300, 180].") from None
     if not given:
-        raise InputError(
-            "there are no documents, a row needs at least one; pass lengths, e.g. [70, 300, 180]."
-        )
+        raise InputError("there are no documents, a row needs at least one; pass lengths, e.g. [70, 300, 180].")
     for length in given:
-        whole = (
-            isinstance(length, int | float | np.number)
-            and not isinstance(length, bool)
-            and length == length // 1
-        )
+        whole = isinstance(length, int | float | np.number) and not isinstance(length, bool) and length == length // 1
         if not whole:
             raise InputError(f"a document length is {length!r}, it must be a whole number of tokens.")
         if length < 1:

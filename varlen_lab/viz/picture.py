@@ -73,26 +73,20 @@ class Picture(Figure):
 def fill(axes: Axes, outlines: Sequence[np.ndarray] | np.ndarray, colours: Any, stroke: Any = 0.0) -> None:
     """Polygons in data coordinates, one collection for all of them; ``stroke`` in points, one or one each."""
     axes.add_collection(
-        PolyCollection(
-            outlines, facecolors=colours, edgecolors=colours, linewidths=stroke, joinstyle="miter"
-        ),
+        PolyCollection(outlines, facecolors=colours, edgecolors=colours, linewidths=stroke, joinstyle="miter"),
         autolim=False,
     )
 
 
 def hatch(axes: Axes, outline: np.ndarray, colours: Theme, stroke: float = 0.0) -> Polygon:
     """One hatched polygon: cells of another document, or tokens that are waste."""
-    patch = Polygon(
-        outline, closed=True, facecolor=colours.cross, edgecolor=colours.cross_ink, linewidth=stroke
-    )
+    patch = Polygon(outline, closed=True, facecolor=colours.cross, edgecolor=colours.cross_ink, linewidth=stroke)
     patch.set(hatch=HATCH, joinstyle="miter", hatch_linewidth=0.6)
     axes.add_patch(patch)
     return patch
 
 
-def lines(
-    axes: Axes, segments: np.ndarray, colour: str, width: float = STROKE, **style: Any
-) -> LineCollection:
+def lines(axes: Axes, segments: np.ndarray, colour: str, width: float = STROKE, **style: Any) -> LineCollection:
     """Line segments in data coordinates, float (n, 2, 2)."""
     drawn = LineCollection(list(segments), colors=colour, linewidths=width, **style)
     axes.add_collection(drawn, autolim=False)
@@ -101,9 +95,7 @@ def lines(
 
 def boxes(left: Any, right: Any, top: Any, bottom: Any) -> np.ndarray:
     """Outlines of rectangles, float64 (n, 4, 2), from edges that broadcast."""
-    left, right, top, bottom = np.broadcast_arrays(
-        *(np.atleast_1d(edge) for edge in (left, right, top, bottom))
-    )
+    left, right, top, bottom = np.broadcast_arrays(*(np.atleast_1d(edge) for edge in (left, right, top, bottom)))
     corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
     return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1).astype(float)
 
@@ -132,10 +124,7 @@ def text_width(words: str, size: float = BODY, weight: str = "normal") -> float:
     if not words.strip():
         return 0.0
     return (
-        TextPath((0, 0), words, size=size, prop=FontProperties(family=fonts(), weight=weight))
-        .get_extents()
-        .width
-        / 72
+        TextPath((0, 0), words, size=size, prop=FontProperties(family=fonts(), weight=weight)).get_extents().width / 72
     )
 
 

@@ -60,9 +60,7 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
             numbers += extra if text_width(numbers + extra, BODY) <= room else ""
         picture.write(left, 0.79, numbers, BODY, color=colours.quiet)
         draw_bars(picture, lines, size, left, inch, tall)
-    words = (
-        f"{plural(len(documents), 'document')}, one scale; padded rows longest first; hatched: no token there"
-    )
+    words = f"{plural(len(documents), 'document')}, one scale; padded rows longest first; hatched: no token there"
     picture.write(LEFT, height - 0.15, words, SMALL, color=colours.quiet)
     return picture
 
@@ -89,25 +87,17 @@ def check_rows(packed: Any, max_length: int | None) -> tuple[list[np.ndarray], i
     else:
         rows = list(packed)
         if rows and np.ndim(rows[0]) == 0:
-            raise InputError(
-                f"the rows are {rows[0]!r}, …: a row is a list of lengths; pass e.g. [[70, 300], [180]]."
-            )
+            raise InputError(f"the rows are {rows[0]!r}, …: a row is a list of lengths; pass e.g. [[70, 300], [180]].")
     rows = [lengths_of(row) for row in rows]
     if not rows:
-        raise InputError(
-            "there are no rows to draw; pass Packs or lists of lengths, e.g. [[70, 300], [180]]."
-        )
+        raise InputError("there are no rows to draw; pass Packs or lists of lengths, e.g. [[70, 300], [180]].")
     fullest = max(int(row.sum()) for row in rows)
     if max_length is not None and fullest > max_length:
-        raise InputError(
-            f"a row holds {fullest:,} tokens, more than max_length {max_length:,}; pack again with it."
-        )
+        raise InputError(f"a row holds {fullest:,} tokens, more than max_length {max_length:,}; pack again with it.")
     return rows, fullest if max_length is None else int(max_length)
 
 
-def draw_bars(
-    picture: Picture, rows: Sequence[np.ndarray], size: int, left: float, inch: float, tall: float
-) -> None:
+def draw_bars(picture: Picture, rows: Sequence[np.ndarray], size: int, left: float, inch: float, tall: float) -> None:
     """Rows from the top down: documents in two blues, hatched up to ``size`` tokens."""
     from varlen_lab.viz.picture import boxes, fill, hatch, lettering, text_width
 

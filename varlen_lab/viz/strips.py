@@ -70,9 +70,7 @@ def fill_positions(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, inc
             axes.text(token + 0.5, 0.5, str(position), **lettering(colours.ink, ha="center"))
         return
     tops = 0.92 * sizes / sizes.max()
-    ramps = np.stack(
-        [np.stack([starts, 0 * tops], -1), np.stack([ends, tops], -1), np.stack([ends, 0 * tops], -1)], 1
-    )
+    ramps = np.stack([np.stack([starts, 0 * tops], -1), np.stack([ends, tops], -1), np.stack([ends, 0 * tops], -1)], 1)
     fill(axes, ramps, colours.line)
     lines(axes, ramps[:, :2], colours.quiet, 1.0 if len(starts) < 200 else 0.5)
     for index in np.flatnonzero((tops > 0.6) & (sizes * inch > 0.6)).tolist():
