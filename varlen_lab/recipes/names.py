@@ -38,7 +38,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model_config": TINY_LLAMA,
         "data_path": "builtin:docstrings",
         "max_length": 1024,
-        "accumulative_counts": 1,
+        "accumulative_counts": 2,
         "max_epochs": 1,
         "lr": 2e-3,
         "evaluation_freq": 200,
