@@ -116,7 +116,8 @@ def differences(given: Config, trained: Config) -> tuple[str, ...]:
     from varlen_lab.config import setting_names
 
     return tuple(
-        f"{name} is {getattr(given, name)!r} in the config given, the checkpoint was trained with {getattr(trained, name)!r}"
+        f"{name} is {getattr(given, name)!r} in the config given, "
+        f"the checkpoint was trained with {getattr(trained, name)!r}"
         for name in setting_names()
         if getattr(given, name) != getattr(trained, name)
     )

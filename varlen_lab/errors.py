@@ -13,6 +13,10 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """What was asked for cannot be done as written; the message says why and what to do next."""
 
+    def __init__(self, message: str) -> None:
+        # a sentence that ends in "did you mean 'x'?" needs no full stop after it
+        super().__init__(message[:-1] if message.endswith("?.") else message)
+
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the candidate closest to ``word``, or ``""`` when none is close.

@@ -1,4 +1,4 @@
-"""``train(config)``: from a config to checkpoints. What happens in a step is in ``loop``, what goes in is in ``batches``."""
+"""``train(config)``: from a config to checkpoints. A step is in ``loop``, what goes into it in ``batches``."""
 
 from __future__ import annotations
 
