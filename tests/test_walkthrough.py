@@ -280,7 +280,7 @@ def test_output_never_replaces_the_notebook(tmp_path: Path) -> None:
     before = lesson.read_bytes()
     with pytest.raises(InputError, match="itself"):
         run_notebook(lesson, tmp_path / "x" / ".." / "00_a.ipynb")
-    with pytest.raises(InputError, match="must end in .ipynb"):
+    with pytest.raises(InputError, match=r"must end in \.ipynb"):
         run_notebook(lesson, tmp_path / "out.html")
     assert lesson.read_bytes() == before
 

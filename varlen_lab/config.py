@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,9 @@ def load_text(source: str, origin: str) -> Config:
 def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
     """The literals of a config file and the line each stands on."""
     try:
-        tree = ast.parse(source, origin)
+        with warnings.catch_warnings():  # about odd escapes; the value shows in the error, if there is one
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source, origin)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         line = getattr(problem, "lineno", None) or 1
         reason = getattr(problem, "msg", None) or problem

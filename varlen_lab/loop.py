@@ -44,12 +44,13 @@ def optimize(engine: Engine, steps: Iterable[list[Batch]]) -> Iterator[dict[str,
     for number, batches in enumerate(steps, start=1):
         batches = [batch.to(accelerator.device) for batch in batches]
         trained = torch.stack([(batch.labels != IGNORE).sum() for batch in batches]).sum()
-        trained = accelerator.reduce(trained, "sum").clamp(min=1)
+        trained = accelerator.reduce(trained, "sum")
+        divisor = trained.clamp(min=1)  # a step may hold nothing to train on
         loss = torch.zeros((), device=accelerator.device)
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             with nullcontext() if last else accelerator.no_sync(model):
-                part = token_loss_sum(model, batch) / trained
+                part = token_loss_sum(model, batch) / divisor
                 # DDP averages gradients over processes; the count above is already of all of them
                 accelerator.backward(part * accelerator.num_processes)
             loss += part.detach()

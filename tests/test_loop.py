@@ -1,0 +1,118 @@
+"""One rule of accounting: a step's loss is the sum over its trained tokens, divided by their count."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from varlen_lab import recipes
+from varlen_lab.batches import Batch
+from varlen_lab.config import Config
+from varlen_lab.loop import lr_factor, make_engine, optimize, token_loss_sum
+from varlen_lab.models import tiny
+from varlen_lab.packing import Boundaries, VarlenCollator
+from varlen_lab.train import make_accelerator
+
+LENGTHS = [3, 1, 7, 2]
+
+
+def rows(*groups: list[int]) -> list[dict[str, list[int]]]:
+    """Packed rows with these document lengths; the same documents whatever the grouping."""
+    made, first = [], 5
+    for group in groups:
+        ids = list(range(first, first + sum(group)))
+        first += sum(group)
+        labels = list(ids)
+        for start, _ in Boundaries.from_lengths(group).spans:
+            labels[start] = -100
+        made.append({"input_ids": ids, "labels": labels, "seq_lengths": group})
+    return made
+
+
+def batch(features: list[dict[str, list[int]]]) -> Batch:
+    inputs = VarlenCollator()(features)
+    return Batch(inputs, inputs.pop("labels"), sum(len(row["input_ids"]) for row in features))
+
+
+def one_step(batches: list[Batch], config: Config) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """The record of one optimizer step and the weights after it."""
+    model = tiny("llama", seed=0)
+    engine = make_engine(model, config, 2, make_accelerator(config))
+    record = next(iter(optimize(engine, [batches])))
+    return record, model.state_dict()
+
+
+@pytest.fixture
+def config() -> Config:
+    return recipes.get("tiny_llama_full_docstrings_e1").replace(
+        device="cpu", warmup_ratio=0.0, optim_type="SGD", lr=0.1
+    )
+
+
+def test_the_loss_is_the_definition(config: Config) -> None:
+    model = tiny("llama", seed=0)
+    row = rows(LENGTHS)[0]
+    total, count = 0.0, 0
+    for start, end in Boundaries.from_lengths(LENGTHS).spans:
+        ids = torch.tensor([row["input_ids"][start:end]])
+        logits = model(ids).logits.detach().log_softmax(-1)
+        for token in range(1, end - start):
+            total -= float(logits[0, token - 1, ids[0, token]])
+            count += 1
+    assert count == sum(LENGTHS) - len(LENGTHS)
+    assert float(token_loss_sum(model, batch([row])).detach()) == pytest.approx(total, rel=1e-6)
+    record, _ = one_step([batch([row])], config)
+    assert record["loss"] == pytest.approx(total / count, rel=1e-6)
+    assert record["trained_tokens"] == count and record["tokens"] == record["slots"] == sum(LENGTHS)
+
+
+def test_how_documents_are_grouped_does_not_matter(config: Config) -> None:
+    """One row, two rows in a batch, two batches accumulated: the same loss, gradient and weights."""
+    ways = [
+        [batch(rows(LENGTHS))],
+        [batch(rows([3, 1], [7, 2]))],
+        [batch([row]) for row in rows([3, 1], [7, 2])],
+        [batch([row]) for row in rows([3], [1], [7], [2])],
+    ]
+    results = [one_step(way, config) for way in ways]
+    for record, weights in results[1:]:
+        assert record["loss"] == pytest.approx(results[0][0]["loss"], rel=1e-6)
+        assert record["grad_norm"] == pytest.approx(results[0][0]["grad_norm"], rel=1e-5)
+        for name, value in weights.items():
+            torch.testing.assert_close(value, results[0][1][name], rtol=0, atol=1e-6)
+
+
+def test_a_mean_of_means_would_not_do(config: Config) -> None:
+    """The planted fault: averaging the batches' own means weighs a token by its neighbours."""
+    model = tiny("llama", seed=0)
+    parts = [batch([row]) for row in rows([3, 1], [7, 2])]
+    sums = [float(token_loss_sum(model, part).detach()) for part in parts]
+    counts = [int((part.labels != -100).sum()) for part in parts]
+    means = sum(total / count for total, count in zip(sums, counts)) / 2
+    record, _ = one_step(parts, config)
+    assert record["loss"] == pytest.approx(sum(sums) / sum(counts), rel=1e-6)
+    assert abs(record["loss"] - means) > 1e-4
+
+
+def test_a_step_without_a_trained_token_changes_nothing(config: Config) -> None:
+    record, weights = one_step([batch(rows([1], [1]))], config)
+    assert record["loss"] == 0 and record["trained_tokens"] == 0
+    assert all(torch.equal(value, tiny("llama", seed=0).state_dict()[name]) for name, value in weights.items())
+
+
+def test_gradients_are_clipped(config: Config) -> None:
+    _, free = one_step([batch(rows(LENGTHS))], config.replace(max_norm=0.0))
+    record, clipped = one_step([batch(rows(LENGTHS))], config.replace(max_norm=0.01))
+    before = tiny("llama", seed=0).state_dict()
+    moved = [math.sqrt(sum(float((w[n] - before[n]).square().sum()) for n in before)) for w in (free, clipped)]
+    assert moved[0] == pytest.approx(0.1 * record["grad_norm"], rel=1e-3)
+    assert moved[1] == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_the_schedule_rises_in_a_line_and_falls_in_a_cosine() -> None:
+    factors = [lr_factor(step, 100, 10, 0.1) for step in range(101)]
+    assert factors[0] == 0.1 and factors[5] == pytest.approx(0.55) and factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0.0)
+    assert lr_factor(0, 1, 0, 0.1) == 1.0

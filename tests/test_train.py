@@ -1,0 +1,138 @@
+"""train(): checkpoints that hold everything, a history on disk, the same run for the same seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from varlen_lab import checkpoint
+from varlen_lab.config import Config, load
+from varlen_lab.errors import InputError
+from varlen_lab.history import History
+from varlen_lab.models import tiny
+from varlen_lab.train import train
+
+
+def test_a_run_leaves_checkpoint_history_and_config(small: Config) -> None:
+    seen = []
+    history = train(small.replace(save_steps=2), progress=False, on_step=seen.append)
+    folder = Path(small.work_dir or "")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "history.jsonl",
+        "iter_2.pth",
+        "iter_3.pth",
+        "tiny_llama_full_docstrings_e1.py",
+    ]
+    assert history.checkpoint == folder / "iter_3.pth"
+    assert [record["step"] for record in seen] == [1, 2, 3]
+    assert History.read(folder / "history.jsonl").losses == history.losses
+    assert load(folder / "tiny_llama_full_docstrings_e1.py") == small.replace(save_steps=2)
+    assert {"mode", "backend", "device", "dtype", "seed"} <= set(history.meta)
+
+
+def test_the_last_checkpoints_are_kept(small: Config) -> None:
+    train(small.replace(save_steps=1, save_total_limit=1), progress=False)
+    assert [path.name for path in Path(small.work_dir or "").glob("*.pth")] == ["iter_3.pth"]
+
+
+@pytest.mark.parametrize("mode", ["unpacked", "packed", "varlen"])
+def test_the_same_seed_is_the_same_run(small: Config, mode: str, tmp_path: Path) -> None:
+    config = small.with_mode(mode)
+    runs = [train(config.replace(work_dir=str(tmp_path / str(i))), progress=False) for i in range(2)]
+    other = train(config.replace(seed=1, work_dir=str(tmp_path / "other")), progress=False)
+    assert runs[0].losses == runs[1].losses != other.losses
+    weights = [checkpoint.load(run.checkpoint)["model"] for run in runs if run.checkpoint]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_training_learns(small: Config) -> None:
+    history = train(small.with_mode("varlen").replace(max_steps=40, lr=1e-2, save_steps=100), progress=False)
+    assert history.losses[-1] < 0.7 * history.losses[0]
+
+
+def test_the_questions_are_answered(small: Config) -> None:
+    config = small.replace(evaluation_freq=2, evaluation_inputs=["Count in steps of 3.", "Count."])
+    records = train(config, progress=False).records
+    assert [len(record.get("samples", [])) for record in records] == [0, 2, 0]
+
+
+def test_answering_does_not_disturb_the_run(small: Config, tmp_path: Path) -> None:
+    asked = small.replace(evaluation_freq=1, evaluation_inputs=["Count."], work_dir=str(tmp_path / "asked"))
+    assert train(asked, progress=False).losses == train(small, progress=False).losses
+
+
+def test_fine_tuning_starts_from_the_given_weights(small: Config, tmp_path: Path) -> None:
+    model = tiny("internlm", seed=5)
+    model.save_pretrained(tmp_path / "base")
+    config = small.replace(
+        pretrained_model_name_or_path=str(tmp_path / "base"), model_config=None, lr=0.0, max_steps=1
+    ).with_mode("varlen")
+    saved = checkpoint.load(train(config, progress=False).checkpoint or "")["model"]
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
+def test_a_missing_gpu_is_named_before_anything_is_written(small: Config) -> None:
+    with pytest.raises(InputError, match="no GPU"):
+        train(small.replace(device="cuda"), progress=False)
+    assert not Path(small.work_dir or "").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pretrained_model_name_or_path": "no/such-model", "model_config": None}, "no/such-model"),
+        ({"data_path": "no_such_file.jsonl"}, "no_such_file"),
+        ({"model_config": {"model_type": "lama"}}, "did you mean 'llama'"),
+        ({"prompt_template": "intern_chat"}, "intern_chat"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(small: Config, change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(small.replace(**change), progress=False)
+    assert not Path(small.work_dir or "").exists()
+
+
+# ------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "iter_1.pth"
+    checkpoint.save(path, {"step": 1})
+    with pytest.raises(Exception, match="pickle"):
+        checkpoint.save(path, {"step": 2, "bad": lambda: None})
+    assert checkpoint.load(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_not_our_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "iter_5.pth", {"step": 5})
+    torch.save({"model": {}}, tmp_path / "other.pth")
+    torch.save({"model": History}, tmp_path / "code.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "iter_5.pth").read_bytes()[:200])
+    (tmp_path / "text.pth").write_text("hello")
+    for name, message in (
+        ("iter_6.pth", "iter_5.pth"),
+        ("other.pth", "not written by varlen-lab"),
+        ("code.pth", "more than weights"),
+        ("cut.pth", "cut short"),
+        ("text.pth", "cut short"),
+        (".", "is a folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            checkpoint.load(tmp_path / name)
+
+
+def test_a_history_cut_by_a_kill_keeps_its_whole_lines(tmp_path: Path) -> None:
+    history = History({"mode": "varlen"}, path=tmp_path / "history.jsonl")
+    history.start()
+    for step in (1, 2):
+        history.add({"step": step, "loss": 1 / step, "tokens": 30, "slots": 40, "seconds": 2.0})
+    text = (tmp_path / "history.jsonl").read_text()
+    (tmp_path / "history.jsonl").write_text(text + json.dumps({"step": 3, "loss": 0.1})[:9])
+    again = History.read(tmp_path / "history.jsonl")
+    assert again.losses == [1.0, 0.5] and again.meta == {"mode": "varlen"}
+    assert again.tokens_per_second == 15 and again.padding_share == pytest.approx(0.25)
