@@ -11,6 +11,7 @@ whom and how much is padding:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 
 from varlen_lab.config import Config
 from varlen_lab.errors import InputError
+from varlen_lab.hub import only_local
 from varlen_lab.packing import PackedCollator, PackReport, PaddedCollator, VarlenCollator, pack_lengths
 from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
 
@@ -78,16 +80,21 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, local_files_only=only_local(name))
     except Exception as problem:  # transformers raises many kinds for one fact: there is no usable tokenizer
         try:
-            vocabulary = AutoConfig.from_pretrained(name).vocab_size
+            vocabulary = AutoConfig.from_pretrained(name, local_files_only=True).vocab_size
         except (OSError, ValueError):
             vocabulary = None
         builtin = builtin_tokenizer()
         if vocabulary == len(builtin):
             return builtin
-        reason = str(problem).strip().splitlines()[0]
+        reason = str(problem).strip().splitlines()[0].rstrip(".")
+        if not Path(name).is_dir():
+            raise InputError(
+                f"{name!r} is neither a model folder here nor one the hub gives us ({reason}); check "
+                "pretrained_model_name_or_path and the network, or name a folder."
+            ) from None
         raise InputError(
             f"{name!r} has no tokenizer that can be opened here ({reason}); save one beside the model with "
             "tokenizer.save_pretrained."

@@ -16,6 +16,7 @@ import torch
 from varlen_lab.attention import register
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.families import internlm, llama
+from varlen_lab.hub import only_local
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -118,7 +119,7 @@ def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.f
                 weights = family.native_weights(read_weights(folder))
                 native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
                 return native_class.from_pretrained(None, config=config, state_dict=weights, **options)
-        return AutoModelForCausalLM.from_pretrained(path, **options)
+        return AutoModelForCausalLM.from_pretrained(path, local_files_only=only_local(path), **options)
     except InputError:
         raise
     except (OSError, ValueError) as problem:
