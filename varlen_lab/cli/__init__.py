@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -63,6 +64,8 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line ``argv`` (default: ``sys.argv[1:]``) and return the exit code."""
     words = sys.argv[1:] if argv is None else argv
+    if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     verb = words[0] if words and not words[0].startswith("-") else None
     try:
         if verb is not None and verb not in VERBS:
