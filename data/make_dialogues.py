@@ -1,0 +1,175 @@
+"""Writes dialogues.jsonl: small true dialogues, from three words to some hundred, the same bytes every time.
+
+    python data/make_dialogues.py            # writes data/dialogues.jsonl, 500 dialogues
+
+Each kind of dialogue is one function: dice in, messages out. Everything an answer says is computed, so a test can
+compute it again. Lengths have a heavy tail on purpose: most are short, a few are long, as in real chat data.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import random
+import sys
+from pathlib import Path
+
+NUMBER = 500
+SEED = 20231024
+Message = dict[str, str]
+
+WORDS = (
+    "river stone candle window garden bridge paper winter silver orange tunnel forest mirror ladder pencil castle "
+    "island rocket pepper violin basket desert anchor marble helmet kettle lantern meadow needle ribbon saddle "
+    "thunder velvet walnut yellow zipper"
+).split()
+CITIES = {  # city: (country, capital of it?)
+    "Paris": ("France", True),
+    "Lyon": ("France", False),
+    "Shanghai": ("China", False),
+    "Beijing": ("China", True),
+    "Ottawa": ("Canada", True),
+    "Toronto": ("Canada", False),
+    "Canberra": ("Australia", True),
+    "Sydney": ("Australia", False),
+    "Nairobi": ("Kenya", True),
+    "Lima": ("Peru", True),
+}
+DAYS_ZH = "一二三四五六日"
+
+
+def said(*turns: str, system: str = "") -> list[Message]:
+    """Messages of alternating user and assistant turns, with a system message in front if there is one."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
+    return [{"role": "system", "content": system}] * bool(system) + messages
+
+
+def addition(dice: random.Random) -> list[Message]:
+    a, b = dice.randint(2, 999), dice.randint(2, 999)
+    return said(f"What is {a} + {b}?", f"{a + b}")
+
+
+def multiplication_in_steps(dice: random.Random) -> list[Message]:
+    a, b = dice.randint(12, 99), dice.randint(12, 99)
+    tens, ones = divmod(b, 10)
+    steps = [f"{a} × {tens * 10} = {a * tens * 10}.", f"{a} × {ones} = {a * ones}."]
+    return said(
+        f"Multiply {a} by {b}. Show the steps.",
+        " ".join(steps) + f" Together: {a * tens * 10} + {a * ones} = {a * b}.",
+        system="You are a patient teacher.",
+    )
+
+
+def weekday(dice: random.Random) -> list[Message]:
+    day = datetime.date(1990, 1, 1) + datetime.timedelta(days=dice.randrange(15000))
+    return said(f"On which weekday was {day.isoformat()}?", f"It was a {day:%A}.")
+
+
+def weekday_zh(dice: random.Random) -> list[Message]:
+    day = datetime.date(1990, 1, 1) + datetime.timedelta(days=dice.randrange(15000))
+    return said(f"{day.year}年{day.month}月{day.day}日是星期几？", f"那天是星期{DAYS_ZH[day.weekday()]}。")
+
+
+def addition_zh(dice: random.Random) -> list[Message]:
+    a, b = dice.randint(2, 99), dice.randint(2, 99)
+    return said(f"{a}加{b}等于多少？", f"{a}加{b}等于{a + b}。", system="请用中文回答。")
+
+
+def sorting(dice: random.Random) -> list[Message]:
+    words = dice.sample(WORDS, dice.randint(3, 12))
+    return said(f"Sort these words: {', '.join(words)}.", ", ".join(sorted(words)))
+
+
+def backwards(dice: random.Random) -> list[Message]:
+    word = dice.choice(WORDS)
+    return said(f"Spell {word} backwards.", word[::-1])
+
+
+def capital(dice: random.Random) -> list[Message]:
+    city = dice.choice(list(CITIES))
+    country, is_capital = CITIES[city]
+    answer = (
+        f"Yes, {city} is the capital of {country}." if is_capital else f"No, {city} is in {country}, not its capital."
+    )
+    return said(f"Is {city} a capital?", answer)
+
+
+def roman(dice: random.Random) -> list[Message]:
+    number = dice.randint(1, 3999)
+    return said(f"Write {number} in Roman numerals.", roman_numeral(number))
+
+
+def kilometres(dice: random.Random) -> list[Message]:
+    miles = dice.randint(1, 500)
+    return said(f"How many kilometres are {miles} miles?", f"{miles} miles are {miles * 1.609344:.2f} km.")
+
+
+def letters(dice: random.Random) -> list[Message]:
+    words = dice.sample(WORDS, dice.randint(2, 5))
+    turns = [f"How many letters has {words[0]}?", f"{len(words[0])}"]
+    for word in words[1:]:
+        turns += [f"And {word}?", f"{len(word)}"]
+    return said(*turns)
+
+
+def table(dice: random.Random) -> list[Message]:
+    factor, last = dice.randint(3, 19), dice.choice([10, 20, 20, 40, 80])
+    lines = [f"{factor} × {i} = {factor * i}" for i in range(1, last + 1)]
+    return said(f"Write the multiplication table of {factor} up to {last}.", "\n".join(lines))
+
+
+def primes(dice: random.Random) -> list[Message]:
+    start = dice.randint(2, 400)
+    end = start + dice.choice([20, 60, 200, 600])
+    found = [n for n in range(start, end + 1) if all(n % d for d in range(2, int(n**0.5) + 1))]
+    return said(
+        f"List the primes from {start} to {end}.", ", ".join(map(str, found)) or "None.", "How many?", f"{len(found)}"
+    )
+
+
+def roman_numeral(number: int) -> str:
+    """1994 -> MCMXCIV."""
+    parts = {1000: "M", 900: "CM", 500: "D", 400: "CD", 100: "C", 90: "XC"} | {
+        50: "L", 40: "XL", 10: "X", 9: "IX", 5: "V", 4: "IV", 1: "I",
+    }  # fmt: skip
+    written = ""
+    for value, letter in parts.items():
+        count, number = divmod(number, value)
+        written += letter * count
+    return written
+
+
+KINDS = {  # kind: how often among 100
+    addition: 16,
+    weekday: 9,
+    weekday_zh: 6,
+    addition_zh: 6,
+    backwards: 9,
+    capital: 7,
+    roman: 8,
+    kilometres: 8,
+    sorting: 9,
+    multiplication_in_steps: 8,
+    letters: 6,
+    table: 5,
+    primes: 3,
+}
+
+
+def dialogues() -> list[list[Message]]:
+    """All of them, in file order."""
+    dice = random.Random(SEED)
+    kinds = dice.choices(list(KINDS), weights=list(KINDS.values()), k=NUMBER)
+    return [kind(dice) for kind in kinds]
+
+
+def as_text() -> str:
+    """The file: one JSON object a line, ``{"messages": [...]}``."""
+    return "".join(json.dumps({"messages": messages}, ensure_ascii=False) + "\n" for messages in dialogues())
+
+
+if __name__ == "__main__":
+    path = Path(__file__).with_name("dialogues.jsonl")
+    path.write_text(as_text(), encoding="utf-8", newline="\n")
+    sys.stdout.write(f"wrote {NUMBER} dialogues to {path.name}\n")
