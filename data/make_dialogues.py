@@ -18,11 +18,12 @@ NUMBER = 500
 SEED = 20231024
 Message = dict[str, str]
 
-WORDS = (
-    "river stone candle window garden bridge paper winter silver orange tunnel forest mirror ladder pencil castle "
-    "island rocket pepper violin basket desert anchor marble helmet kettle lantern meadow needle ribbon saddle "
-    "thunder velvet walnut yellow zipper"
-).split()
+WORDS = [
+    "river", "stone", "candle", "window", "garden", "bridge", "paper", "winter", "silver", "orange", "tunnel", "forest",
+    "mirror", "ladder", "pencil", "castle", "island", "rocket", "pepper", "violin", "basket", "desert", "anchor", "marble",
+    "helmet", "kettle", "lantern", "meadow", "needle", "ribbon", "saddle", "thunder", "velvet", "walnut", "yellow", "zipper",
+]  # fmt: skip
+
 CITIES = {  # city: (country, capital of it?)
     "Paris": ("France", True),
     "Lyon": ("France", False),
@@ -92,7 +93,7 @@ def capital(dice: random.Random) -> list[Message]:
     answer = (
         f"Yes, {city} is the capital of {country}." if is_capital else f"No, {city} is in {country}, not its capital."
     )
-    return said(f"Is {city} a capital?", answer)
+    return said(f"Is {city} a capital?", yes if is_capital else no)
 
 
 def roman(dice: random.Random) -> list[Message]:
