@@ -19,9 +19,10 @@ SEED = 20231024
 Message = dict[str, str]
 
 WORDS = [
-    "river", "stone", "candle", "window", "garden", "bridge", "paper", "winter", "silver", "orange", "tunnel", "forest",
-    "mirror", "ladder", "pencil", "castle", "island", "rocket", "pepper", "violin", "basket", "desert", "anchor", "marble",
-    "helmet", "kettle", "lantern", "meadow", "needle", "ribbon", "saddle", "thunder", "velvet", "walnut", "yellow", "zipper",
+    "river", "stone", "candle", "window", "garden", "bridge", "paper", "winter", "silver",
+    "orange", "tunnel", "forest", "mirror", "ladder", "pencil", "castle", "island", "rocket",
+    "pepper", "violin", "basket", "desert", "anchor", "marble", "helmet", "kettle", "lantern",
+    "meadow", "needle", "ribbon", "saddle", "thunder", "velvet", "walnut", "yellow", "zipper",
 ]  # fmt: skip
 
 CITIES = {  # city: (country, capital of it?)
@@ -90,9 +91,7 @@ def backwards(dice: random.Random) -> list[Message]:
 def capital(dice: random.Random) -> list[Message]:
     city = dice.choice(list(CITIES))
     country, is_capital = CITIES[city]
-    answer = (
-        f"Yes, {city} is the capital of {country}." if is_capital else f"No, {city} is in {country}, not its capital."
-    )
+    yes, no = f"Yes, {city} is the capital of {country}.", f"No, {city} is in {country}, not its capital."
     return said(f"Is {city} a capital?", yes if is_capital else no)
 
 
