@@ -1,0 +1,87 @@
+"""Every check accepts the right answer and names each mistake it knows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from varlen_lab import exercises, recipes
+from varlen_lab.config import render
+from varlen_lab.exercises import Verdict
+from varlen_lab.packing import Boundaries
+
+LENGTHS = [2, 4, 3]
+IDS = list(range(10, 19))
+OWN = np.repeat([0, 1, 2], LENGTHS)[:, None] == np.repeat([0, 1, 2], LENGTHS)[None, :]
+PAST = np.tril(np.ones((9, 9), bool))
+TEXT = render(recipes.get("tiny_llama_full_docstrings_e1"))
+
+
+def labels(*masked: int) -> list[int]:
+    return [-100 if i in masked else token for i, token in enumerate(IDS)]
+
+
+RIGHT = [
+    exercises.check_cu_seqlens([0, 2, 6, 9], LENGTHS),
+    exercises.check_cu_seqlens(Boundaries.from_lengths(LENGTHS).cu_seqlens, LENGTHS),
+    exercises.check_position_ids([0, 1, 0, 1, 2, 3, 0, 1, 2], LENGTHS),
+    exercises.check_position_ids(torch.tensor([[0, 1, 0, 1, 2, 3, 0, 1, 2]]), LENGTHS),
+    exercises.check_labels(labels(0, 2, 6), IDS, LENGTHS),
+    exercises.check_mask(OWN & PAST, LENGTHS),
+    exercises.check_mask(torch.tensor(OWN & PAST), LENGTHS),
+    exercises.check_step_loss(9 / 5, [6.0, 3.0], [4, 1]),
+    exercises.check_config(TEXT.replace("attn = False", "attn = True"), use_varlen_attn=True),
+    exercises.check_window((-1, 0)),
+    exercises.guess(0.55, 0.577),
+]
+
+WRONG = [
+    (exercises.check_cu_seqlens([2, 4, 3], LENGTHS), "running total"),
+    (exercises.check_cu_seqlens([2, 6, 9], LENGTHS), "leading 0"),
+    (exercises.check_cu_seqlens([0, 2, 6], LENGTHS), "end of the last"),
+    (exercises.check_cu_seqlens([0, 1, 5, 8], LENGTHS), "one past"),
+    (exercises.check_cu_seqlens([7], LENGTHS), "4 numbers"),
+    (exercises.check_position_ids(range(9), LENGTHS), "whole row"),
+    (exercises.check_position_ids([1, 2, 1, 2, 3, 4, 1, 2, 3], LENGTHS), "count from 1"),
+    (exercises.check_position_ids([0, 0, 1, 1, 1, 1, 2, 2, 2], LENGTHS), "which document"),
+    (exercises.check_position_ids([0, 1], LENGTHS), "2 positions"),
+    (exercises.check_position_ids([0, 1, 0, 1, 2, 3, 0, 1, 5], LENGTHS), "token 8 should be at position 2"),
+    (exercises.check_labels(IDS, IDS, LENGTHS), "first of the next"),
+    (exercises.check_labels([*IDS[1:], -100], IDS, LENGTHS), "do not shift"),
+    (exercises.check_labels(labels(0), IDS, LENGTHS), "every other document"),
+    (exercises.check_labels(labels(1, 5, 8), IDS, LENGTHS), "last token of each"),
+    (exercises.check_labels(labels(3), IDS, LENGTHS), "0, 2, 6"),
+    (exercises.check_mask(PAST, LENGTHS), "26 of its 45 cells cross"),
+    (exercises.check_mask(OWN, LENGTHS), "future"),
+    (exercises.check_mask((OWN & PAST).T, LENGTHS), "transposed"),
+    (exercises.check_mask(OWN & PAST & ~np.eye(9, dtype=bool), LENGTHS), "see itself"),
+    (exercises.check_mask(np.ones((3, 3)), LENGTHS), "9 by 9"),
+    (exercises.check_mask(np.zeros((9, 9)), LENGTHS), "19 cells differ"),
+    (exercises.check_step_loss((1.5 + 3) / 2, [6.0, 3.0], [4, 1]), "mean of the rows' means"),
+    (exercises.check_step_loss(9.0, [6.0, 3.0], [4, 1]), "sum"),
+    (exercises.check_step_loss(4.5, [6.0, 3.0], [4, 1]), "number of rows"),
+    (exercises.check_step_loss(7.0, [6.0, 3.0], [4, 1]), "divide once"),
+    (exercises.check_config(TEXT, use_varlen_attn=True), "use_varlen_attn is False"),
+    (exercises.check_config(TEXT + "\nimport os", use_varlen_attn=True), "refused"),
+    (exercises.check_window((-1, -1)), "future"),
+    (exercises.check_window((0, -1)), "future only"),
+    (exercises.check_window((0, 0)), "left and to the right"),
+    (exercises.guess(None, 0.5), "first"),
+    (exercises.guess(0.1, 0.5), "measured: 0.5"),
+]
+
+
+@pytest.mark.parametrize("verdict", RIGHT, ids=[verdict.words[:40] for verdict in RIGHT])
+def test_the_right_answer_is_right(verdict: Verdict) -> None:
+    assert verdict.right and str(verdict).startswith("✓ right: ")
+
+
+@pytest.mark.parametrize(("verdict", "hint"), WRONG, ids=[hint for _, hint in WRONG])
+def test_the_mistake_is_named(verdict: Verdict, hint: str) -> None:
+    assert not verdict.right
+    assert hint in str(verdict)
+
+
+def test_a_notebook_shows_words_not_markup() -> None:
+    assert "&lt;b&gt;" in Verdict(False, "<b>")._repr_html_()
