@@ -101,12 +101,18 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
         ) from None
 
 
-def load_rows(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, PackReport]:
+def load_rows(
+    config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
+) -> tuple[Dataset, PackReport]:
     """The rows of a run: packed, or one document a row when unpacked; and what became of the documents."""
     from varlen_lab.documents import load_documents
 
     documents = load_documents(
-        config.data_path, tokenizer, prompt_template=config.prompt_template, system=config.SYSTEM
+        config.data_path,
+        tokenizer,
+        prompt_template=config.prompt_template,
+        system=config.SYSTEM,
+        progress=progress,
     )
     strategy = "unpacked" if config.mode == "unpacked" else config.pack_strategy
     packs = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong)

@@ -115,7 +115,7 @@ def compare(config: Config, modes: Sequence[str] = MODES, *, progress: bool = Fa
         raise InputError(f"no mode was named, choose from {', '.join(MODES)}.")
     config = config.with_mode("varlen").replace(max_steps=config.max_steps or DEFAULT_STEPS)
     tokenizer = load_tokenizer(config)
-    rows, _ = load_rows(config, tokenizer)
+    rows, _ = load_rows(config, tokenizer, progress=progress)
     steps = plan_steps(len(rows), config)
     histories = {}
     for mode in modes:

@@ -40,7 +40,7 @@ def train(
     accelerator = make_accelerator(config)
     tokenizer = load_tokenizer(config)
     model = build_model(config)
-    rows, report = load_rows(config, tokenizer)
+    rows, report = load_rows(config, tokenizer, progress=progress)
     steps = plan_steps(len(rows), config)
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     work_dir.mkdir(parents=True, exist_ok=True)
