@@ -1,0 +1,61 @@
+"""A number in the README comes from a command in the README: docs/comparison.json is what that command wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from varlen_lab import recipes
+from varlen_lab.cli import VERBS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README_zh.md").read_text(encoding="utf-8")
+RESULT = json.loads((ROOT / "docs" / "comparison.json").read_text())
+
+
+def rows() -> list[str]:
+    """The table of the README, as the recorded comparison says it."""
+    base = RESULT["table"][0]
+    return [
+        f"| {row['mode']} | {row['last loss']:.4f} | {row['max |Δ| to unpacked']:.1e} | {row['padding']:.0%} | "
+        f"{base['CPU seconds'] / row['CPU seconds']:.1f}× | {row['backend']} |"
+        for row in RESULT["table"]
+    ]
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
+def test_the_table_is_the_recorded_run(text: str) -> None:
+    block = text[text.index("<!-- comparison -->") : text.index("<!-- /comparison -->")]
+    assert all(row in block for row in rows()), "\n".join(rows())
+    meta = RESULT["runs"]["varlen"]["meta"]
+    assert all(str(meta[name]) in block for name in ("torch", "transformers", "seed", "dtype"))
+
+
+def test_the_recorded_run_keeps_the_promise() -> None:
+    distance = {row["mode"]: row["max |Δ| to unpacked"] for row in RESULT["table"]}
+    assert distance["varlen"] <= 1e-5 and distance["packed"] > 1e-3
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
+def test_commands_files_and_names_exist(text: str) -> None:
+    verbs = set(re.findall(r"varlen-lab ([a-z-]+)", text))
+    assert verbs and verbs <= set(VERBS)
+    linked = re.findall(r"\]\(((?!http)[^)#]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    assert len(linked) > 10
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+    for name in re.findall(r"\b\w+_full_\w+_e\d\b", text):
+        assert name.removesuffix("_copy") in recipes.names()
+
+
+def test_the_two_readmes_say_the_same() -> None:
+    def blocks(text: str) -> list[str]:
+        return re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
+
+    code = [[line.split("#")[0].strip() for line in block.splitlines()] for block in blocks(README)[:3]]
+    assert code == [[line.split("#")[0].strip() for line in block.splitlines()] for block in blocks(CHINESE)[:3]]
+    assert re.findall(r"notebooks/\d\d_\w+\.ipynb", README) == re.findall(r"notebooks/\d\d_\w+\.ipynb", CHINESE)
+    assert README.count("\n## ") == CHINESE.count("\n## ")
