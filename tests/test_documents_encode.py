@@ -1,0 +1,130 @@
+"""Tokens and labels: only what the assistant says is trained on, and a prompt is what training saw."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from varlen_lab.documents import TEMPLATES, builtin_tokenizer, encode, prompt_ids
+from varlen_lab.documents.templates import names, segments
+from varlen_lab.errors import InputError
+
+TOKENIZER = builtin_tokenizer(progress=False)
+ONE = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+TWO = [*ONE, {"role": "user", "content": "And 3+3?"}, {"role": "assistant", "content": "6"}]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+def text_of(ids: list[int]) -> str:
+    return TOKENIZER.decode(ids)
+
+
+def trained(row: dict) -> str:
+    return text_of([label for label in row["labels"] if label != -100])
+
+
+def test_a_hand_worked_document() -> None:
+    row = encode([ONE], TOKENIZER)[0]
+    assert text_of(row["input_ids"]) == "<s><|user|>2+2?</s><|assistant|>4</s>"
+    assert trained(row) == "4</s>"
+    assert row["labels"][0] == -100 and row["labels"][-2:] == row["input_ids"][-2:]
+
+
+EXPECTED = {
+    "tokenizer": ("<s><|user|>2+2?</s><|assistant|>4</s><|user|>And 3+3?</s><|assistant|>6</s>", "4</s>6</s>"),
+    "default": ("<s><|User|>:2+2?\n<|Bot|>:4</s>\n<|User|>:And 3+3?\n<|Bot|>:6</s>\n", "4</s>6</s>"),
+    "internlm_chat": (
+        "<s><|User|>:2+2?<eoh>\n<|Bot|>:4<eoa>\n<|User|>:And 3+3?<eoh>\n<|Bot|>:6<eoa>\n",
+        "4<eoa>6<eoa>",
+    ),
+}
+
+
+@pytest.mark.parametrize("template", EXPECTED)
+def test_a_template_writes_what_is_written_here(template: str) -> None:
+    row = encode([TWO], TOKENIZER, prompt_template=template)[0]
+    assert (text_of(row["input_ids"]), trained(row)) == EXPECTED[template]
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_only_answers_are_trained_and_the_first_label_never(turns: list[tuple[str, str]]) -> None:
+    dialogue = []
+    for question, answer in turns:
+        dialogue += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    row = encode([dialogue], TOKENIZER)[0]
+    assert len(row["input_ids"]) == len(row["labels"]) and row["labels"][0] == -100
+    assert all(label in (-100, token) for token, label in zip(row["input_ids"], row["labels"]))
+    assert sum(label != -100 for label in row["labels"]) < len(row["labels"])
+
+
+@pytest.mark.parametrize("template", names())
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_a_prompt_is_the_beginning_of_the_document(template: str, system: str) -> None:
+    dialogue = [{"role": "system", "content": system}] * bool(system) + ONE
+    row = encode([dialogue], TOKENIZER, prompt_template=template)[0]
+    prompt = prompt_ids("2+2?", TOKENIZER, template, system=system)[0].tolist()
+    assert row["input_ids"][: len(prompt)] == prompt
+    assert all(label == -100 for label in row["labels"][: len(prompt)])
+    assert row["labels"][len(prompt)] != -100
+
+
+@given(TEXTS)
+@settings(max_examples=50, deadline=None)
+def test_named_templates_never_change_what_was_said(text: str) -> None:
+    dialogue = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    for name in TEMPLATES:
+        pieces = segments(dialogue, name)
+        assert sum(text in piece for piece, _ in pieces) >= 2
+        assert [piece.startswith(text) for piece, is_trained in pieces if is_trained] == [True]
+
+
+def test_documents_without_a_trained_token_are_dropped_and_counted() -> None:
+    mute = [{"role": "user", "content": "hi"}, {"role": "system", "content": "x"}]
+    dataset = encode([ONE, mute, ONE], TOKENIZER, prompt_template="default")
+    assert len(dataset) == 2 and "1 without a token to train on were dropped" in dataset.info.description
+    with pytest.raises(InputError, match="every label is masked"):
+        encode([mute], TOKENIZER, prompt_template="default")
+
+
+def test_an_unknown_template_suggests_the_near_one() -> None:
+    with pytest.raises(InputError, match="did you mean 'internlm_chat'"):
+        encode([ONE], TOKENIZER, prompt_template="internlm_chatt")
+
+
+def test_a_tokenizer_without_a_template_is_told_so() -> None:
+    bare = builtin_tokenizer(progress=False)
+    bare.chat_template = None
+    with pytest.raises(InputError, match="no chat template of its own"):
+        encode([ONE], bare)
+
+
+def test_a_template_that_rewrites_history_is_refused() -> None:
+    """Some templates drop earlier answers as a dialogue grows: what was trained on could not be told."""
+    forgetful = builtin_tokenizer(progress=False)
+    forgetful.chat_template = "{% for m in messages[-2:] %}{{ m['role'] + m['content'] }}{% endfor %}"
+    with pytest.raises(InputError, match="rewrites earlier turns"):
+        encode([TWO], forgetful)
+
+
+# ------------------------------------------------------------------------------------------------- tokenizer
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@settings(max_examples=100, deadline=None)
+def test_any_text_survives_the_tokenizer(text: str) -> None:
+    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    if not any(token in text for token in TOKENIZER.all_special_tokens):
+        assert TOKENIZER.decode(ids) == text
+    assert all(0 <= token < 2048 for token in ids)
+
+
+def test_the_tokenizer_is_an_ordinary_one(tmp_path) -> None:
+    TOKENIZER.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    text = "What does `len` do? 长度"
+    assert again(text)["input_ids"] == TOKENIZER(text)["input_ids"]
+    assert again.apply_chat_template(ONE, tokenize=False) == TOKENIZER.apply_chat_template(ONE, tokenize=False)
+    assert len(again) == 2048 and (again.pad_token_id, again.bos_token_id, again.eos_token_id) == (0, 1, 2)
