@@ -41,6 +41,7 @@ distclean: clean ## clean, and remove .venv
 # The stamp is touched last: an interrupted install is taken up again by the next make.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (about 2 GB; some minutes the first time, details in $(VENV)/install.log)"
-	@$(BIN)/python -m pip install -qq --log $(VENV)/install.log -c constraints.txt -e ".[notebooks,dev]"
+	@echo "Installing into $(VENV): some minutes the first time, details in $(VENV)/install.log"
+	@$(BIN)/python -m pip install -c constraints.txt -e ".[notebooks,dev]" > $(VENV)/install.log 2>&1 \
+		|| { tail -n 20 $(VENV)/install.log; exit 1; }
 	@touch $@

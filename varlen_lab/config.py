@@ -127,7 +127,15 @@ def unknown(name: str) -> str:
 
 def checked(row: dataclasses.Field[Any], value: Any) -> Any:
     """The value in the type of its row, or a SettingError that says value, rule and name."""
-    kinds: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "tuple": tuple, "list": list, "dict": dict}
+    kinds: dict[str, Any] = {
+        "str": str,
+        "int": int,
+        "float": float,
+        "bool": bool,
+        "tuple": tuple,
+        "list": list,
+        "dict": dict,
+    }
     words = [word.strip() for word in str(row.type).split("|")]
     if value is None and "None" in words:
         return value

@@ -137,5 +137,6 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: 
         )
     if boundaries.cu_seqlens.device != q.device:
         raise InputError(
-            f"cu_seqlens is on {boundaries.cu_seqlens.device} and q on {q.device}; use boundaries.to({str(q.device)!r})."
+            f"cu_seqlens is on {boundaries.cu_seqlens.device} and q on {q.device}; "
+            f"use boundaries.to({str(q.device)!r})."
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -80,12 +81,13 @@ def attend_torch_varlen(
     known = varlen_parameters()
     if "window_size" not in known:
         raise InputError(f"varlen_attn of torch {torch.__version__} has no window_size; upgrade to torch >= 2.11.")
-    options: dict[str, object] = {"scale": scale, "window_size": window_size(causal, window)}
+    options: dict[str, Any] = {"scale": scale, "window_size": window_size(causal, window)}
     if q.shape[1] != k.shape[1] and "enable_gqa" in known:
         options["enable_gqa"] = True
     q, k, v_padded = same_head_dim(q, k, v)
     cu, longest = boundaries.cu_seqlens, boundaries.max_seqlen
-    return varlen_attn(q, k, v_padded, cu, cu, longest, longest, **options)[..., : v.shape[-1]]
+    out: torch.Tensor = varlen_attn(q, k, v_padded, cu, cu, longest, longest, **options)  # type: ignore[assignment]
+    return out[..., : v.shape[-1]]
 
 
 @cache

@@ -20,7 +20,11 @@ TEMPLATE = "internlm_chat"
 
 def native_config(original: dict[str, Any]) -> dict[str, Any]:
     """The original ``config.json`` as one of a native Llama."""
-    keep = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "rms_norm_eps", "initializer_range", "hidden_act", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"]
+    keep = [
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "max_position_embeddings", "rms_norm_eps", "initializer_range", "hidden_act", "pad_token_id",
+        "bos_token_id", "eos_token_id", "tie_word_embeddings",
+    ]  # fmt: skip
     config = {key: original[key] for key in keep if key in original}
     rotary = original.get("rotary") or {}
     return config | {

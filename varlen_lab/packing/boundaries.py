@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Boundaries:
         edges = cu.tolist()
         if edges[0] != 0:
             raise InputError(f"cu_seqlens starts at {edges[0]}, it must start at 0; put the leading 0 in front.")
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             if right <= left:
                 raise InputError(
                     f"cu_seqlens goes from {left} to {right}, it must strictly increase; drop empty documents."
@@ -80,7 +81,7 @@ class Boundaries:
     def spans(self) -> list[tuple[int, int]]:
         """``(start, end)`` of each document as Python ints. On a GPU the first call copies once to the host."""
         edges = self.cu_seqlens.tolist()
-        return list(zip(edges, edges[1:], strict=False))
+        return list(pairwise(edges))
 
     @property
     def lengths(self) -> torch.Tensor:

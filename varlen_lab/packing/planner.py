@@ -124,7 +124,8 @@ def whole_segments(
         documents = documents[~too_long]
         if not len(documents):
             raise InputError(
-                f"every document is longer than {max_length:,} tokens, overlong='drop' leaves nothing; raise max_length."
+                f"every document is longer than {max_length:,} tokens, overlong='drop' leaves nothing; "
+                "raise max_length."
             )
     if overlong == "split":
         pieces = -(-document_lengths // max_length)

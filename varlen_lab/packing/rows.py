@@ -6,7 +6,7 @@ Columns of the result: ``input_ids`` and ``labels`` (the documents of a row end 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def rows_from_plan(dataset: Dataset, packs: Packs) -> Dataset:
     return HFDataset(pa.table(packed))
 
 
-def gather(column: object, packs: Packs) -> np.ndarray:
+def gather(column: Any, packs: Packs) -> np.ndarray:
     """Tokens of all segments of the plan, end to end, int32: one copy per segment, in C."""
     import pyarrow as pa
 

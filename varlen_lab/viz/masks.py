@@ -12,6 +12,7 @@ Outlines are in tokens, x = key, y = query. This module draws nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +61,8 @@ def lengths_of(boundaries: Any) -> np.ndarray:
     if not given:
         raise InputError("there are no documents, a row needs at least one; pass lengths, e.g. [70, 300, 180].")
     for length in given:
-        whole = isinstance(length, int | float | np.number) and not isinstance(length, bool) and length == length // 1
-        if not whole:
+        number = isinstance(length, int | float | np.number) and not isinstance(length, bool)
+        if not number or not math.isfinite(length) or length != math.floor(length):
             raise InputError(f"a document length is {length!r}, it must be a whole number of tokens.")
         if length < 1:
             cumulative = given[0] == 0 and given == sorted(given) and len(given) > 1

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from functools import lru_cache
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,19 @@ class Picture(Figure):
         if name.endswith(("png", "svg")):
             told = {"Title": self.title, "Description": self.alt_text}
             options["metadata"] = told | (options.get("metadata") or {})
-        super().savefig(fname, **({"dpi": SHARP} | options))
+        options = {"dpi": SHARP} | options
+        if not name.endswith("svg"):
+            super().savefig(fname, **options)
+            return
+        drawn = io.BytesIO()
+        super().savefig(drawn, **options | {"format": "svg"})
+        # matplotlib keeps the description among its metadata, where no screen reader looks
+        description = f"</title>\n <desc>{escape(self.alt_text)}</desc>"
+        svg = drawn.getvalue().decode("utf-8").replace("</title>", description, 1).encode("utf-8")
+        if hasattr(fname, "write"):
+            fname.write(svg)
+        else:
+            Path(fname).write_bytes(svg)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         """What a notebook shows: a PNG at half size, so that it is sharp, with its alt text."""
@@ -70,7 +83,7 @@ class Picture(Figure):
         return {"image/png": png, "text/plain": self.alt_text}, {"image/png": told}
 
 
-def fill(axes: Axes, outlines: Sequence[np.ndarray] | np.ndarray, colours: Any, stroke: Any = 0.0) -> None:
+def fill(axes: Axes, outlines: Any, colours: Any, stroke: Any = 0.0) -> None:
     """Polygons in data coordinates, one collection for all of them; ``stroke`` in points, one or one each."""
     axes.add_collection(
         PolyCollection(outlines, facecolors=colours, edgecolors=colours, linewidths=stroke, joinstyle="miter"),

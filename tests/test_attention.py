@@ -1,0 +1,208 @@
+"""Every backend means the same as the oracle, in outputs and gradients, and the oracle is worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from varlen_lab.attention import BACKENDS, attend, choose
+from varlen_lab.errors import InputError
+from varlen_lab.packing import Boundaries
+
+CPU = ["sdpa"]
+CUDA = ["flash_attn", "torch_varlen"]
+UGLY = [1, 7, 1, 1, 30, 64, 2]
+OPTIONS = {
+    "plain": {},
+    "gqa": {"heads": (6, 2)},
+    "mqa": {"heads": (4, 1)},
+    "window": {"window": 5},
+    "window of one": {"window": 1},
+    "alibi": {"alibi": True},
+    "alibi and window": {"alibi": True, "window": 9, "heads": (4, 2)},
+    "mla dims": {"dims": (24, 16)},
+    "scale": {"scale": 0.3},
+    "bidirectional": {"causal": False},
+    "bidirectional window": {"causal": False, "window": 4},
+}
+
+
+def tensors(lengths, heads=(4, 4), dims=(16, 16), dtype=torch.float64, device="cpu", seed=0):
+    dice = torch.Generator().manual_seed(seed)
+    total = sum(lengths)
+    shapes = ((heads[0], dims[0]), (heads[1], dims[0]), (heads[1], dims[1]))
+    made = (torch.randn(total, *shape, generator=dice, dtype=torch.float64) for shape in shapes)
+    return [x.to(device=device, dtype=dtype).requires_grad_() for x in made]
+
+
+def run(backend, lengths, case, dtype=torch.float64, device="cpu"):
+    """Output and the three gradients under one case of OPTIONS."""
+    case = dict(case)
+    q, k, v = tensors(lengths, case.pop("heads", (4, 4)), case.pop("dims", (16, 16)), dtype, device)
+    if case.pop("alibi", False):
+        case["alibi_slopes"] = torch.logspace(-1, -8, q.shape[1], base=2, device=device)
+    out = attend(q, k, v, Boundaries.from_lengths(lengths, device), backend=backend, **case)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).to(out)
+    (out * weight).sum().backward()
+    return [out.detach(), q.grad, k.grad, v.grad]
+
+
+# ------------------------------------------------------------------------------------------ the oracle by hand
+
+
+def test_the_worked_example() -> None:
+    """Documents of 2 and 1 tokens, see the docstring of attend: 8, then 8/4 + 3 * 4/4 = 5, then 100."""
+    q = torch.ones(3, 1, 1)
+    k = torch.tensor([0, math.log(3), 5]).view(3, 1, 1)
+    v = torch.tensor([8.0, 4.0, 100.0]).view(3, 1, 1)
+    for backend in ("reference", "sdpa"):
+        out = attend(q, k, v, Boundaries.from_lengths([2, 1]), backend=backend)
+        torch.testing.assert_close(out.flatten(), torch.tensor([8.0, 5.0, 100.0]))
+        full = attend(q, k, v, Boundaries.from_lengths([3]), backend=backend)
+        assert abs(float(full[2]) - 100) > 1
+
+
+def test_two_heads_by_hand() -> None:
+    """Head 0 scores every key alike, head 1 doubles the weight of the second key (ln 2)."""
+    q = torch.ones(2, 2, 1)
+    k = torch.tensor([[[0.0], [0.0]], [[0.0], [math.log(2)]]])
+    v = torch.tensor([[[3.0], [3.0]], [[9.0], [9.0]]])
+    out = attend(q, k, v, Boundaries.from_lengths([2]), backend="reference", scale=1.0)
+    torch.testing.assert_close(out[:, :, 0], torch.tensor([[3.0, 3.0], [6.0, 7.0]]))
+
+
+def test_alibi_window_and_softcap_by_hand() -> None:
+    q, k = torch.zeros(3, 1, 1), torch.zeros(3, 1, 1)
+    v = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
+    row = Boundaries.from_lengths([3])
+    slopes = torch.tensor([math.log(2)])  # weights 1/4, 1/2, 1
+    alibi = attend(q, k, v, row, backend="reference", alibi_slopes=slopes)
+    assert float(alibi[2]) == pytest.approx(1 / (1 + 1 / 2 + 1 / 4))
+    assert float(attend(q, k, v, row, backend="reference", window=2)[2]) == pytest.approx(1 / 2)
+    big = torch.full((2, 1, 1), 100.0)
+    capped = attend(
+        big, torch.tensor([0.0, 100.0]).view(2, 1, 1), v[1:], Boundaries.from_lengths([2]), softcap=1.0, scale=1.0
+    )
+    assert float(capped[1]) == pytest.approx(math.e / (1 + math.e), rel=1e-4)
+
+
+# --------------------------------------------------------------------------------------------- every backend
+
+
+@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize("case", OPTIONS.values(), ids=OPTIONS)
+def test_a_cpu_backend_equals_the_oracle(backend: str, case: dict) -> None:
+    for mine, oracle in zip(run(backend, UGLY, case), run("reference", UGLY, case), strict=True):
+        torch.testing.assert_close(mine, oracle, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", CUDA)
+@pytest.mark.parametrize("case", OPTIONS.values(), ids=OPTIONS)
+def test_a_cuda_backend_is_as_close_as_bf16_allows(backend: str, case: dict) -> None:
+    oracle = run("reference", UGLY, case)
+    try:
+        mine = run(backend, UGLY, case, torch.bfloat16, "cuda")
+    except InputError as problem:
+        pytest.skip(str(problem))
+    for one, two in zip(mine, oracle, strict=True):
+        torch.testing.assert_close(one.double().cpu(), two, rtol=3e-2, atol=3e-2)
+
+
+@pytest.mark.parametrize("backend", ["reference", *CPU])
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=8), seed=st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_a_row_equals_its_documents_alone(backend: str, lengths: list[int], seed: int) -> None:
+    q, k, v = tensors(lengths, (4, 2), seed=seed)
+    packed = attend(q, k, v, Boundaries.from_lengths(lengths), backend=backend)
+    for start, end in Boundaries.from_lengths(lengths).spans:
+        alone = attend(
+            q[start:end], k[start:end], v[start:end], Boundaries.from_lengths([end - start]), backend=backend
+        )
+        torch.testing.assert_close(packed[start:end], alone, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", ["reference", *CPU])
+def test_nothing_leaks_not_even_a_nan(backend: str) -> None:
+    """Poison one document: no bit of another changes, and no gradient reaches it."""
+    lengths, row = [5, 9, 1, 6], Boundaries.from_lengths([5, 9, 1, 6])
+    q, k, v = tensors(lengths)
+    clean = attend(q, k, v, row, backend=backend).detach()
+    poison = [x.detach().clone() for x in (q, k, v)]
+    for x in poison:
+        x[5:14] = float("nan")
+    out = attend(*poison, row, backend=backend)
+    assert torch.equal(out[:5], clean[:5]) and torch.equal(out[14:], clean[14:]) and out[5:14].isnan().all()
+    attend(q, k, v, row, backend=backend)[:5].sum().backward()
+    for x in (q, k, v):
+        assert x.grad is not None and not x.grad[5:].any()
+    assert v.grad is not None and v.grad[:5].any()
+
+
+def test_one_seam_lost_is_seen() -> None:
+    """The planted fault: a document merged with the next changes the next, and only it."""
+    q, k, v = tensors([5, 9, 6])
+    right = attend(q, k, v, Boundaries.from_lengths([5, 9, 6]), backend="sdpa")
+    merged = attend(q, k, v, Boundaries.from_lengths([14, 6]), backend="sdpa")
+    torch.testing.assert_close(merged[:5], right[:5])
+    torch.testing.assert_close(merged[14:], right[14:])
+    assert (merged[5:14] - right[5:14]).abs().max() > 1e-2
+
+
+# ------------------------------------------------------------------------------------------- choice and errors
+
+
+def test_auto_takes_the_exact_path_on_a_cpu() -> None:
+    assert choose("cpu", torch.float32) == "sdpa"
+    assert choose("cpu", torch.float32, softcap=50.0) == "reference"
+    assert choose("cuda", torch.float32) == "sdpa"
+
+
+def test_auto_is_announced_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from varlen_lab.attention.attend import announce
+
+    announce.cache_clear()
+    q, k, v = tensors([3])
+    for _ in range(2):
+        attend(q, k, v, Boundaries.from_lengths([3]))
+    assert capsys.readouterr().err == "varlen_lab: attention backend sdpa (cpu, float64)\n"
+
+
+def test_a_named_backend_never_falls_back() -> None:
+    q, k, v = tensors([4])
+    row = Boundaries.from_lengths([4])
+    for backend in CUDA:
+        with pytest.raises(InputError, match="backend='sdpa'"):
+            attend(q, k, v, row, backend=backend)
+    with pytest.raises(InputError, match="'reference'"):
+        attend(q, k, v, row, backend="sdpa", softcap=50.0)
+    with pytest.raises(InputError, match="did you mean 'sdpa'"):
+        attend(q, k, v, row, backend="spda")
+
+
+BAD = [
+    (lambda q, k, v: (q[None], k, v), [9], {}, "without a batch axis"),
+    (lambda q, k, v: (q, k[1:], v), [9], {}, "same number of tokens"),
+    (lambda q, k, v: (q, k[:, :3], v[:, :3]), [9], {}, "multiple of the key/value heads"),
+    (lambda q, k, v: (q, k, v[:, :2]), [9], {}, "multiple"),
+    (lambda q, k, v: (q, k[..., :8], v), [9], {}, "same head dim"),
+    (lambda q, k, v: (q, k, v), [8], {}, "end at 8 and q has 9"),
+    (lambda q, k, v: (q, k, v), [9], {"window": 0}, "window is 0"),
+    (lambda q, k, v: (q, k, v), [9], {"alibi_slopes": torch.ones(3)}, r"\(4,\)"),
+]
+
+
+@pytest.mark.parametrize(("change", "lengths", "options", "message"), BAD, ids=[message for *_, message in BAD])
+def test_bad_input_is_one_sentence(change, lengths, options, message) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        attend(*change(*tensors([9])), Boundaries.from_lengths(lengths), **options)
+    assert "\n" not in str(caught.value) and isinstance(caught.value, ValueError)
+
+
+def test_all_backends_are_tested() -> None:
+    assert set(BACKENDS) - {"flex"} == {"reference", *CPU, *CUDA}

@@ -1,0 +1,76 @@
+"""Models: the same seed the same weights, and original checkpoints read into native classes exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from varlen_lab.errors import InputError
+from varlen_lab.models import families, from_scratch, load_model, tiny, variants
+
+
+def test_names() -> None:
+    assert {"internlm", "llama"} <= set(families())
+    assert all(variants(family) for family in families())
+    with pytest.raises(InputError, match="did you mean 'internlm'"):
+        tiny("internlmm")
+    with pytest.raises(InputError, match="no variant"):
+        tiny("llama", "llama9")
+
+
+def test_the_seed_decides_and_the_callers_dice_are_left_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    one, two, other = tiny("llama", seed=1), tiny("llama", seed=1), tiny("llama", seed=2)
+    assert torch.equal(torch.rand(3), expected)
+    weights = [model.state_dict()["model.embed_tokens.weight"] for model in (one, two, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_a_stand_in_is_an_ordinary_folder(tmp_path: Path) -> None:
+    model = tiny("llama").eval()
+    model.save_pretrained(tmp_path)
+    again = load_model(str(tmp_path), "sdpa").eval()
+    ids = torch.arange(9)[None]
+    torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=0, atol=5e-6)
+    assert "varlen" not in (tmp_path / "config.json").read_text()
+
+
+def test_an_original_internlm_folder_is_read_into_a_llama(tmp_path: Path) -> None:
+    """Published layout: model_type internlm, Llama's names, biases on all four projections, a rotary buffer."""
+    model = tiny("internlm", seed=3).eval()
+    with torch.no_grad():  # random biases, or losing them would go unseen
+        for name, weight in model.named_parameters():
+            if name.endswith("bias"):
+                weight.normal_()
+    config = {
+        "model_type": "internlm",
+        "architectures": ["InternLMForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_internlm.InternLMForCausalLM"},
+        "bias": True,
+        **{
+            key: getattr(model.config, key)
+            for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        },
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = dict(model.state_dict())
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    again = load_model(str(tmp_path), "varlen").eval()
+    ids = torch.arange(20)[None]
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:
+    for path, message in ((str(tmp_path), "config.json"), ("nobody/nothing", "neither a folder")):
+        with pytest.raises(InputError, match=message):
+            load_model(path, "sdpa")
+    with pytest.raises(InputError, match="did you mean 'llama'"):
+        from_scratch({"model_type": "lllama"}, "sdpa", seed=0)

@@ -1,0 +1,122 @@
+"""The mask figure: its counts are exact, and its cost is documents, not tokens squared."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from varlen_lab.errors import InputError
+from varlen_lab.packing import Boundaries
+from varlen_lab.viz import alt_text_masks, count_cells, draw_masks
+
+LENGTHS = st.lists(st.integers(1, 25), min_size=1, max_size=12)
+
+
+def brute_force(lengths: list[int], window: int | None) -> tuple[int, int]:
+    """Cells of the full and of the varlen mask, counted one by one."""
+    document = np.repeat(np.arange(len(lengths)), lengths)
+    query, key = np.indices((len(document), len(document)))
+    seen = (key <= query) & (query - key < (window or len(document) + 1))
+    return int(seen.sum()), int((seen & (document[query] == document[key])).sum())
+
+
+def cpu_seconds(lengths: list[int]) -> float:
+    start = time.process_time()
+    draw_masks(lengths).savefig(io.BytesIO(), format="png", dpi=100)
+    return time.process_time() - start
+
+
+def test_a_hand_worked_row() -> None:
+    cells = count_cells([2, 4, 3])
+    assert (cells.full, cells.own, cells.cross) == (45, 19, 26)
+    assert cells.cross_share == pytest.approx(26 / 45) and cells.saving == pytest.approx(45 / 19)
+    assert count_cells([2, 4, 3], window=1) == count_cells([1] * 9, window=1)
+
+
+@given(LENGTHS, st.none() | st.integers(1, 40))
+def test_counts_equal_brute_force(lengths: list[int], window: int | None) -> None:
+    cells = count_cells(lengths, window)
+    assert (cells.full, cells.own) == brute_force(lengths, window)
+
+
+@given(LENGTHS, st.none() | st.integers(1, 40))
+@settings(max_examples=8, deadline=None)
+def test_the_words_hold_the_counts(lengths: list[int], window: int | None) -> None:
+    text = alt_text_masks(lengths, window=window)
+    assert f"{sum(lengths):,}" in text and "\n" not in text
+
+
+def test_a_boundaries_and_its_lengths_draw_the_same() -> None:
+    one, two = io.BytesIO(), io.BytesIO()
+    draw_masks(Boundaries.from_lengths([7, 3])).savefig(one, format="png")
+    draw_masks([7, 3]).savefig(two, format="png")
+    assert one.getvalue() == two.getvalue()
+
+
+def test_the_cost_does_not_grow_with_tokens() -> None:
+    cpu_seconds([10, 20])  # fonts are found once
+    seconds = [min(cpu_seconds([tokens // 4] * 4) for _ in range(3)) for tokens in (1024, 8192, 131072)]
+    assert max(seconds) <= 1.0 and max(seconds) <= 2 * min(seconds)
+
+
+def test_a_thousand_documents_in_128k_tokens() -> None:
+    cuts = np.sort(np.random.default_rng(0).choice(np.arange(1, 131072), 999, replace=False))
+    lengths = np.diff([0, *cuts, 131072]).tolist()
+    assert cpu_seconds(lengths) <= 2.0
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 3}, {"names": ["a", "文档", "$x_1$"]}, {"dark": True}])
+@pytest.mark.parametrize("lengths", [[2, 4, 3], [1, 1, 1], [1000, 1, 70]])
+def test_ugly_rows_draw(lengths: list[int], options: dict) -> None:
+    file = io.BytesIO()
+    draw_masks(lengths, **options).savefig(file, format="svg")
+    svg = file.getvalue().decode()
+    assert re.search(r"<title[^>]*>[^<]+</title>", svg) and re.search(r"<desc[^>]*>[^<]+</desc>", svg)
+
+
+@pytest.mark.parametrize("lengths", [[5], [1], [2**20]])
+def test_one_document_has_nothing_to_leak(lengths: list[int]) -> None:
+    assert count_cells(lengths).cross == 0
+    assert "Picture" in type(draw_masks(lengths)).__name__
+
+
+def test_a_notebook_gets_a_picture_with_words() -> None:
+    data, metadata = draw_masks([2, 4, 3])._repr_mimebundle_()
+    assert data["image/png"] and "45" in str(metadata) + str(data.get("text/plain")) + str(data.get("text/html"))
+
+
+BAD = [
+    (([],), {}, "document"),
+    (([3, 0],), {}, "0"),
+    (([3, -1],), {}, "-1"),
+    (([2.5],), {}, "2.5"),
+    ((None,), {}, "None|document"),
+    (([3, 4],), {"names": ["one"]}, "1 name"),
+    (([3, 4],), {"window": 0}, "window"),
+    (([2**31],), {}, "2,147,483,648 tokens"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "options", "message"), BAD, ids=[str(arguments) for arguments, _, _ in BAD])
+def test_what_cannot_be_drawn_is_one_sentence(arguments: tuple, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        draw_masks(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_drawing_leaves_pyplot_alone() -> None:
+    code = (
+        "import sys; from varlen_lab.viz import draw_masks, draw_losses, draw_rows\n"
+        "draw_masks([3, 4]); draw_losses({'unpacked': [1.0, 2.0]}); draw_rows([[3, 4], [5]])\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
