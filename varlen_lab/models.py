@@ -15,14 +15,11 @@ import torch
 
 from varlen_lab.attention import register
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.families import internlm, llama
+from varlen_lab.families import FAMILIES, LAYOUTS
 from varlen_lab.hub import only_local
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-FAMILIES = {"internlm": internlm, "llama": llama}
-ORIGINAL_LAYOUTS = {family.ORIGINAL_MODEL_TYPE: family for family in (internlm,)}
 
 # Small enough for a laptop, uneven enough to catch mistakes: 2 key/value heads would hide in H == K.
 TINY = {
@@ -84,14 +81,14 @@ def from_scratch(config: dict[str, Any], attn_implementation: str, *, seed: int)
 def native_config(config: dict[str, Any]) -> PretrainedConfig:
     """A transformers config from a dict with ``model_type``."""
     from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     options = dict(config)
     kind = options.pop("model_type", None)
-    if kind not in CONFIG_MAPPING_NAMES:
+    known = native_model_types()
+    if kind not in known:
         raise InputError(
             f"model_config has model_type {kind!r}, transformers does not know it"
-            f"{nearest(str(kind), CONFIG_MAPPING_NAMES)}; for example 'llama'."
+            f"{nearest(str(kind), known)}; for example 'llama'."
         )
     try:
         return AutoConfig.for_model(kind, **options)
@@ -108,15 +105,16 @@ def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.f
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     register()
+    native_model_types()  # registers what we add
     folder = Path(path)
     options = {"attn_implementation": attn_implementation, "dtype": dtype}
     try:
         if folder.is_dir():
             original = read_json(folder / "config.json")
-            if original.get("model_type") in ORIGINAL_LAYOUTS:
-                family = ORIGINAL_LAYOUTS[original["model_type"]]
-                config = native_config(family.native_config(original))
-                weights = family.native_weights(read_weights(folder))
+            if is_original(original):
+                layout = LAYOUTS[original["model_type"]]
+                config = native_config(layout.native_config(original))
+                weights = layout.native_weights(read_weights(folder), config.to_dict())
                 native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
                 return native_class.from_pretrained(None, config=config, state_dict=weights, **options)
         return AutoModelForCausalLM.from_pretrained(path, local_files_only=only_local(path), **options)
@@ -128,6 +126,23 @@ def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.f
             f"there is no model at {path!r}: it is neither a folder with a config.json nor a hub name that can be "
             f"reached from here ({reason}); check pretrained_model_name_or_path."
         ) from None
+
+
+def is_original(config: dict[str, Any]) -> bool:
+    """Whether a config.json is of a remote-code layout that we map (and not of a native class of the same name)."""
+    return config.get("model_type") in LAYOUTS and (
+        "auto_map" in config or config["model_type"] not in native_model_types()
+    )
+
+
+def native_model_types() -> set[str]:
+    """The ``model_type`` words transformers, and what we add to it, understand."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from varlen_lab.families.architectures import register_architectures
+
+    register_architectures()
+    return set(CONFIG_MAPPING.keys())
 
 
 def read_json(path: Path) -> dict[str, Any]:
