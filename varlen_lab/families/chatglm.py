@@ -30,7 +30,7 @@ from varlen_lab.families.layout import (
     V,
 )
 
-GLM = {"model_type": "glm", "num_key_value_heads": 2, "head_dim": 16, "attention_bias": True}
+GLM = {"model_type": "glm", "num_key_value_heads": 2, "head_dim": 16, "attention_bias": True, "rms_norm_eps": 1e-5}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "chatglm2-6b": GLM | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
