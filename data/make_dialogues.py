@@ -8,6 +8,7 @@ compute it again. Lengths have a heavy tail on purpose: most are short, a few ar
 
 from __future__ import annotations
 
+import calendar
 import datetime
 import json
 import random
@@ -53,7 +54,7 @@ def addition(dice: random.Random) -> list[Message]:
 
 
 def multiplication_in_steps(dice: random.Random) -> list[Message]:
-    a, b = dice.randint(12, 99), dice.randint(12, 99)
+    a, b = dice.randint(12, 99), 10 * dice.randint(1, 9) + dice.randint(1, 9)
     tens, ones = divmod(b, 10)
     steps = [f"{a} × {tens * 10} = {a * tens * 10}.", f"{a} × {ones} = {a * ones}."]
     return said(
@@ -107,10 +108,72 @@ def kilometres(dice: random.Random) -> list[Message]:
 
 def letters(dice: random.Random) -> list[Message]:
     words = dice.sample(WORDS, dice.randint(2, 5))
-    turns = [f"How many letters has {words[0]}?", f"{len(words[0])}"]
+    turns = [f"How many letters are in {words[0]}?", f"{len(words[0])}"]
     for word in words[1:]:
-        turns += [f"And {word}?", f"{len(word)}"]
+        turns += [f"And in {word}?", f"{len(word)}"]
     return said(*turns)
+
+
+def fahrenheit(dice: random.Random) -> list[Message]:
+    celsius = dice.randint(-40, 110)
+    return said(f"Convert {celsius} °C to Fahrenheit.", f"{celsius} °C is {celsius * 9 / 5 + 32:.1f} °F.")
+
+
+def leap_year(dice: random.Random) -> list[Message]:
+    year = dice.choice([dice.randint(1800, 2100), 100 * dice.randint(16, 24)])
+    reason = "it is not divisible by 4"
+    for divisor, rule in ((4, "it is divisible by 4 and not by 100"), (100, "it is divisible by 100 and not by 400")):
+        reason = reason if year % divisor else rule
+    reason = reason if year % 400 else "it is divisible by 400"
+    answer = "Yes" if calendar.isleap(year) else "No"
+    return said(f"Is {year} a leap year, and why?", f"{answer}: {reason}.", system="Answer in one sentence.")
+
+
+def days_between(dice: random.Random) -> list[Message]:
+    start = datetime.date(2000, 1, 1) + datetime.timedelta(days=dice.randrange(9000))
+    days = dice.randint(1, 700)
+    end = start + datetime.timedelta(days=days)
+    return said(f"How many days are there from {start} to {end}?", f"{days} day{'s' * (days != 1)}.")
+
+
+def length_zh(dice: random.Random) -> list[Message]:
+    metres = dice.randint(2, 90)
+    turns = [f"{metres}米是多少厘米？", f"{metres}米是{metres * 100}厘米。"]
+    if dice.random() < 0.5:
+        turns += ["那是多少毫米？", f"{metres * 100}厘米是{metres * 1000}毫米。"]
+    return said(*turns, system="你是一位耐心的数学老师。" if dice.random() < 0.5 else "")
+
+
+def price_list(dice: random.Random) -> list[Message]:
+    """A table in the question, looked up over several turns."""
+    prices = {word: dice.randint(1, 60) for word in dice.sample(WORDS, dice.randint(4, 10))}
+    lines = "\n".join(f"{word}: {price} coins" for word, price in prices.items())
+    dear = max(prices, key=lambda word: prices[word])
+    turns = [f"Here is a price list.\n{lines}\nWhat does the first item cost?", f"{next(iter(prices.values()))} coins."]
+    turns += ["How many items are there?", f"{len(prices)}."]
+    if list(prices.values()).count(prices[dear]) == 1:
+        turns += ["Which is the most expensive?", f"The {dear}, at {prices[dear]} coins."]
+    turns += ["What do they cost together?", f"{' + '.join(map(str, prices.values()))} = {sum(prices.values())} coins."]
+    return said(*turns, system="You answer questions about a price list. Use only what it says.")
+
+
+def bookkeeping(dice: random.Random) -> list[Message]:
+    """A long conversation that has to remember: every answer depends on all the turns before it."""
+    balance = dice.randint(50, 500)
+    turns = [f"Keep my accounts. I start with {balance} coins.", f"Noted: you have {balance} coins."]
+    for _ in range(round(dice.lognormvariate(2.1, 0.6))):
+        amount = dice.randint(1, 80)
+        thing = dice.choice(WORDS)
+        if amount > balance:
+            turns.append(f"I sell a {thing} for {amount} coins.")
+            told = f"{balance} + {amount} = {balance + amount}"
+            balance += amount
+        else:
+            turns.append(f"I buy a {thing} for {amount} coins.")
+            told = f"{balance} − {amount} = {balance - amount}"
+            balance -= amount
+        turns.append(f"{told}. You have {balance} coin{'s' * (balance != 1)}.")
+    return said(*turns, system="You keep accounts and show every sum.")
 
 
 def table(dice: random.Random) -> list[Message]:
@@ -121,7 +184,7 @@ def table(dice: random.Random) -> list[Message]:
 
 def primes(dice: random.Random) -> list[Message]:
     start = dice.randint(2, 400)
-    end = start + dice.choice([20, 60, 200, 600])
+    end = start + dice.choice([60, 200, 600, 1500])
     found = [n for n in range(start, end + 1) if all(n % d for d in range(2, int(n**0.5) + 1))]
     return said(
         f"List the primes from {start} to {end}.", ", ".join(map(str, found)) or "None.", "How many?", f"{len(found)}"
@@ -141,19 +204,25 @@ def roman_numeral(number: int) -> str:
 
 
 KINDS = {  # kind: how often among 100
-    addition: 16,
-    weekday: 9,
-    weekday_zh: 6,
+    addition: 12,
+    weekday: 7,
+    weekday_zh: 5,
     addition_zh: 6,
-    backwards: 9,
-    capital: 7,
-    roman: 8,
-    kilometres: 8,
-    sorting: 9,
-    multiplication_in_steps: 8,
-    letters: 6,
-    table: 5,
-    primes: 3,
+    length_zh: 4,
+    backwards: 8,
+    capital: 5,
+    roman: 7,
+    kilometres: 5,
+    fahrenheit: 5,
+    leap_year: 5,
+    days_between: 4,
+    sorting: 7,
+    multiplication_in_steps: 5,
+    letters: 4,
+    price_list: 4,
+    bookkeeping: 4,
+    table: 2,
+    primes: 1,
 }
 
 

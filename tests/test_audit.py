@@ -1,0 +1,267 @@
+"""The audit says ok to what is right, and names each planted fault with the fix for it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import pytest
+import torch
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    DataCollatorWithFlattening,
+    MambaConfig,
+    MambaForCausalLM,
+)
+
+from varlen_lab.attention import attend, register
+from varlen_lab.attention.huggingface import varlen_mask
+from varlen_lab.audit import AuditReport, audit, preflight
+from varlen_lab.errors import InputError
+from varlen_lab.models import tiny
+from varlen_lab.packing import Boundaries, VarlenCollator
+
+LENGTHS = [5, 1, 17, 9, 12]
+IDS = list(range(10, 10 + sum(LENGTHS)))
+ROW = {"input_ids": IDS, "labels": IDS, "seq_lengths": LENGTHS}
+
+
+def batch(**changes) -> dict:
+    """A VarlenCollator batch; a change to None leaves the key out."""
+    made = VarlenCollator()([ROW]) | changes
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def native(**changes) -> dict:
+    """What a plain loop passes: restarting position_ids and use_cache=False, no cu_seq_lens."""
+    gone = dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"))
+    return batch(**gone | {"use_cache": False} | changes)
+
+
+def under(attention: str, family: str = "llama", **config) -> torch.nn.Module:
+    """A stand-in with another attention, its weights large enough to feel a stray token."""
+    ours = tiny(family, **config)
+    model = AutoModelForCausalLM.from_config(ours.config, attn_implementation=attention, dtype=torch.float32)
+    model.load_state_dict(ours.state_dict())
+    return model
+
+
+def kinds(report: AuditReport) -> set[str]:
+    return {finding.kind for finding in report.findings}
+
+
+# --------------------------------------------------------------------------------------------------- clean
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("family", ["llama", "gemma", "mistral", "baichuan", "starcoder"])
+def test_our_own_path_is_ok(family: str, training: bool) -> None:
+    report = audit(tiny(family).train(training), batch())
+    assert report.ok, str(report)
+    assert not report.leaks.any() and report.future == 0 and report.parity.logits < 5e-6
+    assert report.mode == ("train" if training else "eval")
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_native_attention_used_rightly_is_ok(attention: str) -> None:
+    report = audit(under(attention), native(), boundaries=LENGTHS)
+    assert report.ok, str(report)
+
+
+def test_stock_collators_are_accepted_as_they_are() -> None:
+    documents = [{"input_ids": IDS[start:end]} for start, end in Boundaries.from_lengths(LENGTHS).spans]
+    plain = DataCollatorWithFlattening()(documents)
+    model = under("sdpa")
+    model.config.use_cache = False
+    report = audit(model, plain)
+    assert report.ok, str(report)
+    assert any("position_ids == 0" in note for note in report.notes)
+    report = audit(tiny("llama"), DataCollatorWithFlattening(return_flash_attn_kwargs=True)(documents))
+    assert report.ok and report.lengths == tuple(LENGTHS)
+
+
+def test_a_document_a_row_has_no_seams() -> None:
+    ids = torch.tensor(IDS[:40]).view(4, 10)
+    assert audit(under("sdpa"), {"input_ids": ids}, boundaries=[10] * 4).ok
+
+
+# -------------------------------------------------------------------------------------------- planted faults
+
+
+def registered(name: str, function) -> str:
+    """An attention of the user's own."""
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, varlen_mask)
+    return name
+
+
+def users_attention(module, query, key, value, mask, *, spoil, scaling=None, sliding_window=None, **options):
+    """A varlen attention written by somebody, spoiled in one place."""
+    if "cu_seq_lens_q" not in options:
+        from varlen_lab.attention.huggingface import ordinary_attention
+
+        options = {"softcap": None, "scaling": scaling, "dropout": 0.0}
+        return ordinary_attention(module, query, key, value, mask, **options)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    rule = {"boundaries": Boundaries(options["cu_seq_lens_q"]), "window": sliding_window, "causal": True} | spoil(
+        sliding_window
+    )
+    out = attend(q, k, v, rule.pop("boundaries"), scale=scaling, backend="reference", **rule)
+    return out[None], None
+
+
+MERGED = Boundaries.from_lengths([5, 18, 9, 12])
+FAULTS = {
+    "default use_cache with sdpa": (
+        lambda: under("sdpa"),
+        lambda: native(use_cache=None),
+        "use_cache",
+        "use_cache=False",
+    ),
+    "the same in train()": (
+        lambda: under("sdpa").train(),
+        lambda: native(use_cache=None),
+        "use_cache",
+        "use_cache=False",
+    ),
+    "all-ones mask": (
+        lambda: under("sdpa"),
+        lambda: native(attention_mask=torch.ones(1, len(IDS), dtype=torch.long)),
+        "attention_mask",
+        "leave attention_mask out",
+    ),
+    "positions not restarted with eager": (
+        lambda: under("eager"),
+        lambda: native(position_ids=torch.arange(len(IDS))[None]),
+        "position_ids not restarted",
+        "start again at 0",
+    ),
+    "cu_seq_lens under sdpa": (
+        lambda: under("sdpa"),
+        lambda: batch(position_ids=None, use_cache=False),
+        "cu_seq_lens ignored",
+        "attn_implementation='varlen'",
+    ),
+    "a window one too wide": (
+        lambda: under(
+            registered("users_wide", partial(users_attention, spoil=lambda w: {"window": w and w + 1})), "mistral"
+        ),
+        batch,
+        "window",
+        "window_size=(7, 0)",
+    ),
+    "one document merged with the next": (
+        lambda: under(registered("users_merged", partial(users_attention, spoil=lambda w: {"boundaries": MERGED}))),
+        batch,
+        "merged documents",
+        "Boundaries.from_lengths",
+    ),
+    "a bidirectional kernel": (
+        lambda: under(registered("users_both", partial(users_attention, spoil=lambda w: {"causal": False}))),
+        batch,
+        "bidirectional",
+        "window_size=(-1, 0)",
+    ),
+    "a mamba model": (
+        lambda: MambaForCausalLM(
+            MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2, state_size=4, time_step_rank=4)
+        ),
+        lambda: native(),
+        "recurrent layer",
+        "unpacked",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "given", "kind", "fix"), FAULTS.values(), ids=FAULTS)
+def test_a_planted_fault_is_named_with_its_fix(model, given, kind: str, fix: str) -> None:
+    report = audit(model(), given(), boundaries=LENGTHS)
+    assert not report.ok
+    assert kinds(report) == {kind}, str(report)
+    assert fix in report.findings[0].fix
+
+
+def test_the_first_label_of_a_document() -> None:
+    labels = batch()["labels"].clone()
+    labels[0, 6] = 7
+    report = audit(tiny("llama"), batch(labels=labels))
+    assert kinds(report) == {"border label"} and "token 6" in str(report)
+    assert not report.leaks.any()
+
+
+def test_a_nan_is_reported_as_nan() -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    report = audit(model, batch())
+    assert kinds(report) == {"NaN"} and "a leak cannot be told" in str(report)
+
+
+def test_a_leak_by_hand() -> None:
+    """Documents 0 and 1 share positions: 1 hears 0, and 0 cannot hear 1, which comes later."""
+    report = audit(under("eager"), native(position_ids=torch.arange(len(IDS))[None]), boundaries=LENGTHS)
+    assert report.leaks[1, 0] > 0 and report.leaks[0, 1] == 0
+    assert (report.leaks.diagonal() == 0).all()
+    assert report.leaks[4, :4].all()
+
+
+# ---------------------------------------------------------------------------------------- manners and errors
+
+
+def test_the_model_is_left_as_it_was_found() -> None:
+    model = tiny("llama", attention_dropout=0.1).train()
+    model.model.layers[0].eval()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    report = audit(model, batch())
+    assert report.ok and any("attention_dropout 0.1" in note for note in report.notes)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(bool((parameter.grad == 1).all()) for parameter in model.parameters())
+    assert model.training and not model.model.layers[0].training
+    assert model.config._attn_implementation == "varlen"
+    assert model.model.layers[0].self_attn.attention_dropout == 0.1
+    assert not model.get_input_embeddings()._forward_hooks
+
+
+def test_preflight_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = under("sdpa")
+    monkeypatch.setattr(type(model), "forward", None)
+    found = preflight(model, native(use_cache=None, attention_mask=torch.ones(1, len(IDS))), boundaries=LENGTHS)
+    assert [finding.kind for finding in found] == ["attention_mask", "use_cache"]
+    assert preflight(tiny("llama"), batch()) == []
+
+
+def test_frozen_models_are_audited() -> None:
+    model = tiny("llama").requires_grad_(False)
+    report = audit(model, batch())
+    assert report.ok and report.parity.gradients == 0
+
+
+def test_bad_input_is_one_sentence() -> None:
+    model = tiny("llama")
+    for given, boundaries, message in (
+        (batch(input_ids=None), None, "no input_ids"),
+        ({"input_ids": torch.tensor([IDS])}, None, "pass boundaries"),
+        (batch(), [3, 4], "cover 7 tokens"),
+        (native(position_ids=torch.arange(1, len(IDS) + 1)[None]), None, "do not start at 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            audit(model, given, boundaries=boundaries)
+
+
+def test_the_report_can_be_read_by_people_and_programs() -> None:
+    report = audit(tiny("llama"), batch())
+    assert str(report).startswith("✓ ok: 5 documents of 44 tokens, attention 'varlen'")
+    assert report.to_dict()["ok"] is True and len(report.to_dict()["leaks"]) == 5
+
+
+def test_eight_documents_take_seconds() -> None:
+    register()
+    row = {"input_ids": list(range(800)), "labels": list(range(800)), "seq_lengths": [100] * 8}
+    start = time.process_time()
+    assert audit(tiny("llama"), VarlenCollator()([row])).ok
+    assert time.process_time() - start < 5
