@@ -63,7 +63,8 @@ class AuditReport:
     def __str__(self) -> str:
         leaking = int((self.leaks != 0).any(1).sum())
         lines = [
-            f"{'✓ ok' if self.ok else '✗ not ok'}: {len(self.lengths)} documents of {sum(self.lengths)} tokens, "
+            f"{'✓ ok' if self.ok else '✗ not ok'}: {len(self.lengths)} document{'s' * (len(self.lengths) != 1)} of "
+            f"{sum(self.lengths)} tokens, "
             f"attention {self.attention!r}, {self.mode} mode",
             f"leak: {leaking} documents hear another one (largest gradient {np.abs(self.leaks).max():.1e})"
             if leaking

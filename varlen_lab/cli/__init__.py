@@ -23,6 +23,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "copy-cfg": ("copy_cfg", "copy a config into a folder, to edit it there"),
     "train": ("train", "train from a config file or a config name"),
     "compare": ("compare", "three losses: unpacked, packed and varlen"),
+    "support": ("support", "the support table of eleven model families, measured now"),
+    "audit": ("audit", "does packing change what a model computes? leaks, parity, traps"),
     "convert": ("convert", "checkpoints to Hugging Face folders: pth_to_hf"),
     "masks": ("masks", "draw who sees whom in one packed row"),
     "run": ("run", "run one notebook with parameters, and keep its page"),

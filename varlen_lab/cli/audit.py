@@ -1,0 +1,102 @@
+"""``varlen-lab audit``: does packing change what this model computes?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from varlen_lab.cli.resolve import read_config
+from varlen_lab.errors import InputError
+
+HELP = "Audit a config, or a model folder: leak matrix, parity with every document alone, and known traps."
+LENGTHS = [70, 1, 300, 33, 2, 120, 64, 18]  # of the row a folder is audited on
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A config, or a model."""
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a config file, or a name from list-cfg")
+    parser.add_argument("--model", metavar="DIR", help="a Hugging Face model folder, or a hub name")
+    parser.add_argument("--attn", metavar="NAME", help="attn_implementation: varlen (default), sdpa, eager, ...")
+    parser.add_argument("--mode", choices=["train", "eval"], default="train", help="measure the model in this mode")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0 when packing changes nothing, 1 on a finding."""
+    if (args.config is None) == (args.model is None):
+        raise InputError("pass either a CONFIG or --model DIR; for example: varlen-lab audit --model ./my_model.")
+    from varlen_lab.audit import audit
+
+    model, batch = from_model(args.model, args.attn) if args.model else from_config(args.config, args.attn)
+    report = audit(model.train(args.mode == "train"), batch)
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        show(report)
+    return 0 if report.ok else 1
+
+
+def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
+    """The model of a folder and a row of random tokens: what is measured does not depend on the text."""
+    import torch
+
+    from varlen_lab.models import load_model
+    from varlen_lab.packing import VarlenCollator
+
+    model = load_model(path, checked(attention or "varlen"))
+    longest = getattr(model.config, "max_position_embeddings", None) or max(LENGTHS)
+    lengths = [min(length, longest) for length in LENGTHS]
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(0)).tolist()
+    batch = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+    return model, batch
+
+
+def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
+    """The model of a config and a row of its data, one with about eight documents."""
+    from varlen_lab.batches import collator, load_rows, load_tokenizer
+    from varlen_lab.train import build_model
+
+    config = read_config(word).with_mode("varlen")
+    tokenizer = load_tokenizer(config)
+    rows, _ = load_rows(config, tokenizer)
+    model = build_model(config)
+    if attention is not None:
+        model.set_attn_implementation(checked(attention))
+    documents = [len(lengths) for lengths in rows.with_format("arrow")[:]["seq_lengths"].to_pylist()]
+    enough = min(range(len(documents)), key=lambda row: abs(documents[row] - len(LENGTHS)))
+    return model, collator("varlen", 0)([rows[enough]])
+
+
+def checked(attention: str) -> str:
+    """The name of an attention transformers knows, or an InputError with the near one."""
+    from transformers import AttentionInterface
+
+    from varlen_lab.attention import register
+    from varlen_lab.errors import nearest
+
+    register()
+    known = ["eager", *AttentionInterface().valid_keys()]
+    if attention not in known:
+        raise InputError(f"--attn is {attention!r}, transformers knows no such attention{nearest(attention, known)}.")
+    return attention
+
+
+def show(report: Any) -> None:
+    """The report, and the leak matrix where there is one to see."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(str(report), markup=False)
+    if not report.leaks.any() or len(report.lengths) > 16:
+        return
+    table = Table(title="who hears whom (largest gradient)", title_justify="left", box=None, pad_edge=False)
+    table.add_column("outputs ↓  inputs →", style="bold")
+    for number, length in enumerate(report.lengths, start=1):
+        table.add_column(f"{number} ({length})", justify="right")
+    for number, row in enumerate(report.leaks, start=1):
+        cells = ["·" if value == 0 else f"[red]{value:.0e}[/]" for value in row]
+        table.add_row(str(number), *cells)
+    console.print(table)
