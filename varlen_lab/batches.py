@@ -33,6 +33,7 @@ ATTENTION_NAMES = {
     "sdpa": "varlen_sdpa",
     "flash_attn": "varlen_fa2",
     "torch_varlen": "varlen_torch",
+    "flex": "varlen_flex",
 }
 
 Step = list[list[int]]  # the batches of one optimizer step, each a list of row numbers

@@ -64,7 +64,7 @@ class Config:
     SYSTEM: str = setting("", "1/Evaluate the generation performance during the training", "system prompt of the data and of evaluation_inputs")
     evaluation_inputs: list = setting([], "1/Evaluate the generation performance during the training", "questions to watch the model with")
     model_config: dict | None = setting(None, "2/", "architecture to train from scratch, as in a config.json")
-    attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", "reference", "sdpa", "flash_attn", "torch_varlen"))
+    attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", "reference", "sdpa", "flash_attn", "torch_varlen", "flex"))
     dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
     pack_strategy: str = setting("best_fit", "3/", "best_fit keeps documents whole, concat cuts them as XTuner does", choices=("best_fit", "concat"))
     overlong: str = setting("truncate", "3/", "documents longer than max_length: truncate, split, drop or error", choices=("truncate", "split", "drop", "error"))

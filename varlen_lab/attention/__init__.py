@@ -2,6 +2,7 @@
 
 ``attend``     the one signature        ``reference``  the oracle, written out
 ``sdpa``       the fast path on a CPU   ``flash``      the CUDA kernels
+``flex``       capped and biased scores on CUDA
 ``huggingface``  attn_implementation="varlen" in any transformers model
 """
 

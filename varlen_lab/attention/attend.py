@@ -1,12 +1,16 @@
 """``attend``: one signature, several kernels, one meaning. Attention never crosses a seam.
 
-Worked example: documents of 2 and 1 tokens, one head, D = 1, q = [1, 1, 1], k = [0, ln 3, 5], v = [8, 4, 100].
+Worked example: documents of 2, 1 and 2 tokens, two heads, D = 1. Both heads have q = 1 everywhere and the values
+v = [8, 4, 100, 0, 6]; the keys of head 0 are [0, ln 3, 5, 0, 0], those of head 1 [0, 0, 5, ln 2, 0].
 
-    token 0 (document a)  sees key 0          weights 1              output 8
-    token 1 (document a)  sees keys 0, 1      weights 1/4, 3/4       output 8/4 + 3 * 4/4 = 5
-    token 2 (document b)  sees key 2 alone    weights 1              output 100
+    token   document   sees keys   weights, head 0   output        weights, head 1   output
+    0       a          0           1                 8             1                 8
+    1       a          0, 1        1/4, 3/4          2 + 3 = 5     1/2, 1/2          4 + 2 = 6
+    2       b          2           1                 100           1                 100
+    3       c          3           1                 0             1                 0
+    4       c          3, 4        1/2, 1/2          0 + 3 = 3     2/3, 1/3          0 + 2 = 2
 
-With full causal attention token 2 would mix in the 8 and the 4. The test of this module does the same sum.
+With full causal attention token 2 would mix in the 8 and the 4. The test of this module does the same sums.
 
 A backend that is named is used, or refuses with a sentence; it never falls back. ``auto`` chooses by device and
 dtype, says so once on stderr, and ``choose`` tells anybody what it would take.
@@ -23,6 +27,7 @@ from functools import cache
 import torch
 
 from varlen_lab.attention.flash import WIDEST_HEAD, attend_flash_attn, attend_torch_varlen
+from varlen_lab.attention.flex import attend_flex
 from varlen_lab.attention.reference import attend_reference
 from varlen_lab.attention.sdpa import attend_sdpa
 from varlen_lab.errors import InputError, nearest
@@ -33,6 +38,7 @@ BACKENDS = {
     "sdpa": attend_sdpa,
     "flash_attn": attend_flash_attn,
     "torch_varlen": attend_torch_varlen,
+    "flex": attend_flex,
 }
 
 
@@ -130,6 +136,8 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: 
         raise InputError(f"attend got {shapes}, query heads must be a multiple of the key/value heads.")
     if q.shape[2] != k.shape[2]:
         raise InputError(f"attend got {shapes}, q and k must have the same head dim.")
+    if not q.dtype == k.dtype == v.dtype:
+        raise InputError(f"attend got q {q.dtype}, k {k.dtype}, v {v.dtype}, they must have one dtype; cast them.")
     if boundaries.total != len(q):
         raise InputError(
             f"the boundaries end at {boundaries.total} and q has {len(q)} tokens, they must agree; "

@@ -8,9 +8,9 @@ Two ways to call such a model:
   ``generate`` work. If ``position_ids`` restart inside a row the caller meant packed documents but did not
   say where they end, and the call raises instead of guessing.
 
-Names: ``varlen`` lets ``attend`` choose; ``varlen_sdpa``, ``varlen_reference``, ``varlen_fa2`` and
-``varlen_torch`` name a backend. (No name contains "flash": transformers takes such a name for a kernel of its
-own and looks for it on the hub.)
+Names: ``varlen`` lets ``attend`` choose; ``varlen_sdpa``, ``varlen_reference``, ``varlen_fa2``,
+``varlen_torch`` and ``varlen_flex`` name a backend. (No name contains "flash": transformers takes such a name for a
+kernel of its own and looks for it on the hub.)
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ NAMES = {
     "varlen_sdpa": "sdpa",
     "varlen_fa2": "flash_attn",
     "varlen_torch": "torch_varlen",
+    "varlen_flex": "flex",
 }
 
 
