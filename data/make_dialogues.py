@@ -102,7 +102,7 @@ def roman(dice: random.Random) -> list[Message]:
 
 
 def kilometres(dice: random.Random) -> list[Message]:
-    miles = dice.randint(1, 500)
+    miles = dice.randint(2, 500)
     return said(f"How many kilometres are {miles} miles?", f"{miles} miles are {miles * 1.609344:.2f} km.")
 
 
@@ -227,10 +227,14 @@ KINDS = {  # kind: how often among 100
 
 
 def dialogues() -> list[list[Message]]:
-    """All of them, in file order."""
+    """All of them, in file order, no two alike."""
     dice = random.Random(SEED)
-    kinds = dice.choices(list(KINDS), weights=list(KINDS.values()), k=NUMBER)
-    return [kind(dice) for kind in kinds]
+    unique: dict[str, list[Message]] = {}
+    while len(unique) < NUMBER:
+        (kind,) = dice.choices(list(KINDS), weights=list(KINDS.values()))
+        messages = kind(dice)
+        unique.setdefault(json.dumps(messages), messages)
+    return list(unique.values())
 
 
 def as_text() -> str:
