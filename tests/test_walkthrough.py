@@ -8,29 +8,19 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from test_lessons import write_lesson
 
 from varlen_lab.cli import main
 from varlen_lab.errors import InputError
-from varlen_lab.lessons import check_parameters, find_lessons, find_notebook, notebook_parameters, parse_value
+from varlen_lab.lessons import find_lessons, find_notebook
 from varlen_lab.notebooks import run_notebook, walkthrough
 from varlen_lab.pages import duration, mask_geometry, one_line
 
 DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-PARAMETERS = "quick = False\ndevice = 'auto'\nsteps = 30\nlr: float = 1e-3\nname = None"
-
-
-def write_lesson(path: Path, *cells: object, title: str = "A lesson", parameters: str = PARAMETERS) -> Path:
-    head = [new_markdown_cell(f"# {title}"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    notebook = new_notebook(cells=[*head, *cells])
-    notebook.metadata.kernelspec = {"name": "no-such-kernel", "display_name": "?", "language": "python"}
-    nbformat.write(notebook, path)
-    return path
 
 
 def shown(source: str, **metadata: object) -> object:
@@ -187,56 +177,6 @@ def test_pictures_are_inside_and_carry_their_alt_text(walk: Path) -> None:
     assert len(re.findall(r'<img[^>]*src="data:image/png;base64,', page)) == 2
     assert 'alt="a red dot &amp; more"' in page and 'alt="a red dot"' in page
     assert "No description has been provided" not in page
-
-
-# ------------------------------------------------------------------------------------------ parameters
-
-
-def test_parameters_are_read_from_the_tagged_cell(tmp_path: Path) -> None:
-    found = notebook_parameters(write_lesson(tmp_path / "00_a.ipynb", new_code_cell("other = 1")))
-    assert found == {"quick": False, "device": "auto", "steps": 30, "lr": 1e-3, "name": None}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"quik": True}, "did you mean 'quick'?"),
-        ({"zzz": 1}, "it has quick, device, steps, lr, name"),
-        ({"quick": 1}, "must be a bool"),
-        ({"steps": "many"}, "must be a int"),
-        ({"steps": True}, "must be a int"),
-    ],
-)
-def test_unknown_or_wrong_parameter_is_refused(tmp_path: Path, parameters: dict, words: str) -> None:
-    with pytest.raises(InputError, match=re.escape(words)):
-        check_parameters(write_lesson(tmp_path / "00_a.ipynb"), parameters)
-
-
-@pytest.mark.parametrize("parameters", [{"lr": 1}, {"name": "x"}, {"name": 3}, {"steps": 5, "quick": True}])
-def test_fitting_parameter_is_accepted(tmp_path: Path, parameters: dict) -> None:
-    check_parameters(write_lesson(tmp_path / "00_a.ipynb"), parameters)
-
-
-def test_parameters_cell_that_is_not_plain_python_is_named(tmp_path: Path) -> None:
-    lesson = write_lesson(tmp_path / "00_a.ipynb", parameters="%matplotlib inline\nquick = False")
-    with pytest.raises(InputError, match="line 1"):
-        notebook_parameters(lesson)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("20", 20),
-        ("1e-3", 1e-3),
-        ("True", True),
-        ("false", False),
-        ("none", None),
-        ("cpu", "cpu"),
-        ("a=b", "a=b"),
-    ],
-)
-def test_words_of_the_command_line_become_values(text: str, value: object) -> None:
-    assert parse_value(text) == value and type(parse_value(text)) is type(value)
 
 
 # ------------------------------------------------------------------------------------------ bad input

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.attention import register
+from varlen_lab.attention import choose, register
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.families import FAMILIES, LAYOUTS
 from varlen_lab.hub import only_local
@@ -94,6 +94,17 @@ def native_config(config: dict[str, Any]) -> PretrainedConfig:
         return AutoConfig.for_model(kind, **options)
     except (TypeError, ValueError) as problem:
         raise InputError(f"model_config does not describe a {kind}: {problem}") from None
+
+
+def automatic_backend(model: PreTrainedModel, device: str, dtype: torch.dtype) -> str:
+    """The backend ``auto`` takes for the attention layers of this model."""
+    return choose(
+        device,
+        dtype,
+        getattr(model.config, "head_dim", None) or 64,
+        softcap=getattr(model.config, "attn_logit_softcapping", None),
+        alibi=any(hasattr(module, "alibi_slopes") for module in model.modules()),
+    )
 
 
 def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

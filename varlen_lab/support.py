@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from varlen_lab.attention import choose
 from varlen_lab.audit import audit
-from varlen_lab.models import families, tiny, variants
+from varlen_lab.models import automatic_backend, families, tiny, variants
 from varlen_lab.packing import VarlenCollator
 
 PAGE = {  # family: (as the page writes it, does the page say yes?)
@@ -57,19 +56,11 @@ def measure(family: str, variant: str) -> Support:
     ids = list(range(5, 5 + sum(LENGTHS)))
     batch = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS}])
     report = audit(model, batch)
-    attention = [module for module in model.modules() if hasattr(module, "alibi_slopes")]
-    backend = choose(
-        model.device.type,
-        model.dtype,
-        getattr(model.config, "head_dim", None) or 64,
-        softcap=getattr(model.config, "attn_logit_softcapping", None),
-        alibi=bool(attention),
-    )
     return Support(
         family=family,
         variant=variant,
         native_class=type(model).__name__,
-        backend=backend,
+        backend=automatic_backend(model, model.device.type, model.dtype),
         logits=report.parity.logits,
         loss=report.parity.loss,
         gradients=report.parity.gradients,

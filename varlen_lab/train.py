@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab import checkpoint
-from varlen_lab.attention import choose
 from varlen_lab.batches import attention_name, batched, collator, load_rows, load_tokenizer, plan_steps
 from varlen_lab.config import Config, render
 from varlen_lab.errors import InputError
 from varlen_lab.history import History
 from varlen_lab.loop import Engine, make_engine, optimize
-from varlen_lab.models import from_scratch, load_model
+from varlen_lab.models import automatic_backend, from_scratch, load_model
 from varlen_lab.progress import bar
 
 if TYPE_CHECKING:
@@ -102,12 +101,11 @@ def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -
     import transformers
 
     dtype = resolve_dtype(config)
-    head_dim = getattr(model.config, "head_dim", None) or 64
     backend = "transformers sdpa"
     if config.mode == "varlen":
         backend = config.attn_backend
         if backend == "auto":
-            backend = choose(accelerator.device.type, DTYPES[dtype], head_dim)
+            backend = automatic_backend(model, accelerator.device.type, DTYPES[dtype])
     gpu = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.machine()
     return {
         "config": config.name,

@@ -85,4 +85,5 @@ def kernel(device: str) -> Callable[..., torch.Tensor]:
     """``flex_attention``, compiled where there is a compiler for it; rows of any length share one kernel."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    compiled: Any = torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    return compiled

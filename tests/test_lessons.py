@@ -1,0 +1,71 @@
+"""A lesson's parameters are read from its file, and a typo in one is refused before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from varlen_lab.errors import InputError
+from varlen_lab.lessons import check_parameters, notebook_parameters, parse_value
+
+PARAMETERS = "quick = False\ndevice = 'auto'\nsteps = 30\nlr: float = 1e-3\nname = None"
+
+
+def write_lesson(path: Path, *cells: object, title: str = "A lesson", parameters: str = PARAMETERS) -> Path:
+    head = [new_markdown_cell(f"# {title}"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notebook = new_notebook(cells=[*head, *cells])
+    notebook.metadata.kernelspec = {"name": "no-such-kernel", "display_name": "?", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_parameters_are_read_from_the_tagged_cell(tmp_path: Path) -> None:
+    found = notebook_parameters(write_lesson(tmp_path / "00_a.ipynb", new_code_cell("other = 1")))
+    assert found == {"quick": False, "device": "auto", "steps": 30, "lr": 1e-3, "name": None}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"quik": True}, "did you mean 'quick'?"),
+        ({"zzz": 1}, "it has quick, device, steps, lr, name"),
+        ({"quick": 1}, "must be a bool"),
+        ({"steps": "many"}, "must be a int"),
+        ({"steps": True}, "must be a int"),
+    ],
+)
+def test_unknown_or_wrong_parameter_is_refused(tmp_path: Path, parameters: dict, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        check_parameters(write_lesson(tmp_path / "00_a.ipynb"), parameters)
+
+
+@pytest.mark.parametrize("parameters", [{"lr": 1}, {"name": "x"}, {"name": 3}, {"steps": 5, "quick": True}])
+def test_fitting_parameter_is_accepted(tmp_path: Path, parameters: dict) -> None:
+    check_parameters(write_lesson(tmp_path / "00_a.ipynb"), parameters)
+
+
+def test_parameters_cell_that_is_not_plain_python_is_named(tmp_path: Path) -> None:
+    lesson = write_lesson(tmp_path / "00_a.ipynb", parameters="%matplotlib inline\nquick = False")
+    with pytest.raises(InputError, match="line 1"):
+        notebook_parameters(lesson)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("20", 20),
+        ("1e-3", 1e-3),
+        ("True", True),
+        ("false", False),
+        ("none", None),
+        ("cpu", "cpu"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_words_of_the_command_line_become_values(text: str, value: object) -> None:
+    assert parse_value(text) == value and type(parse_value(text)) is type(value)
