@@ -2,20 +2,24 @@
 
 ``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, three curves and their gaps
 ``rows``     draw_rows, before and after packing         ``masks``   exact counts and outlines, no drawing
+``lengths``  draw_lengths, how long the documents are
 ``style``    the one palette and type                    ``picture`` a Figure that carries its alt text
 ``packed_row``, ``strips``  the data and the surroundings of the mask figure
 """
 
 from varlen_lab.viz.figures import alt_text_masks, draw_masks
+from varlen_lab.viz.lengths import alt_text_lengths, draw_lengths
 from varlen_lab.viz.losses import alt_text_losses, draw_losses
 from varlen_lab.viz.masks import count_cells
 from varlen_lab.viz.rows import alt_text_rows, draw_rows
 
 __all__ = [
+    "alt_text_lengths",
     "alt_text_losses",
     "alt_text_masks",
     "alt_text_rows",
     "count_cells",
+    "draw_lengths",
     "draw_losses",
     "draw_masks",
     "draw_rows",

@@ -19,15 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Losses = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]  # mode -> one number per step, or several runs
+
 REFERENCE = "unpacked"
 LEFT, RIGHT, HEAD, CURVES, BETWEEN, DIFFERENCES, FOOT = 0.72, 0.95, 0.88, 2.35, 0.42, 1.55, 0.72  # inches
 ALIKE, APART = 0.01, 1e-3  # the claim needs a varlen gap below 1 % of the packed gap, and that above 0.001
 
 
-def draw_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "", dark: bool = False) -> Figure:
+def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Figure:
     """Loss curves by mode, and each mode minus ``unpacked``, step by step.
 
-    ``losses``: mode -> loss of every optimizer step, all equally long; unpacked, packed, varlen, or others.
+    ``losses``: mode -> loss of every optimizer step, all equally long; unpacked, packed, varlen, or others. A mode
+    may also have a list of runs, one per seed, the same seeds in the same order for every mode: lines are then
+    means, bands reach from the lowest run to the highest, and differences are taken seed by seed.
     ``caption``: what it was measured on (backend, device, dtype, seed).
     Raises InputError for what cannot be drawn.
     """
@@ -41,23 +45,27 @@ def draw_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "", dar
     picture = Picture(WIDTH, height, colours, title, alt_text_losses(losses, caption=caption))
     picture.write(LEFT, 0.30, title, TITLE, weight="bold")
     picture.write(LEFT, 0.56, claim, CLAIM, color=colours.quiet)
-    steps = np.arange(1, len(next(iter(curves.values()))) + 1)
+    runs, count = next(iter(curves.values())).shape
+    steps = np.arange(1, count + 1)
 
     width = WIDTH - LEFT - RIGHT
     axes = picture.panel(LEFT, HEAD, width, CURVES)
     for mode, values in curves.items():
-        axes.plot(steps, values, label=mode, **curve_style(mode, colours, len(steps)))
+        draw_curve(axes, steps, values, mode, colours)
     dress(axes, colours, "loss", steps)
+    if runs > 1:
+        words = f"mean of {runs} runs, band from lowest to highest"
+        axes.set_title(words, loc="left", pad=5, **lettering(colours.quiet, va="baseline"))
     name_ends(axes, curves, colours)
     if gaps:
         axes.tick_params(labelbottom=False)
         axes = picture.panel(LEFT, HEAD + CURVES + BETWEEN, width, DIFFERENCES)
         axes.axhline(0, color=colours.quiet, linewidth=0.8, zorder=1)
         for mode, values in gaps.items():
-            axes.plot(steps, values, **curve_style(mode, colours, len(steps)))
+            draw_curve(axes, steps, values, mode, colours)
         dress(axes, colours, "", steps)
         scale_symlog(axes, list(gaps.values()))
-        words = f"difference to {REFERENCE}, each step"
+        words = f"difference to {REFERENCE}, each step" + (" of each run" if runs > 1 else "")
         axes.set_title(words, loc="left", pad=5, **lettering(colours.quiet, va="baseline"))
         name_ends(axes, gaps, colours)
     axes.set_xlabel("optimizer step", **lettering(colours.quiet, va="top"))
@@ -72,36 +80,48 @@ def draw_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "", dar
     return picture
 
 
-def alt_text_losses(losses: Mapping[str, Sequence[float]], *, caption: str = "") -> str:
+def alt_text_losses(losses: Losses, *, caption: str = "") -> str:
     """What ``draw_losses`` shows, in words, for a reader who does not see it."""
     curves = check_losses(losses)
-    steps = len(next(iter(curves.values())))
-    ends = ", ".join(f"{mode} from {values[0]:.3g} to {values[-1]:.3g}" for mode, values in curves.items())
+    runs, steps = next(iter(curves.values())).shape
+    means = {mode: middle(values) for mode, values in curves.items()}
+    ends = ", ".join(f"{mode} from {values[0]:.3g} to {values[-1]:.3g}" for mode, values in means.items())
     gaps = [f"{mode} differs from {REFERENCE} by at most {size(gap)}" for mode, gap in differences(curves).items()]
-    told = f"Loss curves over {plural(steps, 'step')}: {ends}. "
+    seeds = f", means and ranges of {runs} runs" if runs > 1 else ""
+    told = f"Loss curves over {plural(steps, 'step')}{seeds}: {ends}. "
     if gaps:
         told += "; ".join(gaps).capitalize() + ". "
     return (told + caption).strip()
 
 
-def check_losses(losses: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
-    """The curves as float arrays, in the given order with ``unpacked`` first, or an InputError."""
+def check_losses(losses: Losses) -> dict[str, np.ndarray]:
+    """The curves as float arrays (runs, steps), in the given order with ``unpacked`` first, or an InputError."""
     if not isinstance(losses, Mapping) or not losses:
         raise InputError("there are no losses to draw; pass {'unpacked': [...], 'packed': [...], 'varlen': [...]}.")
     curves = {}
     for mode in sorted(losses, key=lambda name: name != REFERENCE):
         try:
-            curves[mode] = np.asarray(losses[mode], dtype=float)
+            curves[mode] = np.atleast_2d(np.asarray(losses[mode], dtype=float))
         except (TypeError, ValueError):
-            raise InputError(f"the losses of {mode!r} are not numbers; pass one float per step.") from None
-        if curves[mode].ndim != 1 or not len(curves[mode]):
-            raise InputError(f"{mode!r} has losses of shape {curves[mode].shape}, it needs one number per step.")
+            raise InputError(
+                f"the losses of {mode!r} are not numbers, or its runs not equally long; pass one float per step."
+            ) from None
+        if curves[mode].ndim != 2 or not curves[mode].size:
+            shape = np.shape(losses[mode])
+            raise InputError(f"{mode!r} has losses of shape {shape}, it needs one number per step, or a list of runs.")
         if not np.isfinite(curves[mode]).any():
             raise InputError(f"the losses of {mode!r} are all nan or infinite, there is nothing to draw.")
-    if len({len(values) for values in curves.values()}) > 1:
-        counts = ", ".join(f"{mode} {len(values)}" for mode, values in curves.items())
-        raise InputError(f"the modes have different numbers of steps ({counts}); compare runs of equal length.")
+    for axis, noun in ((1, "steps"), (0, "runs")):
+        if len({values.shape[axis] for values in curves.values()}) > 1:
+            counts = ", ".join(f"{mode} {values.shape[axis]}" for mode, values in curves.items())
+            raise InputError(f"the modes have different numbers of {noun} ({counts}); compare as many of each.")
     return curves
+
+
+def middle(values: np.ndarray) -> np.ndarray:
+    """The mean over runs, float (steps,); nan or infinite where a run is."""
+    with np.errstate(invalid="ignore"):
+        return values.mean(axis=0)
 
 
 def differences(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -139,6 +159,16 @@ def headline(gaps: Mapping[str, np.ndarray]) -> tuple[str, str]:
     return "Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode", told
 
 
+def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, colours: Theme) -> None:
+    """The mean of the runs as a line, and what lies between the lowest and the highest as a band."""
+    style = curve_style(mode, colours, len(steps))
+    axes.plot(steps, middle(values), label=mode, **style)
+    if len(values) > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
+        band: dict[str, Any] = {"color": style["color"], "alpha": 0.22, "linewidth": 0, "zorder": style["zorder"] - 1}
+        axes.fill_between(steps, low, high, where=np.isfinite(low) & np.isfinite(high), **band)
+
+
 def curve_style(mode: str, colours: Theme, steps: int) -> dict[str, Any]:
     """How a mode is drawn: unpacked as a broad band under varlen's thin line, packed orange and dashed."""
     look = {
@@ -169,7 +199,7 @@ def scale_symlog(axes: Axes, gaps: list[np.ndarray]) -> None:
     """Log away from zero on both sides, linear only below the smallest difference; a few decades as ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    sizes = np.abs(np.concatenate(gaps))
+    sizes = np.abs(np.concatenate(gaps, axis=None))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     low, high = (np.floor(np.log10(sizes.min())), np.ceil(np.log10(sizes.max()))) if len(sizes) else (-8, -7)
     low = int(max(low, high - 12))
@@ -204,9 +234,10 @@ def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: Theme) -> N
     to_axes = axes.transData + axes.transAxes.inverted()
     places = []
     for mode, values in curves.items():
-        finite = np.flatnonzero(np.isfinite(values))
-        last = float(values[finite[-1]]) if len(finite) else 0.0
-        places.append((float(to_axes.transform((len(values), last))[1]), mode))
+        line = middle(values)
+        finite = np.flatnonzero(np.isfinite(line))
+        last = float(line[finite[-1]]) if len(finite) else 0.0
+        places.append((float(to_axes.transform((len(line), last))[1]), mode))
     places.sort()
     spots: list[float] = []
     for place, _ in places:

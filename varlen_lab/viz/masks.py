@@ -13,7 +13,7 @@ Outlines are in tokens, x = key, y = query. This module draws nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +47,19 @@ class Cells:
         return self.full / self.own
 
 
-def lengths_of(boundaries: Any) -> np.ndarray:
-    """Document lengths, int64, shape (documents,), of a ``Boundaries`` or of anything that lists lengths.
+def lengths_of(boundaries: Any, row: bool = True) -> np.ndarray:
+    """Document lengths, int64, shape (documents,), of a ``Boundaries``, a batch, or anything that lists lengths.
 
+    A batch is what a VarlenCollator makes: a mapping with ``cu_seq_lens_q``. ``row``: they share one packed row.
     Raises InputError for no documents, a length below 1 or not whole, or a row too long for int32.
     """
+    if isinstance(boundaries, Mapping):
+        if "cu_seq_lens_q" not in boundaries:
+            raise InputError(
+                f"the batch holds {', '.join(map(str, boundaries)) or 'nothing'}, its documents are told by "
+                "cu_seq_lens_q; collate it with VarlenCollator, or pass lengths."
+            )
+        boundaries = np.diff(np.asarray(boundaries["cu_seq_lens_q"]))
     given = getattr(boundaries, "lengths", boundaries)
     given = given.tolist() if hasattr(given, "tolist") else given
     try:
@@ -68,7 +76,7 @@ def lengths_of(boundaries: Any) -> np.ndarray:
             cumulative = given[0] == 0 and given == sorted(given) and len(given) > 1
             hint = "these look like cu_seqlens, pass lengths" if cumulative else "drop empty documents"
             raise InputError(f"a document length is {length}, it must be at least 1 token; {hint}.")
-    if sum(given) >= TOKEN_LIMIT:
+    if row and sum(given) >= TOKEN_LIMIT:
         raise InputError(
             f"the row has {sum(given):,} tokens, the limit is {TOKEN_LIMIT:,}; split it into several rows."
         )
