@@ -3,10 +3,12 @@
 ``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, three curves and their gaps
 ``rows``     draw_rows, before and after packing         ``masks``   exact counts and outlines, no drawing
 ``lengths``  draw_lengths, how long the documents are
+``explorer`` explore_masks, the figure with sliders (``widget``, ``explorer.js``)
 ``style``    the one palette and type                    ``picture`` a Figure that carries its alt text
 ``packed_row``, ``strips``  the data and the surroundings of the mask figure
 """
 
+from varlen_lab.viz.explorer import explore_masks
 from varlen_lab.viz.figures import alt_text_masks, draw_masks
 from varlen_lab.viz.lengths import alt_text_lengths, draw_lengths
 from varlen_lab.viz.losses import alt_text_losses, draw_losses
@@ -23,4 +25,5 @@ __all__ = [
     "draw_losses",
     "draw_masks",
     "draw_rows",
+    "explore_masks",
 ]

@@ -61,6 +61,14 @@ class PackedRow:
         """The name of a document; a number when it was given none."""
         return " ".join(self.names[index].split()) if self.names else f"document {index + 1:,}"
 
+    def summary(self) -> str:
+        """The numbers of the row on one line: what the explorer shows above its canvas."""
+        told = f"{plural(len(self.lengths), 'document')}, {plural(self.total, 'token')}"
+        if not self.cells.cross:
+            return f"{told}: full causal and varlen are the same {plural(self.cells.own, 'cell')}"
+        cross = f"{percent(self.cells.cross_share)} of what a token sees is another document"
+        return f"{told}. Full causal: {cross}. Varlen: attention ÷ {factor(self.cells.saving)}"
+
     def alt_text(self) -> str:
         """The figure in one or two sentences."""
         documents, cells, total = len(self.lengths), self.cells, plural(self.total, "token")

@@ -1,0 +1,305 @@
+// The mask explorer in the browser: draws one packed row on a canvas and says what lies under the pointer.
+//
+// The kernel sends `row` (lengths, names, window, tokens, words) and the colours; everything else happens here: zoom,
+// hover and keyboard need no kernel. A view is {key, query, size}: the square of tokens that is shown. Cost is the
+// documents in view, never tokens squared. `canvas.dataset.state` tells what is on the screen, as JSON.
+
+const GAP = 26, LEFT = 8, HEAD = 30, STRIP = 16, STROKE = 1.4, STAIRS = 2.5; // CSS pixels; STAIRS: pixels per token
+
+function render({ model, el }) {
+  const box = element(el, "div", "varlen-explorer");
+  const canvas = element(box, "canvas", "varlen-canvas");
+  canvas.tabIndex = 0;
+  canvas.setAttribute("role", "application");
+  canvas.setAttribute("aria-roledescription", "attention mask");
+  const tip = element(box, "div", "varlen-tip");
+  const live = element(box, "div", "varlen-live");
+  live.setAttribute("aria-live", "polite");
+  const help = element(box, "div", "varlen-help");
+  help.textContent = "drag: zoom · double click or 0: whole row · arrows: move, with shift ten tokens · + and −: zoom";
+
+  let row, view, cell = null, drag = null, panels = [], draws = 0, milliseconds = 0;
+
+  function take() { // a new row from the kernel
+    const { lengths, names, window: reach, tokens, words } = model.get("row");
+    const ends = [];
+    lengths.reduce((sum, length) => (ends.push(sum + length), sum + length), 0);
+    const total = ends[ends.length - 1];
+    row = { lengths, names, ends, total, tokens, words, reach: reach || total };
+    view = { key: 0, query: 0, size: total };
+    cell = null;
+    tip.hidden = true;
+    canvas.setAttribute("aria-label", words);
+    draw();
+  }
+
+  const start = (d) => row.ends[d] - row.lengths[d];
+  const owner = (token) => { // the document a token belongs to: binary search
+    let low = 0, high = row.ends.length - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (row.ends[middle] > token) high = middle; else low = middle + 1;
+    }
+    return low;
+  };
+  const dark = () => {
+    const asked = model.get("dark");
+    if (asked !== null) return asked;
+    for (let node = box; node; node = node.parentElement) { // the first background that is not see-through
+      const [r, g, b, a = 1] = (getComputedStyle(node).backgroundColor.match(/[\d.]+/g) || [255, 255, 255]).map(Number);
+      if (a > 0) return r + g + b < 384;
+    }
+    return false;
+  };
+
+  function draw() {
+    const began = performance.now();
+    const colours = model.get("colours")[dark() ? "dark" : "light"];
+    const mode = model.get("mode"), both = mode === "both";
+    const width = Math.max(280, Math.min(box.clientWidth || 830, both ? 960 : 520));
+    const side = Math.floor((width - 2 * LEFT - (both ? GAP : 0)) / (both ? 2 : 1));
+    const ratio = globalThis.devicePixelRatio || 1, height = HEAD + side + STRIP + 12;
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
+      canvas.style.width = `${width}px`;
+      canvas.style.height = `${height}px`;
+    }
+    const pen = canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    box.style.setProperty("--varlen-ink", colours.ink);
+    box.style.setProperty("--varlen-page", colours.page);
+    box.style.setProperty("--varlen-line", colours.line);
+    box.style.setProperty("--varlen-quiet", colours.quiet);
+    panels = (both ? ["full", "varlen"] : [mode]).map((kind, n) => ({ kind, x: LEFT + n * (side + GAP), y: HEAD, side }));
+    for (const panel of panels) drawPanel(pen, panel, colours);
+    draws += 1;
+    milliseconds = performance.now() - began;
+    tell();
+  }
+
+  function drawPanel(pen, { kind, x, y, side }, colours) {
+    const scale = side / view.size;
+    pen.fillStyle = colours.ink;
+    pen.font = "600 14px sans-serif";
+    pen.textBaseline = "alphabetic";
+    pen.fillText(kind === "full" ? "Full causal" : "Varlen", x, y - 11);
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, side, side);
+    pen.clip();
+    pen.fillStyle = colours.empty;
+    pen.fillRect(x, y, side, side);
+    pen.translate(x - view.key * scale, y - view.query * scale);
+    if (kind === "full") {
+      band(pen, 0, row.total, scale);
+      pen.fillStyle = colours.cross;
+      pen.fill();
+      pen.fillStyle = hatch(pen, colours.cross_ink);
+      pen.fill();
+    }
+    const first = owner(Math.min(row.total - 1, Math.max(0, Math.floor(view.query))));
+    const last = owner(Math.min(row.total - 1, Math.ceil(view.query + view.size) - 1));
+    pen.fillStyle = pen.strokeStyle = colours.own;
+    pen.lineWidth = STROKE;
+    for (let d = first; d <= last; d++) {
+      band(pen, start(d), row.ends[d], scale);
+      pen.fill();
+      if (Math.min(row.lengths[d], row.reach) * scale < STROKE) pen.stroke();
+    }
+    pen.restore();
+    pen.strokeStyle = colours.line;
+    pen.lineWidth = 1;
+    pen.strokeRect(x + 0.5, y + 0.5, side - 1, side - 1);
+    drawStrip(pen, x, y + side + 6, side, colours);
+    if (cell) drawCell(pen, x, y, side, colours);
+  }
+
+  function band(pen, from, to, scale) { // outline of the causal cells of tokens from..to, the part in view
+    const low = Math.max(from, Math.floor(view.query)), high = Math.min(to, Math.ceil(view.query + view.size));
+    const reach = Math.min(row.reach, to - from);
+    pen.beginPath();
+    if (scale >= STAIRS) { // cell by cell
+      for (let q = low; q < high; q++) {
+        const left = Math.max(from, q - reach + 1);
+        pen.rect(left * scale, q * scale, (q + 1 - left) * scale, scale);
+      }
+      return;
+    }
+    const corners = [[from, from], [from, from + reach], [to - reach, to], [to, to]];
+    corners.forEach(([key, query], n) => pen[n ? "lineTo" : "moveTo"](key * scale, query * scale));
+    pen.closePath();
+  }
+
+  function drawStrip(pen, x, y, side, colours) { // whose keys these are, under the square
+    const scale = side / view.size;
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, side, STRIP);
+    pen.clip();
+    pen.font = "11px sans-serif";
+    pen.textAlign = "center";
+    const last = owner(Math.min(row.total - 1, Math.ceil(view.key + view.size) - 1));
+    for (let d = owner(Math.max(0, Math.floor(view.key))); d <= last; d++) {
+      const left = Math.max(0, (start(d) - view.key) * scale), right = Math.min(side, (row.ends[d] - view.key) * scale);
+      pen.fillStyle = d % 2 ? colours.own_soft : colours.own;
+      pen.fillRect(x + left, y, Math.max(right - left, 0.5), STRIP);
+      const name = row.names[d] || `document ${d + 1}`;
+      if (right - left < 14) continue;
+      const words = pen.measureText(name).width < right - left - 6 ? name : `${d + 1}`;
+      if (pen.measureText(words).width > right - left - 4) continue;
+      pen.fillStyle = d % 2 ? colours.on_soft : colours.on_own;
+      pen.fillText(words, x + (left + right) / 2, y + STRIP - 4.5);
+    }
+    pen.restore();
+  }
+
+  function drawCell(pen, x, y, side, colours) { // cross hairs and a frame around the cell that is spoken of
+    const scale = side / view.size, span = Math.max(scale, 4), grow = (span - scale) / 2;
+    const left = (cell.key - view.key) * scale, top = (cell.query - view.query) * scale;
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, side, side);
+    pen.clip();
+    pen.strokeStyle = colours.ink;
+    pen.globalAlpha = 0.35;
+    pen.strokeRect(x - 2, y + top, side + 4, scale);
+    pen.strokeRect(x + left, y - 2, scale, side + 4);
+    pen.globalAlpha = 1;
+    pen.lineWidth = 2;
+    pen.strokeRect(x + left - grow, y + top - grow, span, span);
+    if (drag && drag.size > 1) {
+      pen.lineWidth = 1.5;
+      pen.setLineDash([5, 3]);
+      pen.strokeRect(x + (drag.key - view.key) * scale, y + (drag.query - view.query) * scale, drag.size * scale, drag.size * scale);
+    }
+    pen.restore();
+  }
+
+  function sentence({ query, key }) {
+    const who = (token) => {
+      const d = owner(token), text = row.tokens[token];
+      return `${token.toLocaleString("en")}${text ? ` “${text}”` : ""} (${row.names[d] || `document ${d + 1}`} +${token - start(d)})`;
+    };
+    const why = key > query ? "later" : query - key >= row.reach ? "outside the window" : "";
+    const same = owner(query) === owner(key);
+    const full = why ? `full blocked, ${why}` : "full sees";
+    const varlen = why ? "varlen blocked" : same ? "varlen sees" : "varlen blocked, another document";
+    return `query ${who(query)} → key ${who(key)}: ${full}, ${varlen}`;
+  }
+
+  function point(next, aloud) { // the cell under the pointer or the keyboard's cursor
+    cell = next;
+    if (cell) {
+      tip.textContent = sentence(cell);
+      if (aloud) live.textContent = tip.textContent;
+    }
+    tip.hidden = !cell;
+    draw();
+    if (!cell) return;
+    const panel = panels.find((p) => p.kind === cell.panel) || panels[0], scale = panel.side / view.size;
+    const x = panel.x + (cell.key + 1 - view.key) * scale, y = panel.y + (cell.query + 1 - view.query) * scale;
+    tip.style.left = `${Math.max(0, Math.min(x + 12, canvas.clientWidth - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${y + 14}px`;
+  }
+
+  function zoom(key, query, size) {
+    size = Math.max(4, Math.min(row.total, size));
+    const inside = (low) => Math.max(0, Math.min(low, row.total - size));
+    view = { key: inside(key), query: inside(query), size };
+  }
+
+  function at(event) { // the cell at a mouse position, or null between the panels
+    const area = canvas.getBoundingClientRect(), x = event.clientX - area.left, y = event.clientY - area.top;
+    const panel = panels.find((p) => x >= p.x && x < p.x + p.side && y >= p.y && y < p.y + p.side);
+    if (!panel) return null;
+    const token = (pixels, low) => Math.min(row.total - 1, Math.floor(low + (pixels / panel.side) * view.size));
+    return { key: token(x - panel.x, view.key), query: token(y - panel.y, view.query), panel: panel.kind };
+  }
+
+  function tell() { // what is on the screen, for tests and for the curious
+    canvas.dataset.state = JSON.stringify({
+      mode: model.get("mode"), documents: row.lengths.length, total: row.total, reach: row.reach, view, cell,
+      says: cell ? sentence(cell) : "", panels, draws, milliseconds,
+    });
+  }
+
+  const on = (target, name, action) => target.addEventListener(name, action);
+  on(canvas, "pointermove", (event) => {
+    const here = at(event);
+    if (drag && here) drag.size = Math.max(Math.abs(here.key - drag.from.key), Math.abs(here.query - drag.from.query)) + 1;
+    if (drag && here) [drag.key, drag.query] = ["key", "query"].map((axis) => Math.min(drag.from[axis], here[axis]));
+    point(here, false);
+  });
+  on(canvas, "pointerleave", () => { drag = null; point(null, false); });
+  on(canvas, "pointerdown", (event) => {
+    const from = at(event);
+    drag = from && { from, ...from, size: 1 };
+    canvas.focus({ preventScroll: true });
+  });
+  on(canvas, "pointerup", (event) => {
+    const done = drag;
+    drag = null;
+    if (done && done.size >= Math.max(4, view.size / 50)) zoom(done.key, done.query, done.size);
+    point(at(event), true);
+  });
+  on(canvas, "dblclick", () => { zoom(0, 0, row.total); point(null, false); });
+  on(canvas, "keydown", (event) => {
+    const now = cell || { key: Math.floor(view.key), query: Math.floor(view.query), panel: panels[0].kind };
+    const far = event.shiftKey ? 10 : 1, next = { ...now };
+    const moves = { ArrowLeft: ["key", -far], ArrowRight: ["key", far], ArrowUp: ["query", -far], ArrowDown: ["query", far] };
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (moves[event.key]) {
+      const [axis, by] = moves[event.key];
+      if (cell) next[axis] = Math.max(0, Math.min(row.total - 1, now[axis] + by));
+      const out = next[axis] < view[axis] || next[axis] >= view[axis] + view.size; // the view follows the cursor
+      const low = { key: view.key, query: view.query, [axis]: next[axis] - view.size / 2 };
+      if (out) zoom(low.key, low.query, view.size);
+    } else if (event.key === "+" || event.key === "=" || event.key === "-") {
+      const size = event.key === "-" ? view.size * 2 : view.size / 2;
+      zoom(now.key - size / 2, now.query - size / 2, size);
+    } else if (event.key === "0" || event.key === "Escape") {
+      zoom(0, 0, row.total);
+    } else return;
+    event.preventDefault();
+    event.stopPropagation(); // in JupyterLab these keys move between cells
+    point(next, true);
+  });
+
+  const redraw = () => draw(), sizes = new ResizeObserver(redraw);
+  model.on("change:row", take);
+  model.on("change:mode", redraw);
+  model.on("change:dark", redraw);
+  take();
+  sizes.observe(box);
+  return () => {
+    sizes.disconnect();
+    model.off("change:row", take);
+    model.off("change:mode", redraw);
+    model.off("change:dark", redraw);
+  };
+}
+
+function element(parent, kind, name) {
+  const made = document.createElement(kind);
+  made.className = name;
+  parent.appendChild(made);
+  return made;
+}
+
+function hatch(pen, colour) { // diagonal lines as a pattern, as in the figures
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = 12;
+  const ink = tile.getContext("2d");
+  ink.strokeStyle = colour;
+  ink.lineWidth = 1.2;
+  for (const shift of [-6, 0, 6, 12, 18]) {
+    ink.moveTo(shift - 12, 12);
+    ink.lineTo(shift, 0);
+  }
+  ink.stroke();
+  return pen.createPattern(tile, "repeat");
+}
+
+export default { render };

@@ -1,0 +1,74 @@
+"""The mask explorer: the mask figure with sliders, zoom, and a sentence for every cell under the pointer.
+
+    explore_masks()                                    # deals rows of 64 to 131,072 tokens
+    explore_masks([70, 300, 180], names=["note", "essay", "letter"])
+
+In JupyterLab, VS Code or Colab it is a widget; where widgets cannot run, it is the figure of ``draw_masks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from varlen_lab.errors import InputError
+from varlen_lab.viz.packed_row import PackedRow
+
+DOCUMENTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512, 1000]
+TOTALS = [2**power for power in range(6, 18)]  # 64 to 131,072 tokens
+START = (6, 2048)  # documents and tokens of the first picture
+WIDGET_LIMIT = 10_000  # documents the browser draws in a moment
+
+
+def explore_masks(
+    boundaries: Any = None,
+    *,
+    window: int | None = None,
+    names: Sequence[str] | None = None,
+    tokens: Sequence[str] | None = None,
+    dark: bool | None = None,
+) -> Any:
+    """A widget to walk through the mask of a packed row; a Figure where widgets cannot run.
+
+    ``boundaries``: lengths, ``Boundaries`` or a batch; None deals rows by sliders. ``names``: one per document.
+    ``tokens``: the text of each token, shown under the pointer. ``dark``: None follows the page.
+    Raises InputError for what cannot be drawn.
+    """
+    given = None if boundaries is None else PackedRow(boundaries, window, names)
+    if given is None and (names is not None or tokens is not None):
+        raise InputError("there are names or tokens but no lengths they belong to; pass the lengths first.")
+    if given and tokens is not None and len(tokens) != given.total:
+        raise InputError(f"there are {len(tokens):,} tokens for a row of {given.total:,}; give the text of each one.")
+    if given and len(given.lengths) > WIDGET_LIMIT:
+        raise InputError(
+            f"the row has {len(given.lengths):,} documents, the explorer shows at most {WIDGET_LIMIT:,}; "
+            "use draw_masks, or a part of it."
+        )
+    row = given or PackedRow(deal(*START), window, None)
+    try:
+        from varlen_lab.viz.widget import Explorer
+    except ModuleNotFoundError:  # no anywidget or ipywidgets here: pip install varlen_lab[notebooks]
+        from varlen_lab.viz.figures import draw_masks
+
+        return draw_masks(row.lengths, window=window, names=names, dark=bool(dark))
+    if given is None:
+        return Explorer(deal, DOCUMENTS, TOTALS, (*START, row.window), None, None, dark)
+    lengths = given.lengths.tolist()
+    count = len(lengths)
+    counts = sorted({*range(1, min(count, 64) + 1), *DOCUMENTS, count})
+    counts = [each for each in counts if each <= count]
+    start = (count, given.total, given.window)
+    return Explorer(lambda first, _: lengths[:first], counts, [given.total], start, given.names, tokens, dark)
+
+
+def deal(documents: int, total: int) -> list[int]:
+    """Lengths of ``documents`` documents that fill ``total`` tokens, a few long and many short, always the same.
+
+    A row has room for one document per token: more are left out.
+    """
+    documents = min(documents, total)
+    weights = np.random.default_rng(documents).lognormal(0.0, 0.9, documents)
+    edges = np.round(np.cumsum(weights) / weights.sum() * (total - documents)).astype(np.int64)
+    return (np.diff(edges, prepend=0) + 1).tolist()

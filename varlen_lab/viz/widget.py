@@ -1,0 +1,101 @@
+"""The moving parts of the mask explorer: a canvas in the browser and the sliders above it.
+
+Imported only where widgets can run; ``explorer.explore_masks`` is the way in. The kernel sends one message per
+change of a slider: the lengths of the row and what to call them. Drawing, zoom and hover are ``explorer.js``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from varlen_lab.viz.packed_row import PackedRow
+from varlen_lab.viz.style import DARK, LIGHT
+
+HERE = Path(__file__).parent
+MODES = {"both": "both", "full causal": "full", "varlen": "varlen"}
+WIDE = ipywidgets.Layout(width="24em")
+
+
+class MaskCanvas(anywidget.AnyWidget):
+    """One packed row on a canvas. ``row`` is everything the browser draws, ``mode`` is both, full or varlen."""
+
+    _esm = HERE / "explorer.js"
+    _css = HERE / "explorer.css"
+    row = traitlets.Dict().tag(sync=True)
+    mode = traitlets.Enum(list(MODES.values()), "both").tag(sync=True)
+    dark = traitlets.Bool(None, allow_none=True).tag(sync=True)  # None: as the page is
+    colours = traitlets.Dict({"light": asdict(LIGHT), "dark": asdict(DARK)}).tag(sync=True)
+
+
+class Explorer(ipywidgets.VBox):
+    """Sliders over a MaskCanvas. Where no widget is shown, it is the figure of the same row, with its alt text."""
+
+    def __init__(
+        self,
+        lengths_for: Callable[[int, int], list[int]],
+        documents: Sequence[int],
+        totals: Sequence[int],
+        start: tuple[int, int, int | None],
+        names: Sequence[str] | None,
+        tokens: Sequence[str] | None,
+        dark: bool | None,
+    ) -> None:
+        """``lengths_for(documents, total)`` gives the row for two slider positions; ``totals`` may be one."""
+        self.lengths_for, self.names, self.tokens = lengths_for, names, list(tokens or [])
+        count, total, window = start
+        self.canvas = MaskCanvas(dark=dark)
+        self.documents = slider("documents", documents, count)
+        self.total = slider("tokens", totals, total)
+        reaches = sorted({16, 64, 256, 1024, 4096, *([window] if window else [])})
+        self.window = slider("window", [0, *reaches], window or 0)
+        self.mode = ipywidgets.ToggleButtons(options=list(MODES), value="both")
+        self.mode.style.button_width = "8em"
+        self.says = ipywidgets.HTML()
+        for control in (self.documents, self.total, self.window):
+            control.observe(self.update, "value")
+        self.mode.observe(lambda change: setattr(self.canvas, "mode", MODES[change["new"]]), "value")
+        self.update()
+        shown = [control for control in (self.documents, self.total, self.window) if len(control.options) > 1]
+        bar = ipywidgets.HBox(shown, layout=ipywidgets.Layout(flex_flow="row wrap"))
+        super().__init__([bar, self.mode, self.says, self.canvas])
+
+    def update(self, _change: Any = None) -> None:
+        """Send the row of the sliders' positions: one message to the browser."""
+        row = self.packed_row()
+        names = [row.name(index) for index in range(len(row.lengths))] if row.names else []
+        self.canvas.row = {
+            "lengths": row.lengths.tolist(),
+            "names": names,
+            "tokens": self.tokens[: row.total],
+            "window": row.window,
+            "words": row.alt_text(),
+        }
+        self.says.value = row.summary()
+
+    def packed_row(self) -> PackedRow:
+        """The row of the sliders' positions, counted."""
+        lengths = self.lengths_for(self.documents.value, self.total.value)
+        return PackedRow(lengths, self.window.value or None, self.names[: len(lengths)] if self.names else None)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget and beside it a picture: GitHub, a saved page and a closed kernel show that one."""
+        from varlen_lab.viz.figures import draw_masks
+
+        row = self.packed_row()
+        picture = draw_masks(row.lengths.tolist(), window=row.window, names=row.names, dark=bool(self.canvas.dark))
+        data, metadata = picture._repr_mimebundle_()
+        widget = super()._repr_mimebundle_(**options) or {}
+        return {**data, **widget, "text/plain": data["text/plain"]}, metadata
+
+
+def slider(name: str, values: Sequence[int], value: int) -> ipywidgets.SelectionSlider:
+    """A slider over a few numbers; 0 is written ``off``."""
+    options = [(f"{each:,}" if each else "off", each) for each in values]
+    return ipywidgets.SelectionSlider(options=options, value=value, description=name, layout=WIDE)
