@@ -7,6 +7,7 @@ versions); every further line is one step. Lines are flushed as they come, so a 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,24 @@ class History:
     records: list[dict[str, Any]] = field(default_factory=list)
     path: Path | None = None
     checkpoint: Path | None = None  # the last one written
+    taken: int = 0  # steps added by this process
+    stopped: bool = False  # asked to by SIGTERM, before the last step
 
-    def start(self) -> None:
-        """Begin the file, replacing that of an earlier run."""
-        if self.path is not None:
-            self.path.write_text(json.dumps({"meta": self.meta}) + "\n", encoding="utf-8")
+    def start(self, after: int = 0) -> None:
+        """Begin the file, replacing that of an earlier run; records up to step ``after`` are taken over from it."""
+        if self.path is None:
+            return
+        if after and self.path.exists():
+            self.records = [record for record in History.read(self.path).records if record["step"] <= after]
+        unfinished = self.path.with_name(self.path.name + ".tmp")
+        lines = [{"meta": self.meta}, *self.records]
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        os.replace(unfinished, self.path)
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a step, on disk at once."""
         self.records.append(record)
+        self.taken += 1
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,13 @@ import torch.nn.functional as F
 
 from varlen_lab.batches import Batch
 from varlen_lab.config import Config
+from varlen_lab.errors import InputError
 from varlen_lab.packing.rows import IGNORE
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+MOST_SKIPPED = 5  # steps in a row without a finite loss: then it is not a bad batch, it is the run
 
 
 @dataclass
@@ -36,12 +39,23 @@ class Engine:
     max_norm: float
 
 
-def optimize(engine: Engine, steps: Iterable[list[Batch]]) -> Iterator[dict[str, Any]]:
-    """Take one optimizer step per list of batches and yield its record."""
+def optimize(
+    engine: Engine,
+    steps: Iterable[list[Batch]],
+    done: int = 0,
+    *,
+    on_nonfinite: Callable[[int, list[Batch]], object] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Take one optimizer step per list of batches and yield its record; ``done`` steps were taken before.
+
+    A step whose loss or gradient is not finite changes no weight and is marked ``skipped``. After ``MOST_SKIPPED`` in
+    a row the run ends with an InputError; ``on_nonfinite(step, batches)`` may keep the batches, and says where.
+    """
     accelerator, model, optimizer = engine.accelerator, engine.model, engine.optimizer
     model.train()
     wall, cpu = time.perf_counter(), time.process_time()
-    for number, batches in enumerate(steps, start=1):
+    skipped = 0
+    for number, batches in enumerate(steps, start=done + 1):
         batches = [batch.to(accelerator.device) for batch in batches]
         trained = torch.stack([(batch.labels != IGNORE).sum() for batch in batches]).sum()
         trained = accelerator.reduce(trained, "sum")
@@ -56,16 +70,27 @@ def optimize(engine: Engine, steps: Iterable[list[Batch]]) -> Iterator[dict[str,
             loss += part.detach()
         norm = accelerator.clip_grad_norm_(model.parameters(), engine.max_norm or math.inf)
         lr = engine.scheduler.get_last_lr()[0]
-        optimizer.step()
+        loss_value, finite = float(accelerator.reduce(loss, "sum")), math.isfinite(float(norm))
+        finite = finite and math.isfinite(loss_value)
+        skipped = 0 if finite else skipped + 1
+        if finite:
+            optimizer.step()
         engine.scheduler.step()
         optimizer.zero_grad()
+        if skipped == MOST_SKIPPED:
+            kept = f"; its batches are in {on_nonfinite(number, batches)}" if on_nonfinite else ""
+            raise InputError(
+                f"the loss is {loss_value} at step {number}, the {skipped}th step in a row that is not finite{kept}; "
+                "lower lr, or look at the data."
+            )
         yield {
             "step": number,
-            "loss": float(accelerator.reduce(loss, "sum")),
+            "loss": loss_value,
             "lr": lr,
             "grad_norm": float(norm),
             "tokens": sum(batch.tokens for batch in batches),
             "trained_tokens": int(trained),
+            **({} if finite else {"skipped": True}),
             "slots": sum(batch.labels.numel() for batch in batches),
             "seconds": time.perf_counter() - wall,
             "cpu_seconds": time.process_time() - cpu,

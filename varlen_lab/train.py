@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab import checkpoint
-from varlen_lab.batches import attention_name, batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab.batches import Batch, attention_name, batched, collator, load_rows, load_tokenizer, plan_steps
 from varlen_lab.config import Config, render
 from varlen_lab.errors import InputError
 from varlen_lab.history import History
 from varlen_lab.loop import Engine, make_engine, optimize
 from varlen_lab.models import automatic_backend, from_scratch, load_model
 from varlen_lab.progress import bar
+from varlen_lab.resume import data_fingerprint, latest, numbered, open_checkpoint, position, restore, stop_on_sigterm
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,10 +32,14 @@ def train(
     *,
     progress: bool = True,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    resume: bool | str | Path = False,
 ) -> History:
     """Train as the config says; checkpoints and ``history.jsonl`` go to its work_dir.
 
-    Returns the History of the run. ``on_step`` is called with every record, for a live plot.
+    Returns the History of the run. ``on_step`` is called with every record, for a live plot. ``resume`` goes on from
+    the newest checkpoint of the work_dir (or a given one) exactly as if the run had never stopped; without one it
+    starts at step 0. SIGTERM saves and returns early. Raises InputError for bad input, for a checkpoint of another
+    config or other data, and when losses stay infinite.
     """
     accelerator = make_accelerator(config)
     tokenizer = load_tokenizer(config)
@@ -45,13 +50,24 @@ def train(
     work_dir.mkdir(parents=True, exist_ok=True)
     engine = make_engine(model, config, len(steps), accelerator)
     history = History(describe(config, model, accelerator), path=work_dir / "history.jsonl")
-    history.meta |= {"steps": len(steps), "data_report": str(report)}
-    history.start()
+    data = data_fingerprint(rows)
+    history.meta |= {"steps": len(steps), "data_report": str(report), "data": data}
+    path = (latest(work_dir) if resume is True else Path(resume)) if resume else None
+    done = 0
+    if path is not None:
+        state = open_checkpoint(path, config, data)
+        restore(engine, state)
+        done = state["step"]
+        history.checkpoint = path
+    history.start(after=done)
     (work_dir / f"{config.name or 'config'}.py").write_text(render(config), encoding="utf-8")
-    batches = batched(rows, steps, collator(config.mode, pad_id(tokenizer)), config.dataloader_num_workers)
-    saved: list[Path] = []
-    with bar(config.name or "train", len(steps), history.meta["backend"], progress) as show:
-        for record in optimize(engine, batches):
+    batches = batched(rows, steps[done:], collator(config.mode, pad_id(tokenizer)), config.dataloader_num_workers)
+    saved = [path for path in numbered(work_dir) if int(path.stem[5:]) <= done]
+    with (
+        stop_on_sigterm() as stop,
+        bar(config.name or "train", len(steps) - done, history.meta["backend"], progress) as show,
+    ):
+        for record in optimize(engine, batches, done, on_nonfinite=keep_in(work_dir)):
             step = record["step"]
             if config.evaluation_freq and step % config.evaluation_freq == 0:
                 record["samples"] = answers(model, tokenizer, config)
@@ -59,14 +75,28 @@ def train(
             show(record)
             if on_step is not None:
                 on_step(record)
-            if step % config.save_steps == 0 or step == len(steps):
+            if step % config.save_steps == 0 or step == len(steps) or stop.is_set():
                 path = work_dir / f"iter_{step}.pth"
                 checkpoint.save(path, contents(engine, config, step, history))
-                saved.append(path)
+                saved = [*(old for old in saved if old != path), path]
                 while 0 < config.save_total_limit < len(saved):
                     saved.pop(0).unlink(missing_ok=True)
-    history.checkpoint = saved[-1]
+                history.checkpoint = path
+            if stop.is_set():
+                history.stopped = True
+                break
     return history
+
+
+def keep_in(work_dir: Path) -> Callable[[int, list[Batch]], Path]:
+    """Where batches go whose loss was not finite: ``nonfinite_step_N.pt``, to be looked at."""
+
+    def keep(step: int, batches: list[Batch]) -> Path:
+        path = work_dir / f"nonfinite_step_{step}.pt"
+        torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], path)
+        return path
+
+    return keep
 
 
 def make_accelerator(config: Config) -> Accelerator:
@@ -125,6 +155,8 @@ def contents(engine: Engine, config: Config, step: int, history: History) -> dic
     return {
         "model": model.state_dict(),
         "optimizer": engine.optimizer.state_dict(),
+        **position(engine),
+        "data": history.meta["data"],
         "step": step,
         "config": render(config),
         "config_name": config.name,

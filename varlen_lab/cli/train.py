@@ -14,6 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--work-dir", help="where checkpoints and history go")
     parser.add_argument("--seed", type=int, help="fixes weights from scratch and the order of the data")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="PTH",
+        help="go on from the newest checkpoint of the work dir, or from PTH",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -26,8 +34,15 @@ def run(args: argparse.Namespace) -> int:
 
     from varlen_lab.train import train
 
-    history = train(config, progress=not args.quiet)
     console = Console(highlight=False, soft_wrap=True)
+    history = train(config, progress=not args.quiet, resume=args.resume)
+    before = len(history.records) - history.taken
+    if args.resume:
+        where = f"from step {before}" if before else "from step 0, there is no checkpoint to resume"
+        what = f"{history.taken} steps taken now" if history.taken else "the run is finished, there is nothing to do"
+        console.print(f"resumed {where}: {what}", markup=False)
+    if not history.records:
+        return 0
     meta, last = history.meta, history.records[-1]
     console.print(f"{meta['data_report']}", markup=False)
     console.print(
@@ -36,5 +51,10 @@ def run(args: argparse.Namespace) -> int:
         f"{history.tokens_per_second:,.0f} real tokens/s, padding {history.padding_share:.1%}",
         markup=False,
     )
+    skipped = sum(record.get("skipped", False) for record in history.records)
+    if skipped:
+        console.print(f"{skipped} steps were skipped, their loss or gradient was not finite", style="yellow")
+    if history.stopped:
+        console.print("stopped by SIGTERM; go on with --resume")
     console.print(f"saved {history.checkpoint}", markup=False)
     return 0

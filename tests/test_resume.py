@@ -1,0 +1,171 @@
+"""A run that was stopped and resumed is the run that was never stopped, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from varlen_lab import checkpoint, loop
+from varlen_lab.cli import main
+from varlen_lab.config import Config, render
+from varlen_lab.errors import InputError
+from varlen_lab.history import History
+from varlen_lab.train import train
+
+
+@pytest.fixture
+def config(small: Config) -> Config:
+    return small.with_mode("varlen").replace(max_steps=7, save_steps=2)
+
+
+def weights(folder: Path, step: int = 7) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / f"iter_{step}.pth")["model"]
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def crash_at(step: int):
+    def on_step(record: dict) -> None:
+        if record["step"] == step:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+@pytest.mark.parametrize("crash", [1, 2, 5, 6])
+def test_a_resumed_run_is_the_undisturbed_run(config: Config, tmp_path: Path, crash: int) -> None:
+    whole = config.replace(work_dir=str(tmp_path / "whole"))
+    broken = config.replace(work_dir=str(tmp_path / "broken"))
+    undisturbed = train(whole, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, progress=False, on_step=crash_at(crash))
+    resumed = train(broken, progress=False, resume=True)
+    assert resumed.losses == undisturbed.losses
+    assert History.read(tmp_path / "broken" / "history.jsonl").losses == undisturbed.losses
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    assert sorted(p.name for p in (tmp_path / "broken").glob("*.pth")) == ["iter_6.pth", "iter_7.pth"]
+
+
+def test_without_the_optimizer_state_it_would_not_be(config: Config, tmp_path: Path) -> None:
+    """The planted fault: a checkpoint whose optimizer has forgotten its averages."""
+    whole, broken = (config.replace(work_dir=str(tmp_path / name)) for name in ("whole", "broken"))
+    train(whole, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, progress=False, on_step=crash_at(5))
+    path = tmp_path / "broken" / "iter_4.pth"
+    state = {key: value for key, value in checkpoint.load(path).items() if key != "format"}
+    for averages in state["optimizer"]["state"].values():
+        averages["exp_avg"] = torch.zeros_like(averages["exp_avg"])
+    checkpoint.save(path, state)
+    train(broken, progress=False, resume=True)
+    assert not equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+
+
+def test_sigterm_saves_and_the_rest_follows(config: Config, tmp_path: Path) -> None:
+    whole, stopped = (config.replace(work_dir=str(tmp_path / name)) for name in ("whole", "stopped"))
+    train(whole, progress=False)
+
+    def terminate(record: dict) -> None:
+        if record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    history = train(stopped, progress=False, on_step=terminate)
+    assert history.stopped and history.checkpoint == tmp_path / "stopped" / "iter_3.pth"
+    assert signal.getsignal(signal.SIGTERM) is before
+    train(stopped, progress=False, resume=True)
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+
+def test_resume_without_a_checkpoint_starts_and_a_finished_run_is_finished(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.py"
+    path.write_text(render(config))
+    words = ["train", str(path), "--quiet", "--resume"]
+    assert main(words) == 0
+    assert "from step 0, there is no checkpoint" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "the run is finished" in capsys.readouterr().out
+
+
+def test_resume_names_what_has_changed(config: Config, dialogues: Path, tmp_path: Path) -> None:
+    train(config.replace(max_steps=2), progress=False)
+    with pytest.raises(InputError, match="trained with max_steps = 2 and the config says 7"):
+        train(config, progress=False, resume=True)
+    with pytest.raises(InputError, match="trained with lr"):
+        train(config.replace(max_steps=2, lr=1e-5), progress=False, resume=True)
+    text = dialogues.read_text()
+    try:
+        dialogues.write_text(text.replace("Count in steps of 7.", "Count in sevens."))
+        with pytest.raises(InputError, match="other data"):
+            train(config.replace(max_steps=2), progress=False, resume=True)
+    finally:
+        dialogues.write_text(text)
+    assert train(config.replace(max_steps=2, save_steps=1), progress=False, resume=True).taken == 0
+
+
+# ----------------------------------------------------------------------------------------------- not finite
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+    """NaN losses in some calls of the loss function (two a step in the template)."""
+    real, count = loop.token_loss_sum, iter(range(10**6))
+
+    def poisoned(model, batch):
+        return real(model, batch) * (float("nan") if next(count) in calls else 1.0)
+
+    monkeypatch.setattr(loop, "token_loss_sum", poisoned)
+
+
+def test_a_bad_batch_is_skipped_and_counted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, {2})
+    records = train(config, progress=False).records
+    assert [record.get("skipped", False) for record in records] == [False, True, False, False, False, False, False]
+    assert all(torch.isfinite(value).all() for value in weights(Path(config.work_dir or "")).values())
+
+
+def test_a_run_that_is_lost_stops_and_keeps_its_batch(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, set(range(2, 99)))
+    with pytest.raises(InputError, match="the 5th step in a row"):
+        train(config, progress=False)
+    kept = torch.load(Path(config.work_dir or "") / "nonfinite_step_6.pt", weights_only=True)
+    assert {"input_ids", "labels"} <= set(kept[0])
+
+
+# ------------------------------------------------------------------------------------------------- kill -9
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(config: Config, tmp_path: Path) -> None:
+    config = config.replace(max_steps=40, save_steps=3, work_dir=None)
+    (tmp_path / "run.py").write_text(render(config))
+    command = [sys.executable, "-m", "varlen_lab", "train", "run.py", "--quiet", "--resume", "--work-dir"]
+    subprocess.run([*command, "whole"], cwd=tmp_path, check=True, capture_output=True)
+    dice, kills = random.Random(0), 0
+    history = tmp_path / "killed" / "history.jsonl"
+    while kills < 10:
+        before = history.stat().st_mtime_ns if history.exists() else 0
+        process = subprocess.Popen(
+            [*command, "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and (not history.exists() or history.stat().st_mtime_ns == before):
+            time.sleep(0.01)  # wait for the first step, then for a random while
+        time.sleep(dice.uniform(0, 0.15))
+        process.kill()
+        process.wait()
+        kills += 1
+    subprocess.run([*command, "killed"], cwd=tmp_path, check=True, capture_output=True)
+    assert equal(weights(tmp_path / "whole", 40), weights(tmp_path / "killed", 40))
+    assert History.read(history).losses == History.read(tmp_path / "whole" / "history.jsonl").losses
+    assert not list((tmp_path / "killed").glob("*.tmp"))
