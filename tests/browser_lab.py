@@ -1,0 +1,113 @@
+"""A JupyterLab with its own settings, and a page of a real browser in it: what test_browser.py starts from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "07_masks.ipynb"
+CANVAS = "canvas.varlen-canvas"
+SETTINGS = {  # every cell stays in the page, and nothing asks or fetches
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+def chromium() -> str:
+    """The installed browser; skips, or fails where one is required, with what is missing."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    try:
+        import playwright  # noqa: F401
+    except ModuleNotFoundError:
+        found, missing = None, "playwright is not installed (pip install varlen_lab[browser])"
+    else:
+        missing = "no chromium on this machine"
+    if found is None:
+        (pytest.fail if os.environ.get("VARLEN_LAB_BROWSER") == "1" else pytest.skip)(missing)
+    return str(found)
+
+
+@contextmanager
+def served(home: Path) -> Iterator[str]:
+    """The address of a JupyterLab with its own settings, serving a copy of the notebook from ``home``."""
+    chromium()
+    shutil.copy(NOTEBOOK, home / "masks.ipynb")
+    (home / "settings").mkdir()
+    (home / "settings" / "overrides.json").write_text(json.dumps(SETTINGS))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folders = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--IdentityProvider.token=",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={home}",
+        f"--LabApp.app_settings_dir={home / 'settings'}",
+        "--LabApp.extension_manager=readonly",
+    ]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            env={**os.environ, **{name: str(home / name.lower()) for name in folders}},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, (home / "log").read_text()[-2000:]
+            time.sleep(0.2)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def opened(server: str) -> Iterator[SimpleNamespace]:
+    """The notebook, run to its end in the browser: ``page``, and what went wrong in it so far."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 1100})
+        page.set_default_timeout(60_000)
+        errors: list[str] = []
+        abroad: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: abroad.append(request.url) if leaves(request.url, server) else None)
+        page.goto(f"{server}/lab/tree/masks.ipynb?reset")
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        page.locator(".jp-Notebook .jp-Cell").first.click()
+        page.get_by_role(
+            "menuitem", name="Run", exact=True
+        ).click()  # "Run All Cells" before the kernel is there is lost
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.locator(f"{CANVAS}[data-state]").scroll_into_view_if_needed()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        page.wait_for_timeout(1000)
+        yield SimpleNamespace(page=page, canvas=page.locator(CANVAS), errors=errors, abroad=abroad)
+        browser.close()
+
+
+def leaves(url: str, server: str) -> bool:
+    """Does a request go to another machine?"""
+    return not url.startswith((server, server.replace("http", "ws"), "data:", "blob:", "about:"))
