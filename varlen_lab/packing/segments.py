@@ -82,7 +82,7 @@ def whole_segments(document_lengths: np.ndarray, max_length: int, overlong: str)
         documents = documents[~too_long]
         if not len(documents):
             raise InputError(
-                f"every document is longer than {max_length:,} tokens, overlong='drop' leaves nothing; raise max_length."
+                f"every document has over {max_length:,} tokens, overlong='drop' leaves nothing; raise max_length."
             )
         starts = starts[documents]
     if overlong == "split":

@@ -102,7 +102,7 @@ class SequentialPacker:
                     "resume with the saved value, or start anew."
                 )
         self.fed, self.row, self.room = state["fed"], list(state["row"]), state["room"]
-        self.waiting = {number: length for number, length in state["waiting"]}
+        self.waiting = dict(state["waiting"])
         self.by_length = sorted((length, -number) for number, length in self.waiting.items())
 
 

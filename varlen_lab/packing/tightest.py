@@ -19,8 +19,11 @@ import numpy as np
 from varlen_lab.packing.best_fit import best_fit, longest_first
 from varlen_lab.packing.segments import Placement, lower_bound
 
-MOST_LENGTHS = 600  # distinct lengths; above, the program is slow and best-fit is good
-ROUNDS, ITERATIONS = 3, 60
+MOST_LENGTHS = 320  # distinct lengths; more are rounded up to a grid, or the program is slow
+ROUNDS, ITERATIONS = 60, 60
+UP = 0.7  # rounding up takes the parts that are at least this share of the largest
+WORTHWHILE = 1.001  # best-fit this close to the bound is left alone
+EXACT = 1e-9  # the solver's noise
 SMOOTHING = 0.8  # weight of the steadier prices: plain ones jump, and the generation takes ten times as long
 CLOSE = 2e-4  # the program stops within this of the proven bound
 COLUMNS = 300  # new patterns a pricing
@@ -32,16 +35,19 @@ def tightest(lengths: np.ndarray, max_length: int, seed: int | None = None) -> P
     ``seed`` shuffles which of several equally long segments goes where.
     """
     simple = best_fit(lengths, max_length, seed)
-    sizes, counts = np.unique(lengths, return_counts=True)
-    if len(simple.offsets) - 1 <= lower_bound(lengths, max_length) or len(sizes) > MOST_LENGTHS:
+    if len(simple.offsets) - 1 <= lower_bound(lengths, max_length) * WORTHWHILE:
         return simple
-    rows = patterns(sizes, counts, max_length)
+    # Lengths rounded up to a grid are fewer; rows of a narrow set lose next to nothing by it.
+    grid = -(-int(lengths.max() - lengths.min() + 1) // MOST_LENGTHS)
+    room = max_length // grid  # a segment that reaches beyond the last grid line has a row to itself
+    sizes, counts = np.unique(np.minimum(-(-lengths // grid), room), return_counts=True)
+    rows = patterns(sizes, counts, room)
     if len(rows) >= len(simple.offsets) - 1:
         return simple
     # The segments, longest first, are handed to the places that ask for their length.
     wanted = sizes[np.concatenate(rows)]
     order = np.empty(len(lengths), dtype=np.int64)
-    order[longest_first(wanted)] = longest_first(lengths, seed)
+    order[longest_first(wanted)] = longest_first(lengths, seed)  # decreasing on both sides, so each fits its place
     return Placement(order, np.concatenate([[0], np.cumsum([len(row) for row in rows])]))
 
 
@@ -52,21 +58,20 @@ def patterns(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> list[n
     columns = first_columns(lengths, counts, max_length)
     for _ in range(ROUNDS):
         columns, used, _ = solve(lengths, left, columns, max_length)
-        whole = np.floor(used + 1e-9).astype(np.int64)
+        whole = rounded(columns, used, left)
         if not whole.any():
             break
-        taken = columns @ whole
-        assert (taken <= left).all()
-        left = left - taken
+        left = left - columns @ whole
         for column, times in zip(columns.T[whole > 0], whole[whole > 0].tolist(), strict=True):
             rows += [np.repeat(np.arange(len(lengths)), column)[::-1]] * times
         if not left.any():
-            break
-    if left.any():
-        numbers = np.repeat(np.arange(len(lengths)), left)
-        order, offsets = best_fit(lengths[numbers], max_length)
-        rows += [numbers[order[a:b]] for a, b in itertools.pairwise(offsets)]
-    return rows
+            return rows
+        # A pattern that asks for more than is left is worth what it finds: cut, it can be rounded again.
+        columns = np.unique(np.minimum(columns, left[:, None]), axis=1)
+        columns = np.concatenate([columns[:, columns.any(axis=0)], alone(lengths, left, max_length)], axis=1)
+    numbers = np.repeat(np.arange(len(lengths)), left)
+    order, offsets = best_fit(lengths[numbers], max_length)
+    return rows + [numbers[order[a:b]] for a, b in itertools.pairwise(offsets)]
 
 
 def program_bound(sizes: np.ndarray, max_length: int) -> float:
@@ -80,41 +85,37 @@ def first_columns(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> n
     numbers = np.repeat(np.arange(len(lengths)), counts)
     order, offsets = best_fit(lengths[numbers], max_length)
     seen = {tuple(np.bincount(numbers[order[a:b]], minlength=len(lengths))) for a, b in itertools.pairwise(offsets)}
-    alone = np.diag(np.minimum(max_length // lengths, np.maximum(counts, 1)))
-    return np.concatenate([alone, np.array(sorted(seen)).T], axis=1)
+    return np.concatenate([alone(lengths, counts, max_length), np.array(sorted(seen)).T], axis=1)
+
+
+def alone(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> np.ndarray:
+    """One pattern for each length: as many as fit in a row, and as there are."""
+    return np.diag(np.minimum(max_length // lengths, counts))[:, counts > 0]
 
 
 def solve(
     lengths: np.ndarray, demand: np.ndarray, columns: np.ndarray, max_length: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Generate columns until the program is within ``CLOSE`` of its bound; columns, their whole uses, the bound.
-
-    Only equality is wanted in the end, so a pattern that asks for more than there is counts as far as it fits.
-    """
+    """Generate patterns until the program is within ``CLOSE`` of its bound: patterns, their uses, the bound."""
     centre = lengths / max_length  # prices in proportion to length: a good first guess
-    best_bound = 0.0
+    bound = 0.0
     known = {column.tobytes() for column in columns.T.astype(np.int64)}
     for _ in range(ITERATIONS):
-        used, prices, value = program(columns, demand)
-        smooth = SMOOTHING * centre + (1 - SMOOTHING) * prices
-        table = knapsack(lengths, smooth, max_length)
-        bound = float(smooth @ demand) / max(1.0, table[-1])
-        if bound > best_bound:
-            best_bound, centre = bound, smooth / max(1.0, table[-1])
-        if value <= best_bound * (1 + CLOSE):
-            break
-        fresh = [c for c in price(lengths, smooth, table, max_length) if c.tobytes() not in known]
-        if not fresh:  # the smooth prices know nothing new: ask with the plain ones
+        used, plain, value = program(columns, demand)
+        # The smooth prices first; if they know no new pattern, the plain ones, and then there is none.
+        for prices in (SMOOTHING * centre + (1 - SMOOTHING) * plain, plain):
             table = knapsack(lengths, prices, max_length)
-            if table[-1] <= 1 + 1e-6:
-                break
+            allowed = prices / max(1.0, table[-1])  # no pattern is worth more than its row: a feasible dual
+            if allowed @ demand > bound:
+                bound, centre = float(allowed @ demand), allowed
             fresh = [c for c in price(lengths, prices, table, max_length) if c.tobytes() not in known]
-            if not fresh:
+            if fresh:
                 break
+        if not fresh or value <= bound * (1 + CLOSE):
+            break
         known.update(column.tobytes() for column in fresh)
         columns = np.concatenate([columns, np.stack(fresh, axis=1)], axis=1)
-    used, _, _ = program(columns, demand)
-    return columns, trimmed(columns, used, demand), best_bound
+    return columns, np.pad(used, (0, columns.shape[1] - len(used))), bound
 
 
 def program(columns: np.ndarray, demand: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -126,19 +127,22 @@ def program(columns: np.ndarray, demand: np.ndarray) -> tuple[np.ndarray, np.nda
     return result.x, -result.ineqlin.marginals, float(result.fun)
 
 
-def trimmed(columns: np.ndarray, used: np.ndarray, demand: np.ndarray) -> np.ndarray:
-    """Whole uses that do not take more of any length than there is, the most used columns first."""
-    whole = np.zeros(len(used))
+def rounded(columns: np.ndarray, used: np.ndarray, demand: np.ndarray) -> np.ndarray:
+    """Whole uses, none taking more of a length than there is.
+
+    Down to the whole part where there is one; else up, the largest parts first, as far as documents last.
+    """
+    whole = np.zeros(len(used), dtype=np.int64)
     left = demand.copy()
+    up = used.max() < 1 - EXACT
     for index in np.argsort(-used, kind="stable").tolist():
-        times = int(np.floor(used[index] + 1e-9))
+        times = int(used[index] >= UP * used.max()) if up else int(used[index] + EXACT)
         if not times:
             break
         column = columns[:, index]
         needed = column > 0
-        times = min(times, int((left[needed] // column[needed]).min()))
-        whole[index] = times
-        left = left - times * column
+        whole[index] = min(times, int((left[needed] // column[needed]).min()))
+        left = left - whole[index] * column
     return whole
 
 
