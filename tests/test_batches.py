@@ -83,7 +83,7 @@ def test_all_labels_masked_is_refused(small: Config) -> None:
 
 
 def test_a_stand_in_gets_the_builtin_tokenizer_and_another_vocabulary_does_not(tmp_path, small: Config) -> None:
-    tiny("llama").save_pretrained(tmp_path / "fits")
+    tiny("qwen").save_pretrained(tmp_path / "fits")  # a type transformers makes an empty tokenizer for
     tiny("llama", vocab_size=100).save_pretrained(tmp_path / "other")
     assert (
         len(load_tokenizer(small.replace(pretrained_model_name_or_path=str(tmp_path / "fits"), model_config=None)))

@@ -13,7 +13,7 @@ from varlen_lab import checkpoint, convert
 from varlen_lab.config import Config
 from varlen_lab.convert import pth_to_hf
 from varlen_lab.errors import InputError
-from varlen_lab.models import tiny
+from varlen_lab.models import families, load_model, tiny, variants
 from varlen_lab.train import train
 
 
@@ -116,3 +116,21 @@ def test_the_pages_own_model_trains_and_converts(small: Config, tmp_path: Path) 
     done = pth_to_hf(config, history.checkpoint or "", tmp_path / "hf")
     assert done.max_logit_difference == 0
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "hf").config.attention_bias
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "variant"), [(f, v) for f in families() for v in variants(f)])
+def test_every_stand_in_trains_and_comes_back(family: str, variant: str, small: Config, tmp_path: Path) -> None:
+    """Three steps in varlen mode, conversion, and the folder gives the trained model's logits."""
+    tiny(family, variant).save_pretrained(tmp_path / "base")
+    config = small.replace(pretrained_model_name_or_path=str(tmp_path / "base"), model_config=None).with_mode("varlen")
+    history = train(config, progress=False)
+    assert all(loss > 0 for loss in history.losses)
+    done = pth_to_hf(config, history.checkpoint or "", tmp_path / "hf")
+    assert done.max_logit_difference == 0
+    trained = tiny(family, variant, seed=1).eval()
+    trained.load_state_dict(checkpoint.load(history.checkpoint or "")["model"])
+    opened = load_model(str(tmp_path / "hf"), "varlen").eval()
+    ids = torch.arange(5, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(opened(ids).logits, trained(ids).logits)

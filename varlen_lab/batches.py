@@ -20,6 +20,7 @@ import torch
 from varlen_lab.config import Config
 from varlen_lab.errors import InputError
 from varlen_lab.hub import only_local
+from varlen_lab.models import PLAIN
 from varlen_lab.packing import PackedCollator, PackReport, PaddedCollator, VarlenCollator, pack_lengths
 from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
 
@@ -36,6 +37,7 @@ ATTENTION_NAMES = {
     "flex": "varlen_flex",
 }
 
+TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
 Step = list[list[int]]  # the batches of one optimizer step, each a list of row numbers
 
 
@@ -56,8 +58,8 @@ class Batch(NamedTuple):
 
 
 def attention_name(config: Config) -> str:
-    """transformers' ``attn_implementation`` for the mode of this config."""
-    return ATTENTION_NAMES[config.attn_backend] if config.mode == "varlen" else "sdpa"
+    """The attention for the mode of this config, as ``models`` takes it."""
+    return ATTENTION_NAMES[config.attn_backend] if config.mode == "varlen" else PLAIN
 
 
 def collator(mode: str, pad_token_id: int) -> Callable[[list[Any]], dict[str, Any]]:
@@ -81,6 +83,9 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
+        # for some model types transformers makes an empty tokenizer out of nothing and does not say so
+        if Path(name).is_dir() and not any(any(Path(name).glob(pattern)) for pattern in TOKENIZER_FILES):
+            raise OSError("the folder has no tokenizer files")
         return AutoTokenizer.from_pretrained(name, local_files_only=only_local(name))
     except Exception as problem:  # transformers raises many kinds for one fact: there is no usable tokenizer
         try:

@@ -19,7 +19,7 @@ from varlen_lab import checkpoint
 from varlen_lab.batches import load_tokenizer
 from varlen_lab.config import Config, load_text
 from varlen_lab.errors import InputError
-from varlen_lab.models import native_config
+from varlen_lab.models import PLAIN, native_config, resolved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,7 +92,8 @@ def rebuild(state: dict, *, fp32: bool) -> PreTrainedModel:
 
     options = json.loads(state["model_config"])
     dtype = torch.float32 if fp32 else next(iter(state["model"].values())).dtype
-    model = AutoModelForCausalLM.from_config(native_config(options), dtype=dtype, attn_implementation="sdpa")
+    config = native_config(options)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=resolved(PLAIN, config))
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as problem:
@@ -104,7 +105,7 @@ def logit_difference(model: PreTrainedModel, folder: Path) -> float:
     """Largest difference of logits between a model and the same model opened from a folder, on fixed tokens."""
     from transformers import AutoModelForCausalLM
 
-    again = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
+    again = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=resolved(PLAIN, model.config)).eval()
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = torch.randint(0, vocabulary, (2, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

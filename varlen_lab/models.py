@@ -21,6 +21,8 @@ from varlen_lab.hub import only_local
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+PLAIN = "plain"  # attention without seams, whichever of transformers' own is exact for an architecture
+
 # Small enough for a laptop, uneven enough to catch mistakes: 2 key/value heads would hide in H == K.
 TINY = {
     "vocab_size": 2048,
@@ -71,11 +73,20 @@ def from_scratch(config: dict[str, Any], attn_implementation: str, *, seed: int)
     from transformers import AutoModelForCausalLM
 
     register()
+    native = native_config(config)
+    attention = resolved(attn_implementation, native)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(
-            native_config(config), attn_implementation=attn_implementation, dtype=torch.float32
-        )
+        return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
+
+
+def resolved(attn_implementation: str, config: PretrainedConfig) -> str:
+    """``PLAIN`` is the attention without seams that is exact for this architecture; any other name is itself."""
+    if attn_implementation != PLAIN:
+        return attn_implementation
+    if getattr(config, "alibi", False):
+        return "varlen"  # transformers' own would not see the slopes
+    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
 
 
 def native_config(config: dict[str, Any]) -> PretrainedConfig:
@@ -113,12 +124,11 @@ def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.f
     ``path``: a folder or a hub name. A folder in an original remote-code layout (``model_type: internlm``) is
     read into the native class. Raises InputError when there is no such model.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
     register()
     native_model_types()  # registers what we add
     folder = Path(path)
-    options = {"attn_implementation": attn_implementation, "dtype": dtype}
     try:
         if folder.is_dir():
             original = read_json(folder / "config.json")
@@ -127,8 +137,15 @@ def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.f
                 config = native_config(layout.native_config(original))
                 weights = layout.native_weights(read_weights(folder), config.to_dict())
                 native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-                return native_class.from_pretrained(None, config=config, state_dict=weights, **options)
-        return AutoModelForCausalLM.from_pretrained(path, local_files_only=only_local(path), **options)
+                attention = resolved(attn_implementation, config)
+                return native_class.from_pretrained(
+                    None, config=config, state_dict=weights, attn_implementation=attention, dtype=dtype
+                )
+        config = AutoConfig.from_pretrained(path, local_files_only=only_local(path))
+        attention = resolved(attn_implementation, config)
+        return AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=only_local(path), attn_implementation=attention, dtype=dtype
+        )
     except InputError:
         raise
     except (OSError, ValueError) as problem:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab import checkpoint
+from varlen_lab.audit.measure import noise_of
 from varlen_lab.batches import Batch, attention_name, batched, collator, load_rows, load_tokenizer, plan_steps
 from varlen_lab.config import Config, render
 from varlen_lab.errors import InputError
@@ -120,10 +121,17 @@ def resolve_dtype(config: Config) -> str:
 
 
 def build_model(config: Config) -> PreTrainedModel:
-    """The model of a config, weights in fp32, with the attention of its mode."""
+    """The model of a config, weights in fp32, with the attention of its mode and every dropout at 0.
+
+    With dropout, packed and unpacked runs would throw different dice and could not be compared.
+    """
     if config.pretrained_model_name_or_path is None:
-        return from_scratch(config.model_config or {}, attention_name(config), seed=config.seed)
-    return load_model(config.pretrained_model_name_or_path, attention_name(config))
+        model = from_scratch(config.model_config or {}, attention_name(config), seed=config.seed)
+    else:
+        model = load_model(config.pretrained_model_name_or_path, attention_name(config))
+    for module, name, _ in noise_of(model):
+        setattr(module, name, 0.0)
+    return model
 
 
 def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -> dict[str, Any]:
@@ -131,7 +139,7 @@ def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -
     import transformers
 
     dtype = resolve_dtype(config)
-    backend = "transformers sdpa"
+    backend = f"transformers {model.config._attn_implementation}"
     if config.mode == "varlen":
         backend = config.attn_backend
         if backend == "auto":

@@ -51,13 +51,7 @@ class Parity:
 def undisturbed(model: Any) -> Iterator[list[str]]:
     """Noise off, gradients out of the way, and all of it back afterwards, with the random state."""
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    noise = [
-        (module, name, value)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, float) and value and any(word in name for word in NOISE)
-    ]
-    noise += [(m, "p", m.p) for m in model.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p]
+    noise = noise_of(model)
     implementation = getattr(model.config, "_attn_implementation", None)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -74,6 +68,19 @@ def undisturbed(model: Any) -> Iterator[list[str]]:
                 parameter.grad = gradient
             if implementation is not None and model.config._attn_implementation != implementation:
                 model.set_attn_implementation(implementation)
+
+
+def noise_of(model: Any) -> list[tuple[Any, str, float]]:
+    """``(module, attribute, probability)`` of every dropout and jitter of a model that is not 0."""
+    noise = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, float) and value and any(word in name for word in NOISE)
+    ]
+    return noise + [
+        (m, "p", m.p) for m in model.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p
+    ]
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
