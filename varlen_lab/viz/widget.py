@@ -89,7 +89,7 @@ class Explorer(ipywidgets.VBox):
         from varlen_lab.viz.figures import draw_masks
 
         row = self.packed_row()
-        picture = draw_masks(row.lengths.tolist(), window=row.window, names=row.names, dark=bool(self.canvas.dark))
+        picture: Any = draw_masks(row.lengths.tolist(), window=row.window, names=row.names, dark=bool(self.canvas.dark))
         data, metadata = picture._repr_mimebundle_()
         widget = super()._repr_mimebundle_(**options) or {}
         return {**data, **widget, "text/plain": data["text/plain"]}, metadata
