@@ -1,95 +1,110 @@
-"""A plan becomes rows: tokenised documents in, a packed ``datasets.Dataset`` out.
+"""A plan becomes rows: tokenised documents in, Arrow record batches out, a chunk of rows at a time.
 
 Columns of the result: ``input_ids`` and ``labels`` (the documents of a row end to end) and ``seq_lengths``
 (how long each of them is, in row order). Seams travel with the row; nobody has to guess them back.
+
+    input_ids  [[1, 2, 3], [4, 5]]   ->   input_ids      1 2 3    4 5
+                                          labels      -100 2 3 -100 5
+                                          seq_lengths        3      2
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from varlen_lab.errors import InputError, nearest
-from varlen_lab.packing.planner import Packs, pack_lengths
+from varlen_lab.errors import InputError
+from varlen_lab.packing.columns import ListColumn
+from varlen_lab.packing.planner import Packs
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 IGNORE = -100  # the label PyTorch's cross entropy skips
-
-
-def pack_dataset(
-    dataset: Dataset,
-    max_length: int,
-    strategy: str = "best_fit",
-    overlong: str = "truncate",
-) -> Dataset:
-    """Pack a dataset of documents (columns ``input_ids`` and, optionally, ``labels``) into rows.
-
-    Without ``labels`` every token is trained on, as in pretraining. In the result the first label of every
-    document is -100: what follows a seam cannot be predicted from before it.
-    Raises InputError for an empty dataset or columns that do not fit.
-    """
-    return rows_from_plan(dataset, pack_lengths(document_lengths(dataset), max_length, strategy, overlong))
+CHUNK = 1 << 24  # tokens: rows of two int32 columns, 128 MB, are in memory at a time
+COLUMNS = ("input_ids", "labels", "seq_lengths")
 
 
 def document_lengths(dataset: Dataset) -> np.ndarray:
     """Tokens of each document, int64, read from the Arrow offsets without touching the tokens."""
-    import pyarrow.compute as pc
-
-    if "input_ids" not in dataset.column_names:
-        names = ", ".join(dataset.column_names)
-        raise InputError(
-            f"the dataset has columns {names}, packing needs input_ids"
-            f"{nearest('input_ids', dataset.column_names)}; tokenise it first."
-        )
     if not len(dataset):
         raise InputError("the dataset has no documents, there is nothing to pack; check its path and split.")
-    return pc.list_value_length(dataset.with_format("arrow")[:]["input_ids"]).to_numpy().astype(np.int64)
+    return ListColumn(dataset, "input_ids").lengths
 
 
 def rows_from_plan(dataset: Dataset, packs: Packs) -> Dataset:
-    """The rows that ``packs`` describes, gathered column by column."""
+    """The rows that ``packs`` describes, in memory."""
     import pyarrow as pa
     from datasets import Dataset as HFDataset
 
-    table = dataset.with_format("arrow")[:]
-    columns = {"input_ids": table["input_ids"]}
-    columns["labels"] = table["labels"] if "labels" in table.column_names else table["input_ids"]
-    row_tokens = np.add.reduceat(packs.lengths, packs.offsets[:-1])
-    row_offsets = np.concatenate([[0], np.cumsum(row_tokens)])
-    seams = np.cumsum(packs.lengths) - packs.lengths
-    packed = {}
-    for name, column in columns.items():
-        tokens = gather(column, packs)
-        if name == "labels":
-            tokens[seams] = IGNORE
-        packed[name] = pa.LargeListArray.from_arrays(pa.array(row_offsets), pa.array(tokens))
-    packed["seq_lengths"] = pa.LargeListArray.from_arrays(
-        pa.array(packs.offsets), pa.array(packs.lengths.astype(np.int32))
-    )
-    return HFDataset(pa.table(packed))
+    return HFDataset(pa.Table.from_batches(row_batches(dataset, packs)))
 
 
-def gather(column: Any, packs: Packs) -> np.ndarray:
-    """Tokens of all segments of the plan, end to end, int32: one copy per segment, in C."""
+def schema() -> pa.Schema:
+    """Three columns of int32 lists."""
     import pyarrow as pa
 
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(lists, pa.ChunkedArray):  # no chunk at all, or too large for one
-        lists = pa.concat_arrays(lists.chunks)
-    offsets = lists.offsets.to_numpy()
-    lengths = np.diff(offsets)
-    if not np.array_equal(lengths, packs.document_lengths):
-        worst = int(np.argmax(lengths != packs.document_lengths))
+    return pa.schema([(name, pa.list_(pa.int32())) for name in COLUMNS])
+
+
+def row_batches(
+    dataset: Dataset, packs: Packs, chunk_tokens: int = CHUNK, rows: range | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a plan (or the range ``rows`` of them), about ``chunk_tokens`` tokens to a batch.
+
+    Raises InputError when ``labels`` are not as long as ``input_ids``, or the plan is another dataset's.
+    """
+    import pyarrow as pa
+
+    input_ids = ListColumn(dataset, "input_ids")
+    labels = ListColumn(dataset, "labels") if "labels" in dataset.column_names else None
+    for column in filter(None, (input_ids, labels)):
+        check_lengths(column, packs.document_lengths)
+    ends = np.cumsum(packs.lengths)[packs.offsets[1:] - 1]  # tokens up to the end of each row
+    rows = rows or range(len(packs))
+    first = rows.start
+    while first < rows.stop:
+        begin = ends[first - 1] if first else 0
+        last = min(max(int(np.searchsorted(ends, begin + chunk_tokens, side="right")), first + 1), rows.stop)
+        part = slice(packs.offsets[first], packs.offsets[last])
+        plan = packs.order[part], packs.starts[part], packs.lengths[part]
+        # One after the other, labels first: no column is ever there twice.
+        targets = (labels or input_ids).gather(*plan)
+        targets[np.cumsum(plan[2]) - plan[2]] = IGNORE  # what follows a seam cannot be predicted from before it
+        edges = np.concatenate([[0], ends[first:last] - begin])
+        seams = packs.offsets[first : last + 1] - packs.offsets[first]
+        yield pa.record_batch(
+            [
+                lists(edges, input_ids.gather(*plan)),
+                lists(edges, targets),
+                lists(seams, plan[2].astype(np.int32)),
+            ],
+            schema=schema(),
+        )
+        first = last
+
+
+def lists(offsets: np.ndarray, values: np.ndarray) -> pa.ListArray:
+    """Arrow lists over numpy memory, not copied."""
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+
+
+def check_lengths(column: ListColumn, expected: np.ndarray) -> None:
+    """Raises InputError naming the first document of another length than planned."""
+    if len(column) != len(expected):
         raise InputError(
-            f"document {worst} has {packs.document_lengths[worst]} input_ids and {lengths[worst]} labels, "
+            f"the plan is for {len(expected):,} documents and the dataset has {len(column):,}, "
+            "they must belong together; plan again with document_lengths(dataset)."
+        )
+    wrong = column.lengths != expected
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise InputError(
+            f"document {first} has {expected[first]} input_ids and {column.lengths[first]} {column.name}, "
             "they must be equally long; tokenise it again."
         )
-    begins = offsets[packs.order] + packs.starts
-    cuts = np.unique(np.concatenate([begins, begins + packs.lengths]))
-    # Segments never overlap, so between two neighbouring cuts lies one segment, or tokens nobody asked for.
-    pieces = pa.LargeListArray.from_arrays(pa.array(cuts), lists.values.cast(pa.int32()))
-    taken = pieces.take(pa.array(np.searchsorted(cuts, begins)))
-    return taken.flatten().to_numpy(zero_copy_only=False).copy()
