@@ -9,11 +9,13 @@ import torch
 
 from varlen_lab import compare as compare_module
 from varlen_lab import recipes
+from varlen_lab.cli import main
 from varlen_lab.compare import Comparison, compare
 from varlen_lab.config import Config
 from varlen_lab.errors import InputError
 from varlen_lab.history import History
 from varlen_lab.packing import VarlenCollator
+from varlen_lab.train import train
 
 
 def worst(comparison: Comparison, mode: str) -> float:
@@ -95,3 +97,30 @@ def test_the_law_holds_on_the_real_corpus(seed: int) -> None:
     assert len(comparison.losses["varlen"]) == 30
     assert worst(comparison, "varlen") <= 1e-5
     assert worst(comparison, "packed") > 1e-3
+
+
+def test_the_first_gradients_point_the_same_way(small: Config) -> None:
+    comparison = compare(small.replace(max_steps=1))
+    assert comparison.cosines["varlen"] >= 0.999999
+    assert comparison.cosines["packed"] < 0.9999
+
+
+def test_a_comparison_may_start_from_a_checkpoint(small: Config) -> None:
+    """A model that learned its documents one by one starts higher when their seams are taken away."""
+    trained = train(small.with_mode("varlen").replace(max_steps=60, lr=1e-2, save_steps=100), progress=False)
+    comparison = compare(small.replace(lr=1e-6), start=trained.checkpoint)
+    assert comparison.losses["unpacked"][0] < trained.losses[0]
+    assert all(gap > 0 for gap in comparison.difference("packed"))
+    assert worst(comparison, "varlen") <= 1e-5
+    with pytest.raises(InputError, match="do not fit"):
+        wider = {**(small.model_config or {}), "hidden_size": 64}
+        compare(small.replace(model_config=wider), start=trained.checkpoint)
+
+
+def test_seeds_give_bands(dialogues, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [f"data_path={dialogues}", "max_length=128", "max_steps=2"]
+    words = ["compare", "tiny_llama_full_docstrings_e1", "--quiet", "--seeds", "2", "-o", str(tmp_path)]
+    assert main([*words, "--cfg-options", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "seed 0" in shown and "seed 1" in shown and "gradient cosine" in shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.json", "comparison_1.json", "losses.png"]

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from varlen_lab import checkpoint
 from varlen_lab.batches import Batch, Step, batched, collator, load_rows, load_tokenizer, plan_steps
 from varlen_lab.config import MODES, Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.history import History
-from varlen_lab.loop import make_engine, optimize
+from varlen_lab.loop import Engine, make_engine, optimize, token_loss_sum
 from varlen_lab.packing import PaddedCollator
 from varlen_lab.packing.collate import split_documents
 from varlen_lab.progress import bar
@@ -40,6 +43,7 @@ class Comparison:
     """The histories of the modes, by name; ``losses[mode]`` is a list with one mean loss per step."""
 
     histories: dict[str, History]
+    cosines: dict[str, float] = field(default_factory=dict)  # of the first step's gradient with the first mode's
 
     @property
     def losses(self) -> dict[str, list[float]]:
@@ -74,6 +78,7 @@ class Comparison:
                 "first loss": history.losses[0],
                 "last loss": history.losses[-1],
                 f"max |Δ| to {base}": max(map(abs, self.difference(mode, base))),
+                "gradient cosine": self.cosines.get(mode, float("nan")),
                 "real tokens/s": history.tokens_per_second,
                 "CPU seconds": history.total("cpu_seconds"),
                 "padding": history.padding_share,
@@ -103,10 +108,18 @@ class Comparison:
         )
 
 
-def compare(config: Config, modes: Sequence[str] = MODES, *, progress: bool = False) -> Comparison:
+def compare(
+    config: Config,
+    modes: Sequence[str] = MODES,
+    *,
+    start: str | Path | None = None,
+    progress: bool = False,
+) -> Comparison:
     """Run the modes on the same documents per step; 30 steps unless ``config.max_steps`` says otherwise.
 
-    Nothing is written to disk. Raises InputError for a mode that does not exist.
+    ``start``: an ``iter_N.pth`` whose weights all modes begin with. A model that was trained document by document shows
+    at once what taking its seams away does; from scratch it has nothing to lose yet.
+    Nothing is written to disk. Raises InputError for a mode that does not exist and a checkpoint that does not fit.
     """
     for mode in modes:
         if mode not in MODES:
@@ -117,23 +130,55 @@ def compare(config: Config, modes: Sequence[str] = MODES, *, progress: bool = Fa
     tokenizer = load_tokenizer(config)
     rows, _ = load_rows(config, tokenizer, progress=progress)
     steps = plan_steps(len(rows), config)
-    histories = {}
+    weights = checkpoint.load(start)["model"] if start is not None else None
+    histories: dict[str, History] = {}
+    gradients: dict[str, torch.Tensor] = {}
     for mode in modes:
         accelerator = make_accelerator(config)
         run = config.with_mode(mode)
         model = build_model(run)
+        if weights is not None:
+            put_in(model, weights, start)
         history = History(describe(run, model, accelerator))
-        if mode == "unpacked":
-            batches = unpacked_batches(rows, steps, pad_id(tokenizer), config.seed)
-        else:
-            batches = batched(rows, steps, collator(mode, pad_id(tokenizer)), config.dataloader_num_workers)
         engine = make_engine(model, run, len(steps), accelerator)
+        gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
+        batches = batches_of(mode, rows, steps, tokenizer, config)
         with bar(f"{mode:8}", len(steps), history.meta["backend"], progress) as show:
             for record in optimize(engine, batches):
                 history.add(record)
                 show(record)
         histories[mode] = history
-    return Comparison(histories)
+    base = gradients[modes[0]]
+    cosines = {mode: float(torch.cosine_similarity(base, gradient, dim=0)) for mode, gradient in gradients.items()}
+    return Comparison(histories, cosines)
+
+
+def batches_of(mode: str, rows: Dataset, steps: list[Step], tokenizer: Any, config: Config) -> Iterator[list[Batch]]:
+    """The batches of a mode, step by step."""
+    if mode == "unpacked":
+        return unpacked_batches(rows, steps, pad_id(tokenizer), config.seed)
+    return batched(rows, steps, collator(mode, pad_id(tokenizer)), config.dataloader_num_workers)
+
+
+def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
+    """The gradient of a step's mean loss over all weights, float64, end to end; the model is left without one."""
+    engine.model.train()
+    batches = [batch.to(engine.accelerator.device) for batch in batches]
+    for batch in batches:
+        engine.accelerator.backward(token_loss_sum(engine.model, batch))
+    found = [p.grad.double().flatten().cpu() for p in engine.model.parameters() if p.grad is not None]
+    engine.optimizer.zero_grad()
+    return torch.cat(found)
+
+
+def put_in(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
+    """Load a checkpoint's weights, or say that they are another model's."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise InputError(
+            f"the weights of {start} do not fit the model of this config; pass the config it was trained with."
+        ) from None
 
 
 def unpacked_batches(rows: Dataset, steps: list[Step], pad_token_id: int, seed: int) -> Iterator[list[Batch]]:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from varlen_lab.cli.resolve import add_config, read_config
+from varlen_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from varlen_lab.compare import Comparison
 
 HELP = "Run the three modes on the same documents per step, from the same weights, and set the losses side by side."
 
@@ -15,42 +22,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config, overrides, and where results go."""
     add_config(parser)
     parser.add_argument("--modes", nargs="+", default=None, metavar="MODE", help="unpacked packed varlen")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds; the figure gets bands")
+    parser.add_argument("--from", dest="start", metavar="PTH", help="an iter_N.pth all modes start from")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("-o", "--output", type=Path, help="folder for comparison.json and losses.png")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table and the verdict; 1 when varlen and unpacked differ from the first step on."""
+    """Print a table and a verdict for each seed; 1 when varlen and unpacked differ from the first step on."""
     config = read_config(args.config, args.cfg_options)
+    if args.seeds < 1:
+        raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
     from rich.console import Console
-    from rich.table import Table
 
     from varlen_lab.compare import compare
     from varlen_lab.config import MODES
 
-    comparison = compare(config, tuple(args.modes or MODES), progress=not args.quiet)
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=160)
+    comparisons = []
+    for seed in range(config.seed, config.seed + args.seeds):
+        modes = tuple(args.modes or MODES)
+        comparison = compare(config.replace(seed=seed), modes, start=args.start, progress=not args.quiet)
+        comparisons.append(comparison)
+        show(console, comparison)
+    if args.output is not None:
+        save(args.output, comparisons)
+        console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)
+    both = {"unpacked", "varlen"} <= set(comparisons[0].histories)
+    return 1 if both and any(comparison.rounding_from() == 1 for comparison in comparisons) else 0
+
+
+def show(console: Console, comparison: Comparison) -> None:
+    """The table, what it says, and what it was measured on."""
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     rows = comparison.table()
     for column in rows[0]:
         table.add_column(column, justify="left" if column in ("mode", "backend") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(shown(column, value) for column, value in row.items()))
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=160)
     console.print(table)
     console.print(comparison.verdict(), markup=False, soft_wrap=True)
     console.print(comparison.caption, markup=False, style="dim", soft_wrap=True)
-    if args.output is not None:
-        from varlen_lab.viz import draw_losses
 
-        args.output.mkdir(parents=True, exist_ok=True)
-        unfinished = args.output / "comparison.json.tmp"
+
+def save(folder: Path, comparisons: list[Comparison]) -> None:
+    """``comparison.json`` of the first seed (``comparison_1.json``, ... of the others) and the figure over all."""
+    from varlen_lab.viz import draw_losses
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, comparison in enumerate(comparisons):
+        path = folder / f"comparison{f'_{number}' if number else ''}.json"
+        unfinished = path.with_name(path.name + ".tmp")
         unfinished.write_text(comparison.to_json(), encoding="utf-8")
-        os.replace(unfinished, args.output / "comparison.json")
-        draw_losses(comparison.losses, caption=comparison.caption).savefig(args.output / "losses.png", dpi=150)
-        console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)
-    both = {"unpacked", "varlen"} <= set(comparison.histories)
-    return 1 if both and comparison.rounding_from() == 1 else 0
+        os.replace(unfinished, path)
+    first = comparisons[0]
+    runs = {mode: [one.losses[mode] for one in comparisons] for mode in first.losses}
+    losses = first.losses if len(comparisons) == 1 else runs
+    draw_losses(losses, caption=first.caption).savefig(folder / "losses.png", dpi=150)
 
 
 def shown(column: str, value: object) -> str:
@@ -61,4 +92,6 @@ def shown(column: str, value: object) -> str:
         return f"{value:.1%}"
     if column.startswith("max"):
         return f"{value:.1e}"
+    if column.endswith("cosine"):
+        return f"{value:.7f}"
     return f"{value:,.0f}" if "tokens" in column else f"{value:.4f}" if "loss" in column else f"{value:.1f}"
