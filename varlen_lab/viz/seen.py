@@ -1,0 +1,231 @@
+"""The mask that was promised, and beside it what a model was seen to do: every LEAK is marked.
+
+Left is the varlen mask of the row. Right is a measurement: attention weights of a live model (``attention_seen``), or
+an audit's leak matrix. Up to a few dozen tokens every cell is drawn, beyond that every pair of documents, to scale.
+Below, how much crosses in each layer. The title says what was measured, whatever was hoped for.
+
+    seen = attention_seen(model, batch)
+    draw_seen(seen.lengths, seen.mass, cells=seen.cells, layers=seen.layers)
+    draw_seen(report.lengths, report.leaks[None], what="gradient")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from varlen_lab.errors import InputError
+from varlen_lab.viz.packed_row import PackedRow
+from varlen_lab.viz.strips import fill_documents, write_axis_names
+from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, percent, plural, theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from varlen_lab.viz.picture import Picture
+
+DOCUMENT_LIMIT = 200  # the measurement is document x document
+LEFT, RIGHT, GAP, HEAD, STRIP, LAYERS, FOOT = 0.92, 0.10, 0.30, 1.08, 0.27, 0.62, 0.50  # inches
+MEASURES = ("attention", "gradient")
+
+
+class Measured:
+    """The row that was promised and what was measured on it, checked once."""
+
+    def __init__(
+        self, boundaries: Any, mass: Any, cells: Any, layers: Any, names: Any, window: int | None, what: str
+    ) -> None:
+        self.row = PackedRow(boundaries, window, names)
+        count, total = len(self.row.lengths), self.row.total
+        if count > DOCUMENT_LIMIT:
+            raise InputError(f"the row has {count} documents, a measurement is drawn of at most {DOCUMENT_LIMIT}.")
+        if what not in MEASURES:
+            raise InputError(f"what is {what!r}, it must be {' or '.join(map(repr, MEASURES))}.")
+        self.what = what
+        self.mass = checked(mass, count, "mass")
+        self.cells = None if cells is None else checked(cells, total, "cells")
+        self.layers = [f"layer {n}" for n in range(len(self.mass))] if layers is None else [str(n) for n in layers]
+        if len(self.layers) != len(self.mass) or (self.cells is not None and len(self.cells) != len(self.mass)):
+            raise InputError(
+                f"there are {len(self.mass)} layers of mass and {len(self.layers)} names for them; give one each, "
+                "and as many layers of cells."
+            )
+        other = ~np.eye(count, dtype=bool)
+        self.leaks = (self.mass != 0).any(axis=0) & other  # nan is a leak too: nothing is known to be 0
+        weights = self.row.lengths / total
+        crossing = np.where(other, self.mass, 0.0)
+        shares = (crossing.sum(axis=2) * weights).sum(axis=1)
+        self.crossing = shares if what == "attention" else crossing.max(axis=(1, 2))
+
+    @property
+    def claim(self) -> str:
+        """The headline of the measured half."""
+        if not self.leaks.any():
+            return "nothing crosses a seam" if len(self.row.lengths) > 1 else "there is one document"
+        if self.what == "attention":
+            return f"LEAK: {percent(float(self.crossing.mean()))} goes to another document"
+        hearing = int(self.leaks.any(axis=1).sum())
+        return f"LEAK: {hearing} of {plural(len(self.row.lengths), 'document')} hear another"
+
+    def alt_text(self) -> str:
+        """The figure in two or three sentences."""
+        row, measure = self.row, "attention weights" if self.what == "attention" else "gradients"
+        pairs = [f"{row.name(i)} hears {row.name(j)}" for i, j in np.argwhere(self.leaks)[:6].tolist()]
+        more = ", …" if self.leaks.sum() > 6 else ""
+        told = f" {', '.join(pairs)}{more}." if pairs else ""
+        return (
+            f"The promised varlen mask of {plural(len(row.lengths), 'document')} in {plural(row.total, 'token')}, and "
+            f"beside it measured {measure} of {plural(len(self.mass), 'layer')}: {self.claim}.{told}"
+        )
+
+
+def checked(values: Any, size: int, name: str) -> np.ndarray:
+    """Square matrices, float64 (layers, size, size), or an InputError."""
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 3 or array.shape[1:] != (size, size) or not len(array):
+        raise InputError(f"{name} has shape {np.shape(values)}, it must be (layers, {size}, {size}) for this row.")
+    return array
+
+
+def draw_seen(
+    boundaries: Any,
+    mass: Any,
+    *,
+    cells: Any = None,
+    layers: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    window: int | None = None,
+    what: str = "attention",
+    dark: bool = False,
+) -> Figure:
+    """The promised mask beside the measured one.
+
+    ``mass``: (layers, documents, documents), what document i takes from document j; ``cells``: (layers, T, T) weights,
+    for a small row; ``layers``: their names. ``what``: ``attention`` (mass is shares that sum to 1) or ``gradient``
+    (mass is the largest gradient). Raises InputError for what does not fit together.
+    """
+    from varlen_lab.viz.figures import draw_square
+    from varlen_lab.viz.picture import Picture, text_width
+
+    seen = Measured(boundaries, mass, cells, layers, names, window, what)
+    row, colours = seen.row, theme(dark)
+    side = (WIDTH - LEFT - RIGHT - GAP) / 2
+    bars = LAYERS if len(seen.mass) > 1 else 0.0
+    picture = Picture(WIDTH, HEAD + side + STRIP + bars + FOOT, colours, "Promised and measured", seen.alt_text())
+    right = LEFT + side + GAP
+    kind = "attention" if what == "attention" else "gradients"
+    many = f", {len(seen.mass)} layers" if len(seen.mass) > 1 else ""
+    leak = bool(seen.leaks.any())
+    halves = (
+        (LEFT, "Promised", "a token sees only its own document", colours.own, "the varlen mask"),
+        (right, "Measured", seen.claim, colours.cross_ink if leak else colours.own, f"{kind} of this model{many}"),
+    )
+    for left, title, claim, colour, source in halves:
+        picture.write(left, 0.29, title, TITLE, weight="bold")
+        size = min(CLAIM, CLAIM * side / text_width(claim, CLAIM))
+        picture.write(left, 0.545, claim, size, color=colour)
+        picture.write(left, 0.775, source, BODY, color=colours.quiet)
+        axes = picture.panel(left, HEAD, side, side)
+        axes.set(xlim=(0, row.total), ylim=(row.total, 0))
+        if left == LEFT:
+            draw_square(axes, row, colours, True, side)
+        else:
+            draw_measured(axes, seen, picture, side)
+        axes = picture.panel(left, HEAD + side + 0.07, side, 0.20)
+        axes.set(xlim=(0, row.total), ylim=(0, 1))
+        axes.spines[:].set_visible(False)
+        fill_documents(axes, row, colours, True, side / row.total)
+    picture.write(LEFT - 0.07, HEAD + side + 0.21, "documents", SMALL, ha="right", color=colours.quiet)
+    write_axis_names(picture, LEFT, HEAD)
+    if bars:
+        draw_layers(picture, seen, LEFT, HEAD + side + STRIP + 0.20, WIDTH - LEFT - RIGHT, bars - 0.22)
+    write_key(picture, picture.inches[1] - 0.17)
+    return picture
+
+
+def alt_text_seen(boundaries: Any, mass: Any, *, what: str = "attention", names: Sequence[str] | None = None) -> str:
+    """What ``draw_seen`` shows, in words, for a reader who does not see it."""
+    return Measured(boundaries, mass, None, None, names, None, what).alt_text()
+
+
+def draw_measured(axes: Axes, seen: Measured, picture: Picture, side: float) -> None:
+    """Own cells blue, leaks hatched and named; cell by cell where they were measured."""
+    from varlen_lab.viz.figures import draw_square
+    from varlen_lab.viz.picture import boxes, fill, hatch, lettering, lines, text_width
+
+    row, colours = seen.row, picture.colours
+    if seen.cells is None:
+        draw_square(axes, row, colours, True, side)
+        for i, j in np.argwhere(seen.leaks).tolist():
+            # what lies below the diagonal is a whole rectangle, whatever part of it a window leaves
+            hatch(axes, boxes(row.starts[j], row.ends[j], row.starts[i], row.ends[i])[0], colours, stroke=STROKE / 2)
+    else:
+        axes.set_facecolor(colours.empty)
+        used = (seen.cells != 0).any(axis=0)
+        owner = np.repeat(np.arange(len(row.lengths)), row.lengths)
+        own = owner[:, None] == owner[None, :]
+        for query, key in np.argwhere(used & ~own).tolist():
+            hatch(axes, boxes(key, key + 1, query, query + 1)[0], colours)
+        queries, keys = np.nonzero(used & own)
+        fill(axes, boxes(keys, keys + 1, queries, queries + 1), colours.own)
+        ticks = np.arange(1, row.total)
+        across = np.stack([np.stack([0 * ticks, ticks], -1), np.stack([0 * ticks + row.total, ticks], -1)], 1)
+        lines(axes, np.concatenate([across, across[:, :, ::-1]]), colours.page, 0.8)
+    largest = seen.mass.max(axis=0)
+    inch = side / row.total
+    for i, j in np.argwhere(seen.leaks).tolist():
+        value = largest[i, j]
+        number = percent(value) if seen.what == "attention" else f"{value:.1g}".replace("e-0", "e-")
+        for words in (f"LEAK {number}", "LEAK"):
+            if text_width(words, SMALL, "bold") + 0.12 <= row.lengths[j] * inch and row.lengths[i] * inch >= 0.2:
+                frame = {"facecolor": colours.page, "edgecolor": "none", "pad": 1.5}
+                middle = (row.starts[j] + row.lengths[j] / 2, row.starts[i] + row.lengths[i] / 2)
+                axes.text(*middle, words, bbox=frame, weight="bold", **lettering(colours.cross_ink, ha="center"))
+                break
+
+
+def draw_layers(picture: Picture, seen: Measured, left: float, top: float, width: float, height: float) -> None:
+    """A bar a layer: the share of its attention (or its largest gradient) that crosses a seam."""
+    from varlen_lab.viz.picture import boxes, fill, hatch, lettering
+
+    colours, count = picture.colours, len(seen.mass)
+    axes = picture.panel(left, top, width, height)
+    highest = float(np.nanmax(seen.crossing)) or 1.0
+    axes.set(xlim=(-0.02 * count, count * 1.02), ylim=(0, (1.0 if seen.what == "attention" else highest) * 1.05))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    spots = np.arange(count)
+    for spot, value in zip(spots.tolist(), seen.crossing.tolist(), strict=True):
+        if value:
+            hatch(axes, boxes(spot + 0.1, spot + 0.9, 0, value)[0], colours, stroke=0.8)
+    fill(axes, boxes(spots + 0.1, spots + 0.9, 0, 0), colours.own, 1.2)
+    picture.write(left - 0.07, top + height / 2 + 0.02, "crossing,", SMALL, ha="right", color=colours.quiet)
+    picture.write(left - 0.07, top + height / 2 + 0.15, "by layer", SMALL, ha="right", color=colours.quiet)
+    if count > 12:
+        return
+    for spot, name, value in zip(spots.tolist(), seen.layers, seen.crossing.tolist(), strict=True):
+        number = percent(value) if seen.what == "attention" else f"{value:.1g}"
+        words = f"{name}: {number}"
+        frame = {"facecolor": colours.page, "edgecolor": "none", "pad": 1.5}
+        place = axes.get_ylim()[1] * 0.45
+        axes.text(spot + 0.5, place, words, bbox=frame, **lettering(colours.ink, ha="center"))
+
+
+def write_key(picture: Picture, top: float) -> None:
+    """The three colours in words."""
+    from varlen_lab.viz.picture import boxes, fill, hatch, text_width
+
+    colours, left = picture.colours, LEFT
+    for words, colour in (("own document", colours.own), ("LEAK: another document", None), ("not seen", colours.empty)):
+        axes = picture.panel(left, top - 0.11, 0.2, 0.13)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.spines[:].set_visible(colour == colours.empty)
+        outline = boxes(0, 1, 0, 1)
+        hatch(axes, outline[0], colours) if colour is None else fill(axes, outline, colour)
+        picture.write(left + 0.27, top, words, SMALL, color=colours.quiet)
+        left += 0.27 + text_width(words, SMALL) + 0.24
