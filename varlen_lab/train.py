@@ -101,7 +101,7 @@ def keep_in(work_dir: Path) -> Callable[[int, list[Batch]], Path]:
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Device and precision of the run. InputError when it asks for a GPU that is not there."""
+    """Device and precision of the run. InputError when it asks for a GPU that is not there, or for processes."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -109,7 +109,12 @@ def make_accelerator(config: Config) -> Accelerator:
         raise InputError("device = 'cuda' but PyTorch sees no GPU here; set device = 'auto', or run check-env.")
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
     cpu = config.device == "cpu" or not torch.cuda.is_available()
-    return Accelerator(cpu=cpu, mixed_precision=PRECISION[resolve_dtype(config)])
+    accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[resolve_dtype(config)])
+    if accelerator.num_processes > 1:  # every process would train on all rows: slower, and called faster
+        raise InputError(
+            f"{accelerator.num_processes} processes were started, training runs in one so far; start it without torchrun."
+        )
+    return accelerator
 
 
 def resolve_dtype(config: Config) -> str:
