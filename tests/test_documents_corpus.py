@@ -123,7 +123,7 @@ def test_the_corpus_is_built_in_seconds_and_is_the_same_again(empty_cache: Path)
     start = time.process_time(), time.perf_counter()
     first = builtin_dialogues(progress=False)
     tokenizer = builtin_tokenizer(progress=False)
-    assert time.perf_counter() - start[1] < 60 and time.process_time() - start[0] < 30
+    assert time.process_time() - start[0] <= 15 and time.perf_counter() - start[1] <= 30  # busy machine or not
     files = {path.name: path.read_bytes() for path in empty_cache.iterdir()}
     for path in empty_cache.iterdir():
         path.unlink()

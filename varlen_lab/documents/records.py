@@ -31,6 +31,7 @@ ROLES = {
     "bot": "assistant",
 }
 NEXT = {"": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",)}
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can write it, UTF-8 and tokenizers cannot
 GUANACO_TURN = re.compile(r"### (Human|Assistant):")
 
 
@@ -49,7 +50,7 @@ def dialogue_of(record: Any, system: str = "") -> Dialogue:
         if all(record.get(field) is not None for field in fields):
             return checked(turns(record), system)
     shapes = ", ".join("+".join(fields) for fields in SHAPES)
-    found = ", ".join(map(str, record)) or "none"
+    found = ", ".join(f"{field} (empty)" if value is None else str(field) for field, value in record.items()) or "none"
     raise BadRecord(f"its fields are {found}; known shapes have {shapes}")
 
 
@@ -68,6 +69,8 @@ def checked(turns: Turns, system: str = "") -> Dialogue:
             raise BadRecord(f"message {number} holds {type(content).__name__}, not text")
         if not content.strip():
             raise BadRecord(f"message {number} ({role}) is empty")
+        if not content.isascii() and HALF_CHARACTER.search(content):
+            raise BadRecord(f"message {number} ({role}) holds half of a character (a lone surrogate)")
         dialogue.append({"role": role, "content": content})
         previous = role
     if not any(message["role"] == "assistant" for message in dialogue):

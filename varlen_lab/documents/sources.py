@@ -88,10 +88,15 @@ def jsonl_records(path: Path) -> Located:
 
 def json_records(path: Path) -> Located:
     """A list of records; a file of one record a line is read as .jsonl, whatever its name says."""
+    text = text_of(path)
     try:
-        records = json.loads(text_of(path))
-    except ValueError:
-        return jsonl_records(path)
+        records = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if not text.lstrip().startswith("["):
+            return jsonl_records(path)
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise InputError(f"{path}{line}: the file is not JSON ({reason}); correct it there.") from None
     return numbered(records if isinstance(records, list) else [records], str(path))
 
 
