@@ -10,6 +10,7 @@ import pytest
 
 from varlen_lab import recipes
 from varlen_lab.cli import VERBS
+from varlen_lab.models import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,3 +60,20 @@ def test_the_two_readmes_say_the_same() -> None:
     assert code == [[line.split("#")[0].strip() for line in block.splitlines()] for block in blocks(CHINESE)[:3]]
     assert re.findall(r"notebooks/\d\d_\w+\.ipynb", README) == re.findall(r"notebooks/\d\d_\w+\.ipynb", CHINESE)
     assert README.count("\n## ") == CHINESE.count("\n## ")
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
+def test_the_code_runs_as_it_stands(text: str, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+
+    tiny("llama").save_pretrained(tmp_path)
+    documents = [[token % 2000 for token in range(length)] for length in (3000, 900, 2500, 1)]
+    given = {
+        "tokenised": Dataset.from_dict({"input_ids": documents}),
+        "name": tmp_path,
+        "AutoModelForCausalLM": AutoModelForCausalLM,
+    }
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(block, given)
+    assert float(given["loss"].detach()) > 0

@@ -112,7 +112,8 @@ def make_accelerator(config: Config) -> Accelerator:
     accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[resolve_dtype(config)])
     if accelerator.num_processes > 1:  # every process would train on all rows: slower, and called faster
         raise InputError(
-            f"{accelerator.num_processes} processes were started, training runs in one so far; start it without torchrun."
+            f"{accelerator.num_processes} processes were started, training runs in one so far; "
+            "start it without torchrun."
         )
     return accelerator
 
