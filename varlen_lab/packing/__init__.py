@@ -7,9 +7,9 @@
 
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collate import PackedCollator, PaddedCollator, VarlenCollator
+from varlen_lab.packing.dataset import pack_dataset
 from varlen_lab.packing.planner import Packs, pack_lengths
 from varlen_lab.packing.report import PackReport
-from varlen_lab.packing.dataset import pack_dataset
 
 __all__ = [
     "Boundaries",

@@ -7,6 +7,7 @@ same thing twice. Its name says what it was made from: the dataset's fingerprint
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def write_rows(dataset: Dataset, packs: Packs, paths: Sequence[Path], chunk_toke
     except OSError as problem:
         raise InputError(f"{paths[0].parent} cannot be made ({problem.strerror}); choose another cache_dir.") from None
     cuts = np.linspace(0, len(packs), len(paths) + 1).astype(int).tolist()
-    shares = [range(first, last) for first, last in zip(cuts, cuts[1:], strict=False)]
+    shares = [range(first, last) for first, last in itertools.pairwise(cuts)]
     if len(paths) == 1:
         return write_share(dataset, packs, paths[0], chunk_tokens, shares[0])
     # spawn, not fork: this process has threads (torch's, Arrow's) that a forked one would find half alive
@@ -90,7 +91,8 @@ def write_share(dataset: Dataset, packs: Packs, path: Path, chunk_tokens: int, r
     except OSError as problem:
         raise InputError(f"{path.parent} cannot be written ({problem.strerror}); choose another cache_dir.") from None
     try:
-        with os.fdopen(handle, "wb") as file, pa.ipc.new_stream(file, schema()) as stream:
+        os.close(handle)
+        with pa.OSFile(unfinished, "wb") as file, pa.ipc.new_stream(file, schema()) as stream:
             for batch in row_batches(dataset, packs, chunk_tokens, rows):
                 stream.write_batch(batch)
         os.replace(unfinished, path)

@@ -9,6 +9,7 @@ Not here: formats, decoding, Python lists. They are what makes reading a data se
 
 from __future__ import annotations
 
+import itertools
 from operator import getitem
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from varlen_lab.errors import InputError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PIECE = 1 << 18  # tokens copied at a time: the copy in between stays in the processor's cache
+PIECE = 1 << 16  # tokens converted at a time: what is converted is still in the processor's cache
 INT32 = np.iinfo(np.int32)
 
 
@@ -57,26 +58,40 @@ class ListColumn:
         begin = self.begins[row]
         return self.tokens[self.chunk[row]][begin : begin + self.lengths[row]]
 
-    def gather(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """``lengths[i]`` tokens of ``documents[i]`` from ``starts[i]`` on, for all ``i`` end to end, int32."""
+    def gather(
+        self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray, first: int | None = None
+    ) -> np.ndarray:
+        """``lengths[i]`` tokens of ``documents[i]`` from ``starts[i]`` on, for all ``i`` end to end, int32.
+
+        ``first``: what to write in place of the first token of every segment. The result is not to be written to.
+        """
+        if self.dtype == np.int32:
+            return self._joined(documents, starts, lengths, first)
         ends = np.cumsum(lengths)
-        tokens = np.empty(ends[-1] if len(ends) else 0, dtype=np.int32)
-        cuts = [0, *np.searchsorted(ends, np.arange(PIECE, len(tokens), PIECE)).tolist(), len(ends)]
+        tokens = np.empty(int(ends[-1]), dtype=np.int32)
+        cuts = [0, *(np.searchsorted(ends, np.arange(PIECE, len(tokens), PIECE)) + 1).tolist(), len(ends)]
         done = 0
-        for first, last in zip(cuts, cuts[1:], strict=False):
-            piece = self._joined(documents[first:last], starts[first:last], lengths[first:last])
-            if piece.dtype != np.int32 and len(piece) and (piece.max() > INT32.max or piece.min() < INT32.min):
-                raise InputError(f"{self.name} holds {piece.max()}, a token is below {INT32.max:,}; tokenise it again.")
+        for begin, end in itertools.pairwise(cuts):
+            piece = self._joined(documents[begin:end], starts[begin:end], lengths[begin:end], first)
+            if len(piece) and (piece.max() > INT32.max or piece.min() < INT32.min):
+                raise InputError(f"{self.name} holds {piece.max()}, a token is at most {INT32.max}; tokenise it again.")
             tokens[done : done + len(piece)] = piece
             done += len(piece)
         return tokens
 
-    def _joined(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def _joined(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray, first: int | None) -> np.ndarray:
         """The same in the column's own type, by one join of slices of memory."""
-        begins = (self.begins[documents] + starts) * self.dtype.itemsize
-        slices = map(slice, begins.tolist(), (begins + lengths * self.dtype.itemsize).tolist())
+        size = self.dtype.itemsize
+        begins = (self.begins[documents] + starts) * size
+        ends = begins + lengths * size
         views = map(self.views.__getitem__, self.chunk[documents].tolist())
-        return np.frombuffer(b"".join(map(getitem, views, slices)), self.dtype)
+        if first is None:
+            parts = map(getitem, views, map(slice, begins.tolist(), ends.tolist()))
+        else:
+            rest = map(getitem, views, map(slice, (begins + size).tolist(), ends.tolist()))
+            word = np.array(first, self.dtype).tobytes()
+            parts = itertools.chain.from_iterable(zip(itertools.repeat(word), rest))
+        return np.frombuffer(b"".join(parts), self.dtype)
 
 
 def flat_tokens(chunk: object, name: str) -> np.ndarray:
