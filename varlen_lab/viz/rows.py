@@ -1,19 +1,20 @@
 """Rows before and after packing, as bars on one scale: what is document, and what is padding.
 
 The rule: left, every document has a row to itself, padded to the longest of them; right, the packed rows.
-Both sides use the same tokens per inch and the same height per row, so areas compare. Waste is hatched.
+Both sides use the same tokens per inch and the same height per row, so areas compare. Waste is hatched. Where a
+document was cut (its tail lost, or gone on in another row) its edge is orange.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from varlen_lab.errors import InputError
 from varlen_lab.viz.masks import lengths_of
-from varlen_lab.viz.style import BODY, CLAIM, SMALL, TITLE, WIDTH, factor, percent, plural, theme
+from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, factor, percent, plural, theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,21 +35,26 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
     """
     from varlen_lab.viz.picture import Picture, text_width
 
-    rows, max_length = check_rows(packed, max_length)
+    plan = check_rows(packed, max_length)
+    rows, max_length = plan.rows, plan.max_length
     colours, title = theme(dark), "Rows before and after packing"
-    documents = np.sort(np.concatenate(rows))[::-1]
-    before = [np.array([length]) for length in documents]
+    before = [np.array([length]) for length in plan.documents]
     tall = min(TALL, HIGHEST / len(before))
     height = HEAD + tall * len(before) + FOOT
-    longest = int(documents[0])
+    longest = int(plan.documents[0])
     picture = Picture(WIDTH, height, colours, title, alt_text_rows(packed, max_length))
     inch = (WIDTH - LEFT - RIGHT - GAP) / (longest + max_length)
     right = LEFT + longest * inch + GAP
     narrow = 2.6  # inches a heading needs, whatever the rows do
     right = min(max(right, LEFT + narrow), WIDTH - RIGHT - narrow)
     inch = min((right - GAP - LEFT) / longest, (WIDTH - RIGHT - right) / max_length)
-    for left, name, lines, size in ((LEFT, "Padded", before, longest), (right, "Packed", rows, max_length)):
-        waste = 1 - documents.sum() / (len(lines) * size)
+    whole = np.zeros(len(before), dtype=bool)
+    halves = (
+        (LEFT, "Padded", before, longest, (whole, plan.truncated)),
+        (right, "Packed", rows, max_length, plan.cuts),
+    )
+    for left, name, lines, size, cuts in halves:
+        waste = 1 - sum(int(line.sum()) for line in lines) / (len(lines) * size)
         room = (right - GAP if left == LEFT else WIDTH - RIGHT) - left
         picture.write(left, 0.29, name, TITLE, weight="bold")
         kind = "padding" if left == LEFT else "unused"
@@ -59,29 +65,43 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
             extra = f"  ·  rows ÷ {factor(len(before) / len(lines))}"
             numbers += extra if text_width(numbers + extra, BODY) <= room else ""
         picture.write(left, 0.79, numbers, BODY, color=colours.quiet)
-        draw_bars(picture, lines, size, left, inch, tall)
-    words = f"{plural(len(documents), 'document')}, one scale; padded rows longest first; hatched: no token there"
-    picture.write(LEFT, height - 0.15, words, SMALL, color=colours.quiet)
+        draw_bars(picture, lines, size, left, inch, tall, cuts)
+    words = f"{plural(len(before), 'document')}, one scale; padded rows longest first; hatched: no token there"
+    cut = "" if not plan.cut else f"; orange edge: {plural(plan.cut, 'document')} cut there"
+    picture.write(LEFT, height - 0.15, words + cut, SMALL, color=colours.quiet)
     return picture
 
 
 def alt_text_rows(packed: Any, max_length: int | None = None) -> str:
     """What ``draw_rows`` shows, in words, for a reader who does not see it."""
-    rows, max_length = check_rows(packed, max_length)
-    documents = np.concatenate(rows)
-    count, longest = plural(len(documents), "document"), int(documents.max())
+    plan = check_rows(packed, max_length)
+    documents, tokens = plan.documents, sum(int(row.sum()) for row in plan.rows)
+    count, longest = plural(len(documents), "document"), int(documents[0])
     padded = 1 - documents.sum() / (len(documents) * longest)
-    waste = 1 - documents.sum() / (len(rows) * max_length)
+    waste = 1 - tokens / (len(plan.rows) * plan.max_length)
+    cut = f" {plural(plan.cut, 'document')} had to be cut." if plan.cut else ""
     return (
         f"{count} as rows of bars. Left, one padded row each: {plural(len(documents), 'row')} of "
-        f"{plural(longest, 'token')}, {percent(padded)} padding. Right, packed: {plural(len(rows), 'row')} "
-        f"of {plural(max_length, 'token')}, {percent(waste)} unused."
+        f"{plural(longest, 'token')}, {percent(padded)} padding. Right, packed: {plural(len(plan.rows), 'row')} "
+        f"of {plural(plan.max_length, 'token')}, {percent(waste)} unused.{cut}"
     )
 
 
-def check_rows(packed: Any, max_length: int | None) -> tuple[list[np.ndarray], int]:
-    """Rows as arrays of document lengths and the size of a row, or an InputError."""
-    if hasattr(packed, "offsets") and hasattr(packed, "lengths"):
+class Plan(NamedTuple):
+    """Rows to draw, checked: what is in them, and what was cut to get it there."""
+
+    rows: list[np.ndarray]  # tokens of each piece, row after row
+    max_length: int
+    documents: np.ndarray  # tokens of each document, at most a row, longest first
+    truncated: np.ndarray  # bool, of each document: is it longer than a row?
+    cuts: tuple[np.ndarray, np.ndarray]  # bool, of each piece: begins inside its document, ends inside it
+    cut: int  # documents that lost a part or were cut in two
+
+
+def check_rows(packed: Any, max_length: int | None) -> Plan:
+    """Rows of a plan or of lists of lengths, or an InputError."""
+    planned = hasattr(packed, "offsets") and hasattr(packed, "lengths")
+    if planned:
         rows = np.split(np.asarray(packed.lengths), np.asarray(packed.offsets)[1:-1])
         max_length = int(packed.max_length) if max_length is None else max_length
     else:
@@ -94,12 +114,30 @@ def check_rows(packed: Any, max_length: int | None) -> tuple[list[np.ndarray], i
     fullest = max(int(row.sum()) for row in rows)
     if max_length is not None and fullest > max_length:
         raise InputError(f"a row holds {fullest:,} tokens, more than max_length {max_length:,}; pack again with it.")
-    return rows, fullest if max_length is None else int(max_length)
+    max_length = fullest if max_length is None else int(max_length)
+    pieces = np.concatenate(rows)
+    none = np.zeros(len(pieces), dtype=bool)
+    if not planned:
+        return Plan(rows, max_length, np.sort(pieces)[::-1], none, (none, none), 0)
+    starts, order = np.asarray(packed.starts), np.asarray(packed.order)
+    sizes = np.asarray(packed.document_lengths)
+    documents = np.sort(sizes[np.unique(order)])[::-1]
+    cuts = (starts > 0, starts + pieces < sizes[order])
+    cut = len(np.unique(order[cuts[0] | cuts[1]]))
+    return Plan(rows, max_length, np.minimum(documents, max_length), documents > max_length, cuts, cut)
 
 
-def draw_bars(picture: Picture, rows: Sequence[np.ndarray], size: int, left: float, inch: float, tall: float) -> None:
-    """Rows from the top down: documents in two blues, hatched up to ``size`` tokens."""
-    from varlen_lab.viz.picture import boxes, fill, hatch, lettering, text_width
+def draw_bars(
+    picture: Picture,
+    rows: Sequence[np.ndarray],
+    size: int,
+    left: float,
+    inch: float,
+    tall: float,
+    cuts: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Rows from the top down: documents in two blues, hatched up to ``size`` tokens, an orange edge at a cut."""
+    from varlen_lab.viz.picture import boxes, fill, hatch, lettering, lines, text_width
 
     colours = picture.colours
     axes = picture.panel(left, HEAD, size * inch, tall * len(rows))
@@ -120,6 +158,11 @@ def draw_bars(picture: Picture, rows: Sequence[np.ndarray], size: int, left: flo
     fill(axes, boxes(starts, ends, number + space, number + 1 - space), shades)
     if space:
         axes.hlines(np.arange(1, len(rows)), 0, size, colors=colours.page, linewidth=2 * space * tall * 72)
+    for edge, cut in zip((starts, ends), cuts, strict=True):
+        inside = edge[cut] + (0.02 if edge is starts else -0.02) / inch  # the stroke lies within its piece
+        top, bottom = number[cut] + space, number[cut] + 1 - space
+        marks = np.stack([np.stack([inside, top], -1), np.stack([inside, bottom], -1)], 1)
+        lines(axes, marks, colours.cross_ink, min(3.0, 0.5 * tall * 72 + STROKE), zorder=3, capstyle="butt")
     if tall < 0.15:
         return
     inks = (colours.on_own, colours.on_soft)
