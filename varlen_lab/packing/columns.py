@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from operator import getitem
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class ListColumn:
         chunks = [chunk for chunk in dataset.data.column(name).chunks if len(chunk)]
         self.tokens = [flat_tokens(chunk, name) for chunk in chunks]
         self.dtype = self.tokens[0].dtype if chunks else np.dtype(np.int32)
-        self.views = [memoryview(tokens.view(np.uint8)) for tokens in self.tokens]
+        self.views: list[Any] = [memoryview(tokens.view(np.uint8)) for tokens in self.tokens]  # type: ignore[arg-type]
         offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         self.begins = np.concatenate([o[:-1] for o in offsets] or [[]]).astype(np.int64)
         self.lengths = np.concatenate([np.diff(o) for o in offsets] or [[]]).astype(np.int64)
@@ -86,7 +86,7 @@ class ListColumn:
         ends = begins + lengths * size
         views = map(self.views.__getitem__, self.chunk[documents].tolist())
         if first is None:
-            parts = map(getitem, views, map(slice, begins.tolist(), ends.tolist()))
+            parts: Any = map(getitem, views, map(slice, begins.tolist(), ends.tolist()))
         else:
             rest = map(getitem, views, map(slice, (begins + size).tolist(), ends.tolist()))
             word = np.array(first, self.dtype).tobytes()

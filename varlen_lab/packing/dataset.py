@@ -10,7 +10,7 @@ The plan is made once for the whole dataset. Chunks and processes only copy, so 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.cache import cache_folder, cache_paths, open_rows, write_rows
@@ -23,18 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 
-@overload
 def pack_dataset(
-    dataset: Dataset, max_length: int, strategy: str = ..., overlong: str = ..., **how: Any
-) -> Dataset: ...
-@overload
-def pack_dataset(
-    dataset: IterableDataset, max_length: int, strategy: str = ..., overlong: str = ..., **how: Any
-) -> PackedStream: ...
-
-
-def pack_dataset(
-    dataset: Any,
+    dataset: Dataset | IterableDataset,
     max_length: int,
     strategy: str | None = None,
     overlong: str = "truncate",
@@ -44,7 +34,7 @@ def pack_dataset(
     cache_dir: str | os.PathLike[str] | None = None,
     num_proc: int = 1,
     chunk_tokens: int = CHUNK,
-) -> Any:
+) -> Dataset | PackedStream:
     """Pack a dataset of documents (columns ``input_ids`` and, optionally, ``labels``) into rows.
 
     The result has ``input_ids``, ``labels`` and ``seq_lengths``. Without ``labels`` every token is trained on, as in
