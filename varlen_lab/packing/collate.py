@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.rows import IGNORE
 
 Feature = Mapping[str, Any]
@@ -38,19 +37,29 @@ class VarlenCollator:
     pad_token_id: int = 0
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
-        documents = [document for feature in features for document in split_documents(feature)]
-        short = -sum(len(ids) for ids, _ in documents) % (self.pad_to_multiple_of or 1)
+        rows = [checked_row(feature) for feature in features]
+        lengths = np.concatenate([lengths for _, _, lengths in rows])
+        tokens = int(lengths.sum())
+        short = -tokens % (self.pad_to_multiple_of or 1)
         if short:
-            documents.append((np.full(short, self.pad_token_id), np.full(short, IGNORE)))
-        boundaries = Boundaries.from_lengths(len(ids) for ids, _ in documents)
+            lengths = np.append(lengths, short)
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        cu_seqlens = torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32))
+        input_ids = np.full(tokens + short, self.pad_token_id, dtype=np.int64)
+        labels = np.full(tokens + short, IGNORE, dtype=np.int64)
+        np.concatenate([ids for ids, _, _ in rows], out=input_ids[:tokens])
+        np.concatenate([targets for _, targets, _ in rows], out=labels[:tokens])
+        labels[starts] = IGNORE
+        longest = int(lengths.max())
         return {
-            "input_ids": long_tensor(np.concatenate([ids for ids, _ in documents]))[None],
-            "labels": long_tensor(np.concatenate([labels for _, labels in documents]))[None],
-            "position_ids": boundaries.position_ids()[None],
-            "cu_seq_lens_q": boundaries.cu_seqlens,
-            "cu_seq_lens_k": boundaries.cu_seqlens,
-            "max_length_q": boundaries.max_seqlen,
-            "max_length_k": boundaries.max_seqlen,
+            "input_ids": torch.from_numpy(input_ids)[None],
+            "labels": torch.from_numpy(labels)[None],
+            "position_ids": torch.from_numpy(np.arange(tokens + short) - np.repeat(starts, lengths))[None],
+            "cu_seq_lens_q": cu_seqlens,
+            "cu_seq_lens_k": cu_seqlens,
+            "max_length_q": longest,
+            "max_length_k": longest,
         }
 
 
@@ -102,8 +111,8 @@ class PaddedCollator:
         }
 
 
-def split_documents(feature: Feature) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The documents of a packed row as ``(input_ids, labels)``, the first label of each set to -100.
+def checked_row(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``input_ids``, ``labels`` and document lengths of a packed row, as arrays that must not be written to.
 
     Raises InputError when the row does not carry its seams, or when something has cut it since.
     """
@@ -112,18 +121,32 @@ def split_documents(feature: Feature) -> list[tuple[np.ndarray, np.ndarray]]:
             f"a row has {', '.join(feature)} but no seq_lengths, the collator needs to know its documents; "
             "pack with pack_dataset, and in HF Trainer set remove_unused_columns=False so the column survives."
         )
-    ids = np.asarray(feature["input_ids"], dtype=np.int64)
+    ids = np.asarray(feature["input_ids"])
     lengths = np.asarray(feature["seq_lengths"], dtype=np.int64)
     if lengths.sum() != len(ids):
         raise InputError(
             f"a row has {len(ids)} input_ids but its seq_lengths add up to {lengths.sum()}, something cut it after "
             "packing; in TRL set SFTConfig(max_length=None), whose default is 1024."
         )
-    labels = np.array(feature.get("labels", ids), dtype=np.int64)
+    if not len(lengths) or lengths.min() < 1:
+        raise InputError(
+            f"a row has seq_lengths {lengths.tolist()}, it needs documents of at least 1 token each; pack it again."
+        )
+    labels = np.asarray(feature["labels"]) if "labels" in feature else ids
     if len(labels) != len(ids):
         raise InputError(
             f"a row has {len(ids)} input_ids and {len(labels)} labels, they must be equally long; pack it again."
         )
+    return ids, labels, lengths
+
+
+def split_documents(feature: Feature) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The documents of a packed row as ``(input_ids, labels)``, the first label of each set to -100.
+
+    Raises InputError when the row does not carry its seams, or when something has cut it since.
+    """
+    ids, labels, lengths = checked_row(feature)
+    ids, labels = ids.astype(np.int64), labels.astype(np.int64)
     starts = np.cumsum(lengths) - lengths
     labels[starts] = IGNORE
     return [(ids[s : s + n], labels[s : s + n]) for s, n in zip(starts, lengths, strict=True)]
@@ -135,7 +158,3 @@ def fill(rows: list[np.ndarray], width: int, value: int) -> torch.Tensor:
     for line, row in zip(block, rows, strict=True):
         line[: len(row)] = row
     return torch.from_numpy(block)
-
-
-def long_tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
