@@ -5,6 +5,7 @@
 // documents in view, never tokens squared. `canvas.dataset.state` tells what is on the screen, as JSON.
 
 const GAP = 26, LEFT = 8, HEAD = 30, STRIP = 16, STROKE = 1.4, STAIRS = 2.5; // CSS pixels; STAIRS: pixels per token
+const MOVES = { ArrowLeft: ["key", -1], ArrowRight: ["key", 1], ArrowUp: ["query", -1], ArrowDown: ["query", 1] };
 
 function render({ model, el }) {
   const box = element(el, "div", "varlen-explorer");
@@ -34,6 +35,7 @@ function render({ model, el }) {
   }
 
   const start = (d) => row.ends[d] - row.lengths[d];
+  const called = (d) => row.names[d] || `document ${d + 1}`;
   const owner = (token) => { // the document a token belongs to: binary search
     let low = 0, high = row.ends.length - 1;
     while (low < high) {
@@ -60,19 +62,15 @@ function render({ model, el }) {
     const side = Math.floor((width - 2 * LEFT - (both ? GAP : 0)) / (both ? 2 : 1));
     const ratio = globalThis.devicePixelRatio || 1, height = HEAD + side + STRIP + 12;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
-      canvas.width = Math.round(width * ratio);
-      canvas.height = Math.round(height * ratio);
-      canvas.style.width = `${width}px`;
-      canvas.style.height = `${height}px`;
+      [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+      [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
     }
     const pen = canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    box.style.setProperty("--varlen-ink", colours.ink);
-    box.style.setProperty("--varlen-page", colours.page);
-    box.style.setProperty("--varlen-line", colours.line);
-    box.style.setProperty("--varlen-quiet", colours.quiet);
-    panels = (both ? ["full", "varlen"] : [mode]).map((kind, n) => ({ kind, x: LEFT + n * (side + GAP), y: HEAD, side }));
+    for (const name of ["ink", "page", "line", "quiet"]) box.style.setProperty(`--varlen-${name}`, colours[name]);
+    const kinds = both ? ["full", "varlen"] : [mode];
+    panels = kinds.map((kind, n) => ({ kind, x: LEFT + n * (side + GAP), y: HEAD, side }));
     for (const panel of panels) drawPanel(pen, panel, colours);
     draws += 1;
     milliseconds = performance.now() - began;
@@ -145,9 +143,8 @@ function render({ model, el }) {
       const left = Math.max(0, (start(d) - view.key) * scale), right = Math.min(side, (row.ends[d] - view.key) * scale);
       pen.fillStyle = d % 2 ? colours.own_soft : colours.own;
       pen.fillRect(x + left, y, Math.max(right - left, 0.5), STRIP);
-      const name = row.names[d] || `document ${d + 1}`;
       if (right - left < 14) continue;
-      const words = pen.measureText(name).width < right - left - 6 ? name : `${d + 1}`;
+      const words = pen.measureText(called(d)).width < right - left - 6 ? called(d) : `${d + 1}`;
       if (pen.measureText(words).width > right - left - 4) continue;
       pen.fillStyle = d % 2 ? colours.on_soft : colours.on_own;
       pen.fillText(words, x + (left + right) / 2, y + STRIP - 4.5);
@@ -172,7 +169,8 @@ function render({ model, el }) {
     if (drag && drag.size > 1) {
       pen.lineWidth = 1.5;
       pen.setLineDash([5, 3]);
-      pen.strokeRect(x + (drag.key - view.key) * scale, y + (drag.query - view.query) * scale, drag.size * scale, drag.size * scale);
+      const [key, query] = [drag.key - view.key, drag.query - view.query];
+      pen.strokeRect(x + key * scale, y + query * scale, drag.size * scale, drag.size * scale);
     }
     pen.restore();
   }
@@ -180,7 +178,7 @@ function render({ model, el }) {
   function sentence({ query, key }) {
     const who = (token) => {
       const d = owner(token), text = row.tokens[token];
-      return `${token.toLocaleString("en")}${text ? ` “${text}”` : ""} (${row.names[d] || `document ${d + 1}`} +${token - start(d)})`;
+      return `${token.toLocaleString("en")}${text ? ` “${text}”` : ""} (${called(d)} +${token - start(d)})`;
     };
     const why = key > query ? "later" : query - key >= row.reach ? "outside the window" : "";
     const same = owner(query) === owner(key);
@@ -191,11 +189,9 @@ function render({ model, el }) {
 
   function point(next, aloud) { // the cell under the pointer or the keyboard's cursor
     cell = next;
-    if (cell) {
-      tip.textContent = sentence(cell);
-      if (aloud) live.textContent = tip.textContent;
-    }
     tip.hidden = !cell;
+    if (cell) tip.textContent = sentence(cell);
+    if (cell && aloud) live.textContent = tip.textContent;
     draw();
     if (!cell) return;
     const panel = panels.find((p) => p.kind === cell.panel) || panels[0], scale = panel.side / view.size;
@@ -228,8 +224,11 @@ function render({ model, el }) {
   const on = (target, name, action) => target.addEventListener(name, action);
   on(canvas, "pointermove", (event) => {
     const here = at(event);
-    if (drag && here) drag.size = Math.max(Math.abs(here.key - drag.from.key), Math.abs(here.query - drag.from.query)) + 1;
-    if (drag && here) [drag.key, drag.query] = ["key", "query"].map((axis) => Math.min(drag.from[axis], here[axis]));
+    if (drag && here) {
+      const axes = ["key", "query"];
+      drag.size = 1 + Math.max(...axes.map((axis) => Math.abs(here[axis] - drag.from[axis])));
+      [drag.key, drag.query] = axes.map((axis) => Math.min(drag.from[axis], here[axis]));
+    }
     point(here, false);
   });
   on(canvas, "pointerleave", () => { drag = null; point(null, false); });
@@ -248,11 +247,10 @@ function render({ model, el }) {
   on(canvas, "keydown", (event) => {
     const now = cell || { key: Math.floor(view.key), query: Math.floor(view.query), panel: panels[0].kind };
     const far = event.shiftKey ? 10 : 1, next = { ...now };
-    const moves = { ArrowLeft: ["key", -far], ArrowRight: ["key", far], ArrowUp: ["query", -far], ArrowDown: ["query", far] };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (moves[event.key]) {
-      const [axis, by] = moves[event.key];
-      if (cell) next[axis] = Math.max(0, Math.min(row.total - 1, now[axis] + by));
+    if (MOVES[event.key]) {
+      const [axis, by] = MOVES[event.key];
+      if (cell) next[axis] = Math.max(0, Math.min(row.total - 1, now[axis] + by * far));
       const out = next[axis] < view[axis] || next[axis] >= view[axis] + view.size; // the view follows the cursor
       const low = { key: view.key, query: view.query, [axis]: next[axis] - view.size / 2 };
       if (out) zoom(low.key, low.query, view.size);
@@ -268,16 +266,13 @@ function render({ model, el }) {
   });
 
   const redraw = () => draw(), sizes = new ResizeObserver(redraw);
-  model.on("change:row", take);
-  model.on("change:mode", redraw);
-  model.on("change:dark", redraw);
+  const news = [["change:row", take], ["change:mode", redraw], ["change:dark", redraw]];
+  for (const [name, action] of news) model.on(name, action);
   take();
   sizes.observe(box);
   return () => {
     sizes.disconnect();
-    model.off("change:row", take);
-    model.off("change:mode", redraw);
-    model.off("change:dark", redraw);
+    for (const [name, action] of news) model.off(name, action);
   };
 }
 
