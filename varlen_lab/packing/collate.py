@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
+from varlen_lab.packing.boundaries import INT32_LIMIT
 from varlen_lab.packing.rows import IGNORE
 
 Feature = Mapping[str, Any]
@@ -38,26 +39,33 @@ class VarlenCollator:
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
         rows = [checked_row(feature) for feature in features]
-        lengths = np.concatenate([lengths for _, _, lengths in rows])
-        tokens = int(lengths.sum())
+        tokens = sum(len(ids) for ids, _, _ in rows)
+        if tokens >= INT32_LIMIT:
+            raise InputError(
+                f"the batch has {tokens:,} tokens, cu_seq_lens is int32 and ends below {INT32_LIMIT:,}; take fewer rows."
+            )
+        lengths = join([lengths for _, _, lengths in rows], np.int32)
+        cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
+        lengths.cumsum(dtype=np.int32, out=cu_seqlens[1:])
+        input_ids = join([ids for ids, _, _ in rows], np.int64)
+        labels = join([targets for _, targets, _ in rows], np.int64)
         short = -tokens % (self.pad_to_multiple_of or 1)
-        if short:
-            lengths = np.append(lengths, short)
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        cu_seqlens = torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32))
-        input_ids = np.full(tokens + short, self.pad_token_id, dtype=np.int64)
-        labels = np.full(tokens + short, IGNORE, dtype=np.int64)
-        np.concatenate([ids for ids, _, _ in rows], out=input_ids[:tokens])
-        np.concatenate([targets for _, targets, _ in rows], out=labels[:tokens])
+        if short:  # one segment more
+            input_ids = np.append(input_ids, np.full(short, self.pad_token_id))
+            labels = np.append(labels, np.full(short, IGNORE))
+            lengths = np.append(lengths, np.int32(short))
+            cu_seqlens = np.append(cu_seqlens, np.int32(tokens + short))
+        starts = cu_seqlens[:-1]
         labels[starts] = IGNORE
-        longest = int(lengths.max())
+        positions = np.arange(tokens + short)
+        positions -= starts.repeat(lengths)
+        longest, seams = int(lengths.max()), torch.from_numpy(cu_seqlens)
         return {
             "input_ids": torch.from_numpy(input_ids)[None],
             "labels": torch.from_numpy(labels)[None],
-            "position_ids": torch.from_numpy(np.arange(tokens + short) - np.repeat(starts, lengths))[None],
-            "cu_seq_lens_q": cu_seqlens,
-            "cu_seq_lens_k": cu_seqlens,
+            "position_ids": torch.from_numpy(positions)[None],
+            "cu_seq_lens_q": seams,
+            "cu_seq_lens_k": seams,
             "max_length_q": longest,
             "max_length_k": longest,
         }
@@ -111,6 +119,11 @@ class PaddedCollator:
         }
 
 
+def join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    """Arrays end to end, as a new array of ``dtype``."""
+    return parts[0].astype(dtype) if len(parts) == 1 else np.concatenate(parts, dtype=dtype)
+
+
 def checked_row(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``input_ids``, ``labels`` and document lengths of a packed row, as arrays that must not be written to.
 
@@ -122,7 +135,7 @@ def checked_row(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             "pack with pack_dataset, and in HF Trainer set remove_unused_columns=False so the column survives."
         )
     ids = np.asarray(feature["input_ids"])
-    lengths = np.asarray(feature["seq_lengths"], dtype=np.int64)
+    lengths = np.asarray(feature["seq_lengths"])
     if lengths.sum() != len(ids):
         raise InputError(
             f"a row has {len(ids)} input_ids but its seq_lengths add up to {lengths.sum()}, something cut it after "
