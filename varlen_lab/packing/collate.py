@@ -42,7 +42,8 @@ class VarlenCollator:
         tokens = sum(len(ids) for ids, _, _ in rows)
         if tokens >= INT32_LIMIT:
             raise InputError(
-                f"the batch has {tokens:,} tokens, cu_seq_lens is int32 and ends below {INT32_LIMIT:,}; take fewer rows."
+                f"the batch has {tokens:,} tokens, cu_seq_lens is int32 and ends below {INT32_LIMIT:,}; "
+                "take fewer rows."
             )
         lengths = join([lengths for _, _, lengths in rows], np.int32)
         cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
