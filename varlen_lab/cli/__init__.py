@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "support": ("support", "the support table of eleven model families, measured now"),
     "audit": ("audit", "does packing change what a model computes? leaks, parity, traps"),
     "convert": ("convert", "checkpoints to Hugging Face folders: pth_to_hf"),
+    "pack-report": ("pack_report", "what packing does to a dataset: fill, losses, cost, steps"),
     "masks": ("masks", "draw who sees whom in one packed row"),
     "run": ("run", "run one notebook with parameters, and keep its page"),
     "walkthrough": ("walkthrough", "run every notebook, then show it all on one page"),

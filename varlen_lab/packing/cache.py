@@ -95,6 +95,7 @@ def write_share(dataset: Dataset, packs: Packs, path: Path, chunk_tokens: int, r
         with pa.OSFile(unfinished, "wb") as file, pa.ipc.new_stream(file, schema()) as stream:
             for batch in row_batches(dataset, packs, chunk_tokens, rows):
                 stream.write_batch(batch)
+                del batch  # before the next is made: one chunk in memory, not two
         os.replace(unfinished, path)
     except OSError as problem:
         Path(unfinished).unlink(missing_ok=True)

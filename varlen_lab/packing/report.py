@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from varlen_lab.packing.segments import lower_bound
+
 
 @dataclass(frozen=True)
 class PackReport:
@@ -18,7 +20,7 @@ class PackReport:
     packs: int
     packed_tokens: int
     fill: float  # packed tokens / (packs * max_length)
-    lower_bound: int  # no plan of whole rows can need fewer packs for the packed tokens
+    lower_bound: int  # no plan that keeps these segments whole needs fewer packs
     documents_per_pack: float
     truncated_documents: int
     truncated_tokens: int
@@ -51,7 +53,7 @@ class PackReport:
             packs=len(offsets) - 1,
             packed_tokens=total,
             fill=total / ((len(offsets) - 1) * max_length),
-            lower_bound=-(-total // max_length),
+            lower_bound=lower_bound(lengths, max_length),
             documents_per_pack=len(order) / (len(offsets) - 1),
             truncated_documents=int(((segments > 0) & (missing > 0)).sum()),
             truncated_tokens=int(missing[segments > 0].sum()),

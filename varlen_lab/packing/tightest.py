@@ -22,7 +22,7 @@ from varlen_lab.packing.segments import Placement, lower_bound
 MOST_LENGTHS = 320  # distinct lengths; more are rounded up to a grid, or the program is slow
 ROUNDS, ITERATIONS = 60, 60
 UP = 0.7  # rounding up takes the parts that are at least this share of the largest
-WORTHWHILE = 1.001  # best-fit this close to the bound is left alone
+WORTHWHILE = 1.002  # best-fit this close to the bound is left alone
 EXACT = 1e-9  # the solver's noise
 SMOOTHING = 0.8  # weight of the steadier prices: plain ones jump, and the generation takes ten times as long
 CLOSE = 2e-4  # the program stops within this of the proven bound

@@ -1,0 +1,124 @@
+"""Packed rows on disk: the same rows whatever wrote them, opened the second time, whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset, load_from_disk
+
+from varlen_lab.errors import InputError
+from varlen_lab.packing import RowReader, VarlenCollator, cache, pack_dataset
+
+LENGTHS = [3, 9, 4, 4, 7, 1, 1, 8, 2, 5, 10, 12, 6] * 20
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Dataset:
+    ids = np.split(np.arange(sum(LENGTHS), dtype=np.int32), np.cumsum(LENGTHS)[:-1])
+    Dataset.from_dict({"input_ids": ids}).save_to_disk(str(tmp_path / "documents"))
+    return load_from_disk(str(tmp_path / "documents"))
+
+
+def test_the_number_of_chunks_and_processes_changes_no_row(on_disk: Dataset, tmp_path: Path) -> None:
+    expected = pack_dataset(on_disk.with_format(None), 12, cache_dir=tmp_path / "a").to_list()
+    tiny = pack_dataset(on_disk, 12, cache_dir=tmp_path / "b", chunk_tokens=1).to_list()
+    two = pack_dataset(on_disk, 12, cache_dir=tmp_path / "c", num_proc=2).to_list()
+    memory = pack_dataset(Dataset.from_list(on_disk.to_list()), 12).to_list()
+    assert expected == tiny == two == memory
+    assert sorted(token for row in expected for token in row["input_ids"]) == list(range(sum(LENGTHS)))
+
+
+def test_the_second_time_it_is_only_opened(on_disk: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pack_dataset(on_disk, 12)
+    files = sorted((tmp_path / "documents").glob("packed-*"))
+    assert len(files) == 1  # beside the dataset's own files
+    monkeypatch.setattr(cache, "write_share", None)  # writing again would fail
+    again = pack_dataset(load_from_disk(str(tmp_path / "documents")), 12)
+    assert again.to_list() == first.to_list()
+
+
+def test_every_choice_has_its_own_file(on_disk: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "packed"
+    for choice in ({}, {"strategy": "concat"}, {"overlong": "drop"}, {"seed": 1}, {"strategy": "sequential"}):
+        pack_dataset(on_disk, 10, cache_dir=folder, **choice)
+    pack_dataset(on_disk, 11, cache_dir=folder)
+    pack_dataset(on_disk.select(range(5)), 10, cache_dir=folder)
+    assert len(list(folder.iterdir())) == 7
+
+
+def test_a_file_cut_short_is_written_again(on_disk: Dataset, tmp_path: Path) -> None:
+    rows = pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed").to_list()
+    (file,) = (tmp_path / "packed").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed").to_list() == rows
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1])
+def test_killed_while_writing_and_run_again(on_disk: Dataset, tmp_path: Path, seconds: float) -> None:
+    script = textwrap.dedent(
+        f"""
+        import time
+        from datasets import load_from_disk
+        from varlen_lab.packing import cache, pack_dataset
+        steady = cache.row_batches
+        def slow(*arguments):
+            for batch in steady(*arguments):
+                time.sleep(0.002)
+                yield batch
+        cache.row_batches = slow
+        print("ready", flush=True)
+        pack_dataset(load_from_disk({str(tmp_path / "documents")!r}), 12, cache_dir={str(tmp_path / "packed")!r},
+                     chunk_tokens=1)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline()
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    rows = pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed")
+    assert sorted(token for row in rows for token in row["input_ids"]) == list(range(sum(LENGTHS)))
+
+
+def test_a_failure_leaves_no_file(on_disk: Dataset, tmp_path: Path) -> None:
+    short = on_disk.map(lambda row: {"labels": row["input_ids"][1:]})
+    with pytest.raises(InputError, match="they must be equally long"):
+        pack_dataset(short, 12, cache_dir=tmp_path / "packed")
+    assert not list((tmp_path / "packed").iterdir())
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(on_disk: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="choose another cache_dir"):
+        pack_dataset(on_disk, 12, cache_dir=tmp_path / "file" / "packed")
+    with pytest.raises(InputError, match="num_proc is 0"):
+        pack_dataset(on_disk, 12, num_proc=0)
+    with pytest.raises(InputError, match="chunk_tokens is 1.5"):
+        pack_dataset(on_disk, 12, chunk_tokens=1.5)  # type: ignore[arg-type]
+
+
+def test_a_column_of_another_kind_is_one_sentence() -> None:
+    for column in ([["a"]], [[0.5]], [3], [None, [1]], [[1, None]]):
+        with pytest.raises(InputError, match="it must hold lists of token numbers|missing values"):
+            pack_dataset(Dataset.from_dict({"input_ids": column}), 10)
+
+
+def test_rows_read_from_memory_are_the_rows(on_disk: Dataset, tmp_path: Path) -> None:
+    packed = pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed")
+    reader = RowReader(packed)
+    assert [{name: list(values) for name, values in row.items()} for row in reader] == packed.to_list()
+    collate = VarlenCollator()
+    for ours, theirs in zip(collate([reader[0], reader[-1]]).items(), collate([packed[0], packed[-1]]).items()):
+        assert ours[0] == theirs[0] and (
+            ours[1] == theirs[1] if isinstance(ours[1], int) else (ours[1] == theirs[1]).all()
+        )
+    with pytest.raises(IndexError):
+        reader[len(reader)]

@@ -1,0 +1,159 @@
+"""``varlen-lab pack-report``: what packing would do to a dataset, before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from varlen_lab.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from varlen_lab.packing.cost import Cost
+    from varlen_lab.packing.planner import Packs
+    from varlen_lab.packing.report import PackReport
+
+HELP = "Show what packing does to a dataset: how full rows are, what is lost, what it saves, how steps change."
+DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to pack, into which rows, and where the report goes."""
+    parser.add_argument("source", metavar="CONFIG|FILE", help="a config or its name, a data file, builtin:docstrings")
+    parser.add_argument(
+        "--max-length", type=int, nargs="+", metavar="N", help="tokens of a row (default: the config's; 2048 4096 8192)"
+    )
+    parser.add_argument("--strategy", help="best_fit, tightest, sequential or concat (default: the config's)")
+    parser.add_argument("--overlong", help="truncate, split, drop or error (default: the config's)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: the config's; 8)")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the config to change"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("-o", "--output", type=Path, help="a folder for pack_report.json, lengths.png and rows.png")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0 unless the input cannot be packed."""
+    from rich.console import Console
+
+    from varlen_lab.packing.cost import Cost
+    from varlen_lab.packing.planner import pack_lengths
+
+    lengths, defaults = read_source(args.source, args.cfg_options)
+    budgets = args.max_length or defaults["max_length"]
+    strategy, overlong = args.strategy or defaults["strategy"], args.overlong or defaults["overlong"]
+    batch_size = defaults["batch_size"] if args.batch_size is None else args.batch_size
+    plans = [pack_lengths(lengths, budget, strategy, overlong) for budget in dict.fromkeys(budgets)]
+    reports = [plan.report() for plan in plans]
+    costs = [Cost.of(plan, batch_size, defaults["accumulative_counts"]) for plan in plans]
+    found = [report.to_dict() | cost.to_dict() for report, cost in zip(reports, costs, strict=True)]
+    console = Console(highlight=False, soft_wrap=True)
+    if args.json:
+        print(json.dumps({"source": args.source, "reports": found}, indent=2))
+    else:
+        console.print(table(reports, costs))
+        for report, cost in zip(reports, costs, strict=True):
+            console.print(f"rows of {report.max_length:,}: {cost.note}", markup=False)
+    if args.output is not None:
+        save(args.output, {"source": args.source, "reports": found}, lengths, plans[0])
+        if not args.json:
+            console.print(f"wrote {args.output}/pack_report.json, lengths.png and rows.png", markup=False)
+    return 0
+
+
+def read_source(source: str, overrides: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Document lengths, and what the config says about packing them (or the defaults of a bare file)."""
+    from varlen_lab.documents import builtin_tokenizer, load_documents
+    from varlen_lab.packing.rows import document_lengths
+
+    if source.startswith("builtin:") or source.lower().endswith(DATA_ENDINGS) or Path(source).is_dir():
+        if overrides:
+            raise InputError(f"--cfg-options changes a config and {source} is data; leave it out.")
+        documents = load_documents(source, builtin_tokenizer(), progress=False)
+        return document_lengths(documents), {
+            "max_length": [2048, 4096, 8192],
+            "strategy": "best_fit",
+            "overlong": "truncate",
+            "batch_size": 8,
+            "accumulative_counts": 1,
+        }
+    from varlen_lab.batches import load_tokenizer
+    from varlen_lab.cli.resolve import read_config
+
+    config = read_config(source, overrides)
+    documents = load_documents(
+        config.data_path,
+        load_tokenizer(config),
+        prompt_template=config.prompt_template,
+        system=config.SYSTEM,
+        progress=False,
+    )
+    return document_lengths(documents), {
+        "max_length": [config.max_length],
+        "strategy": config.pack_strategy,
+        "overlong": config.overlong,
+        "batch_size": config.batch_size,
+        "accumulative_counts": config.accumulative_counts,
+    }
+
+
+def table(reports: list[PackReport], costs: list[Cost]) -> Any:
+    """Counts down the side, one column for each row length."""
+    from rich.table import Table
+
+    first = reports[0]
+    grid = Table(
+        title=f"{first.documents:,} documents, {first.tokens:,} tokens, {first.strategy}",
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
+    grid.add_column("rows of", no_wrap=True)
+    for report in reports:
+        grid.add_column(f"{report.max_length:,}", justify="right", no_wrap=True)
+    for name, values in lines(reports, costs):
+        grid.add_row(name, *values, style="red" if name.startswith("tokens ") and set(values) != {"0"} else None)
+    return grid
+
+
+def lines(reports: list[PackReport], costs: list[Cost]) -> list[tuple[str, list[str]]]:
+    """The report, a line each: its name and a cell for every row length."""
+    pairs = list(zip(reports, costs, strict=True))
+    return [
+        ("packs", [f"{r.packs:,}" for r in reports]),
+        ("at least needed", [f"{r.lower_bound:,}" for r in reports]),
+        ("fill", [f"{r.fill:.2%}" for r in reports]),
+        ("documents a pack", [f"{r.documents_per_pack:.1f}" for r in reports]),
+        ("documents truncated", [f"{r.truncated_documents:,}" for r in reports]),
+        ("tokens truncated", [f"{r.truncated_tokens:,}" for r in reports]),
+        ("documents split", [f"{r.split_documents:,}" for r in reports]),
+        ("documents dropped", [f"{r.dropped_documents:,}" for r in reports]),
+        ("tokens dropped", [f"{r.dropped_tokens:,}" for r in reports]),
+        ("attention, Σlen² of ΣT²", [f"{r.attention_share:.2%}" for r in reports]),
+        ("padding, packed", [f"{c.packed_padding:.2%}" for _, c in pairs]),
+        ("padding, a document a line", [f"{c.padding:.2%}" for _, c in pairs]),
+        ("padding, grouped by length", [f"{c.grouped_padding:.2%}" for _, c in pairs]),
+        ("steps an epoch, unpacked", [f"{c.steps_before:,}" for _, c in pairs]),
+        ("steps an epoch, packed", [f"{c.steps_after:,}" for _, c in pairs]),
+        ("documents a step, unpacked", [f"{c.documents_per_step_before:.1f}" for _, c in pairs]),
+        ("documents a step, packed", [f"{c.documents_per_step_after:.1f}" for _, c in pairs]),
+    ]
+
+
+def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) -> None:
+    """The report as JSON, the lengths as a histogram, and rows before and after packing."""
+    from varlen_lab.cli.masks import save as save_figure
+    from varlen_lab.viz import draw_lengths, draw_rows
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pack_report.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except OSError as problem:
+        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o") from None
+    save_figure(draw_lengths(lengths, plan.max_length), folder / "lengths.png", "png", 150)
+    save_figure(draw_rows(plan), folder / "rows.png", "png", 150)
