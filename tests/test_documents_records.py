@@ -1,4 +1,4 @@
-"""The same dialogue in four shapes and four file formats, and every bad record named with its place."""
+"""The same dialogue in five shapes and four file formats, and every bad record named with its place."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ DIALOGUE = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content"
 SHAPES = [
     {"messages": DIALOGUE},
     {"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
+    {"conversation": [{"system": "", "input": "2+2?", "output": "4"}]},
     {"instruction": "2+2?", "input": "", "output": "4"},
     {"text": "### Human: 2+2? ### Assistant: 4"},
 ]
@@ -29,6 +30,11 @@ def test_every_shape_gives_the_same_dialogue(record: dict) -> None:
 def test_alpaca_input_follows_the_instruction() -> None:
     record = {"instruction": "Greet", "input": "in French", "output": "Bonjour"}
     assert dialogue_of(record)[0]["content"] == "Greet\nin French"
+
+
+def test_xtuners_turns_with_a_system_message() -> None:
+    turns = [{"system": "Be brief.", "input": "2+2?", "output": "4"}, {"input": "3+3?", "output": "6"}]
+    assert [m["role"] for m in dialogue_of({"conversation": turns})] == ["system", *["user", "assistant"] * 2]
 
 
 def test_a_question_without_answer_at_the_end_is_left_off() -> None:
@@ -52,6 +58,7 @@ BAD = [
     ({"messages": [DIALOGUE[0], DIALOGUE[0]]}, "out of order: message 2"),
     ({"messages": [DIALOGUE[0], {"role": "assistant", "content": " "}]}, "message 2 (assistant) is empty"),
     ({"messages": [DIALOGUE[0], {"role": "assistant", "content": 4}]}, "holds int"),
+    ({"conversation": [{"input": "x"}]}, "turn 1 needs 'input' and 'output'"),
     ({"instruction": None, "output": "x"}, "its fields are"),
     ({"text": "hello"}, "### Human:"),
 ]

@@ -25,6 +25,7 @@ NAMES = [
     "06_convert",
     "07_masks",
     "08_three_losses",
+    "09_packing",
 ]
 NOTEBOOKS = sorted(path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[str(p.relative_to(FOLDER)) for p in NOTEBOOKS])
@@ -49,7 +50,7 @@ def fetched_images(markdown: str) -> list[str]:
     return re.findall(r"""!\[[^\]]*\]\(https?:[^)]*\)|<img\b[^>]*src=["']https?:[^>]*>""", markdown)
 
 
-def test_the_nine_lessons_exist() -> None:
+def test_the_lessons_exist() -> None:
     assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))][: len(NAMES)] == NAMES
 
 

@@ -101,13 +101,13 @@ def test_a_folder_that_cannot_be_is_one_sentence(on_disk: Dataset, tmp_path: Pat
         pack_dataset(on_disk, 12, cache_dir=tmp_path / "file" / "packed")
     with pytest.raises(InputError, match="num_proc is 0"):
         pack_dataset(on_disk, 12, num_proc=0)
-    with pytest.raises(InputError, match="chunk_tokens is 1.5"):
+    with pytest.raises(InputError, match=r"chunk_tokens is 1\.5"):
         pack_dataset(on_disk, 12, chunk_tokens=1.5)  # type: ignore[arg-type]
 
 
 def test_a_column_of_another_kind_is_one_sentence() -> None:
     for column in ([["a"]], [[0.5]], [3], [None, [1]], [[1, None]]):
-        with pytest.raises(InputError, match="it must hold lists of token numbers|missing values"):
+        with pytest.raises(InputError, match=r"it must hold lists of token numbers|missing values"):
             pack_dataset(Dataset.from_dict({"input_ids": column}), 10)
 
 

@@ -104,7 +104,7 @@ def test_bad_input_is_one_sentence() -> None:
         list(PackedStream([{"text": "a"}], 10))
     with pytest.raises(InputError, match="0 input_ids"):
         list(PackedStream([{"input_ids": []}], 10))
-    with pytest.raises(InputError, match="over|raise max_length"):
+    with pytest.raises(InputError, match="raise max_length"):
         list(PackedStream([{"input_ids": [1] * 11}], 10, "error"))
     with pytest.raises(InputError, match="did you mean 'split'"):
         PackedStream([], 10, "splt")

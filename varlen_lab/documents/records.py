@@ -1,7 +1,8 @@
-"""One record of a data file becomes one dialogue, whichever of the four common shapes it has.
+"""One record of a data file becomes one dialogue, whichever of the five common shapes it has.
 
     messages   {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
     sharegpt   {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+    xtuner     {"conversation": [{"system": "Be brief.", "input": "Hi", "output": "Hello"}]}
     alpaca     {"instruction": "Greet", "input": "in French", "output": "Bonjour"}
     guanaco    {"text": "### Human: Hi ### Assistant: Hello"}
 
@@ -90,7 +91,26 @@ def from_sharegpt(record: dict[str, Any]) -> Turns:
     yield from listed(record["conversations"], "conversations", "from", "value")
 
 
+def from_xtuner(record: dict[str, Any]) -> Turns:
+    """XTuner's own format: a turn is a question and its answer, the first may bring a system message."""
+    for number, turn in enumerate(parsed(record["conversation"], "conversation"), start=1):
+        if not isinstance(turn, dict) or "input" not in turn or "output" not in turn:
+            raise BadRecord(f"turn {number} needs 'input' and 'output'")
+        if turn.get("system"):
+            yield "system", turn["system"]
+        yield "user", turn["input"]
+        yield "assistant", turn["output"]
+
+
 def listed(messages: Any, field: str, who: str, what: str) -> Turns:
+    for number, message in enumerate(parsed(messages, field), start=1):
+        if not isinstance(message, dict) or who not in message or what not in message:
+            raise BadRecord(f"message {number} needs {who!r} and {what!r}")
+        yield message[who], message[what]
+
+
+def parsed(messages: Any, field: str) -> list[Any]:
+    """The list of messages in a field."""
     if isinstance(messages, str):  # a table's cell, where the list is written as JSON
         try:
             messages = json.loads(messages)
@@ -98,10 +118,7 @@ def listed(messages: Any, field: str, who: str, what: str) -> Turns:
             raise BadRecord(f"{field} is text, not a list of messages") from None
     if not isinstance(messages, list):
         raise BadRecord(f"{field} is {type(messages).__name__}, not a list of messages")
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, dict) or who not in message or what not in message:
-            raise BadRecord(f"message {number} needs {who!r} and {what!r}")
-        yield message[who], message[what]
+    return messages
 
 
 def from_alpaca(record: dict[str, Any]) -> Turns:
@@ -125,6 +142,7 @@ def from_guanaco(record: dict[str, Any]) -> Turns:
 SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], Turns]] = {
     ("messages",): from_messages,
     ("conversations",): from_sharegpt,
+    ("conversation",): from_xtuner,
     ("instruction", "output"): from_alpaca,
     ("text",): from_guanaco,
 }

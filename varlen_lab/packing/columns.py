@@ -20,7 +20,7 @@ from varlen_lab.errors import InputError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PIECE = 1 << 16  # tokens converted at a time: what is converted is still in the processor's cache
+PIECE = 1 << 16  # tokens joined at a time: they are still in the processor's cache when they are copied on
 INT32 = np.iinfo(np.int32)
 
 
@@ -65,9 +65,9 @@ class ListColumn:
 
         ``first``: what to write in place of the first token of every segment. The result is not to be written to.
         """
-        if self.dtype == np.int32:
-            return self._joined(documents, starts, lengths, first)
         ends = np.cumsum(lengths)
+        if self.dtype == np.int32 and ends[-1] <= 4 * PIECE:
+            return self._joined(documents, starts, lengths, first)
         tokens = np.empty(int(ends[-1]), dtype=np.int32)
         cuts = [0, *(np.searchsorted(ends, np.arange(PIECE, len(tokens), PIECE)) + 1).tolist(), len(ends)]
         done = 0

@@ -51,7 +51,8 @@ class Cost:
         grouped = batch_maxima(group_by_length(shuffled, batch_size), batch_size)
         rows = np.add.reduceat(packs.lengths, packs.offsets[:-1]).astype(float)
         varlen = float((packs.lengths.astype(float) ** 2).sum())
-        before, after = (-(-(-(-number // batch_size)) // accumulative_counts) for number in (len(lengths), len(packs)))
+        lines = batch_size * accumulative_counts  # of a step
+        before, after = (-(-number // lines) for number in (len(lengths), len(packs)))
         documents = len(np.unique(packs.order))
         return cls(
             batch_size=batch_size,
