@@ -72,6 +72,14 @@ def test_the_numbers_above_the_canvas_are_counted() -> None:
     assert count_cells([2, 4, 3]).cross == 26
 
 
+def test_a_click_makes_it_bidirectional() -> None:
+    explorer = explore_masks([2, 4, 3])
+    assert explorer.canvas.row["causal"] is True
+    explorer.causal.value = False
+    assert explorer.canvas.row["causal"] is False and "Full: 64 %" in explorer.says.value  # 52 of 81 cells
+    assert explore_masks([2, 4, 3], causal=False).canvas.row["causal"] is False
+
+
 def test_a_saved_page_keeps_a_picture_with_words() -> None:
     data, metadata = explore_masks([2, 4, 3])._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(data)

@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing import Boundaries
 from varlen_lab.viz import alt_text_masks, count_cells, draw_masks
+from varlen_lab.viz.masks import band_cells, band_outlines, stair_outline
 
 LENGTHS = st.lists(st.integers(1, 25), min_size=1, max_size=12)
 
 
-def brute_force(lengths: list[int], window: int | None) -> tuple[int, int]:
+def brute_force(lengths: list[int], window: int | None, causal: bool = True) -> tuple[int, int]:
     """Cells of the full and of the varlen mask, counted one by one."""
     document = np.repeat(np.arange(len(lengths)), lengths)
     query, key = np.indices((len(document), len(document)))
-    seen = (key <= query) & (query - key < (window or len(document) + 1))
+    seen = np.abs(query - key) < (window or len(document) + 1)
+    seen &= (key <= query) | (not causal)
     return int(seen.sum()), int((seen & (document[query] == document[key])).sum())
 
 
@@ -41,10 +44,34 @@ def test_a_hand_worked_row() -> None:
     assert count_cells([2, 4, 3], window=1) == count_cells([1] * 9, window=1)
 
 
-@given(LENGTHS, st.none() | st.integers(1, 40))
-def test_counts_equal_brute_force(lengths: list[int], window: int | None) -> None:
-    cells = count_cells(lengths, window)
-    assert (cells.full, cells.own) == brute_force(lengths, window)
+@given(LENGTHS, st.none() | st.integers(1, 40), st.booleans())
+@settings(deadline=None)
+def test_counts_equal_brute_force(lengths: list[int], window: int | None, causal: bool) -> None:
+    cells = count_cells(lengths, window, causal)
+    assert (cells.full, cells.own) == brute_force(lengths, window, causal)
+
+
+@given(st.integers(0, 5), st.integers(1, 20), st.none() | st.integers(1, 25), st.booleans())
+def test_an_outline_cell_by_cell_encloses_its_cells(start: int, length: int, window: int | None, causal: bool) -> None:
+    x, y = stair_outline(start, length, window, causal).T
+    area = abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
+    assert area == band_cells(length, window, causal)
+
+
+@given(st.integers(2, 50), st.none() | st.integers(1, 60), st.booleans())
+def test_an_outline_in_few_corners_follows_the_band(length: int, window: int | None, causal: bool) -> None:
+    x, y = band_outlines(np.array([3]), np.array([length]), window, causal)[0].T
+    area = abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
+    seen = min(length, window or length)
+    half = (length**2 - (length - seen) ** 2) / 2  # below the diagonal
+    assert area == (half if causal else 2 * half)
+
+
+def test_a_bidirectional_row_is_drawn_and_told() -> None:
+    assert count_cells([2, 4, 3], causal=False).own == 4 + 16 + 9
+    assert alt_text_masks([2, 4, 3], causal=False).startswith("Two bidirectional attention masks")
+    picture = draw_masks([70, 300, 180], causal=False, window=50)
+    assert "Full, window 50" in [text.get_text() for text in picture.findobj(Text)]
 
 
 @given(LENGTHS, st.none() | st.integers(1, 40))

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="a name for each document")
     parser.add_argument("--window", type=int, metavar="W", help="sliding window: a token sees W tokens")
+    parser.add_argument("--bidirectional", action="store_true", help="tokens see what follows them too, as in BERT")
     parser.add_argument("--dark", action="store_true", help="for a dark page")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("masks.png"), help="png, svg or pdf (default: masks.png)"
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from varlen_lab.viz.figures import draw_masks
 
     boundaries = Boundaries.from_lengths(lengths)
-    figure = draw_masks(boundaries, window=args.window, names=args.names or names, dark=args.dark)
+    options = {"window": args.window, "causal": not args.bidirectional, "dark": args.dark}
+    figure = draw_masks(boundaries, names=args.names or names, **options)
     save(figure, args.output, suffix, args.dpi)
     Console(highlight=False, soft_wrap=True).print(f"wrote {args.output}", markup=False)
     return 0

@@ -22,11 +22,11 @@ function render({ model, el }) {
   let row, view, cell = null, drag = null, panels = [], draws = 0, milliseconds = 0;
 
   function take() { // a new row from the kernel
-    const { lengths, names, window: reach, tokens, words } = model.get("row");
+    const { lengths, names, window: reach, causal, tokens, words } = model.get("row");
     const ends = [];
     lengths.reduce((sum, length) => (ends.push(sum + length), sum + length), 0);
     const total = ends[ends.length - 1];
-    row = { lengths, names, ends, total, tokens, words, reach: reach || total };
+    row = { lengths, names, ends, total, tokens, words, causal, reach: reach || total };
     view = { key: 0, query: 0, size: total };
     cell = null;
     tip.hidden = true;
@@ -82,7 +82,7 @@ function render({ model, el }) {
     pen.fillStyle = colours.ink;
     pen.font = "600 14px sans-serif";
     pen.textBaseline = "alphabetic";
-    pen.fillText(kind === "full" ? "Full causal" : "Varlen", x, y - 11);
+    pen.fillText(kind === "varlen" ? "Varlen" : row.causal ? "Full causal" : "Full", x, y - 11);
     pen.save();
     pen.beginPath();
     pen.rect(x, y, side, side);
@@ -114,18 +114,20 @@ function render({ model, el }) {
     if (cell) drawCell(pen, x, y, side, colours);
   }
 
-  function band(pen, from, to, scale) { // outline of the causal cells of tokens from..to, the part in view
+  function band(pen, from, to, scale) { // outline of the cells of tokens from..to, the part in view
     const low = Math.max(from, Math.floor(view.query)), high = Math.min(to, Math.ceil(view.query + view.size));
     const reach = Math.min(row.reach, to - from);
     pen.beginPath();
     if (scale >= STAIRS) { // cell by cell
       for (let q = low; q < high; q++) {
         const left = Math.max(from, q - reach + 1);
-        pen.rect(left * scale, q * scale, (q + 1 - left) * scale, scale);
+        const right = row.causal ? q + 1 : Math.min(to, q + reach);
+        pen.rect(left * scale, q * scale, (right - left) * scale, scale);
       }
       return;
     }
     const corners = [[from, from], [from, from + reach], [to - reach, to], [to, to]];
+    if (!row.causal) corners.push([to, to - reach], [from + reach, from]);
     corners.forEach(([key, query], n) => pen[n ? "lineTo" : "moveTo"](key * scale, query * scale));
     pen.closePath();
   }
@@ -180,7 +182,8 @@ function render({ model, el }) {
       const d = owner(token), text = row.tokens[token];
       return `${token.toLocaleString("en")}${text ? ` “${text}”` : ""} (${called(d)} +${token - start(d)})`;
     };
-    const why = key > query ? "later" : query - key >= row.reach ? "outside the window" : "";
+    const later = row.causal && key > query;
+    const why = later ? "later" : Math.abs(query - key) >= row.reach ? "outside the window" : "";
     const same = owner(query) === owner(key);
     const full = why ? `full blocked, ${why}` : "full sees";
     const varlen = why ? "varlen blocked" : same ? "varlen sees" : "varlen blocked, another document";
@@ -216,7 +219,7 @@ function render({ model, el }) {
 
   function tell() { // what is on the screen, for tests and for the curious
     canvas.dataset.state = JSON.stringify({
-      mode: model.get("mode"), documents: row.lengths.length, total: row.total, reach: row.reach, view, cell,
+      mode: model.get("mode"), documents: row.lengths.length, total: row.total, reach: row.reach, causal: row.causal, view, cell,
       says: cell ? sentence(cell) : "", panels, draws, milliseconds,
     });
   }

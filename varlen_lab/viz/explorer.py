@@ -27,16 +27,18 @@ def explore_masks(
     *,
     window: int | None = None,
     names: Sequence[str] | None = None,
+    causal: bool = True,
     tokens: Sequence[str] | None = None,
     dark: bool | None = None,
 ) -> Any:
     """A widget to walk through the mask of a packed row; a Figure where widgets cannot run.
 
     ``boundaries``: lengths, ``Boundaries`` or a batch; None deals rows by sliders. ``names``: one per document.
-    ``tokens``: the text of each token, shown under the pointer. ``dark``: None follows the page.
+    ``causal=False``: tokens see what follows them too. ``tokens``: the text of each token, shown under the pointer.
+    ``dark``: None follows the page.
     Raises InputError for what cannot be drawn.
     """
-    given = None if boundaries is None else PackedRow(boundaries, window, names)
+    given = None if boundaries is None else PackedRow(boundaries, window, names, causal)
     if given is None and (names is not None or tokens is not None):
         raise InputError("there are names or tokens but no lengths they belong to; pass the lengths first.")
     if given and tokens is not None and len(tokens) != given.total:
@@ -46,21 +48,23 @@ def explore_masks(
             f"the row has {len(given.lengths):,} documents, the explorer shows at most {WIDGET_LIMIT:,}; "
             "use draw_masks, or a part of it."
         )
-    row = given or PackedRow(deal(*START), window, None)
+    row = given or PackedRow(deal(*START), window, None, causal)
     try:
         from varlen_lab.viz.widget import Explorer
     except ModuleNotFoundError:  # no anywidget or ipywidgets here: pip install varlen_lab[notebooks]
         from varlen_lab.viz.figures import draw_masks
 
-        return draw_masks(row.lengths, window=window, names=names, dark=bool(dark))
+        return draw_masks(row.lengths, window=window, names=names, causal=causal, dark=bool(dark))
     if given is None:
-        return Explorer(deal, DOCUMENTS, TOTALS, (*START, row.window), None, None, dark)
+        return Explorer(deal, DOCUMENTS, TOTALS, (*START, row.window), None, None, dark, row.causal)
     lengths = given.lengths.tolist()
     count = len(lengths)
     counts = sorted({*range(1, min(count, 64) + 1), *DOCUMENTS, count})
     counts = [each for each in counts if each <= count]
     start = (count, given.total, given.window)
-    return Explorer(lambda first, _: lengths[:first], counts, [given.total], start, given.names, tokens, dark)
+    return Explorer(
+        lambda first, _: lengths[:first], counts, [given.total], start, given.names, tokens, dark, given.causal
+    )
 
 
 def deal(documents: int, total: int) -> list[int]:

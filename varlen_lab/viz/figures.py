@@ -46,19 +46,21 @@ def draw_masks(
     *,
     window: int | None = None,
     names: Sequence[str] | None = None,
+    causal: bool = True,
     dark: bool = False,
 ) -> Figure:
-    """Full causal attention beside varlen attention for one packed row.
+    """Full attention beside varlen attention for one packed row.
 
     ``boundaries``: a ``Boundaries`` or a list of document lengths. ``window``: a token sees itself and the
-    ``window - 1`` before it. ``names``: one per document. Raises InputError for what cannot be drawn.
+    ``window - 1`` before it. ``names``: one per document. ``causal=False``: tokens see what follows them too, as in
+    an encoder, and the window reaches both ways. Raises InputError for what cannot be drawn.
     """
     from varlen_lab.viz.picture import Picture
 
-    row = PackedRow(boundaries, window, names)
+    row = PackedRow(boundaries, window, names, causal)
     side = (WIDTH - LEFT - RIGHT - GAP) / 2
     height = HEAD + side + DEPTH + 0.52
-    title = f"Full causal and varlen attention over {plural(len(row.lengths), 'document')} in one row"
+    title = f"{row.full} and varlen attention over {plural(len(row.lengths), 'document')} in one row"
     picture = Picture(WIDTH, height, theme(dark), title, row.alt_text())
     for left, varlen in ((LEFT, False), (LEFT + side + GAP, True)):
         write_title(picture, row, left, side, varlen)
@@ -74,9 +76,11 @@ def draw_masks(
     return picture
 
 
-def alt_text_masks(boundaries: Any, *, window: int | None = None, names: Sequence[str] | None = None) -> str:
+def alt_text_masks(
+    boundaries: Any, *, window: int | None = None, names: Sequence[str] | None = None, causal: bool = True
+) -> str:
     """What ``draw_masks`` shows, in words, for a reader who does not see it."""
-    return PackedRow(boundaries, window, names).alt_text()
+    return PackedRow(boundaries, window, names, causal).alt_text()
 
 
 def write_title(picture: Picture, row: PackedRow, left: float, side: float, varlen: bool) -> None:
@@ -85,7 +89,7 @@ def write_title(picture: Picture, row: PackedRow, left: float, side: float, varl
 
     cells, colours = row.cells, picture.colours
     window = "" if row.window is None else f", window {row.window:,}"
-    picture.write(left, 0.29, ("Varlen" if varlen else "Full causal") + window, TITLE, weight="bold")
+    picture.write(left, 0.29, ("Varlen" if varlen else row.full) + window, TITLE, weight="bold")
     if varlen:
         claim, colour = "a token sees only its own document", colours.own
         numbers = f"{plural(cells.own, 'cell')}  ·  attention ÷ {factor(cells.saving)}"
@@ -194,8 +198,9 @@ def write_names(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: 
         height, edge = (
             (start + (length - 1) // 2 + 0.5, start + (length + 1) // 2) if cell else (start + length / 2,) * 2
         )
+        right = edge + 0.12 / inch if row.causal else start + length + 0.07 / inch
         sides = (
-            (edge + 0.12 / inch, "left", (row.total - edge) * inch - 0.16),
+            (right, "left", (row.total - right) * inch - 0.04),
             (start - 0.07 / inch, "right", start * inch - 0.1),
         )
         for words, (x, ha, room) in product((f"{name}, {plural(length, 'token')}", name), sides):

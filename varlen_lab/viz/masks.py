@@ -2,6 +2,7 @@
 
 The rule: query q sees key k when k <= q, and, with a window w, when q - k < w (a token sees itself and the
 w - 1 before it). *Full causal* asks nothing more; *varlen* asks that q and k lie in the same document.
+Bidirectional (``causal=False``, as in encoders) drops the first condition and makes the window |q - k| < w.
 Documents of 2, 4 and 3 tokens make one row of 9:
 
     full causal   9 * 10 / 2 = 45 cells
@@ -26,7 +27,7 @@ TOKEN_LIMIT = 2**31  # cu_seqlens is int32
 
 @dataclass(frozen=True)
 class Cells:
-    """How many cells a row has: ``full`` causal, and ``own``, those inside one document."""
+    """How many cells a row has: ``full``, as if it were one document, and ``own``, those inside one document."""
 
     full: int
     own: int
@@ -38,7 +39,7 @@ class Cells:
 
     @property
     def cross_share(self) -> float:
-        """Share of the full causal cells that look into another document, 0 to 1."""
+        """Share of the full mask's cells that look into another document, 0 to 1."""
         return self.cross / self.full
 
     @property
@@ -92,35 +93,44 @@ def check_window(window: int | None) -> int | None:
     return int(window)
 
 
-def band_cells(length: int, window: int | None = None) -> int:
-    """Cells of one causal block of ``length`` tokens: a triangle, or with a window a band on its diagonal."""
+def band_cells(length: int, window: int | None = None, causal: bool = True) -> int:
+    """Cells of one block of ``length`` tokens: a triangle (bidirectional a square), with a window a band of it."""
     seen = length if window is None else min(length, window)
-    return seen * (seen + 1) // 2 + (length - seen) * seen
+    triangle = seen * (seen + 1) // 2 + (length - seen) * seen
+    return triangle if causal else 2 * triangle - length  # both triangles share the diagonal
 
 
-def count_cells(boundaries: Any, window: int | None = None) -> Cells:
+def count_cells(boundaries: Any, window: int | None = None, causal: bool = True) -> Cells:
     """Exact cell counts of a row, in closed form.
 
     >>> count_cells([2, 4, 3])
     Cells(full=45, own=19)
+    >>> count_cells([2, 4, 3], causal=False)
+    Cells(full=81, own=29)
     """
     lengths = lengths_of(boundaries).tolist()
     window = check_window(window)
-    return Cells(band_cells(sum(lengths), window), sum(band_cells(length, window) for length in lengths))
+    own = sum(band_cells(length, window, causal) for length in lengths)
+    return Cells(band_cells(sum(lengths), window, causal), own)
 
 
-def band_outlines(starts: np.ndarray, lengths: np.ndarray, window: int | None = None) -> np.ndarray:
-    """Corners of each block, float64 (documents, 4, 2): a triangle, or the band a window leaves of it."""
+def band_outlines(
+    starts: np.ndarray, lengths: np.ndarray, window: int | None = None, causal: bool = True
+) -> np.ndarray:
+    """Corners of each block, float64 (documents, 4 or 6, 2): a triangle or square, or the band a window leaves."""
     starts, ends = starts.astype(float), (starts + lengths).astype(float)
     seen = lengths if window is None else np.minimum(lengths, window)
     corners = [(starts, starts), (starts, starts + seen), (ends - seen, ends), (ends, ends)]
+    if not causal:
+        corners += [(ends, ends - seen), (starts + seen, starts)]
     return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
 
 
-def stair_outline(start: int, length: int, window: int | None = None) -> np.ndarray:
+def stair_outline(start: int, length: int, window: int | None = None, causal: bool = True) -> np.ndarray:
     """The outline of one block cell by cell, float64 (4 * length, 2). For rows of a few dozen tokens."""
-    queries = range(start, start + length)
-    right = [(q + 1, q + down) for q in queries for down in (0, 1)]
+    queries, end = range(start, start + length), start + length
+    last = [q + 1 if causal else end if window is None else min(end, q + window) for q in queries]
+    right = [(k, q + down) for q, k in zip(queries, last, strict=True) for down in (0, 1)]
     first = [start if window is None else max(start, q - window + 1) for q in queries]
     left = [(k, q + down) for q, k in zip(queries, first, strict=True) for down in (0, 1)]
     return np.array(right + left[::-1], dtype=float)

@@ -46,6 +46,7 @@ class Explorer(ipywidgets.VBox):
         names: Sequence[str] | None,
         tokens: Sequence[str] | None,
         dark: bool | None,
+        causal: bool = True,
     ) -> None:
         """``lengths_for(documents, total)`` gives the row for two slider positions; ``totals`` may be one."""
         self.lengths_for, self.names, self.tokens = lengths_for, names, list(tokens or [])
@@ -58,13 +59,14 @@ class Explorer(ipywidgets.VBox):
         self.mode = ipywidgets.ToggleButtons(options=list(MODES), value="both")
         self.mode.style.button_width = "8em"
         self.says = ipywidgets.HTML()
-        for control in (self.documents, self.total, self.window):
+        self.causal = ipywidgets.Checkbox(value=causal, description="causal", indent=False, layout={"width": "7em"})
+        for control in (self.documents, self.total, self.window, self.causal):
             control.observe(self.update, "value")
         self.mode.observe(lambda change: setattr(self.canvas, "mode", MODES[change["new"]]), "value")
         self.update()
         shown = [control for control in (self.documents, self.total, self.window) if len(control.options) > 1]
         bar = ipywidgets.HBox(shown, layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([bar, self.mode, self.says, self.canvas])
+        super().__init__([bar, ipywidgets.HBox([self.mode, self.causal]), self.says, self.canvas])
 
     def update(self, _change: Any = None) -> None:
         """Send the row of the sliders' positions: one message to the browser."""
@@ -75,6 +77,7 @@ class Explorer(ipywidgets.VBox):
             "names": names,
             "tokens": self.tokens[: row.total],
             "window": row.window,
+            "causal": row.causal,
             "words": row.alt_text(),
         }
         self.says.value = row.summary()
@@ -82,14 +85,16 @@ class Explorer(ipywidgets.VBox):
     def packed_row(self) -> PackedRow:
         """The row of the sliders' positions, counted."""
         lengths = self.lengths_for(self.documents.value, self.total.value)
-        return PackedRow(lengths, self.window.value or None, self.names[: len(lengths)] if self.names else None)
+        names = self.names[: len(lengths)] if self.names else None
+        return PackedRow(lengths, self.window.value or None, names, self.causal.value)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget and beside it a picture: GitHub, a saved page and a closed kernel show that one."""
         from varlen_lab.viz.figures import draw_masks
 
         row = self.packed_row()
-        picture: Any = draw_masks(row.lengths.tolist(), window=row.window, names=row.names, dark=bool(self.canvas.dark))
+        options = {"window": row.window, "names": row.names, "causal": row.causal, "dark": bool(self.canvas.dark)}
+        picture: Any = draw_masks(row.lengths.tolist(), **options)
         data, metadata = picture._repr_mimebundle_()
         widget = super()._repr_mimebundle_(**options) or {}
         return {**data, **widget, "text/plain": data["text/plain"]}, metadata
