@@ -125,6 +125,21 @@ def test_a_slider_moves_by_drag(lab: SimpleNamespace) -> None:
     expect_picture(lab, deal(now["documents"], 131072))
 
 
+def test_a_click_lets_tokens_see_what_follows(lab: SimpleNamespace) -> None:
+    reset(lab)
+    now = state(lab)
+    first = deal(now["documents"], now["total"])[0]
+    later = (0.8 * first, 0.2 * first)  # key, query: above the diagonal of the first document
+    box = lab.page.locator("label:has-text('causal') input[type=checkbox]")
+    assert colour(lab, 1, *later) == LIGHT.empty
+    box.click()
+    wait_for(lab, "!state.causal")
+    assert colour(lab, 1, *later) == LIGHT.own
+    box.click()
+    wait_for(lab, "state.causal")
+    assert colour(lab, 1, *later) == LIGHT.empty
+
+
 def test_the_pointer_is_told_what_lies_under_it(lab: SimpleNamespace) -> None:
     reset(lab)
     now = state(lab)
