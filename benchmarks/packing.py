@@ -29,7 +29,7 @@ from benchmarks.lengths import DISTRIBUTIONS, draw
 from varlen_lab.packing import pack_lengths
 from varlen_lab.packing.segments import lower_bound
 
-ROUNDS = 3
+ROUNDS = 5
 Plan = Sequence[Sequence[int]]  # packs, each the document numbers of it, or (LLaMA-Factory) their lengths
 Packer = Callable[[np.ndarray, int], Plan]
 

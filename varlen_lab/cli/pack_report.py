@@ -136,7 +136,7 @@ def lines(reports: list[PackReport], costs: list[Cost]) -> list[tuple[str, list[
         ("tokens dropped", [f"{r.dropped_tokens:,}" for r in reports]),
         ("attention, Σlen² of ΣT²", [f"{r.attention_share:.2%}" for r in reports]),
         ("padding, packed", [f"{c.packed_padding:.2%}" for _, c in pairs]),
-        ("padding, a document a line", [f"{c.padding:.2%}" for _, c in pairs]),
+        (f"padding, {costs[0].batch_size} documents a batch", [f"{c.padding:.2%}" for _, c in pairs]),
         ("padding, grouped by length", [f"{c.grouped_padding:.2%}" for _, c in pairs]),
         ("steps an epoch, unpacked", [f"{c.steps_before:,}" for _, c in pairs]),
         ("steps an epoch, packed", [f"{c.steps_after:,}" for _, c in pairs]),
