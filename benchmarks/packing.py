@@ -11,7 +11,8 @@
 ``collate``   a batch of packed rows read from disk, beside HF's DataCollatorWithFlattening on the same documents.
 
 CPU seconds, medians; contenders take turns in one run, so ratios hold on a noisy machine. A peer that is not installed
-is named (``pip install seqpacker llamafactory binpacking trl``). Exit code 1 when a goal is missed.
+is named (``pip install seqpacker binpacking trl``, and ``pip install --no-deps llamafactory``, which wants an older
+stack). Exit code 1 when a goal is missed.
 """
 
 from __future__ import annotations

@@ -32,11 +32,12 @@ def test_no_strategy_beats_the_bound(lengths: list[int], max_length: int) -> Non
 
 def test_a_hand_worked_cost() -> None:
     # Documents of 6 and 2 and 4, two a batch. Rows of 6: [6] and [4 2].
-    cost = Cost.of(pack_lengths([2, 4, 6], 6), batch_size=2)
+    plan = pack_lengths([2, 4, 6], 6)
+    cost = Cost.of(plan, batch_size=2)
     assert (cost.steps_before, cost.steps_after) == (2, 1)
     assert (cost.documents_per_step_before, cost.documents_per_step_after) == (1.5, 3.0)
     assert cost.packed_padding == 0
-    assert cost.attention == pytest.approx((36 + 16 + 4) / 72)
+    assert plan.report().attention_share == pytest.approx((36 + 16 + 4) / 72)
     assert cost.grouped_padding == pytest.approx(1 - 12 / (6 + 6 + 2))  # 6 4 | 2
     assert 0 < cost.padding < 0.4
     assert "2.0 times as many documents" in cost.note and "1.4 times as high" in cost.note

@@ -4,7 +4,7 @@
 ``planner``     lengths -> packs, by one of the strategies  ``best_fit``  ``tightest``  ``sequential``
 ``dataset``     pack_dataset: documents -> packed rows      ``columns``  ``rows``  ``cache``  ``stream``
 ``reader``      rows straight from memory                   ``collate``     rows -> batches, three ways
-``report``      what packing does to a dataset, in numbers
+``report``      what packing does to a dataset, in numbers; ``cost``: to a training run
 """
 
 from varlen_lab.packing.boundaries import Boundaries

@@ -29,8 +29,7 @@ class Cost:
     padding: float  # share of computed tokens that is padding: documents in random order, a document a line
     grouped_padding: float  # the same with documents grouped by length
     packed_padding: float  # the same in packed rows brought to max_length
-    attention: float  # sum of len^2 over sum of T^2: varlen attention in packed rows, full attention = 1
-    padded_attention: float  # the same sum of len^2, over what the padded batches compute
+    padded_attention: float  # sum of len^2 in packed rows, over what the padded batches compute
     steps_before: int
     steps_after: int
     documents_per_step_before: float
@@ -60,7 +59,6 @@ class Cost:
             padding=float(1 - lengths.sum() / widest.sum()),
             grouped_padding=float(1 - lengths.sum() / grouped.sum()),
             packed_padding=float(1 - rows.sum() / (len(packs) * packs.max_length)),
-            attention=varlen / float((rows**2).sum()),
             padded_attention=varlen / float((widest.astype(float) ** 2).sum()),
             steps_before=before,
             steps_after=after,
