@@ -86,10 +86,10 @@ def test_logits_that_do_not_come_back_stop_the_conversion(
     """The planted fault: one weight changes between the checkpoint and the folder."""
     real = convert.logit_difference
 
-    def damaged(model, folder: Path) -> float:
+    def damaged(model, folder: Path, *more) -> float:
         with torch.no_grad():
             next(model.parameters())[0] += 1
-        return real(model, folder)
+        return real(model, folder, *more)
 
     monkeypatch.setattr(convert, "logit_difference", damaged)
     with pytest.raises(InputError, match="logits of the converted model differ"):

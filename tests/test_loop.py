@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from varlen_lab import recipes
+from varlen_lab.assemble import make_accelerator, make_engine
 from varlen_lab.batches import Batch
 from varlen_lab.config import Config
-from varlen_lab.loop import lr_factor, make_engine, optimize, token_loss_sum
+from varlen_lab.engine import lr_factor
+from varlen_lab.loop import optimize, token_loss_sum
 from varlen_lab.models import tiny
 from varlen_lab.packing import Boundaries, VarlenCollator
-from varlen_lab.train import make_accelerator
 
 LENGTHS = [3, 1, 7, 2]
 

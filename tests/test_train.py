@@ -136,13 +136,3 @@ def test_a_history_cut_by_a_kill_keeps_its_whole_lines(tmp_path: Path) -> None:
     again = History.read(tmp_path / "history.jsonl")
     assert again.losses == [1.0, 0.5] and again.meta == {"mode": "varlen"}
     assert again.tokens_per_second == 15 and again.padding_share == pytest.approx(0.25)
-
-
-def test_several_processes_are_refused_before_they_repeat_each_other(
-    small: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from accelerate import Accelerator
-
-    monkeypatch.setattr(Accelerator, "num_processes", 2)
-    with pytest.raises(InputError, match="2 processes were started"):
-        train(small, progress=False)

@@ -10,7 +10,9 @@ whom and how much is padding:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +25,7 @@ from varlen_lab.hub import only_local
 from varlen_lab.models import PLAIN
 from varlen_lab.packing import PackedCollator, PackReport, PaddedCollator, VarlenCollator, pack_lengths
 from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
+from varlen_lab.weighting import collated, token_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,15 +41,18 @@ ATTENTION_NAMES = {
 }
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
+NOTHING = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "seq_lengths": [2]}  # a row that trains on nothing
 Step = list[list[int]]  # the batches of one optimizer step, each a list of row numbers
 
 
 class Batch(NamedTuple):
-    """What one forward pass takes: the model's keyword arguments, the labels, and how many tokens are no padding."""
+    """What one forward pass takes: the model's keyword arguments and the labels; and what the step counts."""
 
     inputs: dict[str, Any]
     labels: torch.Tensor
-    tokens: int
+    tokens: int  # that are no padding
+    weights: torch.Tensor | None = None  # of each label in the loss; None: all the same
+    squares: int = 0  # sum of squared document lengths: the attention that is needed, whatever is computed
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; copies from pinned memory do not wait."""
@@ -54,7 +60,34 @@ class Batch(NamedTuple):
             name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in self.inputs.items()
         }
-        return Batch(inputs, self.labels.to(device, non_blocking=True), self.tokens)
+        weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
+        return self._replace(inputs=inputs, labels=self.labels.to(device, non_blocking=True), weights=weights)
+
+    @classmethod
+    def of(
+        cls,
+        features: Sequence[Mapping[str, Any]],
+        collate: Callable[[list[Any]], dict[str, Any]],
+        weighting: str = "token",
+    ) -> Batch:
+        """Collate rows; without rows a batch that trains on nothing, for a process that is left over in a step.
+
+        A feature that brings ``weights`` keeps them.
+        """
+        features = list(features) or [NOTHING]
+        inputs = collate(features)
+        labels = inputs.pop("labels")
+        if features[0] is NOTHING:
+            return cls(inputs, labels, 0, None if weighting == "token" else torch.zeros(labels.shape))
+        weights = None
+        if weighting != "token":
+            given = [one["weights"] if "weights" in one else token_weights(one, weighting) for one in features]
+            weights = collated(collate, features, given)
+        lengths = [
+            np.asarray(one["seq_lengths"] if "seq_lengths" in one else [len(one["input_ids"])]) for one in features
+        ]
+        squares = sum(int((one.astype(np.int64) ** 2).sum()) for one in lengths)
+        return cls(inputs, labels, sum(len(one["input_ids"]) for one in features), weights, squares)
 
 
 def attention_name(config: Config) -> str:
@@ -111,6 +144,13 @@ def load_rows(
     config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
 ) -> tuple[Dataset, PackReport]:
     """The rows of a run: packed, or one document a row when unpacked; and what became of the documents."""
+    return load_parts(config, tokenizer, progress=progress)[:2]
+
+
+def load_parts(
+    config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
+) -> tuple[Dataset, PackReport, Dataset | None]:
+    """As ``load_rows``, with the rows of the documents that ``evaluation_share`` holds out, or None."""
     from varlen_lab.documents import load_documents
 
     documents = load_documents(
@@ -120,6 +160,23 @@ def load_rows(
         system=config.SYSTEM,
         progress=progress,
     )
+    held_out = None
+    if config.evaluation_share:
+        order = np.random.default_rng(config.seed).permutation(len(documents))
+        cut = int(np.ceil(len(documents) * config.evaluation_share))
+        if cut == len(documents):
+            raise InputError(
+                f"evaluation_share = {config.evaluation_share} holds out all {cut} documents of {config.data_path!r}; "
+                "lower it, or set it to 0.0."
+            )
+        held_out, _ = pack_rows(documents.select(np.sort(order[:cut])).flatten_indices(), config)
+        documents = documents.select(np.sort(order[cut:])).flatten_indices()
+    rows, report = pack_rows(documents, config)
+    return rows, report, held_out
+
+
+def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
+    """Documents as rows, in the way of the config. InputError when none of their tokens is trained on."""
     strategy = "unpacked" if config.mode == "unpacked" else config.pack_strategy
     packs = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong)
     rows = rows_from_plan(documents, packs)
@@ -132,38 +189,78 @@ def load_rows(
     return rows.with_format("numpy"), packs.report()
 
 
-def plan_steps(rows: int, config: Config) -> list[Step]:
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id padding is written with; it is masked everywhere, so any id serves when there is none."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+
+def plan_steps(rows: int, config: Config, processes: int = 1) -> list[Step]:
     """Row numbers of every optimizer step of a run: shuffled anew each epoch, none left out, none repeated.
 
-    The last step of an epoch takes what remains. ``max_steps`` stops early, or repeats the data if it must.
+    A step holds ``batch_size * accumulative_counts * processes`` rows, as in XTuner; the last of an epoch takes what
+    remains. ``max_steps`` stops early, or repeats the data if it must. ``share`` gives each process its part.
     """
     steps: list[Step] = []
     epoch = 0
     while len(steps) < config.max_steps if config.max_steps else epoch < config.max_epochs:
         order = np.random.default_rng([config.seed, epoch]).permutation(rows).tolist()
         batches = [order[i : i + config.batch_size] for i in range(0, rows, config.batch_size)]
-        each = config.accumulative_counts
+        each = config.accumulative_counts * processes
         steps += [batches[i : i + each] for i in range(0, len(batches), each)]
         epoch += 1
     return steps[: config.max_steps]
 
 
+def share(steps: list[Step], costs: np.ndarray, processes: int, process: int, batch_size: int) -> list[Step]:
+    """The part of one process in every step: as many batches as the others have, and about as much attention.
+
+    ``costs`` is the sum of squared document lengths of each row. Rows go, dearest first, to the process that has
+    least so far. Processes meet after every batch, so one that runs short gets an empty batch.
+    """
+    if processes == 1:
+        return steps
+    mine = []
+    for step in steps:
+        rows = sorted((row for batch in step for row in batch), key=lambda row: (-costs[row], row))
+        each = -(-len(step) // processes)  # batches
+        loads: list[tuple[float, int]] = [(0.0, rank) for rank in range(processes)]
+        heapify(loads)
+        parts: list[list[int]] = [[] for _ in range(processes)]
+        for row in rows:
+            load, rank = heappop(loads)
+            parts[rank].append(row)
+            if len(parts[rank]) < each * batch_size:  # a full process is not offered again
+                heappush(loads, (load + float(costs[row]), rank))
+        part = parts[process]
+        mine.append([part[i * batch_size : (i + 1) * batch_size] for i in range(each)])
+    return mine
+
+
+def row_costs(rows: Dataset) -> np.ndarray:
+    """Sum of squared document lengths of every row: what its varlen attention costs."""
+    lengths = rows.with_format("arrow")[:]["seq_lengths"].combine_chunks()
+    squares = lengths.flatten().to_numpy().astype(np.float64) ** 2
+    offsets = lengths.offsets.to_numpy()
+    return np.add.reduceat(squares, offsets[:-1] - offsets[0])
+
+
 def batched(
-    rows: Dataset, steps: list[Step], collate: Callable[[list[Any]], dict[str, Any]], workers: int = 0
+    rows: Dataset,
+    steps: list[Step],
+    collate: Callable[[list[Any]], dict[str, Any]],
+    workers: int = 0,
+    weighting: str = "token",
 ) -> Iterator[list[Batch]]:
     """The batches of each step, collated, by ``workers`` processes ahead of time if there are any."""
     from torch.utils.data import DataLoader
-
-    def collate_counted(features: list[Any]) -> Batch:
-        inputs = collate(features)
-        return Batch(inputs, inputs.pop("labels"), sum(len(feature["input_ids"]) for feature in features))
 
     loader = iter(
         DataLoader(
             rows,  # type: ignore[arg-type]
             batch_sampler=[batch for step in steps for batch in step],
-            collate_fn=collate_counted,
+            collate_fn=partial(Batch.of, collate=collate, weighting=weighting),
             num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
         )
     )
     for step in steps:

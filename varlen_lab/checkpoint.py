@@ -12,6 +12,7 @@ import torch
 from varlen_lab.errors import InputError
 
 FORMAT = "varlen_lab checkpoint 1"
+RUN = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
 
 
 def save(path: Path, contents: dict[str, Any]) -> None:
@@ -24,6 +25,14 @@ def save(path: Path, contents: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except (OSError, RuntimeError) as problem:
+        if isinstance(problem, RuntimeError) and "PytorchStreamWriter" not in str(problem):
+            raise
+        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem).split("\n")[0]
+        raise InputError(
+            f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
+            "--resume."
+        ) from None
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -35,7 +44,11 @@ def load(path: str | Path) -> dict[str, Any]:
         near = ", ".join(sorted(p.name for p in path.parent.glob("iter_*.pth"))) or "no iter_N.pth"
         raise InputError(f"there is no checkpoint {path}; {path.parent} has {near}.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder, this command takes an iter_N.pth file.")
+        if not (path / RUN).is_file():
+            raise InputError(
+                f"{path} is a folder without {RUN}, it is no checkpoint; pass an iter_N.pth of a work_dir."
+            )
+        path = path / RUN
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as problem:

@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from varlen_lab import checkpoint
-from varlen_lab.batches import Batch, Step, batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab import checkpoint, memory
+from varlen_lab.assemble import build_model, describe, make_accelerator, make_engine
+from varlen_lab.batches import Batch, Step, batched, collator, load_rows, load_tokenizer, pad_id, plan_steps
 from varlen_lab.config import MODES, Config
+from varlen_lab.engine import Engine, put_in
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.history import History
-from varlen_lab.loop import Engine, make_engine, optimize, token_loss_sum
+from varlen_lab.loop import optimize, token_loss_sum
 from varlen_lab.packing import PaddedCollator
 from varlen_lab.packing.collate import split_documents
 from varlen_lab.progress import bar
-from varlen_lab.train import build_model, describe, make_accelerator, pad_id
+from varlen_lab.weighting import token_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,6 +46,7 @@ class Comparison:
 
     histories: dict[str, History]
     cosines: dict[str, float] = field(default_factory=dict)  # of the first step's gradient with the first mode's
+    start: str | None = None  # the checkpoint all modes began with; None: from the config's own weights
 
     @property
     def losses(self) -> dict[str, list[float]]:
@@ -81,6 +84,7 @@ class Comparison:
                 "gradient cosine": self.cosines.get(mode, float("nan")),
                 "real tokens/s": history.tokens_per_second,
                 "CPU seconds": history.total("cpu_seconds"),
+                "peak MiB": round(history.meta.get("peak_memory", 0) / 2**20),
                 "padding": history.padding_share,
                 "backend": history.meta["backend"],
             }
@@ -91,6 +95,22 @@ class Comparison:
         """Everything, for a file."""
         runs = {mode: {"meta": h.meta, "records": h.records} for mode, h in self.histories.items()}
         return json.dumps({"runs": runs, "table": self.table(), "verdict": self.verdict()}, indent=1)
+
+    def packed_verdict(self) -> str:
+        """What leaving the seams out did, and what it started from; empty when it was not run."""
+        if not {"packed", "varlen"} <= set(self.histories):
+            return ""
+        gaps = self.difference("packed", "varlen")
+        above, head = sum(gap > 0 for gap in gaps), gaps[:6]
+        if self.start is None:
+            return (
+                f"packed without seams is another training: above varlen in {above} of {len(gaps)} steps. From scratch "
+                "that sign changes on the way; --from CHECKPOINT shows what a trained model loses"
+            )
+        return (
+            f"packed without seams, going on from {self.start}: above varlen in {sum(gap > 0 for gap in head)} of the "
+            f"first {len(head)} steps, by {sum(head) / len(head):.3f} on average; later the model gets used to it"
+        )
 
     def verdict(self) -> str:
         """What the differences say, in a sentence."""
@@ -127,6 +147,8 @@ def compare(
     if not modes:
         raise InputError(f"no mode was named, choose from {', '.join(MODES)}.")
     config = config.with_mode("varlen").replace(max_steps=config.max_steps or DEFAULT_STEPS)
+    if config.method != "full":
+        config = config.replace(lora_dropout=0.0)  # the modes would throw different dice
     tokenizer = load_tokenizer(config)
     rows, _ = load_rows(config, tokenizer, progress=progress)
     steps = plan_steps(len(rows), config)
@@ -138,67 +160,72 @@ def compare(
         run = config.with_mode(mode)
         model = build_model(run)
         if weights is not None:
-            put_in(model, weights, start)
+            begin_with(model, weights, start)
         history = History(describe(run, model, accelerator))
         engine = make_engine(model, run, len(steps), accelerator)
         gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
         batches = batches_of(mode, rows, steps, tokenizer, config)
+        memory.restart()
         with bar(f"{mode:8}", len(steps), history.meta["backend"], progress) as show:
             for record in optimize(engine, batches):
                 history.add(record)
                 show(record)
+        history.meta["peak_memory"] = memory.peak()
         histories[mode] = history
     base = gradients[modes[0]]
     cosines = {mode: float(torch.cosine_similarity(base, gradient, dim=0)) for mode, gradient in gradients.items()}
-    return Comparison(histories, cosines)
+    return Comparison(histories, cosines, None if start is None else str(start))
 
 
 def batches_of(mode: str, rows: Dataset, steps: list[Step], tokenizer: Any, config: Config) -> Iterator[list[Batch]]:
     """The batches of a mode, step by step."""
     if mode == "unpacked":
-        return unpacked_batches(rows, steps, pad_id(tokenizer), config.seed)
-    return batched(rows, steps, collator(mode, pad_id(tokenizer)), config.dataloader_num_workers)
+        return unpacked_batches(rows, steps, pad_id(tokenizer), config.seed, config.loss_weighting)
+    collate = collator(mode, pad_id(tokenizer))
+    return batched(rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
 
 
 def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
     """The gradient of a step's mean loss over all weights, float64, end to end; the model is left without one."""
     engine.model.train()
-    batches = [batch.to(engine.accelerator.device) for batch in batches]
-    for batch in batches:
-        engine.accelerator.backward(token_loss_sum(engine.model, batch))
+    for index, batch in enumerate(batches):
+        engine.backward(token_loss_sum(engine.model, batch.to(engine.accelerator.device)), index == len(batches) - 1)
     found = [p.grad.double().flatten().cpu() for p in engine.model.parameters() if p.grad is not None]
     engine.optimizer.zero_grad()
     return torch.cat(found)
 
 
-def put_in(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
+def begin_with(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
     """Load a checkpoint's weights, or say that they are another model's."""
     try:
-        model.load_state_dict(weights)
+        put_in(model, weights)
     except RuntimeError:
         raise InputError(
             f"the weights of {start} do not fit the model of this config; pass the config it was trained with."
         ) from None
 
 
-def unpacked_batches(rows: Dataset, steps: list[Step], pad_token_id: int, seed: int) -> Iterator[list[Batch]]:
+def unpacked_batches(
+    rows: Dataset, steps: list[Step], pad_token_id: int, seed: int, weighting: str = "token"
+) -> Iterator[list[Batch]]:
     """The documents of each step's rows, ``UNPACKED_BATCH`` at a time on lines of their own.
 
     They are shuffled first: packing put them in order of length, which would save the baseline its padding.
     """
     collate = PaddedCollator(pad_token_id)
     for number, step in enumerate(steps):
-        documents = [
-            {"input_ids": ids, "labels": labels}
-            for batch in step
-            for row in batch
-            for ids, labels in split_documents(rows[row])
-        ]
+        documents = [document for batch in step for row in batch for document in alone(rows[row], weighting)]
         np.random.default_rng([seed, number]).shuffle(documents)
-        groups = [documents[i : i + UNPACKED_BATCH] for i in range(0, len(documents), UNPACKED_BATCH)]
-        batches = []
-        for group in groups:
-            inputs = collate(group)
-            labels = inputs.pop("labels")
-            batches.append(Batch(inputs, labels, sum(len(document["input_ids"]) for document in group)))
-        yield batches
+        yield [
+            Batch.of(documents[i : i + UNPACKED_BATCH], collate, weighting)
+            for i in range(0, len(documents), UNPACKED_BATCH)
+        ]
+
+
+def alone(row: dict[str, Any], weighting: str) -> list[dict[str, Any]]:
+    """The documents of a row, each with the weights its tokens have in that row."""
+    weights = np.split(token_weights(row, weighting), np.cumsum(row["seq_lengths"])[:-1])
+    return [
+        {"input_ids": ids, "labels": labels, "weights": one}
+        for (ids, labels), one in zip(split_documents(row), weights, strict=True)
+    ]

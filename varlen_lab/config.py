@@ -18,6 +18,7 @@ from varlen_lab.errors import InputError, nearest
 
 PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
 MODES = ("unpacked", "packed", "varlen")
+ADAPTED = ("method", ("lora", "qlora"))
 
 
 class SettingError(InputError):
@@ -28,9 +29,20 @@ class SettingError(InputError):
         self.setting = setting
 
 
-def setting(default: Any, where: str, comment: str, *, least: float | None = None, choices: tuple = ()) -> Any:
-    """One row of the schema. ``where`` is ``"part/heading"``; ``least`` and ``choices`` are its rule."""
-    rule = {"where": where, "comment": comment, "least": least, "choices": choices}
+def setting(
+    default: Any,
+    where: str,
+    comment: str,
+    *,
+    least: float | None = None,
+    choices: tuple = (),
+    needs: tuple[str, tuple] | None = None,
+) -> Any:
+    """One row of the schema. ``where`` is ``"part/heading"``; ``least`` and ``choices`` are its rule.
+
+    ``needs`` names another setting and its values without which this one has no effect.
+    """
+    rule = {"where": where, "comment": comment, "least": least, "choices": choices, "needs": needs}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=rule)
     return field(default=default, metadata=rule)
@@ -54,6 +66,7 @@ class Config:
     max_steps: int | None = setting(None, "1/Scheduler & Optimizer", "stop after this many optimizer steps; None runs all epochs", least=1)
     optim_type: str = setting("AdamW", "1/Scheduler & Optimizer", "AdamW or SGD", choices=("AdamW", "SGD"))
     lr: float = setting(2e-5, "1/Scheduler & Optimizer", "peak learning rate", least=0)
+    loss_weighting: str = setting("token", "1/Scheduler & Optimizer", "what a token counts: token, sample (1/its document), pack (1/its row), longalign", choices=("token", "sample", "pack", "longalign"))
     betas: tuple = setting((0.9, 0.999), "1/Scheduler & Optimizer", "AdamW's two averages (SGD: the first is its momentum)")
     weight_decay: float = setting(0.0, "1/Scheduler & Optimizer", "pulls weights towards 0", least=0)
     max_norm: float = setting(1.0, "1/Scheduler & Optimizer", "gradients are clipped to this norm; 0 does not clip", least=0)
@@ -61,9 +74,15 @@ class Config:
     save_steps: int = setting(500, "1/Save", "write iter_N.pth every so many steps (and at the end)", least=1)
     save_total_limit: int = setting(2, "1/Save", "checkpoints kept, the newest; -1 keeps all", least=-1)
     evaluation_freq: int = setting(500, "1/Evaluate the generation performance during the training", "answer evaluation_inputs every so many steps; 0 never", least=0)
+    evaluation_share: float = setting(0.0, "1/Evaluate the generation performance during the training", "share of the documents held out, to measure their loss every evaluation_freq steps", least=0)
     SYSTEM: str = setting("", "1/Evaluate the generation performance during the training", "system prompt of the data and of evaluation_inputs")
     evaluation_inputs: list = setting([], "1/Evaluate the generation performance during the training", "questions to watch the model with")
     model_config: dict | None = setting(None, "2/", "architecture to train from scratch, as in a config.json")
+    method: str = setting("full", "2/", "full trains all weights; lora and qlora thin matrices beside them, qlora on weights in four bits", choices=("full", "lora", "qlora"))
+    lora_r: int = setting(64, "2/", "rank of the thin matrices", least=1, needs=ADAPTED)
+    lora_alpha: int = setting(16, "2/", "their product is scaled by lora_alpha / lora_r", least=1, needs=ADAPTED)
+    lora_dropout: float = setting(0.1, "2/", "share of their input dropped", least=0, needs=ADAPTED)
+    gradient_checkpointing: bool = setting(False, "2/", "recompute activations instead of keeping them: less memory, a third more time")
     attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", "reference", "sdpa", "flash_attn", "torch_varlen", "flex"))
     dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
     pack_strategy: str = setting("best_fit", "3/", "best_fit keeps documents whole, concat cuts them as XTuner does", choices=("best_fit", "concat"))
@@ -71,6 +90,7 @@ class Config:
     start_factor: float = setting(1e-5, "4/", "lr of the first warm-up step, as a share of lr", least=0)
     seed: int = setting(0, "5/", "fixes weights from scratch and the order of the data", least=0)
     device: str = setting("auto", "5/", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    visualizer: str | None = setting(None, "5/", "'tensorboard' writes curves to work_dir/tensorboard", choices=("tensorboard",))
     work_dir: str | None = setting(None, "5/", "where checkpoints go; None is work_dirs/<name of this file>")
     # fmt: on
     name: str = field(default="", compare=False, metadata={})
@@ -90,10 +110,31 @@ class Config:
                 "exactly one of pretrained_model_name_or_path and model_config must be set; "
                 "name a model to fine-tune, or describe one to train from scratch.",
             )
-        if self.evaluation_freq and not self.evaluation_inputs:
+        if self.evaluation_freq and not (self.evaluation_inputs or self.evaluation_share):
             raise SettingError(
                 "evaluation_freq",
-                f"evaluation_freq = {self.evaluation_freq} has nothing to ask; fill evaluation_inputs or set it to 0.",
+                f"evaluation_freq = {self.evaluation_freq} has nothing to ask; fill evaluation_inputs, set "
+                "evaluation_share, or set it to 0.",
+            )
+        if self.evaluation_share and not self.evaluation_freq:
+            raise SettingError(
+                "evaluation_share",
+                f"evaluation_share = {self.evaluation_share} holds documents out that evaluation_freq = 0 never looks "
+                "at; set evaluation_freq, or evaluation_share = 0.0.",
+            )
+        for row in schema():
+            if not effective(self, row) and getattr(self, row.name) != row.default:
+                name, values = row.metadata["needs"]
+                raise SettingError(
+                    row.name,
+                    f"{row.name} = {getattr(self, row.name)!r} has no effect with {name} = {getattr(self, name)!r}; "
+                    f"remove it, or set {name} to {' or '.join(map(repr, values))}.",
+                )
+        if self.method == "qlora" and self.pretrained_model_name_or_path is None:
+            raise SettingError(
+                "method",
+                "method = 'qlora' quantises a pretrained model and model_config starts from random weights; name one "
+                "in pretrained_model_name_or_path, or use method = 'lora'.",
             )
 
     @property
@@ -115,6 +156,12 @@ class Config:
 
 def schema() -> list[dataclasses.Field]:
     return [row for row in dataclasses.fields(Config) if row.metadata]
+
+
+def effective(config: Config, row: dataclasses.Field) -> bool:
+    """Whether a setting does anything, given the one it needs."""
+    needs = row.metadata["needs"]
+    return needs is None or getattr(config, needs[0]) in needs[1]
 
 
 def setting_names() -> list[str]:
@@ -151,6 +198,8 @@ def checked(row: dataclasses.Field[Any], value: Any) -> Any:
         raise SettingError(row.name, f"{row.name} is {value}, it must be at least {least}.")
     if kind is float and not value < float("inf"):
         raise SettingError(row.name, f"{row.name} is {value}, it must be a finite number.")
+    if row.name in ("evaluation_share", "lora_dropout") and not value < 1:
+        raise SettingError(row.name, f"{row.name} is {value}, it is a share and must be below 1.")
     if choices and value not in choices:
         raise SettingError(
             row.name, f"{row.name} is {value!r}, it must be one of {', '.join(choices)}{nearest(value, choices)}."
@@ -249,7 +298,7 @@ def render(config: Config) -> str:
         heading = ""
         for row in schema():
             where, _, group = row.metadata["where"].partition("/")
-            if int(where) != number:
+            if int(where) != number or not effective(config, row):
                 continue
             if group != heading:
                 lines += [""] * bool(heading) + [f"# {group}"]

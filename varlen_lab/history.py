@@ -58,6 +58,18 @@ class History:
         return self.total("tokens") / max(self.total("seconds"), 1e-9)
 
     @property
+    def trained_per_second(self) -> float:
+        """Tokens a loss was taken of, per second of wall time."""
+        return self.total("trained_tokens") / max(self.total("seconds"), 1e-9)
+
+    @property
+    def utilisation(self) -> float:
+        """Needed arithmetic per second, as a share of what the device could do; steps weighted by their time."""
+        steps = [record for record in self.records if "mfu" in record]
+        seconds = sum(record["seconds"] for record in steps)
+        return sum(record["mfu"] * record["seconds"] for record in steps) / max(seconds, 1e-9)
+
+    @property
     def padding_share(self) -> float:
         """Share of the computed positions that held padding."""
         return 1 - self.total("tokens") / max(self.total("slots"), 1)

@@ -1,8 +1,8 @@
 """The training loop, and the one rule that makes packed and unpacked runs comparable.
 
-The loss of an optimizer step is the sum over all trained tokens of the step, over every batch and every process,
-divided by their count. A mean of means would weigh a token by how many neighbours its row happens to have, and no
-two ways of packing would agree.
+The loss of an optimizer step is the weighted sum over all trained tokens of the step, over every batch and every
+process, divided by the sum of the weights (``weighting``; by default every token weighs 1). A mean of means would
+weigh a token by how many neighbours its row happens to have, and no two ways of packing would agree.
 """
 
 from __future__ import annotations
@@ -10,33 +10,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from varlen_lab.batches import Batch
-from varlen_lab.config import Config
+from varlen_lab.engine import Engine
 from varlen_lab.errors import InputError
 from varlen_lab.packing.rows import IGNORE
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 MOST_SKIPPED = 5  # steps in a row without a finite loss: then it is not a bad batch, it is the run
-
-
-@dataclass
-class Engine:
-    """A model ready to take steps."""
-
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    accelerator: Accelerator
-    max_norm: float
 
 
 def optimize(
@@ -50,48 +34,44 @@ def optimize(
 
     A step whose loss or gradient is not finite changes no weight and is marked ``skipped``. After ``MOST_SKIPPED`` in
     a row the run ends with an InputError; ``on_nonfinite(step, batches)`` may keep the batches, and says where.
+    In several processes each brings its part of the step; losses and counts of a record are of all parts.
     """
-    accelerator, model, optimizer = engine.accelerator, engine.model, engine.optimizer
+    accelerator, model = engine.accelerator, engine.model
     model.train()
     wall, cpu = time.perf_counter(), time.process_time()
     skipped = 0
     for number, batches in enumerate(steps, start=done + 1):
+        if engine.seed is not None:  # dropout of LoRA: the same dice after a resume, others in every process
+            torch.manual_seed(hash((engine.seed, number, accelerator.process_index)))
         batches = [batch.to(accelerator.device) for batch in batches]
-        trained = torch.stack([(batch.labels != IGNORE).sum() for batch in batches]).sum()
-        trained = accelerator.reduce(trained, "sum")
-        divisor = trained.clamp(min=1)  # a step may hold nothing to train on
+        counts = accelerator.reduce(torch.stack([count(batch) for batch in batches]).sum(0), "sum")
+        divisor = counts[0].clamp(min=1e-9).float()  # a step may hold nothing to train on
         loss = torch.zeros((), device=accelerator.device)
         for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            with nullcontext() if last else accelerator.no_sync(model):
-                part = token_loss_sum(model, batch) / divisor
-                # DDP averages gradients over processes; the count above is already of all of them
-                accelerator.backward(part * accelerator.num_processes)
+            part = token_loss_sum(model, batch) / divisor
+            engine.backward(part, last=index == len(batches) - 1)
             loss += part.detach()
-        norm = accelerator.clip_grad_norm_(model.parameters(), engine.max_norm or math.inf)
         lr = engine.scheduler.get_last_lr()[0]
-        loss_value, finite = float(accelerator.reduce(loss, "sum")), math.isfinite(float(norm))
-        finite = finite and math.isfinite(loss_value)
-        skipped = 0 if finite else skipped + 1
-        if finite:
-            optimizer.step()
-        engine.scheduler.step()
-        optimizer.zero_grad()
+        loss_value = float(accelerator.reduce(loss, "sum"))
+        norm, taken = engine.update(math.isfinite(loss_value))
+        skipped = 0 if taken else skipped + 1
         if skipped == MOST_SKIPPED:
             kept = f"; its batches are in {on_nonfinite(number, batches)}" if on_nonfinite else ""
             raise InputError(
                 f"the loss is {loss_value} at step {number}, the {skipped}th step in a row that is not finite{kept}; "
                 "lower lr, or look at the data."
             )
+        _, trained, tokens, slots, squares = counts.tolist()
         yield {
             "step": number,
             "loss": loss_value,
             "lr": lr,
-            "grad_norm": float(norm),
-            "tokens": sum(batch.tokens for batch in batches),
+            "grad_norm": norm,
+            "tokens": int(tokens),
             "trained_tokens": int(trained),
-            **({} if finite else {"skipped": True}),
-            "slots": sum(batch.labels.numel() for batch in batches),
+            **({} if taken else {"skipped": True}),
+            "slots": int(slots),
+            "squares": int(squares),
             "seconds": time.perf_counter() - wall,
             "cpu_seconds": time.process_time() - cpu,
         }
@@ -99,38 +79,26 @@ def optimize(
         wall, cpu = time.perf_counter(), time.process_time()
 
 
+def count(batch: Batch) -> torch.Tensor:
+    """What a step adds up over its batches: weight, trained tokens, tokens, slots, squared lengths; float64."""
+    trained = (batch.labels != IGNORE).sum().double()
+    weight = trained if batch.weights is None else batch.weights.sum(dtype=torch.float64)
+    known = torch.tensor([batch.tokens, batch.labels.numel(), batch.squares], dtype=torch.float64)
+    known = known.to(trained.device, non_blocking=True)
+    if not batch.tokens:  # the empty batch of a process that is left over
+        known = torch.zeros_like(known)
+    return torch.cat([torch.stack([weight, trained]), known])
+
+
 def token_loss_sum(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Sum of the next-token losses of a batch, in nats. Seams are masked in the labels, so one shift serves all."""
+    """Weighted sum of the next-token losses of a batch, in nats.
+
+    Seams are masked in the labels, so one shift serves all.
+    """
     # use_cache=False: a cache would hide restarting positions from transformers' own mask detection
-    logits = model(**batch.inputs, use_cache=False).logits
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        batch.labels[:, 1:].flatten(),
-        ignore_index=IGNORE,
-        reduction="sum",
-    )
-
-
-def make_engine(model: torch.nn.Module, config: Config, steps: int, accelerator: Accelerator) -> Engine:
-    """Optimizer, schedule and accelerator around a model."""
-    if config.optim_type == "AdamW":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            model.parameters(), lr=config.lr, momentum=config.betas[0], weight_decay=config.weight_decay
-        )
-    warmup = math.ceil(config.warmup_ratio * steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: lr_factor(step, steps, warmup, config.start_factor)
-    )
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return Engine(model, optimizer, schedule, accelerator, config.max_norm)
-
-
-def lr_factor(step: int, steps: int, warmup: int, start: float) -> float:
-    """Share of the peak lr at a step: a line from ``start`` up to 1, then half a cosine down to 0."""
-    if step < warmup:
-        return start + (1 - start) * step / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    logits = model(**batch.inputs, use_cache=False).logits[:, :-1].flatten(0, 1).float()
+    labels = batch.labels[:, 1:].flatten()
+    if batch.weights is None:
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    return losses @ batch.weights[:, 1:].flatten()

@@ -118,8 +118,10 @@ def automatic_backend(model: PreTrainedModel, device: str, dtype: torch.dtype) -
     )
 
 
-def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Open a pretrained causal language model with the given attention.
+def load_model(
+    path: str, attn_implementation: str, dtype: torch.dtype = torch.float32, quantization_config: Any = None
+) -> PreTrainedModel:
+    """Open a pretrained causal language model with the given attention, quantised on the way if asked to.
 
     ``path``: a folder or a hub name. A folder in an original remote-code layout (``model_type: internlm``) is
     read into the native class. Raises InputError when there is no such model.
@@ -128,6 +130,7 @@ def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.f
 
     register()
     native_model_types()  # registers what we add
+    more = {} if quantization_config is None else {"quantization_config": quantization_config}
     folder = Path(path)
     try:
         if folder.is_dir():
@@ -139,12 +142,12 @@ def load_model(path: str, attn_implementation: str, dtype: torch.dtype = torch.f
                 native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
                 attention = resolved(attn_implementation, config)
                 return native_class.from_pretrained(
-                    None, config=config, state_dict=weights, attn_implementation=attention, dtype=dtype
+                    None, config=config, state_dict=weights, attn_implementation=attention, dtype=dtype, **more
                 )
         config = AutoConfig.from_pretrained(path, local_files_only=only_local(path))
         attention = resolved(attn_implementation, config)
         return AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=only_local(path), attn_implementation=attention, dtype=dtype
+            path, local_files_only=only_local(path), attn_implementation=attention, dtype=dtype, **more
         )
     except InputError:
         raise

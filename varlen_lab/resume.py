@@ -24,10 +24,17 @@ from varlen_lab.errors import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from varlen_lab.loop import Engine
-
 # settings that say where and how often, not what is computed
-FREE = {"work_dir", "save_steps", "save_total_limit", "evaluation_freq", "evaluation_inputs", "dataloader_num_workers"}
+FREE = {
+    "work_dir",
+    "save_steps",
+    "save_total_limit",
+    "evaluation_freq",
+    "evaluation_inputs",
+    "dataloader_num_workers",
+    "visualizer",
+    "gradient_checkpointing",
+}
 
 
 def latest(work_dir: Path) -> Path | None:
@@ -52,7 +59,7 @@ def data_fingerprint(rows: Dataset) -> str:
     return digest.hexdigest()[:12]
 
 
-def open_checkpoint(path: Path, config: Config, fingerprint: str) -> dict[str, Any]:
+def open_checkpoint(path: Path, config: Config, fingerprint: str, processes: int = 1) -> dict[str, Any]:
     """A checkpoint that this run may go on from; InputError when it belongs to another config or other data."""
     state = checkpoint.load(path)
     trained = load_text(state["config"], f"the config inside {path}")
@@ -63,6 +70,11 @@ def open_checkpoint(path: Path, config: Config, fingerprint: str) -> dict[str, A
                 f"{path} was trained with {name} = {before!r} and the config says {now!r}, so the run would not be the "
                 "same; put the setting back, or start anew in another work_dir."
             )
+    if state.get("processes", 1) != processes:
+        raise InputError(
+            f"{path} was trained in {state.get('processes', 1)} processes and there are {processes} now, a step would "
+            f"hold other documents; start {state.get('processes', 1)}."
+        )
     if state.get("data") != fingerprint:
         raise InputError(
             f"{path} was trained on other data than {config.data_path!r} gives now (fingerprint {state.get('data')}, "
@@ -71,22 +83,19 @@ def open_checkpoint(path: Path, config: Config, fingerprint: str) -> dict[str, A
     return state
 
 
-def position(engine: Engine) -> dict[str, Any]:
-    """What a checkpoint needs besides weights and optimizer to go on exactly."""
-    dice = {"cpu": torch.get_rng_state()}
+def dice() -> dict[str, torch.Tensor]:
+    """The states of the random generators."""
+    states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        dice["cuda"] = torch.cuda.get_rng_state()
-    return {"scheduler": engine.scheduler.state_dict(), "dice": dice}
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
 
 
-def restore(engine: Engine, state: dict[str, Any]) -> None:
-    """Put weights, optimizer, schedule and dice back."""
-    engine.accelerator.unwrap_model(engine.model).load_state_dict(state["model"])
-    engine.optimizer.load_state_dict(state["optimizer"])
-    engine.scheduler.load_state_dict(state["scheduler"])
-    torch.set_rng_state(state["dice"]["cpu"])
-    if "cuda" in state["dice"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["dice"]["cuda"])
+def roll(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 @contextmanager

@@ -2,206 +2,185 @@
 
 from __future__ import annotations
 
-import platform
+import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab import checkpoint
-from varlen_lab.audit.measure import noise_of
-from varlen_lab.batches import Batch, attention_name, batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab.assemble import build_model, describe, look_ahead, make_accelerator, make_engine, shared_rows
+from varlen_lab.batches import Batch, batched, collator, load_tokenizer, pad_id, plan_steps, row_costs, share
 from varlen_lab.config import Config, render
+from varlen_lab.engine import Engine
 from varlen_lab.errors import InputError
+from varlen_lab.evaluation import answers, held_out_loss
 from varlen_lab.history import History
-from varlen_lab.loop import Engine, make_engine, optimize
-from varlen_lab.models import automatic_backend, from_scratch, load_model
+from varlen_lab.loop import optimize
 from varlen_lab.progress import bar
-from varlen_lab.resume import data_fingerprint, latest, numbered, open_checkpoint, position, restore, stop_on_sigterm
+from varlen_lab.resume import data_fingerprint, dice, latest, numbered, open_checkpoint, roll, stop_on_sigterm
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's words
+    from varlen_lab.accounting import Outlook
 
 
 def train(
     config: Config,
     *,
     progress: bool = True,
+    on_start: Callable[[Outlook], None] | None = None,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     resume: bool | str | Path = False,
+    deepspeed: str | None = None,
+    fsdp: bool = False,
 ) -> History:
     """Train as the config says; checkpoints and ``history.jsonl`` go to its work_dir.
 
-    Returns the History of the run. ``on_step`` is called with every record, for a live plot. ``resume`` goes on from
-    the newest checkpoint of the work_dir (or a given one) exactly as if the run had never stopped; without one it
-    starts at step 0. SIGTERM saves and returns early. Raises InputError for bad input, for a checkpoint of another
-    config or other data, and when losses stay infinite.
+    Returns the History of the run. ``on_start`` is told what the run will do and cost, ``on_step`` gets every record,
+    for a live plot; both in the first process only. ``resume`` goes on from the newest checkpoint of the work_dir (or
+    a given one) exactly as if the run had never stopped; without one it starts at step 0. SIGTERM saves and returns
+    early. ``deepspeed`` (one of XTuner's names or a JSON file) or ``fsdp`` shares the model out over the processes
+    that were started. Raises InputError for bad input, for a checkpoint of another config or other data, and when
+    losses stay infinite.
     """
     accelerator = make_accelerator(config)
+    first, processes = accelerator.is_main_process, accelerator.num_processes
+    progress = progress and first
     tokenizer = load_tokenizer(config)
     model = build_model(config)
-    rows, report = load_rows(config, tokenizer, progress=progress)
-    steps = plan_steps(len(rows), config)
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
+    rows, report, held_out = shared_rows(config, tokenizer, accelerator, work_dir, progress)
+    plan = plan_steps(len(rows), config, processes)
+    outlook, work, speed = look_ahead(config, model, rows, plan, accelerator)
+    engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
     work_dir.mkdir(parents=True, exist_ok=True)
-    engine = make_engine(model, config, len(steps), accelerator)
-    history = History(describe(config, model, accelerator), path=work_dir / "history.jsonl")
-    data = data_fingerprint(rows)
-    history.meta |= {"steps": len(steps), "data_report": str(report), "data": data}
+    history = History(describe(config, model, accelerator), path=work_dir / "history.jsonl" if first else None)
+    history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
+    history.meta |= {"engine": engine.kind, "operations_per_second": speed}
+    if first and on_start is not None:
+        on_start(outlook)
     path = (latest(work_dir) if resume is True else Path(resume)) if resume else None
     done = 0
     if path is not None:
-        state = open_checkpoint(path, config, data)
-        restore(engine, state)
+        state = open_checkpoint(path, config, history.meta["data"], processes)
+        engine.restore(path, state)
+        roll(state["dice"])
         done = state["step"]
         history.checkpoint = path
     history.start(after=done)
-    (work_dir / f"{config.name or 'config'}.py").write_text(render(config), encoding="utf-8")
-    batches = batched(rows, steps[done:], collator(config.mode, pad_id(tokenizer)), config.dataloader_num_workers)
+    if first:
+        (work_dir / f"{config.name or 'config'}.py").write_text(render(config), encoding="utf-8")
+    pad = pad_id(tokenizer)
+    mine = share(plan[done:], row_costs(rows), processes, accelerator.process_index, config.batch_size)
+    batches = batched(rows, mine, collator(config.mode, pad), config.dataloader_num_workers, config.loss_weighting)
     saved = [path for path in numbered(work_dir) if int(path.stem[5:]) <= done]
     with (
         stop_on_sigterm() as stop,
-        bar(config.name or "train", len(steps) - done, history.meta["backend"], progress) as show,
+        curves(config, work_dir if first else None) as draw,
+        bar(config.name or "train", len(plan) - done, history.meta["backend"], progress) as show,
     ):
-        for record in optimize(engine, batches, done, on_nonfinite=keep_in(work_dir)):
+        for record in optimize(engine, batches, done, on_nonfinite=keep_in(work_dir, accelerator)):
             step = record["step"]
+            used = work.operations(record["tokens"], record["squares"]) / max(record["seconds"], 1e-9)
+            record["mfu"] = used / speed
             if config.evaluation_freq and step % config.evaluation_freq == 0:
-                record["samples"] = answers(model, tokenizer, config)
+                if held_out is not None:
+                    record["held_out_loss"] = held_out_loss(engine, held_out, config, pad)
+                if config.evaluation_inputs:
+                    record["samples"] = answers(engine, tokenizer, config, pad)
             history.add(record)
             show(record)
-            if on_step is not None:
+            draw(record)
+            if first and on_step is not None:
                 on_step(record)
-            if step % config.save_steps == 0 or step == len(steps) or stop.is_set():
+            stopping = anywhere(accelerator, stop.is_set())
+            if step % config.save_steps == 0 or step == len(plan) or stopping:
                 path = work_dir / f"iter_{step}.pth"
-                checkpoint.save(path, contents(engine, config, step, history))
+                engine.save(path, contents(engine, config, step, history))
                 saved = [*(old for old in saved if old != path), path]
                 while 0 < config.save_total_limit < len(saved):
-                    saved.pop(0).unlink(missing_ok=True)
+                    drop(saved.pop(0), first)
                 history.checkpoint = path
-            if stop.is_set():
+            if stopping:
                 history.stopped = True
                 break
+    if processes > 1 and accelerator.is_local_main_process:
+        shutil.rmtree(work_dir / f".rows-{socket.gethostname()}", ignore_errors=True)
     return history
 
 
-def keep_in(work_dir: Path) -> Callable[[int, list[Batch]], Path]:
+def keep_in(work_dir: Path, accelerator: Accelerator) -> Callable[[int, list[Batch]], Path]:
     """Where batches go whose loss was not finite: ``nonfinite_step_N.pt``, to be looked at."""
 
     def keep(step: int, batches: list[Batch]) -> Path:
-        path = work_dir / f"nonfinite_step_{step}.pt"
+        rank = f"_rank_{accelerator.process_index}" if accelerator.num_processes > 1 else ""
+        path = work_dir / f"nonfinite_step_{step}{rank}.pt"
         torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], path)
         return path
 
     return keep
 
 
-def make_accelerator(config: Config) -> Accelerator:
-    """Device and precision of the run. InputError when it asks for a GPU that is not there, or for processes."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device = 'cuda' but PyTorch sees no GPU here; set device = 'auto', or run check-env.")
-    AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
-    cpu = config.device == "cpu" or not torch.cuda.is_available()
-    accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[resolve_dtype(config)])
-    if accelerator.num_processes > 1:  # every process would train on all rows: slower, and called faster
-        raise InputError(
-            f"{accelerator.num_processes} processes were started, training runs in one so far; "
-            "start it without torchrun."
-        )
-    return accelerator
-
-
-def resolve_dtype(config: Config) -> str:
-    """``fp32``, ``bf16`` or ``fp16``. On a CPU fp32: without bf16 units bf16 is some 150 times slower."""
-    if config.dtype != "auto":
-        return config.dtype
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def build_model(config: Config) -> PreTrainedModel:
-    """The model of a config, weights in fp32, with the attention of its mode and every dropout at 0.
-
-    With dropout, packed and unpacked runs would throw different dice and could not be compared.
-    """
-    if config.pretrained_model_name_or_path is None:
-        model = from_scratch(config.model_config or {}, attention_name(config), seed=config.seed)
-    else:
-        model = load_model(config.pretrained_model_name_or_path, attention_name(config))
-    for module, name, _ in noise_of(model):
-        setattr(module, name, 0.0)
-    return model
-
-
-def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -> dict[str, Any]:
-    """What the numbers of a run were measured on."""
-    import transformers
-
-    dtype = resolve_dtype(config)
-    backend = f"transformers {model.config._attn_implementation}"
-    if config.mode == "varlen":
-        backend = config.attn_backend
-        if backend == "auto":
-            backend = automatic_backend(model, accelerator.device.type, DTYPES[dtype])
-    gpu = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.machine()
-    return {
-        "config": config.name,
-        "mode": config.mode,
-        "backend": backend,
-        "device": f"{accelerator.device.type} ({gpu})",
-        "dtype": dtype,
-        "seed": config.seed,
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-    }
-
-
 def contents(engine: Engine, config: Config, step: int, history: History) -> dict[str, Any]:
-    """What a checkpoint holds besides its format: weights, optimizer, and the words to understand them."""
-    model = engine.accelerator.unwrap_model(engine.model)
+    """What a checkpoint holds besides what the engine puts there: dice, data, and the words to understand it."""
     return {
-        "model": model.state_dict(),
-        "optimizer": engine.optimizer.state_dict(),
-        **position(engine),
+        "dice": dice(),
         "data": history.meta["data"],
         "step": step,
+        "processes": engine.accelerator.num_processes,
         "config": render(config),
         "config_name": config.name,
-        "model_config": model.config.to_json_string(use_diff=False),
+        "model_config": engine.bare.config.to_json_string(use_diff=False),  # type: ignore[union-attr, operator]
         "meta": {key: value for key, value in history.meta.items() if isinstance(value, (str, int))},
         "losses": history.losses,
     }
 
 
-def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Config) -> list[str]:
-    """What the model says to ``evaluation_inputs`` now: greedy, at most 48 tokens."""
-    from varlen_lab.documents import prompt_ids
-
-    model.eval()
-    said = []
-    for question in config.evaluation_inputs:
-        ids = prompt_ids(question, tokenizer, config.prompt_template, system=config.SYSTEM).to(model.device)
-        with torch.no_grad():
-            out = model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=48,
-                do_sample=False,
-                pad_token_id=pad_id(tokenizer),
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        said.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-    model.train()
-    return said
+def drop(path: Path, first: bool) -> None:
+    """Delete an old checkpoint, a file or a folder."""
+    if first and path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif first:
+        path.unlink(missing_ok=True)
 
 
-def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id padding is written with; it is masked everywhere, so any id serves when there is none."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+def anywhere(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether any process says so; they must stop after the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+class curves:
+    """``draw(record)`` into ``work_dir/tensorboard`` when the config asks for it."""
+
+    def __init__(self, config: Config, work_dir: Path | None) -> None:
+        self.writer: Any = None
+        if config.visualizer is not None and work_dir is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise InputError(
+                    "visualizer = 'tensorboard' needs tensorboard, which is not installed; pip install tensorboard."
+                ) from None
+            self.writer = SummaryWriter(str(work_dir / "tensorboard"))
+
+    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+        return self.draw
+
+    def draw(self, record: dict[str, Any]) -> None:
+        """The numbers of a step as curves, its answers as text."""
+        if self.writer is None:
+            return
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self.writer.add_scalar(name, value, record["step"])
+        for number, text in enumerate(record.get("samples", [])):
+            self.writer.add_text(f"sample_{number}", text, record["step"])
+
+    def __exit__(self, *error: object) -> None:
+        if self.writer is not None:
+            self.writer.close()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import os
 import sys
 from functools import cache
 
@@ -122,7 +123,8 @@ def importable(module: str) -> bool:
 @cache
 def announce(backend: str, device: str, dtype: str) -> None:
     """Say once per process what ``auto`` chose."""
-    print(f"varlen_lab: attention backend {backend} ({device}, {dtype})", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+        print(f"varlen_lab: attention backend {backend} ({device}, {dtype})", file=sys.stderr)
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries) -> None:

@@ -12,6 +12,7 @@ import argparse
 import importlib
 import os
 import sys
+import time
 from typing import NoReturn
 
 from varlen_lab.errors import InputError, nearest
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"unknown argument {unknown[0]!r}{nearest(unknown[0], args.options)}; "
                 f"`varlen-lab {verb + ' ' if verb else ''}--help` shows what is possible"
             )
+        args.argv = words
         return int(args.run(args) or 0)
     except InputError as error:
         _complain(str(error))
@@ -100,5 +102,8 @@ def _complain(sentence: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    if rank := int(os.environ.get("RANK", 0)):  # the first process says it, and the others end with it; else ...
+        time.sleep(2)
+        sentence = f"process {rank}: {sentence}"
     line = Text.assemble(("error: ", "bold red"), sentence)
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)

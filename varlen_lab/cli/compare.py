@@ -65,6 +65,8 @@ def show(console: Console, comparison: Comparison) -> None:
         table.add_row(*(shown(column, value) for column, value in row.items()))
     console.print(table)
     console.print(comparison.verdict(), markup=False, soft_wrap=True)
+    if comparison.packed_verdict():
+        console.print(comparison.packed_verdict(), markup=False, soft_wrap=True)
     console.print(comparison.caption, markup=False, style="dim", soft_wrap=True)
 
 

@@ -8,36 +8,52 @@ import re
 from varlen_lab.cli.resolve import read_config
 from varlen_lab.errors import InputError
 
-HELP = "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`."
+HELP = "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`; `convert merge LLM ADAPTER SAVE_DIR`."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """XTuner's words and flags."""
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    pth = kinds.add_parser("pth_to_hf", help="iter_N.pth -> a folder that from_pretrained opens")
+    pth = kinds.add_parser("pth_to_hf", help="iter_N.pth -> a folder that from_pretrained opens (LoRA: an adapter)")
     pth.add_argument("config", metavar="CONFIG", help="the config it was trained with: a file or a name")
-    pth.add_argument("pth_model", metavar="PTH", help="work_dirs/NAME/iter_N.pth")
+    pth.add_argument("pth_model", metavar="PTH", help="work_dirs/NAME/iter_N.pth, a file or DeepSpeed's folder")
     pth.add_argument("save_dir", metavar="SAVE_DIR", help="folder to write")
     pth.add_argument("--fp32", action="store_true", help="save in fp32 instead of the trained dtype")
-    pth.add_argument("--max-shard-size", default="2GB", help="largest size of one weights file (default 2GB)")
-    pth.add_argument(
-        "--safe-serialization", action="store_true", help="safetensors; always so here, as in XTuner's flag"
-    )
+    both = kinds.add_parser("merge", help="a model and an adapter folder -> one model folder")
+    both.add_argument("llm", metavar="LLM", help="the model the adapter was trained on: a folder or hub name")
+    both.add_argument("adapter", metavar="ADAPTER", help="what pth_to_hf made of a LoRA checkpoint")
+    both.add_argument("save_dir", metavar="SAVE_DIR", help="folder to write")
+    for kind in (pth, both):
+        kind.add_argument("--max-shard-size", default="2GB", help="largest size of one weights file (default 2GB)")
+        kind.add_argument(
+            "--safe-serialization", action="store_true", help="safetensors; always so here, as in XTuner's flag"
+        )
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and print the check."""
-    config = read_config(args.config)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]?i?B", args.max_shard_size, re.IGNORECASE):
         raise InputError(f"--max-shard-size is {args.max_shard_size!r}, it is a size such as 2GB or 500MB.")
-    from varlen_lab.convert import pth_to_hf
+    if args.kind == "merge":
+        from varlen_lab.convert import merge
 
-    done = pth_to_hf(config, args.pth_model, args.save_dir, fp32=args.fp32, max_shard_size=args.max_shard_size)
+        done, against = merge(args.llm, args.adapter, args.save_dir, max_shard_size=args.max_shard_size), "adapter"
+    else:
+        config = read_config(args.config)
+        from varlen_lab.convert import pth_to_hf
+
+        done = pth_to_hf(config, args.pth_model, args.save_dir, fp32=args.fp32, max_shard_size=args.max_shard_size)
+        against = "checkpoint"
     for note in done.notes:
         print(f"note: {note}")
     print(
         f"{done.parameters:,} parameters of step {done.step} in {done.dtype}; "
-        f"logits of the folder against the checkpoint: max |Δ| = {done.max_logit_difference:.1e}"
+        f"logits of the folder against the {against}: max |Δ| = {done.max_logit_difference:.1e}"
     )
-    print(f"All done! AutoModelForCausalLM.from_pretrained({str(done.folder)!r}) opens it.")
+    if done.kind == "adapter":
+        print(
+            f"All done! {done.folder} is an adapter; varlen-lab convert merge LLM {done.folder} OUT makes it a model."
+        )
+    else:
+        print(f"All done! AutoModelForCausalLM.from_pretrained({str(done.folder)!r}) opens it.")
     return 0

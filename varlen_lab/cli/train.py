@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 
+from varlen_lab import launch
 from varlen_lab.cli.resolve import add_config, read_config
+from varlen_lab.errors import InputError
 
-HELP = "Train from a config; checkpoints go to work_dirs/NAME/iter_N.pth."
+HELP = "Train from a config; checkpoints go to work_dirs/NAME/iter_N.pth. NPROC_PER_NODE=2 trains in two processes."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Config, overrides, and the two settings XTuner has flags for."""
+    """Config, overrides, and what XTuner has flags for."""
     add_config(parser)
     parser.add_argument("--work-dir", help="where checkpoints and history go")
     parser.add_argument("--seed", type=int, help="fixes weights from scratch and the order of the data")
@@ -22,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PTH",
         help="go on from the newest checkpoint of the work dir, or from PTH",
     )
+    parser.add_argument("--launcher", choices=launch.LAUNCHERS, default="none", help="slurm: started by srun")
+    parser.add_argument("--deepspeed", metavar="NAME", help="deepspeed_zero1, 2, 3, ..., or a JSON file")
+    parser.add_argument("--fsdp", action="store_true", help="share the model out over the processes with FSDP2")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -30,12 +36,46 @@ def run(args: argparse.Namespace) -> int:
     flags = {"work_dir": args.work_dir, "seed": args.seed}
     config = read_config(args.config, args.cfg_options)
     config = config.replace(**{name: value for name, value in flags.items() if value is not None})
+    if args.launcher == "slurm":
+        launch.read_slurm()
+    count = launch.wanted_processes()
+    if count > 1:
+        return launch.start_processes(count, args.argv)
+    import torch
     from rich.console import Console
 
     from varlen_lab.train import train
 
-    console = Console(highlight=False, soft_wrap=True)
-    history = train(config, progress=not args.quiet, resume=args.resume)
+    first = launch.rank() == 0
+    console = Console(highlight=False, soft_wrap=True, quiet=not first)
+
+    def announce(outlook) -> None:  # type: ignore[no-untyped-def]
+        for line in outlook.lines():
+            console.print(line, markup=False)
+
+    def tell(record: dict) -> None:
+        facts = [f"held-out loss {record['held_out_loss']:.4f}"] if "held_out_loss" in record else []
+        for line in facts + [f"says: {text!r}" for text in record.get("samples", [])]:
+            console.print(f"step {record['step']}: {line}", markup=False)
+
+    try:
+        history = train(
+            config,
+            progress=not args.quiet,
+            on_start=None if args.quiet else announce,
+            on_step=tell,
+            resume=args.resume,
+            deepspeed=args.deepspeed,
+            fsdp=args.fsdp,
+        )
+    except torch.OutOfMemoryError as problem:
+        raise InputError(
+            f"the GPU's memory is full ({str(problem).split('.')[0]}); lower max_length or batch_size, set "
+            "gradient_checkpointing = True or method = 'lora', or share the model out with --fsdp or --deepspeed."
+        ) from None
+    finally:
+        if torch.distributed.is_initialized() and "RANK" in os.environ:
+            torch.distributed.destroy_process_group()
     before = len(history.records) - history.taken
     if args.resume:
         where = f"from step {before}" if before else "from step 0, there is no checkpoint to resume"
@@ -48,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(
         f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}: "
         f"loss {history.losses[0]:.4f} → {last['loss']:.4f} in {last['step']} steps, "
-        f"{history.tokens_per_second:,.0f} real tokens/s, padding {history.padding_share:.1%}",
+        f"{history.tokens_per_second:,.0f} real tokens/s, padding {history.padding_share:.1%}, "
+        f"{history.utilisation:.0%} of the device's speed",
         markup=False,
     )
     skipped = sum(record.get("skipped", False) for record in history.records)

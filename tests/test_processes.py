@@ -1,0 +1,274 @@
+"""Several processes are one: the same losses, checkpoints that go on and convert, and nobody left waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from varlen_lab import checkpoint, launch
+from varlen_lab.batches import Batch, collator, plan_steps, share
+from varlen_lab.cli import main
+from varlen_lab.config import Config, render
+from varlen_lab.convert import pth_to_hf
+from varlen_lab.errors import InputError
+from varlen_lab.history import History
+from varlen_lab.train import train
+from varlen_lab.zero import zero_settings
+
+WAYS = {
+    "ddp": [],
+    "fsdp": ["--fsdp"],
+    "zero1": ["--deepspeed", "deepspeed_zero1"],
+    "zero2": ["--deepspeed", "deepspeed_zero2"],
+    "zero3": ["--deepspeed", "deepspeed_zero3"],
+}
+
+# ------------------------------------------------------------------------------------------------- shares
+
+
+@given(
+    rows=st.integers(1, 40),
+    batch=st.integers(1, 3),
+    each=st.integers(1, 3),
+    processes=st.integers(1, 5),
+    seed=st.integers(0, 3),
+)
+def test_shares_drop_nothing_and_keep_step(rows: int, batch: int, each: int, processes: int, seed: int) -> None:
+    from varlen_lab import recipes
+
+    config = recipes.get("tiny_llama_full_docstrings_e1").replace(batch_size=batch, accumulative_counts=each, seed=seed)
+    plan = plan_steps(rows, config, processes)
+    costs = np.random.default_rng(seed).integers(1, 1000, rows).astype(float)
+    shares = [share(plan, costs, processes, rank, batch) for rank in range(processes)]
+    for number, step in enumerate(plan):
+        mine = [one[number] for one in shares]
+        assert Counter(row for part in mine for b in part for row in b) == Counter(row for b in step for row in b)
+        assert len({len(part) for part in mine}) == 1  # everyone meets everyone as often
+        assert all(len(b) <= batch for part in mine for b in part)
+
+
+def test_shares_are_balanced_by_squared_lengths() -> None:
+    """Eight rows of cost 8, 7, ..., 1 for two processes: 18 each, worked by hand: 8+5+4+1 and 7+6+3+2."""
+    costs = np.arange(8, 0, -1).astype(float)
+    step = [[row] for row in range(8)]
+    parts = [share([step], costs, 2, rank, 1)[0] for rank in range(2)]
+    assert [sum(costs[row] for batch in part for row in batch) for part in parts] == [18, 18]
+    assert parts[0] == [[0], [3], [4], [7]]
+
+
+@pytest.mark.parametrize("mode", ["unpacked", "packed", "varlen"])
+def test_an_empty_batch_trains_on_nothing(mode: str) -> None:
+    for weighting in ("token", "sample"):
+        batch = Batch.of([], collator(mode, 0), weighting)
+        assert batch.tokens == 0 and (batch.labels == -100).all()
+        assert batch.weights is None or not batch.weights.any()
+
+
+# ------------------------------------------------------------------------------------------------- who starts them
+
+
+def test_slurm_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="srun"):
+        launch.read_slurm()
+    facts = {"PROCID": "5", "NTASKS": "16", "LOCALID": "1", "STEP_NODELIST": "gpu[03-05,9]", "JOB_ID": "123456"}
+    for name, value in (facts | {"NTASKS_PER_NODE": "4"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    launch.read_slurm()
+    assert os.environ["RANK"] == "5" and os.environ["WORLD_SIZE"] == "16" and os.environ["LOCAL_RANK"] == "1"
+    assert os.environ["MASTER_ADDR"] == "gpu03" and os.environ["LOCAL_WORLD_SIZE"] == "4"
+    assert os.environ["MASTER_PORT"] == "23456"
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"), [("cpu1", "cpu1"), ("a[1-3],b2", "a1"), ("n[007,9]", "n007"), ("x1,x2", "x1")]
+)
+def test_first_host(nodes: str, host: str) -> None:
+    assert launch.first_host(nodes) == host
+
+
+def test_a_wrong_number_of_processes_is_refused(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.py").write_text(render(small))
+    monkeypatch.setenv("NPROC_PER_NODE", "two")
+    assert main(["train", str(tmp_path / "c.py")]) == 2
+    assert "NPROC_PER_NODE is 'two'" in capsys.readouterr().err
+
+
+def test_flags_that_need_processes_say_so(small: Config, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="NPROC_PER_NODE=2"):
+        train(small, progress=False, fsdp=True)
+    with pytest.raises(InputError, match="choose one"):
+        train(small, progress=False, fsdp=True, deepspeed="deepspeed_zero1")
+    with pytest.raises(InputError, match="did you mean 'deepspeed_zero2'"):
+        zero_settings("deepspeed_zero22")
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "gradient_clipping": 3}')
+    with pytest.raises(InputError, match="gradient_clipping"):
+        zero_settings(str(tmp_path / "ds.json"))
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "train_batch_size": "auto"}')
+    assert zero_settings(str(tmp_path / "ds.json")) == {"zero_optimization": {"stage": 2}}
+    (tmp_path / "ds.json").write_text("{stage: 2}")
+    with pytest.raises(InputError, match="not a JSON file"):
+        zero_settings(str(tmp_path / "ds.json"))
+
+
+# ------------------------------------------------------------------------------------------------- two of them
+
+
+def run(config: Config, folder: Path, *flags: str, processes: int = 2, check: bool = True, **environment: str):
+    """``varlen-lab train`` in processes of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "c.py").write_text(render(config.replace(work_dir=str(folder / "w"))))
+    more = {"NPROC_PER_NODE": str(processes), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "varlen_lab", "train", "c.py", "--quiet", *flags]
+    done = subprocess.run(command, cwd=folder, env=os.environ | more, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture
+def twenty(small: Config) -> Config:
+    return small.with_mode("varlen").replace(max_length=96, max_steps=20, save_steps=10, accumulative_counts=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None:
+    """Twenty steps; then the checkpoint of step 10 goes on to the same end, and the last one converts."""
+    if way.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    alone = train(twenty.replace(accumulative_counts=4, work_dir=str(tmp_path / "alone")), progress=False)
+    run(twenty, tmp_path / way, *WAYS[way])
+    folder = tmp_path / way / "w"
+    both = History.read(folder / "history.jsonl")
+    limit = 1e-3 if way.startswith("zero") else 1e-5
+    assert len(both.losses) == 20
+    assert max(abs(one - two) for one, two in zip(alone.losses, both.losses)) <= limit
+    assert [r["tokens"] for r in both.records] == [r["tokens"] for r in alone.records]
+    assert not list(folder.glob(".rows*")) and not list(folder.glob("*.tmp"))
+
+    run(twenty, tmp_path / way, *WAYS[way], "--resume", str(folder / "iter_10.pth"))
+    again = History.read(folder / "history.jsonl")
+    assert again.losses == both.losses
+
+    config = twenty.replace(work_dir=str(folder))
+    done = pth_to_hf(config, folder / "iter_20.pth", tmp_path / way / "hf")
+    assert done.max_logit_difference == 0 and done.step == 20
+    one = checkpoint.load(alone.checkpoint or "")["model"]
+    from transformers import AutoModelForCausalLM
+
+    two = AutoModelForCausalLM.from_pretrained(tmp_path / way / "hf").state_dict()
+    assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < 2e-3
+
+
+@pytest.mark.slow
+def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    run(twenty.replace(max_steps=2), tmp_path / "z", *WAYS["zero2"])
+    folder = tmp_path / "z" / "w" / "iter_2.pth"
+    next((folder / "zero").glob("*rank_1*optim_states.pt")).unlink()
+    with pytest.raises(InputError, match="1 of 2 optimizer shards"):
+        pth_to_hf(twenty, folder, tmp_path / "hf")
+    with pytest.raises(InputError, match="under DeepSpeed"):
+        config = twenty.replace(max_steps=2, accumulative_counts=2, work_dir=str(tmp_path / "z" / "w"))
+        state = checkpoint.load(folder)
+        assert state["processes"] == 2
+        from varlen_lab.assemble import build_model, make_accelerator, make_engine
+
+        engine = make_engine(build_model(config), config, 2, make_accelerator(config))
+        engine.restore(folder, state)
+
+
+@pytest.mark.slow
+def test_lora_in_two_processes(twenty: Config, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    config = twenty.replace(method="lora", lora_r=4, lora_dropout=0.0, max_steps=4, lr=1e-2)
+    alone = train(config.replace(accumulative_counts=4, work_dir=str(tmp_path / "alone")), progress=False)
+    for way in ("ddp", "fsdp", "zero2"):
+        run(config, tmp_path / way, *WAYS[way])
+        folder = tmp_path / way / "w"
+        both = History.read(folder / "history.jsonl")
+        assert both.losses == pytest.approx(alone.losses, abs=1e-5 if way != "zero2" else 1e-3)
+        done = pth_to_hf(config, folder / "iter_4.pth", tmp_path / way / "adapter")
+        assert done.kind == "adapter" and done.max_logit_difference == 0
+
+
+@pytest.mark.slow
+def test_one_dies_and_the_other_is_not_left_waiting(twenty: Config, tmp_path: Path) -> None:
+    config = twenty.replace(max_steps=100_000, save_steps=5)
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "c.py").write_text(render(config.replace(work_dir="w")))
+    command = [sys.executable, "-m", "varlen_lab", "train", "c.py", "--quiet"]
+    environment = os.environ | {"NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(folder / "w" / "iter_5.pth")
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        victim = next(c for c in children if b"RANK=1\0" in Path(f"/proc/{c}/environ").read_bytes())
+        os.kill(int(victim), signal.SIGKILL)
+        start = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert time.monotonic() - start < 60
+    assert process.returncode == 2 and "process 1 of 2 ended with SIGKILL" in said
+    newest = max((folder / "w").glob("iter_*.pth"), key=lambda path: int(path.stem[5:]))
+    assert checkpoint.load(newest)["step"] >= 5
+
+
+@pytest.mark.slow
+def test_sigterm_saves_in_all(twenty: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "c.py").write_text(render(twenty.replace(work_dir="w", max_steps=100_000, save_steps=50_000)))
+    command = [sys.executable, "-m", "varlen_lab", "train", "c.py", "--quiet"]
+    environment = os.environ | {"NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(folder / "w" / "history.jsonl", lines=5)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said[-2000:]
+    (saved,) = (folder / "w").glob("iter_*.pth")
+    steps = [json.loads(line) for line in (folder / "w" / "history.jsonl").read_text().splitlines()[1:]]
+    assert checkpoint.load(saved)["step"] == steps[-1]["step"]
+
+
+@pytest.mark.slow
+def test_bad_input_is_said_once(twenty: Config, tmp_path: Path) -> None:
+    done = run(twenty.replace(data_path="nowhere.jsonl"), tmp_path / "b", check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("nowhere.jsonl") == 1 and "Traceback" not in done.stderr
+
+
+def wait_for(path: Path, lines: int = 0) -> None:
+    end = time.monotonic() + 120
+    while not path.exists() or (lines and len(path.read_text().splitlines()) < lines):
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.1)
+
+
+def test_torch_is_not_told_about_processes_here() -> None:
+    assert not torch.distributed.is_initialized()
