@@ -82,6 +82,12 @@ def start_processes(count: int, words: list[str]) -> int:
     return 0
 
 
+def is_lost_connection(problem: RuntimeError) -> bool:
+    """Whether torch.distributed says that a process at the other end is gone."""
+    words = ("Connection closed by peer", "Connection reset by peer", "remote worker crashing", "NCCL", "recvmsg")
+    return "WORLD_SIZE" in os.environ and any(word in str(problem) for word in words)
+
+
 def read_slurm() -> None:
     """Put the names of torch.distributed beside Slurm's. InputError outside of a Slurm step."""
     missing = [name for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID") if name not in os.environ]

@@ -73,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
             f"the GPU's memory is full ({str(problem).split('.')[0]}); lower max_length or batch_size, set "
             "gradient_checkpointing = True or method = 'lora', or share the model out with --fsdp or --deepspeed."
         ) from None
+    except RuntimeError as problem:
+        if not launch.is_lost_connection(problem):
+            raise
+        raise InputError("another process of this run has ended, see what it said; go on with --resume.") from None
     finally:
         if torch.distributed.is_initialized() and "RANK" in os.environ:
             torch.distributed.destroy_process_group()

@@ -1,0 +1,72 @@
+"""What a run is said to cost: operations counted by hand, and an outlook that comes true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from varlen_lab.accounting import Work, duration, peak, size
+from varlen_lab.cli import main
+from varlen_lab.config import Config, render
+from varlen_lab.models import tiny
+from varlen_lab.train import train
+
+
+def test_operations_of_a_llama_by_hand() -> None:
+    """2 layers, width 64, 4 heads of 16, 2 of them for keys, 176 inside, 2048 tokens; the head is not the embedding."""
+    model = tiny("llama", num_key_value_heads=2)
+    layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 176 + 2 * 64
+    used = 2 * layer + 64 + 2048 * 64
+    work = Work.of(model)
+    assert work.per_token == 6 * used
+    assert work.per_square == 6 * 2 * 64
+    assert work.operations(10, 100) == 60 * used + 600 * 2 * 64
+
+
+def test_a_tied_head_is_still_multiplied_with() -> None:
+    assert Work.of(tiny("llama", tie_word_embeddings=True)).per_token == Work.of(tiny("llama")).per_token
+
+
+def test_seams_do_not_count_as_work(small: Config, tmp_path: Path) -> None:
+    """Rows of one document have as many tokens as rows of many, and more attention that is needed."""
+    records = {}
+    for mode in ("packed", "varlen"):
+        config = small.with_mode(mode).replace(work_dir=str(tmp_path / mode))
+        records[mode] = train(config, progress=False).records
+    assert [r["squares"] for r in records["packed"]] == [r["squares"] for r in records["varlen"]]
+    assert all(r["squares"] < r["slots"] * 128 for r in records["varlen"])
+    assert all(0 < r["mfu"] < 2 for r in records["varlen"])
+
+
+def test_the_outlook_comes_true(small: Config) -> None:
+    told = []
+    history = train(
+        small.with_mode("varlen").replace(max_steps=None, max_epochs=2), progress=False, on_start=told.append
+    )
+    (outlook,) = told
+    assert outlook.steps == len(history.records) and outlook.documents == 40 and outlook.epochs == 2
+    assert outlook.tokens_per_step * outlook.steps == pytest.approx(history.total("tokens"))
+    assert outlook.trained_share == pytest.approx(history.total("trained_tokens") / history.total("tokens"))
+    assert outlook.documents_per_step * outlook.steps == pytest.approx(80)
+    assert outlook.parameters == outlook.trainable > 0 and outlook.memory > 16 * outlook.parameters
+
+
+def test_train_says_it_first(small: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.py").write_text(render(small.with_mode("varlen")))
+    assert main(["train", str(tmp_path / "c.py")]) == 0
+    said = capsys.readouterr().out
+    assert said.index("40 documents in") < said.index("loss")
+    assert "of this device's speed" in said and "unpacked it would be" in said
+
+
+def test_words_for_numbers() -> None:
+    assert [size(2**20 * 40), size(2**30 * 3.2)] == ["40 MiB", "3.2 GiB"]
+    assert [duration(0.2), duration(40), duration(420), duration(11_520)] == [
+        "under a second",
+        "40 s",
+        "7 min",
+        "3.2 h",
+    ]
+    assert peak(torch.device("cpu"), torch.float32) > 1e9
