@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,27 @@ def test_checkpointing_changes_memory_and_not_the_loss(small: Config, lora: Conf
         plain = train(config.replace(max_steps=2), progress=False)
         kept = config.replace(max_steps=2, gradient_checkpointing=True, work_dir=str(tmp_path / "kept"))
         assert train(kept, progress=False).losses == pytest.approx(plain.losses, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_compiling_changes_no_loss_and_is_done_once(small: Config, tmp_path: Path) -> None:
+    """Rows have other seams and lengths in every step; a compiled model must not be compiled for each."""
+    shutil.which("g++") or pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    config = small.with_mode("varlen").replace(max_steps=8)
+    plain = train(config, progress=False)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    graphs = []
+
+    def look(record: dict) -> None:
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    compiled = config.replace(torch_compile=True, work_dir=str(tmp_path / "fast"))
+    fast = train(compiled, progress=False, on_step=look)
+    assert fast.losses == pytest.approx(plain.losses, abs=1e-5)
+    assert graphs[0] > 0 and graphs[-1] == graphs[2], graphs
+    names = [checkpoint.load(run.checkpoint or "")["model"].keys() for run in (plain, fast)]
+    assert names[0] == names[1]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import torch
 
 from varlen_lab.accounting import Outlook, Work, memory_needed, peak
 from varlen_lab.adapters import add_adapter, four_bits
+from varlen_lab.attention import register
 from varlen_lab.audit.measure import noise_of
 from varlen_lab.batches import Step, attention_name, load_parts
 from varlen_lab.config import Config
@@ -70,6 +71,9 @@ def build_model(config: Config) -> PreTrainedModel:
         name = "activation_checkpointing_enable"  # its name from transformers 5.20 on
         enable = getattr(model, name, None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
+    if config.torch_compile:
+        register(compiled=True)
+        model.compile(dynamic=True)  # rows differ in length
     return model if config.method == "full" else add_adapter(model, config)
 
 

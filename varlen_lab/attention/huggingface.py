@@ -15,6 +15,7 @@ kernel of its own and looks for it on the hub.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,16 +35,18 @@ NAMES = {
 }
 
 
-def register() -> list[str]:
+def register(compiled: bool = False) -> list[str]:
     """Make our names known to transformers, attention and mask function both; returns the names.
 
     The mask function matters as much as the attention: without one, transformers hands no padding mask to a
-    registered attention and every padded batch leaks in silence.
+    registered attention and every padded batch leaks in silence. ``compiled``: for models under torch.compile, which
+    leaves the kernels as they are; every batch has other seams, and it would compile anew for each.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
+    kernel = torch.compiler.disable(attend_between) if compiled else attend_between
     for name, backend in NAMES.items():
-        AttentionInterface.register(name, partial(varlen_attention, backend=backend))
+        AttentionInterface.register(name, partial(varlen_attention, backend=backend, kernel=kernel))
         AttentionMaskInterface.register(name, varlen_mask)
     return list(NAMES)
 
@@ -83,6 +86,7 @@ def varlen_attention(
     attention_mask: torch.Tensor | DeferredMask | None,
     *,
     backend: str,
+    kernel: Callable[..., torch.Tensor],
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -112,18 +116,25 @@ def varlen_attention(
     slopes = getattr(module, "alibi_slopes", None)
     # rows of a batch are laid end to end: (B, H, T, D) -> (B * T, H, D)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-    out = attend(
-        q,
-        k,
-        v,
-        boundaries_of(cu_seq_lens_q, max_length_q, len(q)),
-        backend=backend,
-        scale=scaling,
-        window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=slopes,
-    )
+    out = kernel(q, k, v, cu_seq_lens_q, max_length_q, backend, scaling, sliding_window, softcap, slopes)
     return out.unflatten(0, (batch, length)), None
+
+
+def attend_between(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seq_lens: torch.Tensor,
+    max_length: int | None,
+    backend: str,
+    scale: float | None,
+    window: int | None,
+    softcap: float | None,
+    slopes: torch.Tensor | None,
+) -> torch.Tensor:
+    """``attend`` with the seams as a batch carries them."""
+    seams = boundaries_of(cu_seq_lens, max_length, len(q))
+    return attend(q, k, v, seams, backend=backend, scale=scale, window=window, softcap=softcap, alibi_slopes=slopes)
 
 
 def boundaries_of(cu_seq_lens: torch.Tensor, max_length: int | None, total: int) -> Boundaries:
