@@ -9,7 +9,7 @@ median of the rounds; contenders take turns.
 
 ``varlen``         our loop on packed rows
 ``padded``         our loop, a document a line, batches of 8 in random order
-``grouped``        the same with batches of documents of about one length: the honest baseline
+``grouped``        the same with documents of about one length in a batch, as many as fill a row: the honest baseline
 ``HF flattening``  HF Trainer with DataCollatorWithFlattening and sdpa
 ``TRL packing``    SFTTrainer(packing=True) with sdpa, without gradient checkpointing
 
@@ -36,7 +36,6 @@ from varlen_lab.batches import Batch, batched, collator, load_rows, load_tokeniz
 from varlen_lab.config import Config
 from varlen_lab.packing import PaddedCollator
 from varlen_lab.packing.collate import split_documents
-from varlen_lab.packing.cost import group_by_length
 
 SHORTEST = 16  # tokens; shorter docstrings are left out
 TOKENS = 40_000  # a contender trains on, each round
@@ -83,12 +82,9 @@ def batches_of(name: str, rows: list[list[np.ndarray]], max_length: int) -> Iter
     flat = [one for row in rows for one in row]
     lengths = np.array([len(one) for one in flat])
     shuffled = np.random.default_rng(0).permutation(len(flat))
-    if name == "grouped":
-        by_length = group_by_length(lengths[shuffled] * 100_000 + np.arange(len(flat)), 8) % 100_000
-        shuffled = shuffled[by_length]
     groups = [shuffled[at : at + 8] for at in range(0, len(flat), 8)]
     if name == "grouped":
-        groups = [groups[i] for i in np.random.default_rng(1).permutation(len(groups))]
+        groups = by_length(lengths, max_length)
     per_step = max(1, round(len(groups) / max(1, len(rows) / each)))
 
     def steps_of() -> Iterator[list[Batch]]:
@@ -99,6 +95,17 @@ def batches_of(name: str, rows: list[list[np.ndarray]], max_length: int) -> Iter
             ]
 
     return steps_of()
+
+
+def by_length(lengths: np.ndarray, max_length: int) -> list[np.ndarray]:
+    """Batches of documents of about one length, as many as fill a row once they are padded; in random order."""
+    order = np.argsort(-lengths, kind="stable")
+    groups, at = [], 0
+    while at < len(order):
+        each = max(1, max_length // int(lengths[order[at]]))  # the first is the longest
+        groups.append(order[at : at + each])
+        at += each
+    return [groups[number] for number in np.random.default_rng(1).permutation(len(groups))]
 
 
 def ours(name: str, rows: list[list[np.ndarray]], config: Config) -> float:

@@ -11,12 +11,14 @@
 from varlen_lab.viz.explorer import explore_masks
 from varlen_lab.viz.figures import alt_text_masks, draw_masks
 from varlen_lab.viz.lengths import alt_text_lengths, draw_lengths
+from varlen_lab.viz.live import LiveLosses
 from varlen_lab.viz.losses import alt_text_losses, draw_losses
 from varlen_lab.viz.masks import count_cells
 from varlen_lab.viz.rows import alt_text_rows, draw_rows
 from varlen_lab.viz.seen import alt_text_seen, draw_seen
 
 __all__ = [
+    "LiveLosses",
     "alt_text_lengths",
     "alt_text_losses",
     "alt_text_masks",
