@@ -93,7 +93,17 @@ def test_what_is_trained_on_is_the_answers_and_their_end_marks(template: str) ->
         dialogue += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     row = encode([dialogue], TOKENIZER, prompt_template=template)[0]
     spoken = TOKENIZER.decode([label for label in row["labels"] if label != -100])
-    end = "<eoa>" if template == "internlm_chat" else "</s>"
+    ends = {
+        "internlm_chat": "<eoa>",
+        "internlm2_chat": "<|im_end|>",
+        "qwen_chat": "<|im_end|>",
+        "yi": "<|im_end|>",
+        "llama3_chat": "<|eot_id|>",
+        "gemma": "<end_of_turn></s>",
+        "deepseek_v2": "<｜end▁of▁sentence｜>",
+        "starcoder_chat": "<|end|>",
+    }
+    end = ends.get(template, "</s>")
     assert spoken == f"blue{end}green{end}white{end}"
     starts = [n for n, label in enumerate(row["labels"]) if label != -100 and row["labels"][n - 1] == -100]
     assert len(starts) == 3 and row["labels"][0] == -100
