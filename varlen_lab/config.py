@@ -55,7 +55,7 @@ class Config:
     # fmt: off
     pretrained_model_name_or_path: str | None = setting(None, "1/Model", "hub name or folder; None trains model_config from scratch")
     use_varlen_attn: bool = setting(False, "1/Model", "attention stays inside documents; needs pack_to_max_length")
-    data_path: str = setting("builtin:docstrings", "1/Data", "hub name, file (.jsonl .json .parquet .csv) or builtin:docstrings")
+    data_path: str | list = setting("builtin:docstrings", "1/Data", "hub name, file (.jsonl .json .parquet .csv), builtin:docstrings, or a list of them")
     prompt_template: str = setting("tokenizer", "1/Data", "name of a chat template; 'tokenizer' uses the tokenizer's own")
     max_length: int = setting(2048, "1/Data", "tokens a row holds; longer documents are truncated and counted", least=2)
     pack_to_max_length: bool = setting(True, "1/Data", "several documents share a row")
@@ -188,6 +188,8 @@ def checked(row: dataclasses.Field[Any], value: Any) -> Any:
     if value is None and "None" in words:
         return value
     kind = kinds[words[0]]
+    if len(words) > 1 and isinstance(value, tuple(kinds[word] for word in words if word != "None")):
+        kind = type(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is tuple and isinstance(value, list):
@@ -204,6 +206,10 @@ def checked(row: dataclasses.Field[Any], value: Any) -> Any:
     if choices and value not in choices:
         raise SettingError(
             row.name, f"{row.name} is {value!r}, it must be one of {', '.join(choices)}{nearest(value, choices)}."
+        )
+    if row.name == "data_path" and isinstance(value, list) and not (value and all(isinstance(v, str) for v in value)):
+        raise SettingError(
+            row.name, f"data_path is {value}, a list of it must hold names or files; write them as text."
         )
     if row.name == "betas" and not (len(value) == 2 and all(isinstance(b, float) and 0 <= b < 1 for b in value)):
         raise SettingError(row.name, f"betas is {value}, it must be two numbers of at least 0 and below 1.")
@@ -274,15 +280,15 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
     return values, lines
 
 
-def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+def parse_overrides(pairs: list[str], flag: str = "--cfg-options") -> dict[str, Any]:
     """``["lr=1e-4", "data_path=a.jsonl"]`` as settings: a literal where it reads as one, else the text itself."""
     changes: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"--cfg-options got {pair!r}, it takes name=value pairs such as max_steps=20.")
+            raise InputError(f"{flag} got {pair!r}, it takes name=value pairs such as max_steps=20.")
         if name not in setting_names():
-            raise InputError(f"--cfg-options: {unknown(name)}")
+            raise InputError(f"{flag}: {unknown(name)}")
         try:
             changes[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

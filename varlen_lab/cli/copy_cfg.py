@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from varlen_lab import recipes
-from varlen_lab.config import render
+from varlen_lab.config import SettingError, parse_overrides, render
 from varlen_lab.errors import InputError
 
 HELP = "Copy a config into a folder as NAME_copy.py."
@@ -17,12 +17,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Name and folder, as XTuner has them."""
     parser.add_argument("config_name", metavar="CONFIG_NAME", help="a name from list-cfg")
     parser.add_argument("save_dir", metavar="SAVE_DIR", type=Path, help="folder to write into")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings to change on the way: --set use_varlen_attn=True max_length=4096",
+    )
     parser.add_argument("--force", action="store_true", help="replace a copy that is already there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the file whole, or not at all."""
-    config = recipes.get(args.config_name)
+    try:
+        config = recipes.get(args.config_name).replace(**parse_overrides(args.set, "--set"))
+    except SettingError as problem:
+        raise InputError(f"--set: {problem}") from None
     target = args.save_dir / f"{args.config_name}_copy.py"
     if target.exists() and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 
 from varlen_lab import recipes
-from varlen_lab.errors import nearest
 
 HELP = "List the configs, or those that match a pattern."
 
@@ -22,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the matching names; 1 when nothing matches."""
     found = recipes.search(args.pattern)
     if not found:
-        print(f"nothing matches {args.pattern!r}{nearest(args.pattern, recipes.names())}", file=sys.stderr)
+        close = difflib.get_close_matches(args.pattern, recipes.names(), n=3, cutoff=0.3)
+        print(f"nothing matches {args.pattern!r}; closest: {', '.join(close) or 'none'}", file=sys.stderr)
         return 1
     rows = [{"name": name, **facts(name)} for name in found]
     if args.json:
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column.replace("gpu_gib", "GPU GiB"), no_wrap=True)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     console = Console()
@@ -44,5 +45,7 @@ def run(args: argparse.Namespace) -> int:
 def facts(name: str) -> dict[str, object]:
     """What a person chooses by."""
     config = recipes.get(name)
-    model = config.pretrained_model_name_or_path or f"{(config.model_config or {})['model_type']} from scratch"
-    return {"model": model, "data": config.data_path, "max_length": config.max_length, "epochs": config.max_epochs}
+    known = recipes.facts(name)
+    gib = known.pop("gpu_gib")
+    more = {"varlen": config.use_varlen_attn, "max_length": config.max_length, "epochs": config.max_epochs}
+    return {**known, **more, "gpu_gib": gib}

@@ -25,7 +25,7 @@ __all__ = ["load_documents", "builtin_tokenizer", "read_dialogues", "encode", "p
 
 
 def load_documents(
-    data_path: str | os.PathLike[str],
+    data_path: str | os.PathLike[str] | list[str],
     tokenizer: Any,
     *,
     prompt_template: str = OF_TOKENIZER,

@@ -1,10 +1,11 @@
-"""One record of a data file becomes one dialogue, whichever of the five common shapes it has.
+"""One record of a data file becomes one dialogue, whichever of the common shapes it has.
 
     messages   {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
     sharegpt   {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
     xtuner     {"conversation": [{"system": "Be brief.", "input": "Hi", "output": "Hello"}]}
     alpaca     {"instruction": "Greet", "input": "in French", "output": "Bonjour"}
     guanaco    {"text": "### Human: Hi ### Assistant: Hello"}
+    columns    {"question": "Hi", "answer": "Hello"}, and the other pairs of SHAPES
 
 The rule of a good dialogue: perhaps one system message, then user and assistant in turn, nobody silent, at
 least one answer. A question nobody answers at the end is left off, as XTuner does: nothing could be trained
@@ -139,10 +140,32 @@ def from_guanaco(record: dict[str, Any]) -> Turns:
 
 
 # The fields that give a shape away → how its turns are read. The first match counts.
+def from_columns(question: tuple[str, ...], answer: str, system: str = "") -> Callable[[dict[str, Any]], Turns]:
+    """One question (perhaps of several columns, a line each) and one answer."""
+
+    def turns(record: dict[str, Any]) -> Turns:
+        if system and record.get(system):
+            yield "system", record[system]
+        asked = [record[name] for name in question if record.get(name) not in (None, "")]
+        yield "user", "\n".join(asked) if all(isinstance(one, str) for one in asked) else asked
+        yield "assistant", record[answer]
+
+    return turns
+
+
+# the fields a shape is known by -> how it is read; the first that fits is taken
 SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], Turns]] = {
     ("messages",): from_messages,
     ("conversations",): from_sharegpt,
     ("conversation",): from_xtuner,
     ("instruction", "output"): from_alpaca,
     ("text",): from_guanaco,
+    ("context", "question", "answer"): from_columns(("context", "question"), "answer"),  # sql-create-context
+    ("question", "response"): from_columns(("question",), "response", "system_prompt"),  # OpenOrca, Stack Exchange
+    ("question", "answer"): from_columns(("question",), "answer"),  # law
+    ("prompt", "completion"): from_columns(("prompt",), "completion"),  # CodeAlpaca
+    ("prompt", "response"): from_columns(("prompt",), "response"),  # tiny-codes
+    ("description", "color"): from_columns(("description",), "color"),  # colors
+    ("abstract", "title"): from_columns(("abstract",), "title"),  # arXiv
+    ("input", "output"): from_columns(("input",), "output"),  # CrimeKgAssitant
 }

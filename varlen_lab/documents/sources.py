@@ -27,15 +27,23 @@ BUILTIN = "builtin:docstrings"
 
 
 def read_dialogues(
-    data_path: str | os.PathLike[str], *, system: str = "", skip_bad: bool = False, progress: bool = True
+    data_path: str | os.PathLike[str] | list[str],
+    *,
+    system: str = "",
+    skip_bad: bool = False,
+    progress: bool = True,
 ) -> tuple[list[Dialogue], list[str]]:
     """All dialogues at ``data_path``, and the reasons of the records that were skipped.
 
     ``data_path``: ``builtin:docstrings``; a .jsonl, .json, .parquet or .csv file; a folder written by
-    ``Dataset.save_to_disk``; otherwise a dataset's name on the hub, whose ``train`` split is read. ``system``
+    ``Dataset.save_to_disk``; otherwise a dataset's name on the hub, whose ``train`` split is read; or a list of
+    these, read one after the other. ``system``
     is put in front of dialogues without a system message. Raises InputError for what cannot be found or read,
     a bad record (unless ``skip_bad``), and for no dialogue at all.
     """
+    if isinstance(data_path, list):
+        parts = [read_dialogues(one, system=system, skip_bad=skip_bad, progress=progress) for one in data_path]
+        return [one for found, _ in parts for one in found], [reason for _, reasons in parts for reason in reasons]
     name = os.fspath(data_path)
     dialogues, skipped = [], []
     for place, record in records_at(name, progress):

@@ -1,0 +1,139 @@
+"""XTuner's names: all there, each a valid file, with the values XTuner gives them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from varlen_lab import recipes
+from varlen_lab.cli import main
+from varlen_lab.config import load, load_text, render
+from varlen_lab.documents.records import dialogue_of
+from varlen_lab.documents.templates import TEMPLATES
+from varlen_lab.models import families
+from varlen_lab.recipes.datasets import DATASETS
+from varlen_lab.recipes.models import MODELS
+from varlen_lab.recipes.names import table
+
+XTUNER = Path(__file__).with_name("xtuner_config_names.txt").read_text().split()
+
+
+def test_every_name_of_the_list_is_here_and_no_other_is_claimed() -> None:
+    assert len(XTUNER) == 393 and sorted(table()) == sorted(XTUNER)
+    assert set(recipes.names()) >= set(XTUNER)
+
+
+@pytest.mark.parametrize("name", XTUNER)
+def test_a_name_is_a_file_that_comes_back(name: str) -> None:
+    config = recipes.get(name)
+    assert load_text(render(config), name) == config
+    assert config.prompt_template in TEMPLATES
+    lines = [line for line in render(config).splitlines() if " = " in line]
+    assert len(lines) <= 50
+
+
+def test_no_row_of_the_tables_is_left_over() -> None:
+    used = table().values()
+    assert {parts.model for parts in used} == set(MODELS) and {parts.dataset for parts in used} == set(DATASETS)
+    assert {row.family for row in MODELS.values()} == set(families())
+
+
+# name -> what stands in XTuner's file of that name, read there
+READ = {
+    "internlm_7b_full_oasst1_e3": ("internlm/internlm-7b", 2e-5, 3, 16, 2048, True, "internlm_chat"),
+    "llama2_7b_qlora_colorist_e5": ("meta-llama/Llama-2-7b-hf", 2e-4, 5, 16, 2048, True, "llama2_chat"),
+    "chatglm3_6b_qlora_oasst1_512_e3": ("THUDM/chatglm3-6b", 2e-4, 3, 16, 512, False, "chatglm3"),
+    "qwen1_5_110b_chat_full_alpaca_e3": ("Qwen/Qwen1.5-110B-Chat", 1e-5, 3, 1, 2048, True, "qwen_chat"),
+    "llama_7b_qlora_moss_sft_all_e2_gpu8": ("huggyllama/llama-7b", 2e-4, 2, 1, 2048, False, "moss_sft"),
+    "deepseek_v2_lite_chat_full_alpaca_e3_32k_varlen": (
+        "deepseek-ai/DeepSeek-V2-Lite-Chat", 1e-5, 3, 1, 32768, True, "deepseek_v2",
+    ),
+    "yi_34b_qlora_alpaca_enzh_e3": ("01-ai/Yi-34B", 2e-4, 3, 16, 2048, True, "default"),
+    "starcoder_qlora_stack_exchange_example": ("bigcode/starcoder", 1e-4, 1, 16, 2048, True, "default"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_values_are_xtuners(name: str) -> None:
+    c = recipes.get(name)
+    found = (c.pretrained_model_name_or_path, c.lr, c.max_epochs, c.accumulative_counts, c.max_length)
+    assert (*found, c.pack_to_max_length, c.prompt_template) == READ[name]
+    assert (c.method == name.split("_" + c.method + "_")[0] and False) or f"_{c.method}_" in name
+
+
+def test_qlora_has_xtuners_matrices() -> None:
+    config = recipes.get("llama2_7b_qlora_alpaca_e3")
+    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == (64, 16, 0.1)
+
+
+# ------------------------------------------------------------------------------------------------- searching
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("internlm7 oasst", "internlm_7b_full_oasst1_e3"),
+        ("internlm7b full", "internlm_7b_full_oasst1_e3"),
+        ("LLAMA2 sql", "llama2_7b_qlora_sql_e3"),
+        ("intrenlm colorist", "internlm_7b_qlora_colorist_e5"),
+        ("", "yi_6b_qlora_alpaca_enzh_e3"),
+    ],
+)
+def test_search_finds_it(pattern: str, found: str) -> None:
+    assert found in recipes.search(pattern)
+
+
+def test_list_cfg_says_what_one_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list-cfg", "-p", "internlm7 oasst", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    row = rows["internlm_7b_full_oasst1_e3"]
+    assert {"family", "size", "method", "dataset", "varlen", "gpu_gib"} <= set(row)
+    assert row["family"] == "internlm" and row["size"] == "7B" and row["gpu_gib"] > 100
+    assert row["gpu_gib"] > rows["internlm_7b_qlora_oasst1_e3"]["gpu_gib"]
+    assert main(["list-cfg", "-p", "zzzzqqqq"]) == 1
+    assert "nothing matches 'zzzzqqqq'; closest:" in capsys.readouterr().err
+
+
+def test_copy_cfg_sets_on_the_way_and_suggests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "internlm_7b_full_oasst1_e3"
+    assert main(["copy-cfg", name, str(tmp_path), "--set", "use_varlen_attn=True", "max_length=4096"]) == 0
+    config = load(tmp_path / f"{name}_copy.py")
+    assert config.use_varlen_attn and config.max_length == 4096
+    assert main(["copy-cfg", name, str(tmp_path)]) == 2
+    assert main(["copy-cfg", name, str(tmp_path), "--force", "--set", "max_lenght=1"]) == 2
+    assert "did you mean 'max_length'" in capsys.readouterr().err
+    assert main(["copy-cfg", "internlm_7b_ful_oasst1_e3", str(tmp_path)]) == 2
+    assert "did you mean 'internlm_7b_full_oasst1_e3'" in capsys.readouterr().err
+
+
+def test_looking_is_quick() -> None:
+    start = time.process_time()
+    recipes.search("intrenlm oasst")
+    assert time.process_time() - start < 1
+
+
+# ------------------------------------------------------------------------------------------------- records
+
+SAMPLES = {  # a record as the dataset publishes it -> (system, question, answer)
+    "sql": ({"question": "How many?", "context": "CREATE TABLE a (b INT)", "answer": "SELECT 1"},
+            ("", "CREATE TABLE a (b INT)\nHow many?", "SELECT 1")),
+    "openorca": ({"id": "x", "system_prompt": "Be brief.", "question": "Why?", "response": "So."},
+                 ("Be brief.", "Why?", "So.")),
+    "openorca without": ({"id": "x", "system_prompt": "", "question": "Why?", "response": "So."}, ("", "Why?", "So.")),
+    "code_alpaca": ({"prompt": "Add", "completion": "a + b"}, ("", "Add", "a + b")),
+    "tiny_codes": ({"prompt": "Add", "main_topic": "x", "response": "a + b"}, ("", "Add", "a + b")),
+    "colorist": ({"description": "Sky", "color": "#00f"}, ("", "Sky", "#00f")),
+    "arxiv": ({"id": "1", "title": "On T", "abstract": "We do.", "categories": ["x"]}, ("", "We do.", "On T")),
+    "law": ({"input": "Darf ich?", "output": "Nein."}, ("", "Darf ich?", "Nein.")),
+    "medical": ({"instruction": "咳嗽", "input": "", "output": "喝水"}, ("", "咳嗽", "喝水")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_record_of_each_dataset_is_read(name: str) -> None:
+    record, (system, question, answer) = SAMPLES[name]
+    dialogue = {message["role"]: message["content"] for message in dialogue_of(record)}
+    assert dialogue == {"user": question, "assistant": answer} | ({"system": system} if system else {})
