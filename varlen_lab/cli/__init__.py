@@ -22,6 +22,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "check-env": ("check_env", "what this machine can run, with a numeric check"),
     "list-cfg": ("list_cfg", "the configs that exist; -p PATTERN narrows the list"),
     "copy-cfg": ("copy_cfg", "copy a config into a folder, to edit it there"),
+    "check-custom-dataset": ("check_custom_dataset", "bad records by line and reason, token counts, the pack report"),
+    "log-dataset": ("log_dataset", "a packed row with its seams and what is trained on"),
     "train": ("train", "train from a config file or a config name"),
     "compare": ("compare", "three losses: unpacked, packed and varlen"),
     "support": ("support", "the support table of eleven model families, measured now"),

@@ -1,0 +1,100 @@
+"""log-dataset shows the seams; check-custom-dataset names what is wrong with a file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from varlen_lab.cli import main
+from varlen_lab.config import Config, render
+
+GOOD = json.dumps({"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]})
+
+
+@pytest.fixture
+def config(small: Config, tmp_path: Path) -> str:
+    (tmp_path / "c.py").write_text(render(small.with_mode("varlen")))
+    return str(tmp_path / "c.py")
+
+
+def test_a_row_is_shown_with_its_seams(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-dataset", config]) == 0
+    said = capsys.readouterr().out
+    first = said[said.index("row 0 of") :]
+    edges = json.loads(first[first.index("[") : first.index("]") + 1])
+    assert edges[0] == 0 and edges == sorted(edges) and said.count("── document") == len(edges) - 1
+    for number, (start, end) in enumerate(itertools.pairwise(edges)):
+        assert f"document {number}: tokens {start} to {end - 1}, positions 0 to {end - start - 1}" in said
+    assert "Count in steps of" in said
+
+
+def test_masks_stand_in_place(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-dataset", config, "--show", "all", "--row", "-1"]) == 0
+    said = capsys.readouterr().out
+    ids = [json.loads(line.removeprefix("input_ids ")) for line in said.splitlines() if line.startswith("input_ids")]
+    labels = [json.loads(line.removeprefix("labels ")) for line in said.splitlines() if line.startswith("labels")]
+    masked = [line for line in said.splitlines() if line.startswith("[-100]")]
+    assert [line.count("[-100]") for line in masked] == [one.count(-100) for one in labels]
+    assert all(one[0] == -100 and len(one) == len(two) for one, two in zip(labels, ids))
+    assert "Count in steps" not in masked[0]
+
+
+def test_a_row_that_is_not_there(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-dataset", config, "--row", "999"]) == 2
+    assert "--row is 999, there are" in capsys.readouterr().err
+
+
+FAULTS = {
+    "a broken line": ('{"messages": [', "not JSON"),
+    "no known field": ('{"texts": "x"}', "texts"),
+    "an empty conversation": ('{"messages": []}', "no assistant turn"),
+    "roles out of order": (
+        '{"messages": [{"role": "assistant", "content": "4"}, {"role": "assistant", "content": "5"}]}',
+        "assistant",
+    ),
+    "a silent answer": (
+        '{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": ""}]}',
+        "empty",
+    ),
+    "a number for a text": (
+        '{"messages": [{"role": "user", "content": 4}, {"role": "assistant", "content": "4"}]}',
+        "4",
+    ),
+    "an unknown role": ('{"messages": [{"role": "robot", "content": "4"}]}', "robot"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_named(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line, word = FAULTS[fault]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join([GOOD] * 6 + [line] + [GOOD] * 5) + "\n")
+    assert main(["check-custom-dataset", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "11 good records, 1 bad" in said and "mine.jsonl:7" in said and word in said and "--skip-bad" in said
+    assert main(["check-custom-dataset", str(path), "--skip-bad"]) == 0
+    assert "rows of 2,048" in capsys.readouterr().out
+
+
+def test_the_rest_of_a_long_file_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join([GOOD] * 5000 + ["{", "[]"] + [GOOD] * 5000) + "\n")
+    assert main(["check-custom-dataset", str(path), "--skip-bad", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["good"] == 10_000 and facts["bad"] == 2 and "long.jsonl:5001" in facts["first_bad"][0]
+
+
+def test_a_good_file_is_good_and_its_configs_settings_are_used(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-custom-dataset", config, "--cfg-options", "max_length=64"]) == 0
+    said = capsys.readouterr().out
+    assert "40 good records, 0 bad" in said and "rows of 64" in said
+
+
+def test_nothing_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none.jsonl").write_text("{\n")
+    assert main(["check-custom-dataset", str(tmp_path / "none.jsonl")]) == 2
+    assert main(["check-custom-dataset", str(tmp_path / "away.jsonl")]) == 2
+    assert capsys.readouterr().err.count("error:") == 2
