@@ -15,15 +15,24 @@ from varlen_lab.documents.records import dialogue_of
 from varlen_lab.documents.templates import TEMPLATES
 from varlen_lab.models import families
 from varlen_lab.recipes.datasets import DATASETS
-from varlen_lab.recipes.models import MODELS
+from varlen_lab.recipes.models import MODELS, MODERN
 from varlen_lab.recipes.names import table
 
 XTUNER = Path(__file__).with_name("xtuner_config_names.txt").read_text().split()
 
 
 def test_every_name_of_the_list_is_here_and_no_other_is_claimed() -> None:
-    assert len(XTUNER) == 393 and sorted(table()) == sorted(XTUNER)
+    ours = {name for name, parts in table().items() if parts.model in MODERN}
+    assert len(XTUNER) == 393 and set(table()) - ours == set(XTUNER) and not ours & set(XTUNER)
     assert set(recipes.names()) >= set(XTUNER)
+
+
+def test_newer_models_have_varlen_attention_on() -> None:
+    config = recipes.get("qwen2_5_7b_instruct_full_oasst1_e3")
+    assert config.mode == "varlen" and config.pretrained_model_name_or_path == "Qwen/Qwen2.5-7B-Instruct"
+    for name, parts in table().items():
+        if parts.model in MODERN:
+            assert load_text(render(recipes.get(name)), name) == recipes.get(name)
 
 
 @pytest.mark.parametrize("name", XTUNER)
@@ -37,7 +46,9 @@ def test_a_name_is_a_file_that_comes_back(name: str) -> None:
 
 def test_no_row_of_the_tables_is_left_over() -> None:
     used = table().values()
-    assert {parts.model for parts in used} == set(MODELS) and {parts.dataset for parts in used} == set(DATASETS)
+    assert {parts.model for parts in used} == set(MODELS) | set(MODERN) and {parts.dataset for parts in used} == set(
+        DATASETS
+    )
     assert {row.family for row in MODELS.values()} == set(families())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -136,3 +137,22 @@ def test_a_history_cut_by_a_kill_keeps_its_whole_lines(tmp_path: Path) -> None:
     again = History.read(tmp_path / "history.jsonl")
     assert again.losses == [1.0, 0.5] and again.meta == {"mode": "varlen"}
     assert again.tokens_per_second == 15 and again.padding_share == pytest.approx(0.25)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: the second checkpoint finds no room."""
+    real, saves = torch.save, iter(range(9))
+
+    def no_room(contents, file) -> None:
+        if next(saves) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(contents, file)
+
+    monkeypatch.setattr(torch, "save", no_room)
+    with pytest.raises(InputError, match=r"iter_2.pth could not be written \(No space left on device\)"):
+        train(small.replace(save_steps=1), progress=False)
+    folder = Path(small.work_dir or "")
+    assert [path.name for path in folder.glob("*.pth*")] == ["iter_1.pth"]
+    monkeypatch.undo()
+    again = train(small.replace(save_steps=1), progress=False, resume=True)
+    assert again.taken == 2 and len(again.losses) == 3

@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(
         f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}: "
         f"loss {history.losses[0]:.4f} → {last['loss']:.4f} in {last['step']} steps, "
-        f"{history.tokens_per_second:,.0f} real tokens/s, padding {history.padding_share:.1%}, "
+        f"{history.tokens_per_second:,.0f} real tokens/s ({history.trained_per_second:,.0f} trained on), "
+        f"padding {history.padding_share:.1%}, "
         f"{history.utilisation:.0%} of the device's speed",
         markup=False,
     )

@@ -158,6 +158,7 @@ SHAPES: dict[tuple[str, ...], Callable[[dict[str, Any]], Turns]] = {
     ("messages",): from_messages,
     ("conversations",): from_sharegpt,
     ("conversation",): from_xtuner,
+    ("instruction_zh", "output_zh"): from_columns(("instruction_zh", "input_zh"), "output_zh"),  # alpaca-gpt4-chinese
     ("instruction", "output"): from_alpaca,
     ("text",): from_guanaco,
     ("context", "question", "answer"): from_columns(("context", "question"), "answer"),  # sql-create-context

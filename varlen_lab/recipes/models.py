@@ -82,3 +82,18 @@ MODELS: dict[str, Model] = {
     "yi_6b": Model("01-ai/Yi-6B", "yi", 6, "default"),
     "zephyr_7b_beta": Model("HuggingFaceH4/zephyr-7b-beta", "zephyr", 7, "zephyr"),
 }
+
+# Newer models that XTuner 0.1 has no configs for. "tokenizer" is the chat template a model brings itself.
+MODERN: dict[str, Model] = {
+    "deepseek_v2_lite": Model("deepseek-ai/DeepSeek-V2-Lite", "deepseek", 15.7, "default"),
+    "gemma2_9b_it": Model("google/gemma-2-9b-it", "gemma", 9.2, "gemma"),
+    "gemma3_1b_it": Model("google/gemma-3-1b-it", "gemma", 1, "gemma"),
+    "internlm2_5_7b": Model("internlm/internlm2_5-7b", "internlm", 7.7, "default"),
+    "internlm3_8b_instruct": Model("internlm/internlm3-8b-instruct", "internlm", 8.8, "internlm2_chat"),
+    "llama3_1_8b_instruct": Model("meta-llama/Llama-3.1-8B-Instruct", "llama", 8, "llama3_chat"),
+    "llama3_2_1b_instruct": Model("meta-llama/Llama-3.2-1B-Instruct", "llama", 1.2, "llama3_chat"),
+    "qwen2_7b_instruct": Model("Qwen/Qwen2-7B-Instruct", "qwen", 7.6, "qwen_chat"),
+    "qwen2_5_0_5b_instruct": Model("Qwen/Qwen2.5-0.5B-Instruct", "qwen", 0.5, "qwen_chat"),
+    "qwen2_5_7b_instruct": Model("Qwen/Qwen2.5-7B-Instruct", "qwen", 7.6, "qwen_chat"),
+    "qwen3_8b": Model("Qwen/Qwen3-8B", "qwen", 8.2, "qwen_chat"),
+}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from varlen_lab.config import Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.recipes.datasets import DATASETS, SHANGHAI
-from varlen_lab.recipes.models import MODELS
+from varlen_lab.recipes.models import MODELS, MODERN
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "lr": 2e-5},
@@ -69,6 +69,9 @@ LISTS: list[tuple[str, str, str]] = [
     ("starcoder", "qlora", "stack_exchange_example"),
     ("zephyr_7b_beta", "qlora", "alpaca_e3"),
 ]
+
+# The same for models XTuner has none for; varlen attention is on in these.
+MODERN_LISTS = [(" ".join(MODERN), "full lora qlora", "alpaca_e3 oasst1_e3")]
 
 # One hidden layer more or less changes nothing in a lesson; this is small enough for 5 steps a second on a laptop.
 TINY_LLAMA = {
@@ -152,9 +155,9 @@ class Parts(NamedTuple):
 
 @cache
 def table() -> dict[str, Parts]:
-    """XTuner's names and their parts."""
+    """All names put together from tables, and their parts."""
     found = {}
-    for models, methods, suffixes in LISTS:
+    for models, methods, suffixes in LISTS + MODERN_LISTS:
         for model in models.split():
             for method in methods.split():
                 for suffix in suffixes.split():
@@ -173,13 +176,14 @@ def settings(name: str) -> dict[str, Any]:
     if name in OWN:
         return OWN[name]
     model, method, dataset, rest = table()[name]
-    row = MODELS[model]
+    row = (MODELS | MODERN)[model]
     epochs = re.match(r"\d+", rest)
     return {
         "pretrained_model_name_or_path": row.path,
         "prompt_template": row.template,
         "evaluation_inputs": SHANGHAI,
         **({"max_epochs": int(epochs[0])} if epochs else {}),
+        "use_varlen_attn": model in MODERN,
         **METHODS[method],
         **DATASETS[dataset],
         **({"batch_size": 8, "accumulative_counts": 1, "dataloader_num_workers": 2} if rest.endswith("gpu8") else {}),
@@ -199,7 +203,7 @@ def facts(name: str) -> dict[str, Any]:
     if name in OWN:
         return {"family": "llama", "size": "tiny", "method": "full", "dataset": "docstrings", "gpu_gib": 0}
     model, method, dataset, _ = table()[name]
-    row = MODELS[model]
+    row = (MODELS | MODERN)[model]
     # 16 bytes a weight to train all of it (XTuner's own figure), 2 frozen in bf16, about 0.6 in four bits; and rows
     bytes_each = {"full": 16, "lora": 2, "qlora": 0.6}[method]
     gib = round(row.billions * bytes_each * 1e9 / 2**30 + 3)

@@ -1,0 +1,161 @@
+"""Every name trains: on the stand-in of its family, with two records in its dataset's own schema.
+
+In the fast suite a seeded sample of 40 names, with ``-m slow`` all of them. qlora trains as LoRA here: the stand-in is
+not quantised, so that it runs everywhere (``test_adapters`` has the four-bit run).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from varlen_lab import recipes
+from varlen_lab.documents.templates import TEMPLATES
+from varlen_lab.errors import InputError
+from varlen_lab.models import tiny
+from varlen_lab.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, OASST1
+from varlen_lab.recipes.models import MODELS, MODERN
+from varlen_lab.recipes.names import table
+from varlen_lab.train import train
+
+# hub name or file -> two records as published
+PUBLISHED = {
+    ALPACA: [
+        {"instruction": "Add.", "input": "2 and 2", "output": "4", "text": "Below is an instruction ..."},
+        {"instruction": "Greet.", "input": "", "output": "Hello!", "text": "Below is an instruction ..."},
+    ],
+    ALPACA_ZH: [
+        {
+            "instruction": "Add.",
+            "input": "",
+            "output": "4",
+            "instruction_zh": "相加",
+            "input_zh": "",
+            "output_zh": "四",
+        },
+        {
+            "instruction": "Hi",
+            "input": "",
+            "output": "Hi",
+            "instruction_zh": "你好",
+            "input_zh": "",
+            "output_zh": "您好",
+        },
+    ],
+    OASST1: [
+        {"text": "### Human: Hi### Assistant: Hello### Human: 2+2?### Assistant: 4"},
+        {"text": "### Human: Why?### Assistant: So."},
+    ],
+    "./data/arxiv_data.json": [{"id": str(n), "abstract": "We do it.", "title": f"On {n}"} for n in range(2)],
+    "HuggingFaceH4/CodeAlpaca_20K": [{"prompt": "Add", "completion": f"a + {n}"} for n in range(2)],
+    "burkelibbey/colors": [{"color": f"#00000{n}", "description": "Nearly black"} for n in range(2)],
+    "./data/CrimeKgAssitant清洗后_52k.json": [{"input": "可以吗？", "output": "不可以。"}] * 2,
+    "./data/训练数据_带法律依据_92k.json": [{"reference": ["第一条"], "question": "可以吗？", "answer": "依法不可。"}]
+    * 2,
+    "shibing624/medical": [{"instruction": "咳嗽怎么办", "input": "", "output": "多喝水"}] * 2,
+    "garage-bAInd/Open-Platypus": [
+        {"input": "", "output": "4", "instruction": "2+2?", "data_source": "x"},
+        {"input": "", "output": "6", "instruction": "3+3?", "data_source": "x"},
+    ],
+    "Open-Orca/OpenOrca": [
+        {"id": "niv.1", "system_prompt": "", "question": "2+2?", "response": "4"},
+        {"id": "flan.2", "system_prompt": "Be brief.", "question": "3+3?", "response": "6"},
+    ],
+    "b-mc2/sql-create-context": [
+        {"answer": "SELECT a", "question": "Which a?", "context": "CREATE TABLE t (a INT)"},
+        {"answer": "SELECT b", "question": "Which b?", "context": "CREATE TABLE t (b INT)"},
+    ],
+    "ArmelR/stack-exchange-instruction": [{"qid": n, "question": "How?", "response": "So."} for n in range(2)],
+    "nampdn-ai/tiny-codes": [{"prompt": "Add", "main_topic": "x", "response": f"a + {n}"} for n in range(2)],
+    "WizardLM/WizardLM_evol_instruct_V2_196k": [
+        {"idx": "1", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        {"idx": "2", "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
+    ],
+}
+# Their records need a reader of their own (tools inside answers, plain text), which there is not yet.
+UNREAD = {"moss_sft_all", "moss_sft_plugins", "msagent_react", "skypile_pretrain"}
+ROWS = MODELS | MODERN
+NAMES = [name for name, parts in table().items() if parts.dataset not in UNREAD]
+SAMPLE = random.Random(0).sample(NAMES, 40)
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny model of each family, as a folder."""
+    folder = tmp_path_factory.mktemp("models")
+    found = {}
+    for family in {row.family for row in MODELS.values()}:
+        tiny(family).save_pretrained(folder / family)
+        found[family] = str(folder / family)
+    return found
+
+
+def samples(data_path: str | list, folder: Path) -> str | list:
+    """Files with two records each in place of what a recipe names."""
+    if isinstance(data_path, list):
+        return [str(samples(one, folder)) for one in data_path]
+    path = folder / f"{abs(hash(data_path))}.json"
+    path.write_text(json.dumps(PUBLISHED[data_path], ensure_ascii=False), encoding="utf-8")
+    return str(path)
+
+
+def trains(name: str, stand_ins: dict[str, str], folder: Path) -> None:
+    config = recipes.get(name)
+    changes = {} if config.method == "full" else {"method": "lora", "lora_r": 4}
+    config = config.replace(
+        pretrained_model_name_or_path=stand_ins[ROWS[table()[name].model].family],
+        data_path=samples(config.data_path, folder),
+        max_length=512,
+        max_steps=1,
+        evaluation_freq=0,
+        device="cpu",
+        dataloader_num_workers=0,
+        accumulative_counts=1,
+        work_dir=str(folder / "w"),
+        **changes,
+    )
+    (loss,) = train(config, progress=False).losses
+    assert 1 < loss < 20
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_sample_of_names_trains(name: str, stand_ins: dict[str, str], tmp_path: Path) -> None:
+    trains(name, stand_ins, tmp_path)
+
+
+@pytest.mark.slow
+def test_all_names_train(stand_ins: dict[str, str], tmp_path: Path) -> None:
+    """Each combination of family, method and dataset once; names that share all three differ in numbers only."""
+    seen = set()
+    for name in NAMES:
+        parts = table()[name]
+        kind = ROWS[parts.model].family, parts.method, parts.dataset
+        if kind not in seen:
+            seen.add(kind)
+            (tmp_path / name).mkdir()
+            trains(name, stand_ins, tmp_path / name)
+    assert len(seen) > 80
+
+
+def test_every_dataset_has_its_sample() -> None:
+    paths = set()
+    for name, row in DATASETS.items():
+        if name not in UNREAD:
+            paths |= set(row["data_path"]) if isinstance(row["data_path"], list) else {row["data_path"]}
+    assert paths == set(PUBLISHED)
+    assert {row.template for row in MODELS.values()} <= set(TEMPLATES)
+
+
+def test_what_is_not_read_yet_says_so(stand_ins: dict[str, str], tmp_path: Path) -> None:
+    """Not trained on wrongly: a MOSS record is refused, with the shapes that are known."""
+    path = tmp_path / "moss.jsonl"
+    path.write_text(json.dumps({"conversation_id": 1, "meta_instruction": "x", "chat": {"turn_1": {}}}) + "\n")
+    config = recipes.get("internlm_7b_qlora_moss_sft_plugins_e1")
+    config = config.replace(
+        method="lora", pretrained_model_name_or_path=stand_ins["internlm"], data_path=str(path), device="cpu"
+    )
+    with pytest.raises(InputError, match="known shapes"):
+        train(config.replace(work_dir=str(tmp_path / "w")), progress=False)
