@@ -30,7 +30,8 @@ def bar(title: str, total: int, backend: str, show: bool) -> Iterator[Callable[[
         def update(record: dict[str, Any]) -> None:
             nonlocal tokens, seconds
             tokens, seconds = tokens + record["tokens"], seconds + record["seconds"]
-            facts = f"loss {record['loss']:.3f} · lr {record['lr']:.1e} · {tokens / max(seconds, 1e-9):,.0f} tok/s · {backend}"
+            speed = tokens / max(seconds, 1e-9)
+            facts = f"loss {record['loss']:.3f} · lr {record['lr']:.1e} · {speed:,.0f} tok/s · {backend}"
             progress.update(task, advance=1, facts=facts)
 
         yield update
