@@ -41,7 +41,7 @@ def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Fig
     gaps = differences(curves)
     colours = theme(dark)
     height = HEAD + CURVES + FOOT + (BETWEEN + DIFFERENCES if gaps else 0)
-    title, claim = headline(gaps)
+    title, claim = headline(gaps, curves)
     picture = Picture(WIDTH, height, colours, title, alt_text_losses(losses, caption=caption))
     picture.write(LEFT, 0.30, title, TITLE, weight="bold")
     picture.write(LEFT, 0.56, claim, CLAIM, color=colours.quiet)
@@ -147,11 +147,15 @@ def size(gap: np.ndarray) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def headline(gaps: Mapping[str, np.ndarray]) -> tuple[str, str]:
+def headline(gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -> tuple[str, str]:
     """The claim that these numbers support, and the numbers."""
     told = "largest difference to unpacked: " + ",  ".join(f"{mode} {size(gap)}" for mode, gap in gaps.items())
     if not gaps:
-        return "Loss by step", "nothing to compare: needs unpacked and another mode"
+        (mode, values), *others = curves.items()
+        if others:
+            return "Loss by step", "no differences are drawn: that needs unpacked and another mode"
+        first, last = middle(values)[[0, -1]]
+        return "Loss by step", f"{mode}: from {first:.2f} to {last:.2f} in {values.shape[1]} steps"
     if {"varlen", "packed"} <= set(gaps):
         varlen, packed = largest(gaps["varlen"]), largest(gaps["packed"])
         if varlen <= ALIKE * packed and packed > APART:
