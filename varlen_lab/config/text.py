@@ -1,0 +1,110 @@
+"""A config as a file: plain ``name = value`` lines, what ``copy-cfg`` leaves behind.
+
+``load`` reads it without running it: only literals are understood, anything else is refused with its line. ``render``
+writes it, in five parts as on XTuner's page, and ``load(render(config)) == config``.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.config.schema import PARTS, Config, SettingError, effective, schema, setting_names, unknown
+from varlen_lab.errors import InputError
+
+
+def load(path: str | Path) -> Config:
+    """Read a config file. Nothing in it is executed; every complaint names file and line."""
+    path = Path(path)
+    try:
+        source = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no config {path}; make one with: varlen-lab copy-cfg NAME .") from None
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path}:1: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}).") from None
+    return load_text(source, str(path)).replace(name=path.stem)
+
+
+def load_text(source: str, origin: str) -> Config:
+    """The Config that a config file's text describes; ``origin`` is what complaints call the file."""
+    values, lines = parse(source, origin)
+    try:
+        return Config(**values)
+    except SettingError as problem:
+        raise InputError(f"{origin}:{lines.get(problem.setting, 1)}: {problem}") from None
+
+
+def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The literals of a config file and the line each stands on."""
+    try:
+        with warnings.catch_warnings():  # about odd escapes; the value shows in the error, if there is one
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source, origin)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
+        line = getattr(problem, "lineno", None) or 1
+        reason = getattr(problem, "msg", None) or problem
+        raise InputError(f"{origin}:{line}: not readable as `name = value` lines ({reason}).") from None
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a docstring
+        where = f"{origin}:{statement.lineno}"
+        target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
+        if not isinstance(target, ast.Name):
+            text = (ast.get_source_segment(source, statement) or "").splitlines()[0][:60]
+            raise InputError(
+                f"{where}: `{text}` is not a `name = value` line; a config holds settings, it is never run."
+            )
+        name = target.id
+        if name not in setting_names():
+            raise InputError(f"{where}: {unknown(name)}")
+        if name in values:
+            raise InputError(f"{where}: {name} is already set on line {lines[name]}; keep one of the two.")
+        try:
+            values[name] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise InputError(
+                f"{where}: the value of {name} is code, a config holds plain values and is never run; write it out."
+            ) from None
+        lines[name] = statement.lineno
+    return values, lines
+
+
+def parse_overrides(pairs: list[str], flag: str = "--cfg-options") -> dict[str, Any]:
+    """``["lr=1e-4", "data_path=a.jsonl"]`` as settings: a literal where it reads as one, else the text itself."""
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"{flag} got {pair!r}, it takes name=value pairs such as max_steps=20.")
+        if name not in setting_names():
+            raise InputError(f"{flag}: {unknown(name)}")
+        try:
+            changes[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            changes[name] = text
+    return changes
+
+
+def render(config: Config) -> str:
+    """The config as the file ``copy-cfg`` writes: standalone, commented, in five parts."""
+    lines: list[str] = []
+    for number, part in enumerate(PARTS, start=1):
+        rule = "#" * 71
+        lines += [rule, f"#{f'PART {number}  {part}':^69}#", rule]
+        heading = ""
+        for row in schema():
+            where, _, group = row.metadata["where"].partition("/")
+            if int(where) != number or not effective(config, row):
+                continue
+            if group != heading:
+                lines += [""] * bool(heading) + [f"# {group}"]
+                heading = group
+            lines.append(f"{row.name} = {getattr(config, row.name)!r}  # {row.metadata['comment']}")
+        lines.append("")
+    return "\n".join(lines)
