@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.accounting import Outlook, Work, memory_needed, peak
+from varlen_lab.accounting import USUAL_SHARE, Outlook, Work, memory_needed, peak
 from varlen_lab.adapters import add_adapter, four_bits
 from varlen_lab.attention import register
 from varlen_lab.audit.measure import noise_of
@@ -197,7 +197,7 @@ def look_ahead(
         parameters=parameters,
         trainable=trainable,
         memory=memory_needed(parameters, trainable, momenta, row_tokens, model, config.gradient_checkpointing, bits),
-        seconds=work.operations(tokens * taken, squares * taken) / speed / 0.4,
+        seconds=work.operations(tokens * taken, squares * taken) / speed / USUAL_SHARE,
         unpacked_steps=max(1, round(documents * taken / lines)),
     )
     return outlook, work, speed
