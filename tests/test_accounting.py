@@ -29,6 +29,13 @@ def test_a_tied_head_is_still_multiplied_with() -> None:
     assert Work.of(tiny("llama", tie_word_embeddings=True)).per_token == Work.of(tiny("llama")).per_token
 
 
+def test_a_frozen_weight_needs_no_gradient() -> None:
+    model = tiny("llama")
+    whole = Work.of(model).per_token
+    model.requires_grad_(False)
+    assert Work.of(model).per_token == pytest.approx(whole * 4 / 6)
+
+
 def test_seams_do_not_count_as_work(small: Config, tmp_path: Path) -> None:
     """Rows of one document have as many tokens as rows of many, and more attention that is needed."""
     records = {}

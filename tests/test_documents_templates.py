@@ -1,5 +1,7 @@
-"""Every named template, as it is written in its publisher's documents: two turns, a system prompt, by hand.
+"""Every named template written out by hand: two turns and a system prompt.
 
+Those of XTuner's own table were read there; llama3_chat, gemma, deepseek_v2, starcoder_chat and yi are from memory of
+their publishers' formats and were not compared with a tokenizer.
 ``[...]`` marks what is trained on.
 """
 

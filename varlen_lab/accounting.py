@@ -1,6 +1,6 @@
 """What a run will do and cost, said before it starts; and how much of the machine a step used.
 
-Work is counted as arithmetic that is needed: six operations per weight and trained-through token, and for attention
+Work is counted as arithmetic that is needed: six operations a weight and token (four where frozen), and for attention
 the squares of document lengths, not of rows. Padding and attention across seams count for nothing, so a mode cannot
 look busy by wasting.
 """
@@ -39,19 +39,21 @@ class Work:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Work:
-        """Count a model, forward and backward (twice the forward; half of that again under LoRA is not claimed)."""
+        """Count a model: two operations a weight forward, two back to the inputs, two more where it is trained."""
         config = model.config
-        tied = model.get_output_embeddings() is not None
         weights = sum(p.numel() for p in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         embedding = model.get_input_embeddings().weight
         head = model.get_output_embeddings()
         # looking a token up costs nothing; a tied matrix is still multiplied with, as the head
-        used = weights - (embedding.numel() if not tied or head.weight is not embedding else 0)
+        tied = head is not None and head.weight is embedding
+        used = weights - (0 if tied else embedding.numel())
         heads = getattr(config, "num_attention_heads", 0) or getattr(config, "n_head", 1)
         width = getattr(config, "head_dim", 0) or embedding.shape[1] // heads
         layers = layer_count(config)
         # two products of len^2 / 2 pairs forward, twice that backward
-        return cls(6.0 * used * active_share(config), 6.0 * layers * heads * width)
+        each = 4 + 2 * trained / weights
+        return cls(each * used * active_share(config), 6.0 * layers * heads * width)
 
     def operations(self, tokens: float, squares: float) -> float:
         """Of a number of real tokens in documents whose squared lengths add up to ``squares``."""

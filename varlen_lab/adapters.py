@@ -97,7 +97,7 @@ def base_of(folder: Path) -> str | None:
 def open_adapter(model: PreTrainedModel, folder: Path) -> Any:
     """A model with a saved adapter on it; InputError when they do not belong together."""
     peft = import_peft()
-    if base_of(folder) is None and not (folder / "adapter_config.json").is_file():
+    if not (folder / "adapter_config.json").is_file():
         raise InputError(f"{folder} has no adapter_config.json; make an adapter folder with convert pth_to_hf.")
     try:
         return peft.PeftModel.from_pretrained(model, str(folder))
