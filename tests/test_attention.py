@@ -114,6 +114,39 @@ def test_flex_says_the_same_forward_on_a_cpu(case: dict) -> None:
     torch.testing.assert_close(flex, oracle, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [UGLY, [1, 2, 63, 64, 65, 127, 128, 129], [64, 64, 128], [7], [1] * 50, [300]])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 1, 2, 60, 64, 129])
+def test_blocks_from_the_seams_are_those_of_all_cells(lengths: list[int], causal: bool, window: int | None) -> None:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    from varlen_lab.attention.flex import block_mask, mask_mod
+
+    row = Boundaries.from_lengths(lengths)
+    rule = mask_mod(row.document_ids(), causal, window)
+    slow = create_block_mask(rule, None, None, row.total, row.total, device="cpu", BLOCK_SIZE=32)
+    fast = block_mask(row, causal, window, block=32)
+    assert torch.equal(fast.to_dense(), slow.to_dense())
+    for counts, numbers in (("kv_num_blocks", "kv_indices"), ("full_kv_num_blocks", "full_kv_indices")):
+        count = getattr(fast, counts)[0, 0]
+        assert torch.equal(count, getattr(slow, counts)[0, 0])
+        for line, (mine, theirs) in enumerate(zip(getattr(fast, numbers)[0, 0], getattr(slow, numbers)[0, 0])):
+            assert set(mine[: count[line]].tolist()) == set(theirs[: count[line]].tolist())
+
+
+def test_the_layers_of_a_batch_share_one_block_mask() -> None:
+    from varlen_lab.attention.flex import MASKS, shared_mask
+
+    row, other = Boundaries.from_lengths([5, 9]), Boundaries.from_lengths([5, 9])
+    again = Boundaries.trusted(row.cu_seqlens, 9, 14)
+    assert shared_mask(row, True, None) is shared_mask(again, True, None)
+    assert shared_mask(row, True, 4) is not shared_mask(row, True, None)
+    assert shared_mask(other, True, None) is not shared_mask(row, True, None)
+    before = len(MASKS)
+    del other
+    assert len(MASKS) == before - 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("backend", CUDA)

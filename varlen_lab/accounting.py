@@ -129,7 +129,7 @@ class Outlook:
 
 def memory_needed(
     parameters: int,
-    trainable: int,
+    trained_bytes: float,
     momenta: int,
     row_tokens: int,
     model: PreTrainedModel,
@@ -146,7 +146,7 @@ def memory_needed(
     kept = 2 if checkpointing else 34
     activations = row_tokens * width * (layers * kept + (34 if checkpointing else 0))
     return (
-        parameters * bits / 8 + trainable * 4 * (1 + momenta) + activations * bits / 16 + row_tokens * vocabulary * 12
+        parameters * bits / 8 + trained_bytes * (1 + momenta) + activations * bits / 16 + row_tokens * vocabulary * 12
     )
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from varlen_lab.packing import PackReport
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's words
 
 
 def make_accelerator(config: Config) -> Accelerator:
@@ -42,7 +41,8 @@ def make_accelerator(config: Config) -> Accelerator:
         raise InputError("device = 'cuda' but PyTorch sees no GPU here; set device = 'auto', or run check-env.")
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
     cpu = config.device == "cpu" or not torch.cuda.is_available()
-    return Accelerator(cpu=cpu, mixed_precision=PRECISION[resolve_dtype(config)])
+    # bf16 is the engine's: it needs no loss scale
+    return Accelerator(cpu=cpu, mixed_precision="fp16" if resolve_dtype(config) == "fp16" else "no")
 
 
 def resolve_dtype(config: Config) -> str:
@@ -53,18 +53,24 @@ def resolve_dtype(config: Config) -> str:
     return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def build_model(config: Config) -> PreTrainedModel:
-    """The model of a config, weights in fp32, with the attention of its mode and every dropout of its own at 0.
+def weight_dtype(config: Config) -> torch.dtype:
+    """What weights are kept in: fp32, unless the run is in bf16 and wants no master weights."""
+    return torch.bfloat16 if resolve_dtype(config) == "bf16" and not config.master_weights else torch.float32
 
-    With dropout, packed and unpacked runs would throw different dice and could not be compared. Under LoRA and QLoRA
-    what comes back is peft's wrapper.
+
+def build_model(config: Config) -> PreTrainedModel:
+    """The model of a config, with the attention of its mode and every dropout of its own at 0.
+
+    Weights are fp32, or bf16 without ``master_weights`` where the run is in bf16. With dropout, packed and unpacked
+    runs would throw different dice and could not be compared. Under LoRA and QLoRA what comes back is peft's wrapper.
     """
+    dtype = weight_dtype(config)
     if config.pretrained_model_name_or_path is None:
-        model = from_scratch(config.model_config or {}, attention_name(config), seed=config.seed)
+        model = from_scratch(config.model_config or {}, attention_name(config), seed=config.seed).to(dtype)
     else:
         on_gpu = config.device != "cpu" and torch.cuda.is_available()
         bits = four_bits("cuda" if on_gpu else "cpu") if config.method == "qlora" else None
-        model = load_model(config.pretrained_model_name_or_path, attention_name(config), quantization_config=bits)
+        model = load_model(config.pretrained_model_name_or_path, attention_name(config), dtype, bits)
     for module, name, _ in noise_of(model):
         setattr(module, name, 0.0)
     if config.gradient_checkpointing:
@@ -89,19 +95,22 @@ def make_engine(
     """The engine that was asked for. InputError when it needs processes that are not there."""
     if deepspeed and fsdp:
         raise InputError("--deepspeed and --fsdp were both given, they are two ways to do the same; choose one.")
+    precision = resolve_dtype(config)
     if not deepspeed and not fsdp:
-        return Engine(model, config, steps, accelerator)
+        return Engine(model, config, steps, accelerator, precision)
     if not torch.distributed.is_initialized():
         word = f"--deepspeed {deepspeed}" if deepspeed else "--fsdp"
         raise InputError(
             f"{word} shares a model out over processes and this is only one; start it with NPROC_PER_NODE=2, torchrun "
             "or --launcher slurm, or drop the flag."
         )
+    if deepspeed and not config.master_weights:
+        raise InputError("master_weights = False was set, DeepSpeed keeps fp32 weights of its own; remove one of them.")
     if config.method == "qlora":
         raise InputError("method = 'qlora' keeps weights in four bits, which are not shared out; drop the flag.")
     if deepspeed:
-        return ZeroEngine(model, config, steps, accelerator, zero_settings(deepspeed))
-    return ShardedEngine(model, config, steps, accelerator)
+        return ZeroEngine(model, config, steps, accelerator, precision, zero_settings(deepspeed))
+    return ShardedEngine(model, config, steps, accelerator, precision)
 
 
 def shared_rows(
@@ -155,6 +164,7 @@ def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -
         "backend": backend,
         "device": f"{accelerator.device.type} ({gpu})",
         "dtype": dtype,
+        "weights": str(weight_dtype(config)).removeprefix("torch."),
         "seed": config.seed,
         "method": config.method,
         "loss_weighting": config.loss_weighting,
@@ -183,7 +193,8 @@ def look_ahead(
     parameters = sum(p.numel() for p in model.parameters())
     row_tokens = int(min(config.max_length, tokens / len(rows) * 2) * config.batch_size)
     momenta = 2 if config.optim_type == "AdamW" else 1
-    bits = 4 if config.method == "qlora" else 32
+    each = torch.finfo(weight_dtype(config)).bits
+    bits = 4 if config.method == "qlora" else each
     lines = config.batch_size * config.accumulative_counts * processes
     outlook = Outlook(
         documents=documents,
@@ -196,7 +207,9 @@ def look_ahead(
         trained_share=trained / tokens,
         parameters=parameters,
         trainable=trainable,
-        memory=memory_needed(parameters, trainable, momenta, row_tokens, model, config.gradient_checkpointing, bits),
+        memory=memory_needed(
+            parameters, trainable * each // 8, momenta, row_tokens, model, config.gradient_checkpointing, bits
+        ),
         seconds=work.operations(tokens * taken, squares * taken) / speed / USUAL_SHARE,
         unpacked_steps=max(1, round(documents * taken / lines)),
     )

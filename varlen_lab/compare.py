@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 DEFAULT_STEPS = 30
 UNPACKED_BATCH = 8  # documents a padded batch of the unpacked baseline holds, drawn at random from the step's
 ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
+HALF_ROUNDING = 2e-3  # the same in bf16 and fp16, as a share of the loss: they keep 8 and 11 bits
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,19 @@ class Comparison:
         return [a - b for a, b in zip(self.losses[mode], self.losses[base], strict=True)]
 
     def rounding_from(self, mode: str = "varlen", base: str = "unpacked") -> int | None:
-        """The first step whose difference exceeds ``ROUNDING``: from there on rounding has grown up, or it leaks.
+        """The first step whose difference exceeds ``tolerance``: from there on rounding has grown up, or it leaks.
 
-        Training is chaotic: two exact runs drift apart after enough steps, because float32 sums in another order.
+        Training is chaotic: two exact runs drift apart after enough steps, because floats are summed in another order.
         """
-        steps = (step for step, gap in enumerate(self.difference(mode, base), start=1) if abs(gap) > ROUNDING)
-        return next(steps, None)
+        limits = self.tolerance(base)
+        pairs = zip(self.difference(mode, base), limits, strict=True)
+        return next((step for step, (gap, limit) in enumerate(pairs, start=1) if abs(gap) > limit), None)
+
+    def tolerance(self, base: str = "unpacked") -> list[float]:
+        """What rounding may do to the loss of each step, in the precision of the run."""
+        if self.histories[base].meta["dtype"] == "fp32":
+            return [ROUNDING] * len(self.losses[base])
+        return [HALF_ROUNDING * abs(loss) for loss in self.losses[base]]
 
     @property
     def caption(self) -> str:
@@ -121,7 +129,7 @@ class Comparison:
         if start is None:
             return f"varlen equals unpacked in all {steps} steps: the largest difference is {worst:.1e}"
         return (
-            f"varlen equals unpacked within {ROUNDING:.0e} up to step {start - 1} of {steps}; "
+            f"varlen equals unpacked within {max(self.tolerance()):.0e} up to step {start - 1} of {steps}; "
             f"from step {start} on rounding takes over (largest difference {worst:.1e})"
             if start > 1
             else f"varlen differs from unpacked at the first step, by {self.difference('varlen')[0]:.1e}: it leaks"

@@ -30,8 +30,11 @@ class Engine:
 
     kind = "ddp"
 
-    def __init__(self, model: torch.nn.Module, config: Config, steps: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self, model: torch.nn.Module, config: Config, steps: int, accelerator: Accelerator, precision: str = "fp32"
+    ) -> None:
         self.accelerator = accelerator
+        self.precision = precision
         self.max_norm = config.max_norm
         dice = config.method != "full" and config.lora_dropout > 0
         self.seed = config.seed if dice else None  # of the dice of a step
@@ -40,6 +43,7 @@ class Engine:
 
     def prepare(self, model: torch.nn.Module, config: Config, steps: int) -> None:
         """Set ``model``, ``optimizer`` and ``scheduler``."""
+        in_precision(model, self.precision, self.accelerator.device.type)
         optimizer = make_optimizer(model, config)
         self.scheduler = make_schedule(optimizer, config, steps)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -50,15 +54,18 @@ class Engine:
             # gradients are averaged over processes; the loss is divided by a count over all of them already
             self.accelerator.backward(loss * self.accelerator.num_processes)
 
-    def update(self, finite: bool) -> tuple[float, bool]:
-        """Clip and take the step; without effect where loss or gradient is not finite. Returns (norm, taken)."""
-        norm = float(self.clip())
-        taken = finite and math.isfinite(norm)
-        if taken:
+    def update(self, loss: torch.Tensor) -> tuple[float, float, bool]:
+        """Clip and take the step, without effect where loss or gradient is not finite: (loss, norm, taken).
+
+        Both numbers come from the device in one go: the only time in a step that the program waits for it.
+        """
+        loss_value, norm = torch.stack([loss.float(), self.clip().float()]).tolist()
+        taken = math.isfinite(loss_value) and math.isfinite(norm)
+        if taken or self.accelerator.scaler is not None:  # fp16: skips by itself, and lowers its loss scale
             self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
-        return norm, taken
+        return loss_value, norm, taken
 
     def clip(self) -> torch.Tensor:
         """The norm of the whole gradient, which is clipped to ``max_norm`` if that is not 0."""
@@ -105,7 +112,7 @@ class ShardedEngine(Engine):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        precision = self.accelerator.mixed_precision
+        precision = self.precision
         if precision == "fp16":
             raise InputError("dtype = 'fp16' needs a loss scale that FSDP2 does not bring; use bf16, or DeepSpeed.")
         model.to(self.accelerator.device)
@@ -154,6 +161,15 @@ class ShardedEngine(Engine):
             optim_state_dict=by_name(state["optimizer"], self.bare),
             options=options,
         )
+
+
+def in_precision(model: torch.nn.Module, precision: str, device: str) -> None:
+    """Let fp32 weights be multiplied in bf16. (fp16 needs a loss scale, which Accelerate brings with its own.)
+
+    Accelerate does the same and then casts the logits to fp32, the largest tensor of a step.
+    """
+    if precision == "bf16" and any(p.dtype == torch.float32 and p.requires_grad for p in model.parameters()):
+        model.forward = torch.autocast(device, torch.bfloat16)(model.forward)  # type: ignore[method-assign]
 
 
 def make_optimizer(model: torch.nn.Module, config: Config, fused: bool = True) -> torch.optim.Optimizer:

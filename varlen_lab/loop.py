@@ -7,15 +7,14 @@ weigh a token by how many neighbours its row happens to have, and no two ways of
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from varlen_lab.batches import Batch
+from varlen_lab.cross_entropy import summed_loss
 from varlen_lab.engine import Engine
 from varlen_lab.errors import InputError
 from varlen_lab.packing.rows import IGNORE
@@ -52,8 +51,7 @@ def optimize(
             engine.backward(part, last=index == len(batches) - 1)
             loss += part.detach()
         lr = engine.scheduler.get_last_lr()[0]
-        loss_value = float(accelerator.reduce(loss, "sum"))
-        norm, taken = engine.update(math.isfinite(loss_value))
+        loss_value, norm, taken = engine.update(accelerator.reduce(loss, "sum"))
         skipped = 0 if taken else skipped + 1
         if skipped == MOST_SKIPPED:
             kept = f"; its batches are in {on_nonfinite(number, batches)}" if on_nonfinite else ""
@@ -96,9 +94,4 @@ def token_loss_sum(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     Seams are masked in the labels, so one shift serves all.
     """
     # use_cache=False: a cache would hide restarting positions from transformers' own mask detection
-    logits = model(**batch.inputs, use_cache=False).logits[:, :-1].flatten(0, 1).float()
-    labels = batch.labels[:, 1:].flatten()
-    if batch.weights is None:
-        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    return losses @ batch.weights[:, 1:].flatten()
+    return summed_loss(model(**batch.inputs, use_cache=False).logits, batch.labels, batch.weights)

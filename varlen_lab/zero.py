@@ -74,15 +74,21 @@ class ZeroEngine(Engine):
     kind = "zero"
 
     def __init__(
-        self, model: torch.nn.Module, config: Config, steps: int, accelerator: Accelerator, settings: dict[str, Any]
+        self,
+        model: torch.nn.Module,
+        config: Config,
+        steps: int,
+        accelerator: Accelerator,
+        precision: str,
+        settings: dict[str, Any],
     ) -> None:
         self.settings = settings
-        super().__init__(model, config, steps, accelerator)
+        super().__init__(model, config, steps, accelerator, precision)
 
     def prepare(self, model: torch.nn.Module, config: Config, steps: int) -> None:
         """Set up DeepSpeed around a torch optimizer; its schedule stays ours."""
         deepspeed = import_deepspeed(self.accelerator.device.type)
-        precision = self.accelerator.mixed_precision
+        precision = self.precision
         settings = {
             **self.settings,
             "train_micro_batch_size_per_gpu": 1,
@@ -106,12 +112,13 @@ class ZeroEngine(Engine):
         self.model.set_gradient_accumulation_boundary(last)  # type: ignore[operator]
         self.model.backward(loss * self.accelerator.num_processes, scale_wrt_gas=False)  # type: ignore[operator]
 
-    def update(self, finite: bool) -> tuple[float, bool]:
+    def update(self, loss: torch.Tensor) -> tuple[float, float, bool]:
         """Clip and step; DeepSpeed itself leaves out a step whose gradient is not finite."""
         self.model.step()  # type: ignore[operator]
         self.scheduler.step()
         norm = self.model.get_global_grad_norm()  # type: ignore[operator]
-        return float(norm if norm is not None else "nan"), bool(self.model.was_step_applied())  # type: ignore[operator]
+        taken = bool(self.model.was_step_applied())  # type: ignore[operator]
+        return float(loss), float(norm if norm is not None else "nan"), taken
 
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Every process writes its shards; the folder takes its name when the last one is done."""

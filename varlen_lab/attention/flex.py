@@ -2,19 +2,30 @@
 
 ``mask_mod`` says who sees whom, ``score_mod`` what happens to a score; torch.compile makes a kernel of both. Without a
 GPU it only runs forward, uncompiled and without saving any work, which is enough to test the two functions.
+
+The kernel skips blocks of 128 x 128 cells nobody sees and masks only those that are seen in part. Which are which
+follows from the seams; ``create_block_mask`` would look at all T x T cells, a gigabyte at 32k tokens. The blocks are
+worked out once for a batch, not once for each layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from varlen_lab.attention.flash import same_head_dim
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+BLOCK = 128
+MASKS: Any = WeakTensorKeyDictionary()  # cu_seqlens -> {(causal, window): BlockMask}
 
 
 def attend_flex(
@@ -30,25 +41,66 @@ def attend_flex(
     alibi_slopes: torch.Tensor | None,
 ) -> torch.Tensor:
     """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the arguments."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
     if q.device.type != "cuda" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         raise InputError(
             f"backend 'flex' has no backward on {q.device.type}; use backend='sdpa', or 'reference' for a softcap."
         )
-    total = len(q)
-    mask = create_block_mask(
-        mask_mod(boundaries.document_ids(), causal, window), None, None, total, total, device=q.device
-    )
     q_, k_, v_ = same_head_dim(q, k, v)
     out = kernel(q.device.type)(
         *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
         score_mod=score_mod(softcap, alibi_slopes),
-        block_mask=mask,
+        block_mask=shared_mask(boundaries, causal, window),
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return out[0].transpose(0, 1)[..., : v.shape[-1]]
+
+
+def shared_mask(boundaries: Boundaries, causal: bool, window: int | None) -> BlockMask:
+    """The block mask of a batch; all its layers pass the same ``cu_seqlens``, and it lives as long as that."""
+    known = MASKS.setdefault(boundaries.cu_seqlens, {})
+    if (causal, window) not in known:
+        known[causal, window] = block_mask(boundaries, causal, window)
+    return known[causal, window]
+
+
+def block_mask(boundaries: Boundaries, causal: bool, window: int | None, block: int = BLOCK) -> BlockMask:
+    """Which blocks of queries see which blocks of keys: in whole, in part, or not at all.
+
+    Documents lie in order, so a block holds documents ``first`` to ``last``. Two blocks share one when these ranges
+    overlap; they are in one document as a whole when all four ends are equal. The distance of a query and a key in
+    blocks i and j lies between (i - j - 1) * block + 1 and (i - j + 1) * block - 1.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    document = boundaries.document_ids()
+    total, device = boundaries.total, document.device
+    starts = torch.arange(0, total, block, device=device)
+    first, last = document[starts], document[(starts + block - 1).clamp(max=total - 1)]
+    number = torch.arange(len(starts), device=device)
+    back = (number[:, None] - number[None, :]) * block
+    nearest, farthest = back - block + 1, back + block - 1
+    some = (first[:, None] <= last[None, :]) & (first[None, :] <= last[:, None])
+    whole = (first[:, None] == last[None, :]) & (first[None, :] == last[:, None]) & (starts + block <= total)
+    whole = whole & (starts + block <= total)[:, None]  # a block that is cut off has cells outside of the row
+    if causal:
+        some, whole = some & (farthest >= 0), whole & (nearest >= 0)
+    if window is not None:
+        some = some & (nearest < window) & (farthest > -window)
+        whole = whole & (farthest < window) & (nearest > -window)
+    return BlockMask.from_kv_blocks(
+        *listed(some & ~whole),
+        *listed(whole),
+        BLOCK_SIZE=block,
+        mask_mod=mask_mod(document, causal, window),
+        seq_lengths=(total, total),
+    )
+
+
+def listed(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """bool (Q, K) -> how many key blocks a query block has, and which: int32 (1, 1, Q) and (1, 1, Q, K)."""
+    order = blocks.int().argsort(dim=1, descending=True, stable=True)
+    return blocks.sum(1, dtype=torch.int32)[None, None], order.int()[None, None]
 
 
 def mask_mod(document: torch.Tensor, causal: bool, window: int | None) -> Callable[..., torch.Tensor]:

@@ -114,6 +114,9 @@ def varlen_attention(
             "set attention_dropout=0 in the model's config."
         )
     slopes = getattr(module, "alibi_slopes", None)
+    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave q and k in fp32, v is in bf16
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     # rows of a batch are laid end to end: (B, H, T, D) -> (B * T, H, D)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     out = kernel(q, k, v, cu_seq_lens_q, max_length_q, backend, scaling, sliding_window, softcap, slopes)

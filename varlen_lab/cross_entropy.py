@@ -1,0 +1,77 @@
+"""Next-token loss without fp32 copies of the logits.
+
+A row of 16k tokens over a vocabulary of 32k has half a billion logits: 1 GB in bf16. ``F.cross_entropy`` in fp32 keeps
+a cast copy, their log-softmax and two gradients, 14 bytes more for every one of them. Here only what the sum needs is
+kept, one number a token, and both passes cast a block of tokens at a time:
+
+    loss      = sum of w * (logsumexp(x) - x[label])
+    gradient  = w * (softmax(x) - onehot(label))        softmax from the kept logsumexp
+
+The sums are F.cross_entropy's, in fp32 (or float64 for float64 logits); the tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from varlen_lab.packing.rows import IGNORE
+
+BLOCK = {"cpu": 2**22, "cuda": 2**26}  # logits that are cast at once: what a cache holds; few launches of kernels
+
+
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Sum of the next-token losses, in nats: a scalar, fp32 or wider.
+
+    ``logits`` (B, T, V) in any float type, ``labels`` (B, T) int64 with -100 where nothing is trained, ``weights``
+    (B, T) or None for 1 everywhere. Token t is predicted from position t - 1; nothing predicts a row's first token.
+    """
+    target = shifted(labels, IGNORE).flatten()
+    scale = (target != IGNORE).to(torch.float32)
+    if weights is not None:
+        scale = scale * shifted(weights, 0).flatten()
+    return BlockwiseLoss.apply(logits.flatten(0, 1), target.clamp(min=0), scale)  # type: ignore[no-any-return]
+
+
+def shifted(values: torch.Tensor, end: float) -> torch.Tensor:
+    """What position t is to predict: the value of t + 1; ``end`` at the last."""
+    return torch.cat([values[:, 1:], values.new_full((len(values), 1), end)], dim=1)
+
+
+def blocks(logits: torch.Tensor) -> Iterator[slice]:
+    """Tokens that are cast at once, one slice after the other."""
+    tokens = max(1, BLOCK["cpu" if logits.device.type == "cpu" else "cuda"] // logits.shape[1])
+    return (slice(at, at + tokens) for at in range(0, len(logits), tokens))
+
+
+class BlockwiseLoss(torch.autograd.Function):
+    """logits (N, V), target (N,) of existing classes, scale (N,) fp32, 0 where nothing is trained -> scalar."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        scale = scale.to(wide)
+        total = torch.zeros((), dtype=wide, device=logits.device)
+        sums = torch.empty(len(logits), dtype=wide, device=logits.device)
+        for part in blocks(logits):
+            x = logits[part].to(wide)
+            sums[part] = x.logsumexp(-1)
+            losses = sums[part] - x.gather(1, target[part, None])[:, 0]
+            # a token that is not trained must not spoil the sum, whatever its logits are
+            total += torch.where(scale[part] == 0, 0, losses * scale[part]).sum()
+        ctx.save_for_backward(logits, target, scale, sums)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        logits, target, scale, sums = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        scale = (scale * gradient)[:, None]
+        for part in blocks(logits):
+            share = (logits[part].to(sums.dtype) - sums[part, None]).exp_()
+            share.scatter_add_(1, target[part, None], torch.full_like(sums[part, None], -1.0))
+            out[part] = torch.where(scale[part] == 0, 0, share.mul_(scale[part]))
+        return out, None, None
