@@ -52,7 +52,8 @@ def dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries) ->
     """One call with the block-diagonal mask written out, as frameworks without varlen attention do it."""
     document = row.document_ids()
     mask = (document[:, None] == document[None, :]).tril()
-    return sdpa(*(x.transpose(0, 1)[None] for x in (q, k, v)), attn_mask=mask)[0].transpose(0, 1)
+    batch = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return sdpa(*batch, attn_mask=mask, enable_gqa=grouped(q, k))[0].transpose(0, 1)
 
 
 def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries) -> torch.Tensor:
@@ -61,7 +62,8 @@ def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries) -
     for first in range(0, len(row.spans), PADDED_BATCH):
         spans = row.spans[first : first + PADDED_BATCH]
         batch = [torch.nn.utils.rnn.pad_sequence([x[a:b] for a, b in spans], batch_first=True) for x in (q, k, v)]
-        out = sdpa(*(x.transpose(1, 2) for x in batch), is_causal=True).transpose(1, 2)
+        rows = (x.transpose(1, 2) for x in batch)
+        out = sdpa(*rows, is_causal=True, enable_gqa=grouped(q, k)).transpose(1, 2)
         outputs += [out[i, : b - a] for i, (a, b) in enumerate(spans)]
     return torch.cat(outputs)
 
@@ -70,8 +72,14 @@ def isolated(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries)
     """Every document in a tensor of its own, never part of a row: the least that can be done call by call."""
     outputs = []
     for x, y, z in zip(*(t.split(row.lengths.tolist()) for t in (q, k, v)), strict=True):
-        outputs.append(sdpa(*(t.transpose(0, 1)[None] for t in (x, y, z)), is_causal=True)[0].transpose(0, 1))
+        batch = (t.transpose(0, 1)[None] for t in (x, y, z))
+        outputs.append(sdpa(*batch, is_causal=True, enable_gqa=grouped(q, k))[0].transpose(0, 1))
     return torch.cat(outputs)
+
+
+def grouped(q: torch.Tensor, k: torch.Tensor) -> bool:
+    """Whether several query heads share a key head."""
+    return q.shape[1] != k.shape[1]
 
 
 CONTENDERS: dict[str, Callable[..., torch.Tensor]] = {

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.peers import Clock, flattening, trl_packing
 from varlen_lab import loop, recipes
 from varlen_lab.assemble import build_model, make_accelerator, make_engine
 from varlen_lab.batches import Batch, batched, collator, load_rows, load_tokenizer
@@ -119,76 +119,17 @@ def ours(name: str, rows: list[list[np.ndarray]], config: Config) -> float:
 
 def theirs(name: str, rows: list[list[np.ndarray]], config: Config) -> float:
     """Real tokens per CPU second of a peer's trainer."""
-    from datasets import Dataset
-    from transformers import DataCollatorWithFlattening, Trainer, TrainerCallback, TrainingArguments
-
-    flat = [one.tolist() for row in rows for one in row]
-    each = max(1, STEP // config.max_length)
-    common: dict[str, Any] = {
-        "use_cpu": True,
-        "bf16": False,
-        "learning_rate": config.lr,
-        "num_train_epochs": 1,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "gradient_accumulation_steps": each,
-        "gradient_checkpointing": False,
-        "optim": "adamw_torch_fused",
-    }
-    clock = Clock(TrainerCallback)
+    documents = [one.tolist() for row in rows for one in row]
     model = build_model(config.with_mode("unpacked"))
-    with tempfile.TemporaryDirectory() as folder:
-        if name == "HF flattening":
-            size = max(1, round(len(flat) / len(rows)))  # documents that fill about a row
-            trainer = Trainer(
-                model,
-                TrainingArguments(folder, per_device_train_batch_size=size, **common),
-                data_collator=clock.counting(DataCollatorWithFlattening()),
-                train_dataset=Dataset.from_dict({"input_ids": flat, "labels": flat}),
-                callbacks=[clock.callback],
-            )
-        else:
-            from trl import SFTConfig, SFTTrainer
-
-            trainer = SFTTrainer(
-                model,
-                SFTConfig(folder, per_device_train_batch_size=1, packing=True, max_length=config.max_length, **common),
-                train_dataset=Dataset.from_dict({"input_ids": flat}),
-                processing_class=load_tokenizer(config),
-                callbacks=[clock.callback],
-            )
-            trainer.data_collator = clock.counting(trainer.data_collator)
-        trainer.train()
+    options = {"use_cpu": True, "bf16": False, "learning_rate": config.lr}
+    clock = Clock(time.process_time)
+    accumulate = max(1, STEP // config.max_length)
+    if name == "HF flattening":
+        size = max(1, round(len(documents) / len(rows)))  # documents that fill about a row
+        flattening(model, documents, size, accumulate, options, clock)
+    else:
+        trl_packing(model, documents, config.max_length, accumulate, options, clock, load_tokenizer(config))
     return clock.rate()
-
-
-class Clock:
-    """CPU time and tokens of a peer's trainer, from the end of its first step on."""
-
-    def __init__(self, base: type) -> None:
-        self.tokens, self.marks = 0, []  # type: ignore[var-annotated]
-        outer = self
-
-        class Callback(base):  # type: ignore[misc]
-            def on_step_end(self, *args: Any, **more: Any) -> None:
-                outer.marks.append((time.process_time(), outer.tokens))
-
-        self.callback = Callback()
-
-    def counting(self, collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
-        def counted(features: list[Any]) -> Any:
-            self.tokens += sum(len(one["input_ids"]) for one in features)
-            return collate(features)
-
-        return counted
-
-    def rate(self) -> float:
-        # batches of a step are collated before it, and one step more is fetched ahead at most
-        (start, before), (end, after) = self.marks[0], self.marks[-1]
-        return (after - before) / (end - start)
 
 
 def overhead(rows: list[list[np.ndarray]], config: Config) -> float:

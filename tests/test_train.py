@@ -77,7 +77,7 @@ def test_fine_tuning_starts_from_the_given_weights(small: Config, tmp_path: Path
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
 def test_a_missing_gpu_is_named_before_anything_is_written(small: Config) -> None:
-    with pytest.raises(InputError, match="no GPU"):
+    with pytest.raises(InputError, match="no NVIDIA GPU"):
         train(small.replace(device="cuda"), progress=False)
     assert not Path(small.work_dir or "").exists()
 

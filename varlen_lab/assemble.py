@@ -18,6 +18,7 @@ from varlen_lab.batches import Step, attention_name, load_parts
 from varlen_lab.config import Config
 from varlen_lab.engine import Engine, ShardedEngine
 from varlen_lab.errors import InputError
+from varlen_lab.gpu import look, obstacle
 from varlen_lab.launch import first_alone
 from varlen_lab.models import automatic_backend, from_scratch, load_model
 from varlen_lab.zero import ZeroEngine, zero_settings
@@ -37,8 +38,8 @@ def make_accelerator(config: Config) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device = 'cuda' but PyTorch sees no GPU here; set device = 'auto', or run check-env.")
+    if config.device == "cuda" and (why := obstacle(look())):
+        raise InputError(f"device = 'cuda' cannot be had: {why}; or set device = 'auto'.")
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
     cpu = config.device == "cpu" or not torch.cuda.is_available()
     # bf16 is the engine's: it needs no loss scale

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from varlen_lab.gpu import flash_attn_wheel, look, obstacle
+
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
 GIB = 2**30
 
@@ -97,7 +99,9 @@ def flash_attention() -> Row:
         from flash_attn import flash_attn_varlen_func  # noqa: F401
     except Exception as problem:  # a kernel built for another torch fails in many ways
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        return Row("flash-attn", f"{found} is installed but its kernel does not import: {reason}", "note")
+        wheel = flash_attn_wheel(look())
+        remedy = f"a wheel that fits is named {wheel}; or pip uninstall flash-attn"
+        return Row("flash-attn", f"{found} is installed but its kernel does not import ({reason}); {remedy}", "note")
     return Row("flash-attn", found)
 
 
@@ -110,7 +114,12 @@ def cuda() -> Iterator[Row]:
     except Exception as problem:  # a torch that cannot load is what check-env must report
         yield Row("torch import", f"fails: {problem}", "missing")
         return
-    yield Row("CUDA device", device or "none: everything runs on the CPU", "ok" if device else "note")
+    facts = look()
+    why = obstacle(facts)
+    if facts.driver is None and not facts.usable:
+        yield Row("CUDA device", "none: everything runs on the CPU", "note")
+    else:
+        yield Row("CUDA device", why or str(device), "note" if why else "ok")
     yield Row("torch threads", str(torch.get_num_threads()))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 from varlen_lab.environment import Row, accelerator, survey
 
@@ -48,26 +49,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def attention_rows() -> Iterator[Row]:
-    """The backend ``auto`` takes here, and the numeric check with exactly that backend."""
+    """The backend ``auto`` takes here, and the numeric check with that one and with every other kernel that is here.
+
+    A kernel that imports may still fail, or compute something else, once it is run: that is a fault of the one
+    ``auto`` takes, and a note for the others.
+    """
     import torch
 
-    from varlen_lab.attention.attend import choose
+    from varlen_lab.attention.attend import choose, importable
 
     on_gpu = accelerator() is not None
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
-    backend = choose(device, dtype)
+    taken = choose(device, dtype)
     kind = str(dtype).removeprefix("torch.")
-    yield Row("attention", f"auto takes '{backend}' ({device}, {kind})")
-    try:
-        parity, leak = numeric_check(backend, device, dtype)
-    except Exception as problem:  # whatever a kernel throws is the finding
-        yield Row("check", f"'{backend}' fails: {problem}", "missing")
-        return
-    documents = " + ".join(map(str, LENGTHS))
-    words = f"{documents} tokens in one row differ by {parity:.0e} from each alone"
-    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
-    yield Row("check", words, "ok" if parity <= tolerance else "missing")
-    yield Row("contrast", f"attention that ignores the seams differs by {leak:.1f}")
+    yield Row("attention", f"auto takes '{taken}' ({device}, {kind})")
+    others = {"flash_attn": "flash_attn", "torch_varlen": "torch.nn.attention.varlen"} if on_gpu else {}
+    backends = [taken, *(name for name, module in others.items() if name != taken and importable(module))]
+    for backend in backends:
+        fault: Any = "missing" if backend == taken else "note"
+        name = "check" if backend == taken else f"check {backend}"
+        try:
+            parity, leak = numeric_check(backend, device, dtype)
+        except Exception as problem:  # whatever a kernel throws is the finding
+            yield Row(name, f"'{backend}' fails: {problem}", fault)
+            continue
+        documents = " + ".join(map(str, LENGTHS))
+        words = f"{documents} tokens in one row differ by {parity:.0e} from each alone"
+        tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+        yield Row(name, words, "ok" if parity <= tolerance else fault)
+        if backend == taken:
+            yield Row("contrast", f"attention that ignores the seams differs by {leak:.1f}")
 
 
 def numeric_check(backend: str, device: str, dtype: object) -> tuple[float, float]:

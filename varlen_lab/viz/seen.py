@@ -102,22 +102,24 @@ def draw_seen(
     names: Sequence[str] | None = None,
     window: int | None = None,
     what: str = "attention",
+    caption: str = "",
     dark: bool = False,
 ) -> Figure:
     """The promised mask beside the measured one.
 
     ``mass``: (layers, documents, documents), what document i takes from document j; ``cells``: (layers, T, T) weights,
     for a small row; ``layers``: their names. ``what``: ``attention`` (mass is shares that sum to 1) or ``gradient``
-    (mass is the largest gradient). Raises InputError for what does not fit together.
+    (mass is the largest gradient). ``caption``: what it was measured on. Raises InputError for what does not fit.
     """
     from varlen_lab.viz.figures import draw_square
-    from varlen_lab.viz.picture import Picture, text_width
+    from varlen_lab.viz.picture import Picture, plain, shorten, text_width
 
     seen = Measured(boundaries, mass, cells, layers, names, window, what)
     row, colours = seen.row, theme(dark)
     side = (WIDTH - LEFT - RIGHT - GAP) / 2
     bars = LAYERS if len(seen.mass) > 1 else 0.0
-    picture = Picture(WIDTH, HEAD + side + STRIP + bars + FOOT, colours, "Promised and measured", seen.alt_text())
+    height = HEAD + side + STRIP + bars + FOOT + (0.22 if caption else 0)
+    picture = Picture(WIDTH, height, colours, "Promised and measured", seen.alt_text())
     right = LEFT + side + GAP
     kind = "attention" if what == "attention" else "gradients"
     many = f", {len(seen.mass)} layers" if len(seen.mass) > 1 else ""
@@ -145,7 +147,10 @@ def draw_seen(
     write_axis_names(picture, LEFT, HEAD)
     if bars:
         draw_layers(picture, seen, LEFT, HEAD + side + STRIP + 0.20, WIDTH - LEFT - RIGHT, bars - 0.22)
-    write_key(picture, picture.inches[1] - 0.17)
+    write_key(picture, height - 0.17 - (0.22 if caption else 0))
+    if caption:
+        text = shorten(plain(caption), WIDTH - LEFT - 0.1, SMALL)
+        picture.write(LEFT, height - 0.14, text, SMALL, color=colours.quiet)
     return picture
 
 

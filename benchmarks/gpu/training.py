@@ -1,0 +1,216 @@
+"""Whole training steps of our own loop: what varlen is worth over padding, over grouping by length, over packed-full.
+
+    A padded     a document a line, 16 drawn at random, filled up to the longest; transformers' sdpa with a mask
+    B grouped    the same, documents of about one length together, as many as fill a row
+    C packed     rows of documents, every token sees the whole row before it (another training!); sdpa
+    D varlen     the same rows, our attention inside documents
+
+All take the same documents in every step, about 32k real tokens, weights in bf16, fused AdamW. Real tokens a second,
+MFU on the arithmetic that is needed (documents' squares, no padding), peak memory. Where memory does not suffice a cell
+is taken again with half the documents in a batch (A) or with recomputed activations (B to D), and says so.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.bench import CV_ONE, Bench
+from benchmarks.gpu.runner import guarded
+from benchmarks.gpu.store import Cell
+from benchmarks.lengths import lognormal
+from varlen_lab import recipes
+from varlen_lab.accounting import PEAKS, Work
+from varlen_lab.assemble import make_accelerator, make_engine
+from varlen_lab.batches import ATTENTION_NAMES, Batch
+from varlen_lab.config import Config
+from varlen_lab.loop import optimize
+from varlen_lab.models import PLAIN, native_config, resolved
+from varlen_lab.packing import PackedCollator, PaddedCollator, VarlenCollator, pack_lengths
+
+STEPS = 12  # of different documents at most; then they come again
+Documents = list[np.ndarray]  # token ids of each
+Collate = Callable[[list[Any]], dict[str, Any]]
+
+
+def measure(bench: Bench) -> Iterator[Cell]:
+    """The cells in the order of what one wants to know first."""
+    small, large = bench.scale.models
+    middle, short, long = bench.scale.rows
+    kernel = bench.kernels[0]
+    cells: list[tuple[str, str, int, bool]] = [
+        (small, "D varlen", middle, False),
+        (small, "A padded", middle, False),
+        (small, "B grouped", middle, False),
+        (small, "C packed", middle, False),
+        (small, "D varlen", long, False),
+        (small, "C packed", long, False),
+        (small, "D varlen", short, False),
+        (small, "C packed", short, False),
+        (large, "D varlen", middle, False),
+        (large, "C packed", middle, False),
+        (small, "D varlen", middle, True),
+        (large, "D varlen", middle, True),
+    ]
+    for model, mode, row, compiled in cells:
+        name = cell_name(model, mode, row, compiled)
+        expected = 3 if bench.rehearsal else 12 + 8 * (model == large) + 40 * compiled
+        facts = {"model": model, "mode": mode, "row": row, "compiled": compiled}
+        yield {**guarded(bench, name, expected, partial(measured, bench, model, mode, row, compiled, kernel)), **facts}
+
+
+def cell_name(model: str, mode: str, row: int, compiled: bool = False) -> str:
+    return f"{model} | {mode} | rows of {row:,}" + (" | compiled" if compiled else "")
+
+
+def measured(bench: Bench, model: str, mode: str, row: int, compiled: bool, kernel: str) -> dict[str, Any]:
+    """One cell, in less memory if it has to be."""
+    padded, recompute = bench.scale.padded, False
+    while True:
+        try:
+            return run(bench, model, mode, row, compiled, kernel, padded, recompute)
+        except torch.OutOfMemoryError:
+            pass  # outside of the handler, which would keep the tensors of its frames
+        bench.free()
+        if mode.startswith("A") and padded > 1:
+            padded //= 2
+        elif not recompute:
+            recompute = True
+        else:
+            raise torch.OutOfMemoryError("even with activations recomputed")
+
+
+def run(
+    bench: Bench, model: str, mode: str, row: int, compiled: bool, kernel: str, padded: int, recompute: bool
+) -> dict[str, Any]:
+    """Two steps to warm up, then steps until the cell's seconds are over; at least three."""
+    shape = bench.scale.models[model]
+    config = config_of(bench, shape, mode, row)
+    attention = ATTENTION_NAMES[kernel] if mode.startswith("D") else PLAIN
+    network = random_model(shape, attention, bench.device, bench.dtype)
+    if recompute:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    if compiled:
+        from varlen_lab.attention import register
+
+        register(compiled=True)
+        network.compile(dynamic=True)
+    engine = make_engine(network, config, 1000, make_accelerator(config))
+    steps = [batches(mode, documents, bench, row, padded) for documents in documents_of_steps(bench, row)]
+    work = Work.of(network)
+    bench.free()
+    records = timed(bench, optimize(engine, chain.from_iterable(steps for _ in range(100))))
+    seconds = sum(record["seconds"] for record in records)
+    tokens = sum(record["tokens"] for record in records)
+    done = work.operations(tokens, sum(record["squares"] for record in records))
+    times = sorted(record["seconds"] for record in records)
+    peak = next((value for word, value in PEAKS.items() if word in device_name(bench)), None)
+    return {
+        "tokens_per_second": tokens / seconds,
+        "mfu": done / seconds / peak if peak else None,
+        "teraflops": done / seconds / 1e12,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if bench.device == "cuda" else None,
+        "fill": tokens / sum(record["slots"] for record in records),
+        "step_p50": statistics.median(times),
+        "step_p95": times[int(0.95 * (len(times) - 1))],
+        "steps": len(times),
+        "loss": records[-1]["loss"],
+        "kernel": kernel if mode.startswith("D") else network.config._attn_implementation,
+        "padded_batch": padded if mode.startswith("A") else None,
+        "recomputed": recompute,
+        "weights": sum(p.numel() for p in network.parameters()),
+    }
+
+
+def timed(bench: Bench, records: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of the steps that count."""
+    for _ in range(2):
+        next(records)
+    begin, found = time.monotonic(), []
+    for record in records:
+        found.append(record)
+        if len(found) >= 3 and (time.monotonic() - begin > bench.scale.seconds or bench.left() < 5):
+            break
+    return found
+
+
+def device_name(bench: Bench) -> str:
+    return torch.cuda.get_device_name() if bench.device == "cuda" else "CPU"
+
+
+def config_of(bench: Bench, shape: dict[str, Any], mode: str, row: int) -> Config:
+    """Settings of the loop: fused AdamW on bf16 weights, a learning rate too small to matter."""
+    config = recipes.get("tiny_llama_full_docstrings_e1")
+    return config.replace(
+        model_config=shape,
+        max_length=row,
+        device=bench.device,
+        dtype="bf16" if bench.device == "cuda" else "fp32",
+        master_weights=bench.device != "cuda",
+        evaluation_freq=0,
+        lr=1e-6,
+    ).with_mode({"A": "unpacked", "B": "unpacked", "C": "packed", "D": "varlen"}[mode[0]])
+
+
+def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torch.dtype) -> Any:
+    """A model of that shape with random weights, made where it will be used: seven billion numbers on a CPU take
+    minutes."""
+    from transformers import AutoModelForCausalLM
+
+    from varlen_lab.attention import register
+
+    register()
+    native = native_config(shape)
+    with torch.device(device):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(native, attn_implementation=resolved(attention, native), dtype=dtype)
+
+
+def documents_of_steps(bench: Bench, row: int, vocabulary: int = 2000) -> list[list[Documents]]:
+    """For each step its rows, for each row its documents: best-fit rows of ``row`` tokens, in random order."""
+    scale, dice = bench.scale, np.random.default_rng(0)
+    count = scale.step * STEPS // scale.mean
+    lengths = lognormal(scale.mean, CV_ONE, min(scale.longest, row))(dice, count)
+    packs = pack_lengths(lengths, row)
+    numbers = [packs.order[a:b] for a, b in zip(packs.offsets, packs.offsets[1:])]
+    dice.shuffle(numbers)
+    rows = [[dice.integers(3, vocabulary, lengths[n]) for n in row_] for row_ in numbers]
+    each = max(1, scale.step // row)
+    return [rows[at : at + each] for at in range(0, len(rows) - each + 1, each)]
+
+
+def batches(mode: str, rows: list[Documents], bench: Bench, row: int, padded: int) -> list[Batch]:
+    """The batches of a step, in one of the four ways."""
+    if mode[0] in "CD":
+        collate: Collate = VarlenCollator() if mode[0] == "D" else PackedCollator(0)
+        each = max(1, bench.scale.micro // row)
+        return [Batch.of([feature(one) for one in rows[at : at + each]], collate) for at in range(0, len(rows), each)]
+    documents = [document for one in rows for document in one]
+    np.random.default_rng(len(documents)).shuffle(documents)  # type: ignore[arg-type]
+    if mode[0] == "A":
+        groups: Sequence[Documents] = [documents[at : at + padded] for at in range(0, len(documents), padded)]
+    else:
+        groups = by_length(documents, bench.scale.micro)
+    return [Batch.of([feature([one]) for one in group], PaddedCollator(0)) for group in groups]
+
+
+def by_length(documents: Documents, slots: int) -> list[Documents]:
+    """Documents of about one length together, as many as fill ``slots`` once they are padded."""
+    groups: list[Documents] = []
+    for document in sorted(documents, key=len, reverse=True):
+        if not groups or (len(groups[-1]) + 1) * len(groups[-1][0]) > slots:
+            groups.append([])
+        groups[-1].append(document)
+    return groups
+
+
+def feature(documents: Documents) -> dict[str, Any]:
+    ids = np.concatenate(documents)
+    return {"input_ids": ids, "labels": ids.copy(), "seq_lengths": np.array([len(one) for one in documents])}
