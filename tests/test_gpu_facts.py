@@ -14,13 +14,13 @@ GOOD = GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, "NVIDIA H100", 
 SMI = "| NVIDIA-SMI 580.159.04    Driver Version: 580.159.04    CUDA Version: 13.0     |"
 
 CASES = [
-    (dict(usable=False, driver=None, driver_cuda=None), "no NVIDIA GPU here"),
-    (dict(usable=False, built_for=None, torch="2.13.0+cpu"), r"torch 2.13.0\+cpu was built without CUDA; .*2.13.0 for"),
-    (dict(usable=False, driver="535.54", driver_cuda="12.2"), r"CUDA 13.0 and driver 535.54 runs CUDA up to 12.2; upd"),
-    (dict(usable=False), "cannot start the GPU; .*CUDA_VISIBLE_DEVICES"),
-    (dict(name="Tesla T4", capability=(7, 5)), r"Tesla T4 has compute capability 7.5, .* need 8.0"),
-    (dict(name="B200", capability=(10, 0)), "has code for sm_80, sm_90 and B200 is sm_100"),
-    (dict(memory=24 * GIB), "has 24 GiB and this takes about 40; take a larger"),
+    ({"usable": False, "driver": None, "driver_cuda": None}, "no NVIDIA GPU here"),
+    ({"usable": False, "built_for": None, "torch": "2.13.0+cpu"}, r"2.13.0\+cpu was built without CUDA; .*2.13.0 for"),
+    ({"usable": False, "driver": "535.54", "driver_cuda": "12.2"}, "13.0 and driver 535.54 runs CUDA up to 12.2; upd"),
+    ({"usable": False}, "cannot start the GPU; .*CUDA_VISIBLE_DEVICES"),
+    ({"name": "Tesla T4", "capability": (7, 5)}, r"Tesla T4 has compute capability 7.5, .* need 8.0"),
+    ({"name": "B200", "capability": (10, 0)}, "has code for sm_80, sm_90 and B200 is sm_100"),
+    ({"memory": 24 * GIB}, "has 24 GiB and this takes about 40; take a larger"),
 ]
 
 

@@ -146,7 +146,7 @@ def draw_training(cells: Cells, caption: str) -> Picture | None:
     claim = headline({cell["mode"]: cell["tokens_per_second"] for cell in same if not cell["compiled"]}, middle)
     alt = f"{claim}. " + "; ".join(f"{name}: {shown(rate)} tokens a second" for name, rate, _ in bars)
     alt += ". Varlen over packed-full by row length: " + ", ".join(f"{row:,}: {gain:.2f}" for row, gain in gains)
-    height = 1.05 + STEP * max(len(bars), 3) + 0.55
+    height = 0.95 + STEP * max(len(bars), 4) + 0.5
     picture = Picture(WIDTH, height, LIGHT, "The same documents, fed in different ways", alt)
     picture.write(0.2, 0.30, "The same documents, fed in different ways", TITLE, weight="bold")
     picture.write(0.2, 0.54, shorten(claim, WIDTH - 0.3, CLAIM), CLAIM, color=LIGHT.quiet)

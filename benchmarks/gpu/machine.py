@@ -28,10 +28,14 @@ def facts_of(device: str, memory: int) -> dict[str, Any]:
 
 def start_method() -> str:
     """``fork``, which is quick, unless a library has started CUDA here already: then a fork could not use it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return "spawn" if pool.submit(forked_too_late).result() else "fork"
+
+
+def forked_too_late() -> bool:
     import torch
 
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-        return "spawn" if pool.submit(torch.cuda._is_in_bad_fork).result() else "fork"
+    return bool(torch.cuda._is_in_bad_fork())
 
 
 def look_here(device: str, memory: int) -> dict[str, Any]:

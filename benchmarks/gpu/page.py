@@ -8,6 +8,8 @@ checkpoint alone would take 58 GB of disk.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import tempfile
 import time
@@ -35,8 +37,8 @@ def measure(bench: Bench) -> Iterator[Cell]:
     folder = Path(tempfile.mkdtemp(prefix="varlen_page_"))
     try:
         steps: dict[str, tuple[float, Callable[[], dict[str, Any]]]] = {
-            "1 install": (2, lambda: {"exit_code": main(["check-env"])}),
-            "2 find a config": (1, lambda: {"exit_code": main(["list-cfg", "-p", "internlm"])}),
+            "1 install": (2, partial(command, "check-env")),
+            "2 find a config": (1, partial(command, "list-cfg", "-p", "internlm")),
             "3, 4 copy it, edit one line": (1, partial(copied, folder)),
             "a model of random weights": (30, partial(model_folder, bench, folder)),
             "5 train": (60, partial(trained, bench, folder)),
@@ -51,14 +53,20 @@ def measure(bench: Bench) -> Iterator[Cell]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def command(*words: str) -> dict[str, Any]:
+    """A command of ``varlen-lab``, its output dropped."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return {"exit_code": main(list(words))}
+
+
 def copied(folder: Path) -> dict[str, Any]:
     """``copy-cfg`` and the page's one edit, by hand as the page shows it."""
-    code = main(["copy-cfg", NAME, str(folder)])
+    done = command("copy-cfg", NAME, str(folder))
     path = folder / f"{NAME}_copy.py"
     text = path.read_text(encoding="utf-8")
     assert text.count("use_varlen_attn = False") == 1
     path.write_text(text.replace("use_varlen_attn = False", "use_varlen_attn = True"), encoding="utf-8")
-    return {"exit_code": code, "varlen": load(path).use_varlen_attn}
+    return {**done, "varlen": load(path).use_varlen_attn}
 
 
 def model_folder(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -70,11 +78,7 @@ def model_folder(bench: Bench, folder: Path) -> dict[str, Any]:
     free = shutil.disk_usage(folder).free
     if not bench.rehearsal and free < DISK:
         raise InputError(f"{folder} has {free / 2**30:.0f} GiB free and the page at 7B takes {DISK / 2**30:.0f}.")
-    architecture = FAMILIES["internlm 1/2"].VARIANTS["internlm-7b"] if "internlm 1/2" in FAMILIES else {}
-    if not architecture:
-        architecture = next(
-            table.VARIANTS["internlm-7b"] for table in FAMILIES.values() if "internlm-7b" in table.VARIANTS
-        )
+    architecture = FAMILIES["internlm"].VARIANTS["internlm-7b"]
     vocabulary = {} if bench.rehearsal else {"vocab_size": 103168}
     shape = {**TINY, **architecture, **bench.scale.page["model"], **vocabulary}
     model = random_model(shape, "sdpa", bench.device, bench.dtype)

@@ -1,0 +1,201 @@
+"""The laws of the CPU tests, on a CUDA device: ``pytest -m gpu``. Elsewhere they skip and say why."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from varlen_lab.assemble import build_model, make_accelerator, make_engine
+from varlen_lab.attention import attend
+from varlen_lab.attention.attend import importable
+from varlen_lab.audit import audit
+from varlen_lab.audit.seen import attention_seen
+from varlen_lab.batches import ATTENTION_NAMES, batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab.cli import main
+from varlen_lab.compare import compare
+from varlen_lab.config import Config
+from varlen_lab.convert import pth_to_hf
+from varlen_lab.cross_entropy import summed_loss
+from varlen_lab.gpu import look, obstacle
+from varlen_lab.loop import optimize
+from varlen_lab.models import from_scratch, tiny
+from varlen_lab.packing import Boundaries, VarlenCollator
+from varlen_lab.train import train
+
+WHY = obstacle(look())
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(WHY is not None, reason=str(WHY))]
+
+DEVICE = "cuda"
+UGLY = [1, 2, 63, 64, 65, 127, 128, 129, 300, 7]
+KERNELS = ["flash_attn", "torch_varlen", "flex"]
+MODULES = {"flash_attn": "flash_attn", "torch_varlen": "torch.nn.attention.varlen", "flex": "torch"}
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request: pytest.FixtureRequest) -> str:
+    if not importable(MODULES[request.param]):
+        pytest.skip(f"{request.param} is not installed here")
+    return request.param
+
+
+def qkv(total: int, heads: tuple[int, int] = (8, 2), width: int = 64) -> list[torch.Tensor]:
+    dice = torch.Generator().manual_seed(0)
+    query, keys = heads
+    return [
+        torch.randn(total, count, width, generator=dice).to(DEVICE, torch.bfloat16).requires_grad_()
+        for count in (query, keys, keys)
+    ]
+
+
+def packed(lengths: list[int], vocabulary: int = 2000) -> dict[str, Any]:
+    ids = (torch.arange(sum(lengths)) * 37 % vocabulary).numpy()
+    batch = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+    return {name: value.to(DEVICE) if hasattr(value, "to") else value for name, value in batch.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ kernels
+
+
+def test_a_kernel_equals_each_document_alone(kernel: str) -> None:
+    row = Boundaries.from_lengths(UGLY, DEVICE)
+    q, k, v = qkv(row.total)
+    out = attend(q, k, v, row, backend=kernel)
+    for start, end in row.spans:
+        alone = Boundaries.from_lengths([end - start], DEVICE)
+        wide = (x[start:end].detach().double() for x in (q, k, v))
+        truth = attend(*wide, alone, backend="reference")
+        torch.testing.assert_close(out[start:end].double(), truth, rtol=2e-2, atol=2e-2)
+
+
+def test_not_even_a_nan_leaks(kernel: str) -> None:
+    row = Boundaries.from_lengths(UGLY, DEVICE)
+    q, k, v = qkv(row.total)
+    start, end = row.spans[4]
+    clean = attend(q, k, v, row, backend=kernel).detach()
+    poison = [x.detach().clone() for x in (q, k, v)]
+    for x in poison:
+        x[start:end] = float("nan")
+    out = attend(*poison, row, backend=kernel)
+    assert torch.equal(out[:start], clean[:start]) and torch.equal(out[end:], clean[end:])
+    attend(q, k, v, row, backend=kernel)[start:end].float().sum().backward()
+    for x in (q, k, v):
+        assert x.grad is not None and x.grad[start:end].any()
+        assert not x.grad[:start].any() and not x.grad[end:].any()
+
+
+def test_a_long_row_takes_no_quadratic_memory(kernel: str) -> None:
+    """A bool mask of 32k x 32k alone would be a gigabyte."""
+    row = Boundaries.from_lengths([512] * 64, DEVICE)
+    q, k, v = qkv(row.total)
+    attend(q, k, v, row, backend=kernel).float().sum().backward()  # compiled and warm
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    attend(q, k, v, row, backend=kernel).float().sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < 500 * 2**20
+
+
+def test_a_live_model_uses_the_mask_that_was_promised(kernel: str) -> None:
+    config = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512}
+    model = from_scratch({"model_type": "llama", "num_hidden_layers": 2, **config}, ATTENTION_NAMES[kernel], seed=0)
+    seen = attention_seen(model.to(DEVICE, torch.bfloat16), packed([14, 30, 9], 500))
+    assert seen.crossing.tolist() == [0.0, 0.0]
+
+
+# ------------------------------------------------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma", "deepseek", "baichuan", "starcoder"])
+def test_a_family_is_exact_here(family: str) -> None:
+    report = audit(tiny(family).to(DEVICE), packed([40, 1, 90, 17]))
+    assert report.ok, str(report)
+
+
+def test_softcap_and_slopes_run_on_a_kernel() -> None:
+    """Gemma 2 and Baichuan-13B in bf16: flex, or flash-attn where it is."""
+    row = Boundaries.from_lengths(UGLY, DEVICE)
+    for options in ({"softcap": 5.0}, {"alibi_slopes": torch.logspace(-1, -8, 8, base=2, device=DEVICE)}):
+        q, k, v = qkv(row.total)
+        out = attend(q, k, v, row, backend="flex", **options)  # type: ignore[arg-type]
+        truth = attend(*(x.detach().double() for x in (q, k, v)), row, backend="reference", **options)  # type: ignore
+        torch.testing.assert_close(out.double(), truth, rtol=2e-2, atol=2e-2)
+
+
+# ----------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_varlen_equals_unpacked_here(small: Config, dtype: str) -> None:
+    comparison = compare(small.replace(device=DEVICE, dtype=dtype, max_steps=10))
+    assert comparison.rounding_from() is None, comparison.verdict()
+    assert comparison.cosines["varlen"] > 0.9995
+    assert max(map(abs, comparison.difference("packed"))) > 1e-3
+
+
+def test_a_step_hardly_waits_for_the_device(small: Config) -> None:
+    """Once for loss and norm, once for the counts behind them; and transformers once a forward pass, where it looks
+    whether position ids restart."""
+    config = small.with_mode("varlen").replace(device=DEVICE, max_steps=4)
+    engine = make_engine(build_model(config), config, 4, make_accelerator(config))
+    rows, _ = load_rows(config, load_tokenizer(config))
+    steps = list(batched(rows, plan_steps(len(rows), config), collator("varlen", 0)))
+    records = optimize(engine, steps)
+    next(records)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            next(records)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [one for one in waits if "synchroniz" in str(one.message)]
+    assert len(waits) <= 2 + len(steps[1]), [str(one.message)[:200] for one in waits]
+
+
+def test_train_resume_and_convert_here(small: Config, tmp_path: Path) -> None:
+    config = small.with_mode("varlen").replace(device=DEVICE, max_steps=6, save_steps=3, save_total_limit=-1)
+    whole = train(config, progress=False)
+    assert whole.meta["device"].startswith("cuda") and whole.meta["dtype"] == "bf16"
+    half = Path(config.work_dir or "") / "iter_3.pth"
+    again = train(config.replace(work_dir=str(tmp_path / "again")), progress=False, resume=half)
+    # sums over atomics are not taken in one order: equal up to rounding, not to the last bit
+    assert again.losses[-3:] == pytest.approx(whole.losses[-3:], rel=1e-2)
+    done = pth_to_hf(config, whole.checkpoint, tmp_path / "hf")  # type: ignore[arg-type]
+    assert done.max_logit_difference <= 1e-5
+
+
+def test_bf16_weights_take_half_the_memory(small: Config) -> None:
+    used = []
+    for master in (True, False):
+        config = small.replace(device=DEVICE, dtype="bf16", master_weights=master)
+        before = torch.cuda.memory_allocated()
+        engine = make_engine(build_model(config), config, 3, make_accelerator(config))
+        used.append(torch.cuda.memory_allocated() - before)
+        del engine
+    assert used[1] < 0.6 * used[0]
+
+
+def test_compiled_layers_say_the_same(small: Config) -> None:
+    config = small.with_mode("varlen").replace(device=DEVICE, max_steps=5)
+    plain = train(config, progress=False)
+    compiled = train(config.replace(torch_compile=True, work_dir=f"{config.work_dir}_c"), progress=False)
+    assert compiled.losses == pytest.approx(plain.losses, rel=1e-2)
+
+
+def test_the_loss_of_bf16_logits() -> None:
+    logits = torch.randn(2, 500, 3000, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.randint(0, 3000, (2, 500), device=DEVICE)
+    mine = summed_loss(logits, labels)
+    theirs = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="sum")
+    assert math.isfinite(float(mine.detach()))
+    assert float(mine.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
+
+
+def test_check_env_is_ready_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-env"]) == 0
+    assert "cuda, bfloat16" in capsys.readouterr().out
