@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.goals import GOALS, LARGE, SMALL, judge
+from benchmarks.gpu.readme import block, newest_folder
 from benchmarks.gpu.report import number, write
 from benchmarks.gpu.store import newest
 
@@ -169,3 +171,20 @@ def test_numbers_have_the_digits_they_deserve() -> None:
         "54,322",
         "x",
     ]
+
+
+def test_the_readmes_draw_from_the_newest_folder(content: dict[str, Any], tmp_path: Path) -> None:
+    assert newest_folder(tmp_path) is None and "Not measured" in block("README.md", None)
+    days = {"a": "2026-01-02 00:00 UTC", "b": "2026-01-01 00:00 UTC", "c": "2026-01-03 00:00 UTC"}
+    for name, started in days.items():
+        content["runs"] = [{**RUN, "started": started, "rehearsal": name == "c"}]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(content))
+    folder = newest_folder(tmp_path)
+    assert folder == tmp_path / "a"  # c is a rehearsal
+    english, chinese = block("README.md", folder), block("README_zh.md", folder)
+    assert "| varlen | 60.0k | 40% | 35 GiB |  |" in english
+    assert "| padded, random batches | 20.0k | 13% | 50 GiB | 3.00× |" in english
+    assert "| HF flattening, our kernel | 55.0k |  |  | 1.09× |" in english
+    assert re.findall(r"[\d.]+k|[\d.]+×", english) == re.findall(r"[\d.]+k|[\d.]+×", chinese)
+    assert "NVIDIA MADE-UP" in english and "report.md" in english

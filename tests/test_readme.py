@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu.readme import block, newest_folder
 from varlen_lab import recipes
 from varlen_lab.cli import VERBS
 from varlen_lab.models import tiny
@@ -39,6 +40,12 @@ def test_the_table_is_the_recorded_run(text: str) -> None:
 def test_the_recorded_run_keeps_the_promise() -> None:
     distance = {row["mode"]: row["max |Δ| to unpacked"] for row in RESULT["table"]}
     assert distance["varlen"] <= 1e-5 and distance["packed"] > 1e-3
+
+
+@pytest.mark.parametrize("name", ["README.md", "README_zh.md"])
+def test_gpu_figures_are_those_of_the_newest_results(name: str) -> None:
+    wanted = block(name, newest_folder())
+    assert wanted in (ROOT / name).read_text(encoding="utf-8"), "python -m benchmarks.gpu.readme writes it"
 
 
 @pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])

@@ -104,7 +104,7 @@ def without_gpu(facts: GpuFacts) -> str:
     if facts.driver_cuda and version(facts.driver_cuda)[0] < version(facts.built_for)[0]:
         return (
             f"torch {facts.torch} was built for CUDA {facts.built_for} and driver {facts.driver} runs CUDA up to "
-            f"{facts.driver_cuda}; update the driver, or install a torch built for CUDA {facts.driver_cuda.split('.')[0]}"
+            f"{facts.driver_cuda}; update the driver, or install a torch built for CUDA {version(facts.driver_cuda)[0]}"
         )
     return (
         f"the driver {facts.driver} answers but torch {facts.torch} cannot start the GPU; see nvidia-smi, and whether "

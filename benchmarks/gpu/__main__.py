@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ def measure(
     console: Console, plan: list[tuple[Section, int]], args: argparse.Namespace, device: str, machine: dict[str, Any]
 ) -> int:
     """Run the plan; 1 when a section failed, 0 otherwise. Goals that are missed are in the report."""
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # sizes differ from batch to batch
     import transformers  # noqa: F401  (imported once here, and there in every forked section)
 
     from benchmarks.gpu.report import write
