@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +15,7 @@ from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from varlen_lab.attention.attend import importable
 
+ROOT = Path(__file__).resolve().parents[2]
 LESSONS = {"05": None, "08": "three_losses.png"}  # the first figure of 08 is kept under this name
 
 
@@ -33,6 +35,8 @@ def walked(bench: Bench, number: str, figure: str | None) -> dict[str, Any]:
     from varlen_lab.lessons import find_notebook, read_notebook
     from varlen_lab.notebooks import run_notebook
 
+    # a kernel starts in the notebook's folder; on a machine where the package is not installed it would not find it
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
         path = find_notebook(number)
         output = Path(folder) / path.name
