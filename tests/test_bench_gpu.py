@@ -271,11 +271,11 @@ def test_less_memory_is_tried_before_giving_up(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(training, "run", run)
     training.measured(bench(tmp_path), "7B", "A padded", 256, False, "sdpa")
-    assert tried == [(4, False), (2, False), (1, False), (1, True)]
+    assert tried == [(4, None), (2, None), (1, None), (1, "cheap")]
     tried.clear()
     with pytest.raises(torch.OutOfMemoryError):
         training.measured(bench(tmp_path), "7B", "D varlen", 256, False, "sdpa")
-    assert tried == [(4, False), (4, True)]
+    assert tried == [(4, None), (4, "cheap"), (4, "all")]
 
 
 # --------------------------------------------------------------------------------------------- planted faults

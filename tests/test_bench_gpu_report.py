@@ -44,7 +44,7 @@ def kernel(name: str, width: int, mix: str, both: float) -> dict[str, Any]:
 
 def training(model: str, mode: str, row: int, rate: float, gib: float, compiled: bool = False) -> dict[str, Any]:
     name = f"{model} | {mode} | rows of {row:,}" + (" | compiled" if compiled else "")
-    facts = {"model": model, "mode": mode, "row": row, "compiled": compiled, "recomputed": False, "kernel": "x"}
+    facts = {"model": model, "mode": mode, "row": row, "compiled": compiled, "recomputed": "nothing", "kernel": "x"}
     return {
         "section": "training",
         "cell": name,

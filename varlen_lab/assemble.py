@@ -21,6 +21,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.gpu import look, obstacle
 from varlen_lab.launch import first_alone
 from varlen_lab.models import automatic_backend, from_scratch, load_model
+from varlen_lab.recompute import recompute
 from varlen_lab.zero import ZeroEngine, zero_settings
 
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ def build_model(config: Config) -> PreTrainedModel:
     for module, name, _ in noise_of(model):
         setattr(module, name, 0.0)
     if config.gradient_checkpointing:
-        name = "activation_checkpointing_enable"  # its name from transformers 5.20 on
-        enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        recompute(model, config.recompute)
     if config.torch_compile:
         register(compiled=True)
         model.compile(dynamic=True)  # rows differ in length

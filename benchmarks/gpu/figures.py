@@ -179,9 +179,11 @@ def draw_training(cells: Cells, caption: str) -> Picture | None:
 
 
 def way(cell: Cell) -> str:
-    return (
-        cell["mode"][2:] + (", compiled" if cell["compiled"] else "") + (", recomputed" if cell["recomputed"] else "")
-    )
+    return cell["mode"][2:] + (", compiled" if cell["compiled"] else "") + recomputed(cell)
+
+
+def recomputed(cell: Cell) -> str:
+    return "" if cell["recomputed"] == "nothing" else f", {cell['recomputed']} recomputed"
 
 
 def shown(rate: float) -> str:

@@ -100,6 +100,7 @@ def edited(bench: Bench, folder: Path) -> Config:
         betas=(0.0, 0.999),
         master_weights=bench.device != "cuda",
         gradient_checkpointing=True,
+        recompute="cheap",
         device=bench.device,
         work_dir=str(folder / "work"),
     )

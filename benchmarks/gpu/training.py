@@ -34,6 +34,7 @@ from varlen_lab.config import Config
 from varlen_lab.loop import optimize
 from varlen_lab.models import PLAIN, native_config, resolved
 from varlen_lab.packing import PackedCollator, PaddedCollator, VarlenCollator, pack_lengths
+from varlen_lab.recompute import recompute
 
 STEPS = 12  # of different documents at most; then they come again
 Documents = list[np.ndarray]  # token ids of each
@@ -71,32 +72,33 @@ def cell_name(model: str, mode: str, row: int, compiled: bool = False) -> str:
 
 
 def measured(bench: Bench, model: str, mode: str, row: int, compiled: bool, kernel: str) -> dict[str, Any]:
-    """One cell, in less memory if it has to be."""
-    padded, recompute = bench.scale.padded, False
+    """One cell, in less memory if it has to be: smaller padded batches, then activations recomputed."""
+    padded, again = bench.scale.padded, iter(("cheap", "all"))
+    recomputed: str | None = None
     while True:
         try:
-            return run(bench, model, mode, row, compiled, kernel, padded, recompute)
+            return run(bench, model, mode, row, compiled, kernel, padded, recomputed)
         except torch.OutOfMemoryError:
             pass  # outside of the handler, which would keep the tensors of its frames
         bench.free()
         if mode.startswith("A") and padded > 1:
             padded //= 2
-        elif not recompute:
-            recompute = True
         else:
-            raise torch.OutOfMemoryError("even with activations recomputed")
+            recomputed = next(again, "nothing is left to try")
+            if recomputed not in ("cheap", "all"):
+                raise torch.OutOfMemoryError("even with all activations recomputed")
 
 
 def run(
-    bench: Bench, model: str, mode: str, row: int, compiled: bool, kernel: str, padded: int, recompute: bool
+    bench: Bench, model: str, mode: str, row: int, compiled: bool, kernel: str, padded: int, recomputed: str | None
 ) -> dict[str, Any]:
     """Two steps to warm up, then steps until the cell's seconds are over; at least three."""
     shape = bench.scale.models[model]
     config = config_of(bench, shape, mode, row)
     attention = ATTENTION_NAMES[kernel] if mode.startswith("D") else PLAIN
     network = random_model(shape, attention, bench.device, bench.dtype)
-    if recompute:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+    if recomputed:
+        recompute(network, recomputed)
     if compiled:
         from varlen_lab.attention import register
 
@@ -124,7 +126,7 @@ def run(
         "loss": records[-1]["loss"],
         "kernel": kernel if mode.startswith("D") else network.config._attn_implementation,
         "padded_batch": padded if mode.startswith("A") else None,
-        "recomputed": recompute,
+        "recomputed": recomputed or "nothing",
         "weights": sum(p.numel() for p in network.parameters()),
     }
 

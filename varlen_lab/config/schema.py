@@ -75,6 +75,7 @@ class Config:
     lora_alpha: int = setting(16, "2/", "their product is scaled by lora_alpha / lora_r", least=1, needs=ADAPTED)
     lora_dropout: float = setting(0.1, "2/", "share of their input dropped", least=0, needs=ADAPTED)
     gradient_checkpointing: bool = setting(False, "2/", "recompute activations instead of keeping them: less memory, a third more time")
+    recompute: str = setting("all", "2/", "what gradient_checkpointing recomputes: all of a layer, or what is cheap (no products, no attention)", choices=("all", "cheap"), needs=("gradient_checkpointing", (True,)))
     torch_compile: bool = setting(False, "2/", "compile the layers with torch.compile: a minute first, then faster on a GPU")
     attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", "reference", "sdpa", "flash_attn", "torch_varlen", "flex"))
     dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
