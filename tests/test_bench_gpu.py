@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -252,12 +251,6 @@ def test_all_four_ways_take_the_same_documents(row: int, tmp_path: Path) -> None
             slots[mode] = sum(batch.labels.numel() for batch in batches)
         assert slots["D varlen"] <= slots["C packed"] and slots["D varlen"] <= slots["B grouped"]
         assert slots["D varlen"] == sum(map(len, documents))
-
-
-def test_groups_hold_what_a_batch_may() -> None:
-    documents = [np.zeros(length) for length in (9, 1, 5, 5, 4, 20)]
-    groups = training.by_length(documents, slots=12)
-    assert [[len(one) for one in group] for group in groups] == [[20], [9], [5, 5], [4, 1]]
 
 
 def test_less_memory_is_tried_before_giving_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

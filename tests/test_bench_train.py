@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.train import OURS, batches_of, documents_of, overhead, the_config
+from benchmarks.train import OURS, batches_of, by_length, documents_of, overhead, the_config
 
 CONFIG = the_config(2048)
 
@@ -40,3 +41,9 @@ def test_overhead_is_a_share(rows: list) -> None:
         assert 0 <= overhead(rows[:1], CONFIG) < 0.5
     finally:
         torch.set_num_threads(threads)
+
+
+def test_groups_hold_what_a_batch_may() -> None:
+    lengths = np.array([9, 1, 5, 5, 4, 20])
+    groups = [lengths[group].tolist() for group in by_length(lengths, max_length=12)]
+    assert sorted(groups) == [[4, 1], [5, 5], [9], [20]]

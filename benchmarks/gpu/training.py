@@ -26,6 +26,7 @@ from benchmarks.gpu.bench import CV_ONE, Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.lengths import lognormal
+from benchmarks.train import by_length, feature
 from varlen_lab import recipes
 from varlen_lab.accounting import PEAKS, Work
 from varlen_lab.assemble import make_accelerator, make_engine
@@ -199,20 +200,6 @@ def batches(mode: str, rows: list[Documents], bench: Bench, row: int, padded: in
     if mode[0] == "A":
         groups: Sequence[Documents] = [documents[at : at + padded] for at in range(0, len(documents), padded)]
     else:
-        groups = by_length(documents, bench.scale.micro)
+        lengths = np.array([len(one) for one in documents])
+        groups = [[documents[number] for number in group] for group in by_length(lengths, bench.scale.micro)]
     return [Batch.of([feature([one]) for one in group], PaddedCollator(0)) for group in groups]
-
-
-def by_length(documents: Documents, slots: int) -> list[Documents]:
-    """Documents of about one length together, as many as fill ``slots`` once they are padded."""
-    groups: list[Documents] = []
-    for document in sorted(documents, key=len, reverse=True):
-        if not groups or (len(groups[-1]) + 1) * len(groups[-1][0]) > slots:
-            groups.append([])
-        groups[-1].append(document)
-    return groups
-
-
-def feature(documents: Documents) -> dict[str, Any]:
-    ids = np.concatenate(documents)
-    return {"input_ids": ids, "labels": ids.copy(), "seq_lengths": np.array([len(one) for one in documents])}
