@@ -54,6 +54,7 @@ EXPECTED = {
         "<|system|>\nS<|end|>\n<|user|>\n2+2?<|end|>\n<|assistant|>\n[4<|end|>]\n"
         "<|user|>\n3+3?<|end|>\n<|assistant|>\n[6<|end|>]\n"
     ),
+    "plain": "S2+2?[4</s>]3+3?[6</s>]",
     "moss_sft": "S\n<|Human|>: 2+2?<eoh>\n[4</s>]\n<|Human|>: 3+3?<eoh>\n[6</s>]\n",
     "mistral": INST,
     "mixtral": INST,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -72,12 +73,40 @@ def test_values_are_xtuners(name: str) -> None:
     c = recipes.get(name)
     found = (c.pretrained_model_name_or_path, c.lr, c.max_epochs, c.accumulative_counts, c.max_length)
     assert (*found, c.pack_to_max_length, c.prompt_template) == READ[name]
-    assert (c.method == name.split("_" + c.method + "_")[0] and False) or f"_{c.method}_" in name
+    assert f"_{c.method}_" in name
 
 
-def test_qlora_has_xtuners_matrices() -> None:
-    config = recipes.get("llama2_7b_qlora_alpaca_e3")
-    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == (64, 16, 0.1)
+# lora_r, lora_alpha, lora_dropout
+MATRICES = {
+    "llama2_7b_qlora_alpaca_e3": (64, 16, 0.1),
+    "deepseek_moe_16b_chat_qlora_oasst1_e3": (16, 16, 0.05),
+    "llama2_70b_int8_lora_open_platypus_e1": (16, 16, 0.05),
+    "mistral_7b_qlora_skypile_pretrain_e1": (64, 16, 0.05),
+    "starcoder_qlora_stack_exchange_example": (16, 32, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_qlora_has_xtuners_matrices(name: str) -> None:
+    config = recipes.get(name)
+    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == MATRICES[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_size_is_the_one_in_the_name(name: str) -> None:
+    """``llama2_70b``: 70, not the 2.7 one reads across the generation."""
+    said = re.search(r"(?<![a-z])(\d+(?:_\d+)?)b(?=_|$)", re.sub(r"^[a-z]+\d?(_5)?_", "", name))
+    if said:
+        assert MODELS[name].billions == pytest.approx(float(said[1].replace("_", ".")), rel=0.05)
+    else:
+        assert name in ("starcoder", "deepseek_v2_chat", "deepseek_v2_lite_chat")
+
+
+def test_questions_are_xtuners_in_full() -> None:
+    arxiv = recipes.get("internlm_7b_qlora_arxiv_gentitle_e3").evaluation_inputs
+    assert [len(one) for one in arxiv] == [1212, 661] and arxiv[1].endswith("responsible development of LLMs.")
+    code = recipes.get("starcoder_qlora_stack_exchange_example").evaluation_inputs[0]
+    assert code.endswith('>>> has_close_elements([1.0, 2.8, 3.0, 4.0, 5.0, 2.0], 0.3) True """')
 
 
 # ------------------------------------------------------------------------------------------------- searching
@@ -137,6 +166,7 @@ SAMPLES = {  # a record as the dataset publishes it -> (system, question, answer
     "code_alpaca": ({"prompt": "Add", "completion": "a + b"}, ("", "Add", "a + b")),
     "tiny_codes": ({"prompt": "Add", "main_topic": "x", "response": "a + b"}, ("", "Add", "a + b")),
     "colorist": ({"description": "Sky", "color": "#00f"}, ("", "Sky", "#00f")),
+    "colorist named": ({"description": "Sky: Pale: blue", "color": "#00f"}, ("", "Pale: blue", "#00f")),
     "arxiv": ({"id": "1", "title": "On T", "abstract": "We do.", "categories": ["x"]}, ("", "We do.", "On T")),
     "law": ({"input": "Darf ich?", "output": "Nein."}, ("", "Darf ich?", "Nein.")),
     "medical": ({"instruction": "咳嗽", "input": "", "output": "喝水"}, ("", "咳嗽", "喝水")),

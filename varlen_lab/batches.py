@@ -158,6 +158,8 @@ def load_parts(
         tokenizer,
         prompt_template=config.prompt_template,
         system=config.SYSTEM,
+        map_fn=config.dataset_map_fn,
+        skip_bad=config.skip_bad,
         progress=progress,
     )
     held_out = None

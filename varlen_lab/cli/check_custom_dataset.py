@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from varlen_lab.batches import load_tokenizer, pack_rows
     from varlen_lab.documents import encode, read_dialogues
 
-    dialogues, bad = read_dialogues(config.data_path, system=config.SYSTEM, skip_bad=True, progress=False)
+    dialogues, bad = read_dialogues(
+        config.data_path, system=config.SYSTEM, map_fn=config.dataset_map_fn, skip_bad=True, progress=False
+    )
     tokenizer = load_tokenizer(config)
     documents = encode(dialogues, tokenizer, prompt_template=config.prompt_template, progress=False)
     rows, report = pack_rows(documents, config)

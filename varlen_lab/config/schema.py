@@ -78,6 +78,8 @@ class Config:
     torch_compile: bool = setting(False, "2/", "compile the layers with torch.compile: a minute first, then faster on a GPU")
     attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", "reference", "sdpa", "flash_attn", "torch_varlen", "flex"))
     dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
+    dataset_map_fn: str = setting("auto", "3/", "how a record is read: auto (by its fields), pretrain (its text, whole), msagent_react", choices=("auto", "pretrain", "msagent_react"))
+    skip_bad: bool = setting(False, "3/", "leave out and count the records that are no dialogue; False stops at the first")
     pack_strategy: str = setting("best_fit", "3/", "best_fit keeps documents whole, concat cuts them as XTuner does", choices=("best_fit", "concat"))
     overlong: str = setting("truncate", "3/", "documents longer than max_length: truncate, split, drop or error", choices=("truncate", "split", "drop", "error"))
     start_factor: float = setting(1e-5, "4/", "lr of the first warm-up step, as a share of lr", least=0)

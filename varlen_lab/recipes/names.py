@@ -101,10 +101,13 @@ OWN: dict[str, dict[str, Any]] = {
 
 DEEPSEEK_V2 = {"accumulative_counts": 1, "dataloader_num_workers": 4, "lr": 1e-5, "save_steps": 50}
 QWEN_110B = {"accumulative_counts": 1, "lr": 1e-4}
+THIN = {"lora_r": 16, "lora_dropout": 0.05}
 CHAT = {"prompt_template": "internlm_chat"}  # for the base model too, where all weights are trained
 
 # Read from XTuner's files, 2026-11-24. Its llama2_70b_full_wizardlm_e1 trains 3 epochs; ours does what its name says.
 EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "deepseek_moe_16b_base_qlora_oasst1_e3": THIN,
+    "deepseek_moe_16b_chat_qlora_oasst1_e3": THIN,
     "deepseek_v2_chat_full_alpaca_e3": DEEPSEEK_V2 | {"evaluation_freq": 25},
     "deepseek_v2_lite_chat_full_alpaca_e3": DEEPSEEK_V2 | {"evaluation_freq": 50},
     "deepseek_v2_lite_chat_full_alpaca_e3_32k_varlen": DEEPSEEK_V2
@@ -116,7 +119,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "internlm_7b_full_alpaca_zh_e3": CHAT,
     "internlm_7b_full_oasst1_e3": CHAT,
     "llama2_70b_full_wizardlm_e1": {"accumulative_counts": 4},
-    "llama2_70b_int8_lora_open_platypus_e1": {"lr": 3e-4},
+    "llama2_70b_int8_lora_open_platypus_e1": THIN | {"lr": 3e-4},
     "llama2_70b_qlora_open_platypus_e1": {"lr": 3e-4},
     "llama2_7b_full_wizardlm_e1": {"batch_size": 2, "evaluation_freq": 200},
     "llama2_7b_qlora_msagent_react_e3_gpu8": {"prompt_template": "default"},
@@ -127,6 +130,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
         "lr": 1e-4,
         "evaluation_freq": 50,
     },
+    "mistral_7b_qlora_skypile_pretrain_e1": {"lora_dropout": 0.05},
     "qwen1_5_110b_chat_full_alpaca_e3": QWEN_110B | {"lr": 1e-5, "dataloader_num_workers": 4},
     "qwen1_5_110b_chat_qlora_alpaca_e3": QWEN_110B,
     "qwen1_5_110b_chat_qlora_alpaca_e3_16k_2gpus": QWEN_110B | {"max_length": 16384, "evaluation_freq": 50},
@@ -184,6 +188,7 @@ def settings(name: str) -> dict[str, Any]:
         "evaluation_inputs": SHANGHAI,
         **({"max_epochs": int(epochs[0])} if epochs else {}),
         "use_varlen_attn": model in MODERN,
+        "skip_bad": True,  # nobody can correct a record on the hub; XTuner leaves those it cannot read out, too
         **METHODS[method],
         **DATASETS[dataset],
         **({"batch_size": 8, "accumulative_counts": 1, "dataloader_num_workers": 2} if rest.endswith("gpu8") else {}),
