@@ -13,11 +13,13 @@ from varlen_lab import recipes
 from varlen_lab.cli import main
 from varlen_lab.config import load, load_text, render
 from varlen_lab.documents.records import dialogue_of
-from varlen_lab.documents.templates import TEMPLATES
+from varlen_lab.documents.templates import TEMPLATES as CHAT_TEMPLATES
+from varlen_lab.families import FAMILIES
 from varlen_lab.models import families
 from varlen_lab.recipes.datasets import DATASETS
 from varlen_lab.recipes.models import MODELS, MODERN
 from varlen_lab.recipes.names import table
+from varlen_lab.recipes.tiny import ARCHITECTURES, TEMPLATES, TOKENS
 
 XTUNER = Path(__file__).with_name("xtuner_config_names.txt").read_text().split()
 
@@ -40,7 +42,7 @@ def test_newer_models_have_varlen_attention_on() -> None:
 def test_a_name_is_a_file_that_comes_back(name: str) -> None:
     config = recipes.get(name)
     assert load_text(render(config), name) == config
-    assert config.prompt_template in TEMPLATES
+    assert config.prompt_template in CHAT_TEMPLATES
     lines = [line for line in render(config).splitlines() if " = " in line]
     assert len(lines) <= 50
 
@@ -51,6 +53,25 @@ def test_no_row_of_the_tables_is_left_over() -> None:
         DATASETS
     )
     assert {row.family for row in MODELS.values()} == set(families())
+
+
+def test_every_family_has_a_cpu_template() -> None:
+    assert [f"tiny_{family}_full_docstrings_e1" for family in sorted(families())] == list(TEMPLATES)
+    rows = {row["name"]: row for row in (dict(recipes.facts(name), name=name) for name in TEMPLATES)}
+    assert {row["family"] for row in rows.values()} == set(families())
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_cpu_template_has_the_architecture_of_the_stand_in(family: str) -> None:
+    """Everything but the sizes, which are larger, is what ``models.tiny`` takes."""
+    ours = ARCHITECTURES[family]
+    theirs = next(iter(FAMILIES[family].VARIANTS.values()))
+    larger = {"head_dim", "sliding_window", "n_inner"}
+    if family == "llama":  # the first template there was: it shares key/value heads, as the larger Llamas do
+        theirs = theirs | {"num_key_value_heads": 2}
+    assert ours.keys() - TOKENS.keys() == theirs.keys()
+    assert all(ours[word] == value for word, value in theirs.items() if word not in larger)
+    assert all(ours[word] > theirs[word] for word in larger & theirs.keys() if word != "head_dim")
 
 
 # name -> what stands in XTuner's file of that name, read there

@@ -19,6 +19,7 @@ from varlen_lab.models import tiny
 from varlen_lab.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, MOSS_TOOLS, OASST1
 from varlen_lab.recipes.models import MODELS, MODERN
 from varlen_lab.recipes.names import table
+from varlen_lab.recipes.tiny import TEMPLATES as TINY
 from varlen_lab.train import train
 
 AGENT = [
@@ -152,6 +153,18 @@ def trains(name: str, stand_ins: dict[str, str], folder: Path) -> None:
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_sample_of_names_trains(name: str, stand_ins: dict[str, str], tmp_path: Path) -> None:
     trains(name, stand_ins, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["packed", "varlen"])
+@pytest.mark.parametrize("name", TINY)
+def test_a_cpu_template_trains(name: str, mode: str, dialogues: Path, tmp_path: Path) -> None:
+    """Offline, with and without seams; the loss of the second step is no larger than chance: ln 2048 = 7.6."""
+    config = recipes.get(name).with_mode(mode)
+    config = config.replace(
+        data_path=str(dialogues), max_steps=2, max_length=128, device="cpu", evaluation_freq=0, work_dir=str(tmp_path)
+    )
+    losses = train(config, progress=False).losses
+    assert len(losses) == 2 and all(6.5 < loss < 8 for loss in losses)
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from varlen_lab.config import Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.recipes.datasets import DATASETS, SHANGHAI
 from varlen_lab.recipes.models import MODELS, MODERN
+from varlen_lab.recipes.tiny import TEMPLATES
+from varlen_lab.recipes.tiny import settings as tiny_settings
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "lr": 2e-5},
@@ -72,32 +74,6 @@ LISTS: list[tuple[str, str, str]] = [
 
 # The same for models XTuner has none for; varlen attention is on in these.
 MODERN_LISTS = [(" ".join(MODERN), "full lora qlora", "alpaca_e3 oasst1_e3")]
-
-# One hidden layer more or less changes nothing in a lesson; this is small enough for 5 steps a second on a laptop.
-TINY_LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 2048,
-    "hidden_size": 128,
-    "intermediate_size": 344,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-}
-
-OWN: dict[str, dict[str, Any]] = {
-    "tiny_llama_full_docstrings_e1": {
-        "model_config": TINY_LLAMA,
-        "data_path": "builtin:docstrings",
-        "max_length": 1024,
-        "accumulative_counts": 2,
-        "max_epochs": 1,
-        "lr": 2e-3,
-        "evaluation_freq": 200,
-        "evaluation_inputs": ["What does `json.dumps` do?"],
-    },
-}
 
 DEEPSEEK_V2 = {"accumulative_counts": 1, "dataloader_num_workers": 4, "lr": 1e-5, "save_steps": 50}
 QWEN_110B = {"accumulative_counts": 1, "lr": 1e-4}
@@ -172,13 +148,13 @@ def table() -> dict[str, Parts]:
 
 def names() -> list[str]:
     """Every config name, sorted."""
-    return sorted([*table(), *OWN])
+    return sorted([*table(), *TEMPLATES])
 
 
 def settings(name: str) -> dict[str, Any]:
     """What a name decides, as its difference from the schema's defaults."""
-    if name in OWN:
-        return OWN[name]
+    if name in TEMPLATES:
+        return tiny_settings(TEMPLATES[name])
     model, method, dataset, rest = table()[name]
     row = (MODELS | MODERN)[model]
     epochs = re.match(r"\d+", rest)
@@ -198,15 +174,15 @@ def settings(name: str) -> dict[str, Any]:
 
 def get(name: str) -> Config:
     """The Config of that name, or an InputError that suggests the near one."""
-    if name not in table() and name not in OWN:
+    if name not in table() and name not in TEMPLATES:
         raise InputError(f"there is no config named {name!r}{nearest(name, names())}; varlen-lab list-cfg shows all.")
     return Config(**settings(name), name=name)
 
 
 def facts(name: str) -> dict[str, Any]:
     """What a person chooses a config by. ``gpu_gib`` is a rule of thumb for one process without sharing out."""
-    if name in OWN:
-        return {"family": "llama", "size": "tiny", "method": "full", "dataset": "docstrings", "gpu_gib": 0}
+    if name in TEMPLATES:
+        return {"family": TEMPLATES[name], "size": "tiny", "method": "full", "dataset": "docstrings", "gpu_gib": 0}
     model, method, dataset, _ = table()[name]
     row = (MODELS | MODERN)[model]
     # 16 bytes a weight to train all of it (XTuner's own figure), 2 frozen in bf16, about 0.6 in four bits; and rows
