@@ -36,7 +36,8 @@ SNIPPETS = [
     b"1e999", b"-1e999", b"nan", b"inf", b"1_0", b"1j", b"b'x'", b"'\\ud800'", b"'\\N{BULLET}'", b"f'{1+1}'", b"...",
     b"None", b"True", b"(1, 2)", b"{[]: 1}", b"{'a': 1, 'a': 2}", b"'" + b"x" * 100_000 + b"'", "ｌｒ = 1".encode(),
     "été = 1".encode(), b"lr = lr", b"lr += 1", b"del lr", b"lr: float", b"*lr, = 1", b"lr := 1", b"x.y = 1",
-    b"x[0] = 1", b"\x0c", b"\x1a", b"\xed\xa0\x80", b"if True:\n lr = 1", b"class A: pass", b"@x\ndef f(): pass", b"\t ",
+    b"x[0] = 1", b"\x0c", b"\x1a", b"\xed\xa0\x80", b"if True:\n lr = 1", b"class A: pass", b"@x\ndef f(): pass",
+    b"\t ",
     b"\\\n",
 ]  # fmt: skip
 
@@ -49,7 +50,7 @@ def flipped(text: bytes, dice: random.Random, count: int) -> bytes:
 
 
 def put(text: bytes, dice: random.Random, what: bytes) -> bytes:
-    at = dice.randrange(len(text)) if dice.random() < 0.5 else text.index(b"\n", dice.randrange(len(text) - 1)) + 1
+    at = dice.randrange(len(text)) if dice.random() < 0.5 else text.rfind(b"\n", 0, dice.randrange(len(text))) + 1
     return text[:at] + what + text[at:]
 
 

@@ -81,7 +81,11 @@ def csv_records(path: Path) -> Located:
         except BadRecord as reason:
             yield place, reason
         except csv.Error as error:
-            yield place, BadRecord(f"the row is not CSV ({error})")
+            open_end = str(error) == "unexpected end of data"
+            yield (
+                place,
+                BadRecord(f"the row {'opens a quote that never closes' if open_end else f'is not CSV ({error})'}"),
+            )
             lines.take_back()
             rows = csv.reader(lines, strict=True)
 
