@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from varlen_lab import recipes
 from varlen_lab.cli import main
@@ -147,6 +152,64 @@ def test_search_finds_it(pattern: str, found: str) -> None:
     assert found in recipes.search(pattern)
 
 
+FIRST = [  # what is typed -> what stands first
+    ("internlm7 oasst", "internlm_7b_full_oasst1_e3"),
+    ("oasst intrenlm7", "internlm_7b_full_oasst1_e3"),
+    ("ｉｎｔｅｒｎｌｍ７ ＯＡＳＳＴ", "internlm_7b_full_oasst1_e3"),
+    ("internlm_7b_ful_oasst1_e3", "internlm_7b_full_oasst1_e3"),
+    ("internlm-7b full oasst1", "internlm_7b_full_oasst1_e3"),
+    ("*internlm_7b*wizard*", None),
+    ("qwen lora alpaca", "qwen3_8b_lora_alpaca_e3"),
+    ("qlora alpaca qwen7b", "qwen_7b_qlora_alpaca_e3"),
+    ("qwen2.5 0.5b lora", "qwen2_5_0_5b_instruct_lora_alpaca_e3"),
+    ("chatglm 3 6b sql", "chatglm3_6b_qlora_sql_e3"),
+    ("baichaun2 lawyer", "baichuan2_7b_base_qlora_lawyer_e3"),
+    ("deepseek v2 lite varlen", "deepseek_v2_lite_chat_full_alpaca_e3_32k_varlen"),
+    ("llama 8b", "llama3_8b_full_alpaca_e3"),
+    ("lama2 70b", "llama2_70b_full_wizardlm_e1"),
+    ("mistral pretrain", "mistral_7b_qlora_skypile_pretrain_e1"),
+    ("tiny", "tiny_baichuan_full_docstrings_e1"),
+    ("gema tiny", "tiny_gemma_full_docstrings_e1"),
+    ("oaast intrenlm", "internlm2_20b_qlora_oasst1_512_e3"),
+    ("书生 oasst", None),
+    ("阿尔巴卡", None),
+    ("zzzz", None),
+    ("internlm zzzz", None),
+]
+
+
+@pytest.mark.parametrize(("pattern", "first"), FIRST, ids=[pattern for pattern, _ in FIRST])
+def test_the_best_match_stands_first(pattern: str, first: str | None) -> None:
+    assert recipes.search(pattern)[:1] == ([first] if first else [])
+
+
+@pytest.mark.parametrize("pattern", ["", "  ", "--", "_"])
+def test_no_letters_find_all(pattern: str) -> None:
+    assert recipes.search(pattern) == recipes.names()
+
+
+@given(st.text(max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_any_pattern_is_searched(pattern: str) -> None:
+    found = recipes.search(pattern)
+    assert set(found) <= set(recipes.names()) and len(found) == len(set(found))
+    assert len(recipes.closest(pattern)) <= 3
+
+
+@given(st.sampled_from(recipes.names()), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_a_name_is_found_by_its_parts_in_any_order_and_with_a_slip(name: str, dice: random.Random) -> None:
+    """Two neighbouring letters change places in the longest part; the others are as they are."""
+    parts = name.split("_")
+    dice.shuffle(parts)
+    assert name in recipes.search(" ".join(parts))
+    longest = max(range(len(parts)), key=lambda number: len(parts[number]))
+    at = dice.randrange(len(parts[longest]) - 1)
+    word = parts[longest]
+    parts[longest] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    assert name in recipes.search(" ".join(parts))
+
+
 def test_list_cfg_says_what_one_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list-cfg", "-p", "internlm7 oasst", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
@@ -174,6 +237,28 @@ def test_looking_is_quick() -> None:
     start = time.process_time()
     recipes.search("intrenlm oasst")
     assert time.process_time() - start < 1
+
+
+COMMANDS = [
+    ["list-cfg"],
+    ["list-cfg", "-p", "intrenlm colorst qloar"],
+    ["list-cfg", "-p", "阿尔巴卡"],
+    ["copy-cfg", "internlm_7b_full_oasst1_e3", "DIR", "--set", "use_varlen_attn=True"],
+    ["copy-cfg", "internlm_7b_ful_oasst1_e3", "DIR"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_looking_and_copying_takes_half_a_second_and_no_torch(words: list[str], tmp_path: Path) -> None:
+    """CPU seconds of the whole command in a process of its own."""
+    code = (
+        "import sys, time; from varlen_lab.cli import main; main(sys.argv[1:]); "
+        "assert not {'torch', 'transformers', 'datasets', 'numpy'} & sys.modules.keys(); "
+        "print(time.process_time(), file=sys.stderr)"
+    )
+    words = [str(tmp_path) if word == "DIR" else word for word in words]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert float(done.stderr.splitlines()[-1]) < 0.5
 
 
 # ------------------------------------------------------------------------------------------------- records

@@ -35,8 +35,6 @@ def read_config(word: str, overrides: list[str] | None = None, *, acting: bool =
     elif Path(word).suffix == ".py" or "/" in word:
         raise InputError(f"there is no config file {word}; varlen-lab copy-cfg NAME DIR makes one.")
     else:
-        raise InputError(
-            f"there is no config file and no config name {word!r}{nearest(word, recipes.names())}; "
-            "varlen-lab list-cfg shows the names."
-        )
+        hint = nearest(word, recipes.names()) or "; varlen-lab list-cfg shows the names."
+        raise InputError(f"there is no config file and no config name {word!r}{hint}")
     return override(config, overrides or [], acting=acting)

@@ -18,6 +18,7 @@ on it. ``BadRecord`` says what is wrong; where the record came from is known, an
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -62,9 +63,21 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
     for fields, turns in known.items():
         if all(record.get(field) is not None for field in fields):
             return checked(turns(record), system)
-    shapes = ", ".join("+".join(fields) for fields in known)
     found = ", ".join(f"{field} (empty)" if value is None else str(field) for field, value in record.items()) or "none"
-    raise BadRecord(f"its fields are {found}; known shapes have {shapes}")
+    raise BadRecord(f"its fields are {found}{slip(record, list(known))}")
+
+
+def slip(record: dict[Any, Any], shapes: list[tuple[str, ...]]) -> str:
+    """What is wrong with the fields of a record: one of them empty, one misspelt, or none that is known."""
+    for fields in shapes:
+        if all(field in record for field in fields):
+            return f"; {next(field for field in fields if record[field] is None)} must hold something"
+    for fields in shapes:
+        others = [str(field) for field in record if field not in fields]
+        missing = [field for field in fields if field not in record]
+        if len(missing) == 1 and (near := difflib.get_close_matches(missing[0], others, n=1, cutoff=0.75)):
+            return f"; write {missing[0]!r} for {near[0]!r}"
+    return f"; known shapes have {', '.join('+'.join(fields) for fields in shapes)}"
 
 
 def checked(turns: Turns, system: str = "") -> Dialogue:
@@ -117,7 +130,8 @@ def listed(messages: Any, field: str, who: str, what: str) -> Turns:
             raise BadRecord(f"message {number} needs {who!r} and {what!r}")
         role = ROLES.get(message[who]) if isinstance(message[who], str) else None
         if role is None:
-            raise BadRecord(f"message {number} has role {message[who]!r}; roles are system, user and assistant")
+            hint = nearest(str(message[who]), ROLES)
+            raise BadRecord(f"message {number} has role {message[who]!r}; roles are system, user and assistant{hint}")
         yield role, message[what]
 
 

@@ -7,7 +7,6 @@ sets otherwise stand in EXCEPTIONS. Nothing is read from disk, so no shipped cop
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import cache
 from typing import Any, NamedTuple
@@ -175,7 +174,8 @@ def settings(name: str) -> dict[str, Any]:
 def get(name: str) -> Config:
     """The Config of that name, or an InputError that suggests the near one."""
     if name not in table() and name not in TEMPLATES:
-        raise InputError(f"there is no config named {name!r}{nearest(name, names())}; varlen-lab list-cfg shows all.")
+        hint = nearest(name, names()) or "; varlen-lab list-cfg shows all."
+        raise InputError(f"there is no config named {name!r}{hint}")
     return Config(**settings(name), name=name)
 
 
@@ -189,29 +189,3 @@ def facts(name: str) -> dict[str, Any]:
     bytes_each = {"full": 16, "lora": 2, "qlora": 0.6}[method]
     gib = round(row.billions * bytes_each * 1e9 / 2**30 + 3)
     return {"family": row.family, "size": f"{row.billions:g}B", "method": method, "dataset": dataset, "gpu_gib": gib}
-
-
-def search(pattern: str) -> list[str]:
-    """Names in which every word of the pattern is found, the best first.
-
-    Case and separators do not matter, letters may be left out on the way (``internlm7 oasst`` finds
-    ``internlm_7b_full_oasst1_e3``), and a word with a slip finds what it is nearest to.
-    """
-    words = [plain(word) for word in pattern.split() if plain(word)]
-    exact = [name for name in names() if all(word in plain(name) for word in words)]
-    if exact or not words:
-        return exact
-    scored = [(min(likeness(word, name) for word in words), name) for name in names()]
-    best = max(score for score, _ in scored)
-    return [name for score, name in scored if score == best] if best >= 0.75 else []
-
-
-def likeness(word: str, name: str) -> float:
-    """How near a word comes to the nearest run of parts of a name, from 0 to 1."""
-    parts = [plain(part) for part in name.split("_")]
-    runs = {"".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, min(i + 3, len(parts)) + 1)}
-    return max(difflib.SequenceMatcher(None, word, run).ratio() for run in runs)
-
-
-def plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
