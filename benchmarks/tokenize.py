@@ -32,13 +32,11 @@ def seconds(run: Callable[[], object]) -> float:
 
 def speed(dialogues: list, tokenizer, template: str, rounds: int) -> tuple[float, float]:  # type: ignore[no-untyped-def]
     """Median CPU seconds of the peer and of ours."""
-    from datasets import Dataset, disable_caching, disable_progress_bars
+    from datasets import Dataset
 
     from varlen_lab.documents import encode
     from varlen_lab.documents.encode import pieces_of
 
-    disable_caching()
-    disable_progress_bars()
     texts = ["".join(text for text, _ in pieces) for pieces in pieces_of(dialogues, tokenizer, template)]
     with tempfile.TemporaryDirectory() as folder:
         Dataset.from_dict({"text": texts}).save_to_disk(folder)
@@ -48,7 +46,7 @@ def speed(dialogues: list, tokenizer, template: str, rounds: int) -> tuple[float
             def tokenise(batch: dict) -> dict:
                 return {"input_ids": tokenizer(batch["text"], add_special_tokens=False)["input_ids"]}
 
-            return dataset.map(tokenise, batched=True, remove_columns=["text"], new_fingerprint=str(time.time()))
+            return dataset.map(tokenise, batched=True, remove_columns=["text"], load_from_cache_file=False)
 
         def ours() -> object:
             return encode(dialogues, tokenizer, prompt_template=template)
