@@ -163,7 +163,7 @@ FIRST = [  # what is typed -> what stands first
     ("qlora alpaca qwen7b", "qwen_7b_qlora_alpaca_e3"),
     ("qwen2.5 0.5b lora", "qwen2_5_0_5b_instruct_lora_alpaca_e3"),
     ("chatglm 3 6b sql", "chatglm3_6b_qlora_sql_e3"),
-    ("baichaun2 lawyer", "baichuan2_7b_base_qlora_lawyer_e3"),
+    ("baichaun2 lawyer", "baichuan2_13b_base_qlora_lawyer_e3"),
     ("deepseek v2 lite varlen", "deepseek_v2_lite_chat_full_alpaca_e3_32k_varlen"),
     ("llama 8b", "llama3_8b_full_alpaca_e3"),
     ("lama2 70b", "llama2_70b_full_wizardlm_e1"),

@@ -105,10 +105,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
-def _note(message: Warning | str, category: type[Warning], file: str, line: int, source: str | None = None) -> str:
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     """A warning of ours as one sentence, those of others as Python writes them, with file and line."""
-    ours = category is UserWarning and os.path.dirname(os.path.dirname(__file__)) in file
-    return f"note: {message}\n" if ours else _python_warning(message, category, file, line, source)
+    ours = category is UserWarning and os.path.dirname(os.path.dirname(__file__)) in filename
+    return f"note: {message}\n" if ours else _python_warning(message, category, filename, lineno, line)
 
 
 def _complain(sentence: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 
 from varlen_lab import recipes
@@ -35,13 +34,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:
-    """The rows in columns, on a terminal cut to its width; by hand, for rich takes half a second for all names."""
+    """The rows in columns, whole whatever the width; by hand, for rich takes half a second for all names."""
     head = [column.replace("gpu_gib", "GPU GiB") for column in rows[0]]
     cells = [head, *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
     if sys.stdout.isatty():
-        lines = [line[: shutil.get_terminal_size().columns] for line in lines]
         lines[0] = f"\033[1m{lines[0]}\033[0m"
     return lines
 

@@ -51,13 +51,13 @@ def stands_in(word: str, name: str) -> bool:
 
 
 def rank(words: list[str], name: str) -> tuple[int, int, str]:
-    """Small for a good match: words that are whole parts, then words that begin one; early ones."""
-    whole, begun, at = set(runs(name)), plain(name), 0
-    loose = 0
+    """Small for a good match: words that are whole parts, then words that begin one; in early parts."""
+    whole, parts = runs(name), name.split("_")
+    loose = at = 0
     for word in map(plain, words):
-        begins = any(run.startswith(word) for run in whole)
-        loose += 0 if word in whole else 1 if begins else 2
-        at += max(begun.find(word), 0)
+        loose += 0 if word in whole else 1 if any(run.startswith(word) for run in whole) else 2
+        offset = plain(name).find(word)
+        at += sum(len("".join(parts[:number])) <= offset for number in range(1, len(parts)))
     return loose, at, name
 
 
