@@ -91,3 +91,10 @@ def test_a_stand_in_gets_the_builtin_tokenizer_and_another_vocabulary_does_not(t
     )
     with pytest.raises(InputError, match=r"tokenizer\.save_pretrained"):
         load_tokenizer(small.replace(pretrained_model_name_or_path=str(tmp_path / "other"), model_config=None))
+
+
+def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(small: Config) -> None:
+    config = small.replace(model_config=small.model_config | {"vocab_size": 2047})
+    with pytest.raises(InputError, match=r"vocab_size 2047, .* writes 2,048 tokens"):
+        load_tokenizer(config)
+    assert len(load_tokenizer(small)) == 2048

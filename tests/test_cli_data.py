@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,23 @@ def test_nothing_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["check-custom-dataset", str(tmp_path / "none.jsonl")]) == 2
     assert main(["check-custom-dataset", str(tmp_path / "away.jsonl")]) == 2
     assert capsys.readouterr().err.count("error:") == 2
+
+
+def test_a_run_says_what_it_left_out_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join([GOOD] * 6 + ["{"] + [GOOD] * 6) + "\n")
+    words = ["log-dataset", "tiny_gemma_full_docstrings_e1", "--cfg-options", f"data_path={path}", "skip_bad=True"]
+    done = subprocess.run([sys.executable, "-m", "varlen_lab", *words], capture_output=True, text=True, check=True)
+    assert f"note: 1 record skipped, the first: {path}:7: the line is not JSON" in done.stderr
+    assert "12 dialogues were read" in done.stderr and "UserWarning" not in done.stderr
+
+
+def test_data_under_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An ending in capitals, a folder of ``datasets``, the built-in corpus: data, not configs."""
+    from datasets import Dataset
+
+    (tmp_path / "LOUD.JSONL").write_text(GOOD + "\n")
+    Dataset.from_list([json.loads(GOOD)] * 2).save_to_disk(tmp_path / "saved")
+    for name, count in (("LOUD.JSONL", 1), ("saved", 2)):
+        assert main(["check-custom-dataset", str(tmp_path / name)]) == 0
+        assert f"{count} good records, 0 bad" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab import recipes
-from varlen_lab.config import Config, load, load_text, parse_overrides, render, schema
+from varlen_lab.config import Config, effect, load, load_text, override, parse_overrides, render, schema, setting_names
 from varlen_lab.errors import InputError
 
 TEMPLATE = recipes.get("tiny_llama_full_docstrings_e1")
@@ -75,6 +76,13 @@ BAD = [
     ("use_varlen_attn = True\npack_to_max_length = False", "c.py:1: use_varlen_attn"),
     ("lr = 1e-4\nlr = 2e-4", "c.py:2: lr is already set on line 1"),
     ("lr = [", "c.py:1: not readable"),
+    ("lr = 1e-4\nbetas = (0.9,\n\n", "c.py:2: not readable"),
+    ("lr = 1" + "0" * 400, "finite"),
+    ("max_length = -0x" + "f" * 6000, "it must be at least 2"),
+    ("seed = 0x" + "f" * 6000, "below 2**63"),
+    ("\nmodel_config = {'model_type': 'llama',\n 'model_type': 'gpt2'}", "c.py:3: model_config has the key"),
+    ("evaluation_inputs = ['Why?', 3]", "it must hold questions"),
+    ("SYSTEM = '\\ud800'", "half of a character"),
     ("lr = 1e999", "finite"),
     ("lr = float('nan')", "is code"),
     ("__import__('os').system('echo hi')", "c.py:1: `__import__('os').system('echo hi')` is not a"),
@@ -120,23 +128,24 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
             load(path)
 
 
-@pytest.mark.parametrize("files", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_mutated_files_never_crash(files: int) -> None:
-    """Random edits of a real config either load or are refused in a sentence with file and line."""
-    text = render(recipes.get("tiny_llama_full_docstrings_e1"))
-    dice = random.Random(0)
-    refused = 0
-    for _ in range(files):
-        letters = list(text)
-        for _ in range(dice.randint(1, 4)):
-            at = dice.randrange(len(letters))
-            letters[at] = dice.choice(["", "(", "'", "\n", "\\", "\x00", "=", "0", "9" * 50, "é", letters[at] * 2])
-        try:
-            read("".join(letters))
-        except InputError as problem:
-            refused += 1
-            assert re.match(r"c\.py:\d+: ", str(problem))
-    assert files / 10 < refused < files
+def test_a_file_of_10_mb_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "big.py"
+    path.write_text("lr = 1e-4  # " + "x" * 86 + "\n" * 100_000 * 100)
+    start = time.process_time()
+    with pytest.raises(InputError, match=r"big\.py:1: the file has 9\.\d MB, a config has some kB"):
+        load(path)
+    assert time.process_time() - start < 0.1
+
+
+def test_files_as_editors_save_them(tmp_path: Path) -> None:
+    """A byte order mark and Windows line ends are no mistakes; a byte that is not UTF-8 is named with its line."""
+    path, text = tmp_path / "c.py", render(TEMPLATE).encode()
+    for saved in (b"\xef\xbb\xbf" + text, text.replace(b"\n", b"\r\n")):
+        path.write_bytes(saved)
+        assert load(path) == TEMPLATE
+    path.write_bytes(text + b"SYSTEM = '\xe9'\n")
+    with pytest.raises(InputError, match=rf"c\.py:{text.count(bytes([10])) + 1}: not UTF-8"):
+        load(path)
 
 
 def test_overrides_read_literals_and_text() -> None:
@@ -174,3 +183,85 @@ def test_an_unknown_recipe_suggests_the_near_one() -> None:
     with pytest.raises(InputError, match="did you mean 'internlm_7b_full_oasst1_e3'"):
         recipes.get("internlm_7b_ful_oasst1_e3")
     assert recipes.search("nothing like it") == []
+
+
+# --------------------------------------------------------------------------------- what has no effect is refused
+
+IDLE = [  # (what is set, what it needs besides to do something)
+    ("attn_backend=sdpa", "use_varlen_attn=True"),
+    ("attn_backend=auto", "use_varlen_attn=True"),
+    ("pack_strategy=concat pack_to_max_length=False", "pack_to_max_length=True"),
+    ("overlong=split pack_strategy=concat", "pack_strategy=best_fit"),
+    ("max_epochs=5 max_steps=3", "max_steps=None"),
+    ("start_factor=0.1 warmup_ratio=0", "warmup_ratio=0.1"),
+    ("betas=(0.5,0.9) optim_type=SGD", "betas=(0.5,0.999)"),
+    ("evaluation_inputs=['Why?'] evaluation_freq=0", "evaluation_freq=5"),
+    ("lora_r=64", "method=lora"),
+    ("lora_dropout=0.2", "method=lora"),
+    ("prompt_template=plain dataset_map_fn=pretrain evaluation_freq=0", "evaluation_freq=5"),
+    ("SYSTEM=brief dataset_map_fn=pretrain evaluation_freq=0", "evaluation_freq=5"),
+]
+
+
+@pytest.mark.parametrize(("words", "needs"), IDLE, ids=[words for words, _ in IDLE])
+def test_an_override_acts_or_is_refused(words: str, needs: str) -> None:
+    with pytest.raises(InputError) as caught:
+        override(TEMPLATE, words.split())
+    name = words.partition("=")[0]
+    assert str(caught.value).startswith("--cfg-options: ") and name in str(caught.value)
+    assert "no effect" in str(caught.value) and "\n" not in str(caught.value)
+    chosen = dict(pair.partition("=")[::2] for pair in [*words.split(), needs])
+    acted = override(TEMPLATE, [f"{name}={value}" for name, value in chosen.items()])
+    assert acted != TEMPLATE or words == "attn_backend=auto"
+
+
+@pytest.mark.parametrize("words", [words for words, _ in IDLE if not words.startswith("lora_dropout")])
+def test_a_file_may_hold_what_waits(words: str) -> None:
+    """Turning a switch in a file never refuses another line of it."""
+    config = override(TEMPLATE, words.split(), acting=False)
+    assert read(render(config)) == config
+
+
+@pytest.mark.parametrize("name", random.Random(1).sample(recipes.names(), 60))
+def test_the_switch_of_step_4_refuses_no_other_line(name: str) -> None:
+    text = render(recipes.get(name))
+    packed = text.replace("pack_to_max_length = False", "pack_to_max_length = True")
+    for wanted in (True, False):
+        for was in (True, False):
+            packed = packed.replace(f"use_varlen_attn = {was}", f"use_varlen_attn = {wanted}")
+        assert read(packed).use_varlen_attn is wanted
+
+
+def test_every_setting_can_be_changed_on_the_command_line() -> None:
+    """A value that differs is in the config afterwards, whatever its kind; nothing is named that does not exist."""
+    assert {idle.setting for idle in effect.IDLE} <= set(setting_names())
+    values = {
+        "pretrained_model_name_or_path": None, "model_config": "{'model_type': 'llama'}", "data_path": "2024.jsonl",
+        "prompt_template": "mistral", "optim_type": "SGD", "loss_weighting": "pack", "betas": "(0.8, 0.9)",
+        "evaluation_inputs": "['Why?']", "SYSTEM": "True", "method": None, "attn_backend": None, "dtype": "bf16",
+        "dataset_map_fn": "pretrain", "pack_strategy": "concat", "overlong": "drop", "device": "cpu",
+        "visualizer": "tensorboard", "work_dir": "2024", "use_varlen_attn": "true", "pack_to_max_length": "false",
+        "evaluation_share": "0.5", "lora_r": None, "lora_alpha": None, "lora_dropout": None,
+    }  # fmt: skip
+    for row in schema():
+        text = values.get(row.name, "False" if row.default is True else "True" if row.default is False else "7")
+        text = "0.7" if row.name == "warmup_ratio" else text
+        if text is not None:
+            changed = override(TEMPLATE, [f"{row.name}={text}"])
+            assert getattr(changed, row.name) != getattr(TEMPLATE, row.name), row.name
+
+
+ODD = [
+    "lr={[]: 1}", "lr=" + "(" * 5000, "lr=\x00", "lr=" + "-" * 100_000 + "1", "lr=", "lr==1", "=1", "lr", "",
+    "max_length=1e400", "betas=0.9", "betas=('a','b')", "seed=1.5", "lr=nan", "max_steps=0", "max_steps=\ud800",
+    "max_length=" + "9" * 5000, "evaluation_inputs=Why?", "evaluation_inputs=[3]", "model.lr=1", "name=x", "lr=1 lr=1",
+    "data_path=[]", "seed=0x" + "f" * 6000, "lr=-0x" + "f" * 6000, "lr=1" + "0" * 400, "SYSTEM='\\ud800'",
+    "x" * 10_000 + "=1", "max_steps=99999999999999999999",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ODD, ids=[f"{number}" for number in range(len(ODD))])
+def test_an_odd_override_is_one_sentence(words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        override(TEMPLATE, words.split(" "))
+    assert "--cfg-options" in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500

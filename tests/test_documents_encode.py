@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from varlen_lab.documents import TEMPLATES, builtin_tokenizer, encode, prompt_ids
+from varlen_lab.documents.encode import token_ids
 from varlen_lab.documents.templates import names, segments
 from varlen_lab.errors import InputError
 
@@ -128,3 +131,27 @@ def test_the_tokenizer_is_an_ordinary_one(tmp_path) -> None:
     assert again(text)["input_ids"] == TOKENIZER(text)["input_ids"]
     assert again.apply_chat_template(ONE, tokenize=False) == TOKENIZER.apply_chat_template(ONE, tokenize=False)
     assert len(again) == 2048 and (again.pad_token_id, again.bos_token_id, again.eos_token_id) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "texts", [["a", "", "</s>", "héllo 你好", "\x00", " x  y "], [" ".join(map(str, range(3000)))], []]
+)
+def test_the_quick_way_gives_the_tokenizers_ids(texts: list[str]) -> None:
+    """Also where a tokenizer.json brings padding and truncation, which are nobody's business here."""
+    expected = [TOKENIZER(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert token_ids(texts, TOKENIZER) == expected
+    other = copy.deepcopy(TOKENIZER)
+    other.backend_tokenizer.enable_truncation(2)
+    other.backend_tokenizer.enable_padding(length=9)
+    assert token_ids(texts, other) == expected
+    other = copy.deepcopy(TOKENIZER)
+    other.split_special_tokens = True
+    assert token_ids(texts, other) == [
+        other(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in texts
+    ]
+
+
+def test_the_fingerprint_is_of_the_content() -> None:
+    one, two = ([{"role": "user", "content": "a"}, {"role": "assistant", "content": word}] for word in "bc")
+    digests = [encode(dialogues, TOKENIZER)._fingerprint for dialogues in ([one], [one], [two], [one, two], [two, one])]
+    assert digests[0] == digests[1] and len(set(digests)) == 4

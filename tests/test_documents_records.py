@@ -60,6 +60,10 @@ BAD = [
     ({"messages": [DIALOGUE[0], {"role": "assistant", "content": 4}]}, "holds int"),
     ({"conversation": [{"input": "x"}]}, "turn 1 needs 'input' and 'output'"),
     ({"instruction": None, "output": "x"}, "its fields are"),
+    ({"instruction": "x", "ouput": "y"}, "its fields are instruction, ouput; write 'output' for 'ouput'"),
+    ({"mesages": DIALOGUE}, "its fields are mesages; write 'messages' for 'mesages'"),
+    ({"messages": [{"role": "asistant", "content": "x"}]}, "did you mean 'assistant'?"),
+    ({"instruction": "x", "output": "<nooutput>"}, "there is no answer"),
     ({"text": "hello"}, "### Human:"),
 ]
 

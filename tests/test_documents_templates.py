@@ -1,7 +1,10 @@
 """Every named template written out by hand: two turns and a system prompt.
 
-Those of XTuner's own table were read there; llama3_chat, gemma, deepseek_v2, starcoder_chat and yi are from memory of
-their publishers' formats and were not compared with a tokenizer.
+All but starcoder_chat, yi and plain are rows of XTuner's own table, compared with it string by string (v0.1.23);
+deepseek_coder differs in one place, where XTuner's joins "DeepSeek" and "Company". Against the publishers' own
+``chat_template``, as other projects quote them (llama.cpp's tests, FastChat, the model pages; no tokenizer was
+downloaded): llama3_chat, deepseek_v2 and yi (Yi-34B-Chat, ChatML) give the same text, and starcoder_chat that of
+StarChat-beta; gemma too, but that Gemma knows no system message and XTuner ends an answer with the end token besides.
 ``[...]`` marks what is trained on.
 """
 
@@ -54,6 +57,7 @@ EXPECTED = {
         "<|system|>\nS<|end|>\n<|user|>\n2+2?<|end|>\n<|assistant|>\n[4<|end|>]\n"
         "<|user|>\n3+3?<|end|>\n<|assistant|>\n[6<|end|>]\n"
     ),
+    "plain": "S2+2?[4</s>]3+3?[6</s>]",
     "moss_sft": "S\n<|Human|>: 2+2?<eoh>\n[4</s>]\n<|Human|>: 3+3?<eoh>\n[6</s>]\n",
     "mistral": INST,
     "mixtral": INST,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.models import families, from_scratch, load_model, tiny, variants
+from varlen_lab.models import families, from_scratch, load_model, native_config, tiny, variants
 
 
 def test_names() -> None:
@@ -74,3 +74,13 @@ def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:
             load_model(path, "sdpa")
     with pytest.raises(InputError, match="did you mean 'llama'"):
         from_scratch({"model_type": "lllama"}, "sdpa", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [({"hidden_size": -3}, "hidden size"), ({"hidden_size": "x"}, "hidden_size")],
+)
+def test_a_model_config_that_describes_none_is_one_sentence(values: dict, word: str) -> None:
+    with pytest.raises(InputError, match="model_config does not describe a llama") as caught:
+        native_config({"model_type": "llama"} | values)
+    assert word in str(caught.value) and "\n" not in str(caught.value)

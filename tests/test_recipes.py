@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from varlen_lab import recipes
 from varlen_lab.cli import main
 from varlen_lab.config import load, load_text, render
 from varlen_lab.documents.records import dialogue_of
-from varlen_lab.documents.templates import TEMPLATES
+from varlen_lab.documents.templates import TEMPLATES as CHAT_TEMPLATES
+from varlen_lab.families import FAMILIES
 from varlen_lab.models import families
 from varlen_lab.recipes.datasets import DATASETS
 from varlen_lab.recipes.models import MODELS, MODERN
 from varlen_lab.recipes.names import table
+from varlen_lab.recipes.tiny import ARCHITECTURES, TEMPLATES, TOKENS
 
 XTUNER = Path(__file__).with_name("xtuner_config_names.txt").read_text().split()
 
@@ -39,7 +47,7 @@ def test_newer_models_have_varlen_attention_on() -> None:
 def test_a_name_is_a_file_that_comes_back(name: str) -> None:
     config = recipes.get(name)
     assert load_text(render(config), name) == config
-    assert config.prompt_template in TEMPLATES
+    assert config.prompt_template in CHAT_TEMPLATES
     lines = [line for line in render(config).splitlines() if " = " in line]
     assert len(lines) <= 50
 
@@ -50,6 +58,25 @@ def test_no_row_of_the_tables_is_left_over() -> None:
         DATASETS
     )
     assert {row.family for row in MODELS.values()} == set(families())
+
+
+def test_every_family_has_a_cpu_template() -> None:
+    assert [f"tiny_{family}_full_docstrings_e1" for family in sorted(families())] == list(TEMPLATES)
+    rows = {row["name"]: row for row in (dict(recipes.facts(name), name=name) for name in TEMPLATES)}
+    assert {row["family"] for row in rows.values()} == set(families())
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_cpu_template_has_the_architecture_of_the_stand_in(family: str) -> None:
+    """Everything but the sizes, which are larger, is what ``models.tiny`` takes."""
+    ours = ARCHITECTURES[family]
+    theirs = next(iter(FAMILIES[family].VARIANTS.values()))
+    larger = {"head_dim", "sliding_window", "n_inner"}
+    if family == "llama":  # the first template there was: it shares key/value heads, as the larger Llamas do
+        theirs = theirs | {"num_key_value_heads": 2}
+    assert ours.keys() - TOKENS.keys() == theirs.keys()
+    assert all(ours[word] == value for word, value in theirs.items() if word not in larger)
+    assert all(ours[word] > theirs[word] for word in larger & theirs.keys() if word != "head_dim")
 
 
 # name -> what stands in XTuner's file of that name, read there
@@ -72,12 +99,40 @@ def test_values_are_xtuners(name: str) -> None:
     c = recipes.get(name)
     found = (c.pretrained_model_name_or_path, c.lr, c.max_epochs, c.accumulative_counts, c.max_length)
     assert (*found, c.pack_to_max_length, c.prompt_template) == READ[name]
-    assert (c.method == name.split("_" + c.method + "_")[0] and False) or f"_{c.method}_" in name
+    assert f"_{c.method}_" in name
 
 
-def test_qlora_has_xtuners_matrices() -> None:
-    config = recipes.get("llama2_7b_qlora_alpaca_e3")
-    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == (64, 16, 0.1)
+# lora_r, lora_alpha, lora_dropout
+MATRICES = {
+    "llama2_7b_qlora_alpaca_e3": (64, 16, 0.1),
+    "deepseek_moe_16b_chat_qlora_oasst1_e3": (16, 16, 0.05),
+    "llama2_70b_int8_lora_open_platypus_e1": (16, 16, 0.05),
+    "mistral_7b_qlora_skypile_pretrain_e1": (64, 16, 0.05),
+    "starcoder_qlora_stack_exchange_example": (16, 32, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_qlora_has_xtuners_matrices(name: str) -> None:
+    config = recipes.get(name)
+    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == MATRICES[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_size_is_the_one_in_the_name(name: str) -> None:
+    """``llama2_70b``: 70, not the 2.7 one reads across the generation."""
+    said = re.search(r"(?<![a-z])(\d+(?:_\d+)?)b(?=_|$)", re.sub(r"^[a-z]+\d?(_5)?_", "", name))
+    if said:
+        assert MODELS[name].billions == pytest.approx(float(said[1].replace("_", ".")), rel=0.05)
+    else:
+        assert name in ("starcoder", "deepseek_v2_chat", "deepseek_v2_lite_chat")
+
+
+def test_questions_are_xtuners_in_full() -> None:
+    arxiv = recipes.get("internlm_7b_qlora_arxiv_gentitle_e3").evaluation_inputs
+    assert [len(one) for one in arxiv] == [1212, 661] and arxiv[1].endswith("responsible development of LLMs.")
+    code = recipes.get("starcoder_qlora_stack_exchange_example").evaluation_inputs[0]
+    assert code.endswith('>>> has_close_elements([1.0, 2.8, 3.0, 4.0, 5.0, 2.0], 0.3) True """')
 
 
 # ------------------------------------------------------------------------------------------------- searching
@@ -95,6 +150,64 @@ def test_qlora_has_xtuners_matrices() -> None:
 )
 def test_search_finds_it(pattern: str, found: str) -> None:
     assert found in recipes.search(pattern)
+
+
+FIRST = [  # what is typed -> what stands first
+    ("internlm7 oasst", "internlm_7b_full_oasst1_e3"),
+    ("oasst intrenlm7", "internlm_7b_full_oasst1_e3"),
+    ("ｉｎｔｅｒｎｌｍ７ ＯＡＳＳＴ", "internlm_7b_full_oasst1_e3"),
+    ("internlm_7b_ful_oasst1_e3", "internlm_7b_full_oasst1_e3"),
+    ("internlm-7b full oasst1", "internlm_7b_full_oasst1_e3"),
+    ("*internlm_7b*wizard*", None),
+    ("qwen lora alpaca", "qwen3_8b_lora_alpaca_e3"),
+    ("qlora alpaca qwen7b", "qwen_7b_qlora_alpaca_e3"),
+    ("qwen2.5 0.5b lora", "qwen2_5_0_5b_instruct_lora_alpaca_e3"),
+    ("chatglm 3 6b sql", "chatglm3_6b_qlora_sql_e3"),
+    ("baichaun2 lawyer", "baichuan2_13b_base_qlora_lawyer_e3"),
+    ("deepseek v2 lite varlen", "deepseek_v2_lite_chat_full_alpaca_e3_32k_varlen"),
+    ("llama 8b", "llama3_8b_full_alpaca_e3"),
+    ("lama2 70b", "llama2_70b_full_wizardlm_e1"),
+    ("mistral pretrain", "mistral_7b_qlora_skypile_pretrain_e1"),
+    ("tiny", "tiny_baichuan_full_docstrings_e1"),
+    ("gema tiny", "tiny_gemma_full_docstrings_e1"),
+    ("oaast intrenlm", "internlm2_20b_qlora_oasst1_512_e3"),
+    ("书生 oasst", None),
+    ("阿尔巴卡", None),
+    ("zzzz", None),
+    ("internlm zzzz", None),
+]
+
+
+@pytest.mark.parametrize(("pattern", "first"), FIRST, ids=[pattern for pattern, _ in FIRST])
+def test_the_best_match_stands_first(pattern: str, first: str | None) -> None:
+    assert recipes.search(pattern)[:1] == ([first] if first else [])
+
+
+@pytest.mark.parametrize("pattern", ["", "  ", "--", "_"])
+def test_no_letters_find_all(pattern: str) -> None:
+    assert recipes.search(pattern) == recipes.names()
+
+
+@given(st.text(max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_any_pattern_is_searched(pattern: str) -> None:
+    found = recipes.search(pattern)
+    assert set(found) <= set(recipes.names()) and len(found) == len(set(found))
+    assert len(recipes.closest(pattern)) <= 3
+
+
+@given(st.sampled_from(recipes.names()), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_a_name_is_found_by_its_parts_in_any_order_and_with_a_slip(name: str, dice: random.Random) -> None:
+    """Two neighbouring letters change places in the longest part; the others are as they are."""
+    parts = name.split("_")
+    dice.shuffle(parts)
+    assert name in recipes.search(" ".join(parts))
+    longest = max(range(len(parts)), key=lambda number: len(parts[number]))
+    at = dice.randrange(len(parts[longest]) - 1)
+    word = parts[longest]
+    parts[longest] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    assert name in recipes.search(" ".join(parts))
 
 
 def test_list_cfg_says_what_one_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +239,28 @@ def test_looking_is_quick() -> None:
     assert time.process_time() - start < 1
 
 
+COMMANDS = [
+    ["list-cfg"],
+    ["list-cfg", "-p", "intrenlm colorst qloar"],
+    ["list-cfg", "-p", "阿尔巴卡"],
+    ["copy-cfg", "internlm_7b_full_oasst1_e3", "DIR", "--set", "use_varlen_attn=True"],
+    ["copy-cfg", "internlm_7b_ful_oasst1_e3", "DIR"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_looking_and_copying_takes_half_a_second_and_no_torch(words: list[str], tmp_path: Path) -> None:
+    """CPU seconds of the whole command in a process of its own."""
+    code = (
+        "import sys, time; from varlen_lab.cli import main; main(sys.argv[1:]); "
+        "assert not {'torch', 'transformers', 'datasets', 'numpy'} & sys.modules.keys(); "
+        "print(time.process_time(), file=sys.stderr)"
+    )
+    words = [str(tmp_path) if word == "DIR" else word for word in words]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert float(done.stderr.splitlines()[-1]) < 0.5
+
+
 # ------------------------------------------------------------------------------------------------- records
 
 SAMPLES = {  # a record as the dataset publishes it -> (system, question, answer)
@@ -137,6 +272,7 @@ SAMPLES = {  # a record as the dataset publishes it -> (system, question, answer
     "code_alpaca": ({"prompt": "Add", "completion": "a + b"}, ("", "Add", "a + b")),
     "tiny_codes": ({"prompt": "Add", "main_topic": "x", "response": "a + b"}, ("", "Add", "a + b")),
     "colorist": ({"description": "Sky", "color": "#00f"}, ("", "Sky", "#00f")),
+    "colorist named": ({"description": "Sky: Pale: blue", "color": "#00f"}, ("", "Pale: blue", "#00f")),
     "arxiv": ({"id": "1", "title": "On T", "abstract": "We do.", "categories": ["x"]}, ("", "We do.", "On T")),
     "law": ({"input": "Darf ich?", "output": "Nein."}, ("", "Darf ich?", "Nein.")),
     "medical": ({"instruction": "咳嗽", "input": "", "output": "喝水"}, ("", "咳嗽", "喝水")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,34 @@ from varlen_lab import recipes
 from varlen_lab.documents.templates import TEMPLATES
 from varlen_lab.errors import InputError
 from varlen_lab.models import tiny
-from varlen_lab.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, OASST1
+from varlen_lab.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, MOSS_TOOLS, OASST1
 from varlen_lab.recipes.models import MODELS, MODERN
 from varlen_lab.recipes.names import table
+from varlen_lab.recipes.tiny import TEMPLATES as TINY
 from varlen_lab.train import train
+
+AGENT = [
+    {"from": "system", "value": 'Tools: {"name": "weather", "description": "Says the weather."}'},
+    {"from": "user", "value": "Is it nice in Rome?"},
+    {
+        "from": "assistant",
+        "value": '<|startofthink|>```JSON\n{"api_name": "weather", "parameters": {"city": "Rome"}}\n```<|endofthink|>'
+        '<|startofexec|>```JSON\n{"sky": "blue"}\n```<|endofexec|>It is.',
+    },
+]
+
+
+def moss(turns: int, command: str, result: str) -> dict:
+    said = {
+        "Human": "<|Human|>: 2+2?<eoh>\n",
+        "Inner Thoughts": "<|Inner Thoughts|>: None<eot>\n",
+        "Commands": f"<|Commands|>: {command}<eoc>\n",
+        "Tool Responses": f"<|Results|>: {result}<eor>\n",
+        "MOSS": "<|MOSS|>: 4.<eom>\n",
+    }
+    chat = {f"turn_{number}": said for number in range(1, turns + 1)}
+    return {"conversation_id": turns, "meta_instruction": "You are MOSS.\n", "num_turns": turns, "chat": chat}
+
 
 # hub name or file -> two records as published
 PUBLISHED = {
@@ -74,17 +99,23 @@ PUBLISHED = {
         {"idx": "1", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
         {"idx": "2", "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
     ],
+    "./data/moss-003-sft-no-tools.jsonl": [moss(1, "None", "None"), moss(2, "None", "None")],
+    MOSS_TOOLS: [moss(1, 'Calculate("2+2")', "Calculate => 4"), moss(2, 'Search("Rome")', "a city")],
+    "damo/MSAgent-Bench": [
+        {"id": "1", "conversations": str(AGENT)},
+        {"id": "2", "conversations": str([{"from": "user", "value": "Hi"}, {"from": "assistant", "value": "Hello"}])},
+    ],
+    "Skywork/SkyPile-150B": [{"text": "上海的景点有外滩。"}, {"text": "The sky is blue.\n"}],
 }
-# Their records need a reader of their own (tools inside answers, plain text), which there is not yet.
-UNREAD = {"moss_sft_all", "moss_sft_plugins", "msagent_react", "skypile_pretrain"}
 ROWS = MODELS | MODERN
-NAMES = [name for name, parts in table().items() if parts.dataset not in UNREAD]
+NAMES = list(table())
 SAMPLE = random.Random(0).sample(NAMES, 40)
 
 
 @pytest.fixture(scope="module")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A tiny model of each family, as a folder."""
+    """A tiny model of each family, as a folder; the summary of the tests says what became of qlora."""
+    warnings.warn("qlora names train as LoRA on the unquantised stand-in (test_adapters has four bits)", stacklevel=1)
     folder = tmp_path_factory.mktemp("models")
     found = {}
     for family in {row.family for row in MODELS.values()}:
@@ -108,7 +139,7 @@ def trains(name: str, stand_ins: dict[str, str], folder: Path) -> None:
     config = config.replace(
         pretrained_model_name_or_path=stand_ins[ROWS[table()[name].model].family],
         data_path=samples(config.data_path, folder),
-        max_length=512,
+        max_length=2048,
         max_steps=1,
         evaluation_freq=0,
         device="cpu",
@@ -124,6 +155,18 @@ def trains(name: str, stand_ins: dict[str, str], folder: Path) -> None:
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_sample_of_names_trains(name: str, stand_ins: dict[str, str], tmp_path: Path) -> None:
     trains(name, stand_ins, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["packed", "varlen"])
+@pytest.mark.parametrize("name", TINY)
+def test_a_cpu_template_trains(name: str, mode: str, dialogues: Path, tmp_path: Path) -> None:
+    """Offline, with and without seams; the loss of the second step is no larger than chance: ln 2048 = 7.6."""
+    config = recipes.get(name).with_mode(mode)
+    config = config.replace(
+        data_path=str(dialogues), max_steps=2, max_length=128, device="cpu", evaluation_freq=0, work_dir=str(tmp_path)
+    )
+    losses = train(config, progress=False).losses
+    assert len(losses) == 2 and all(6.5 < loss < 8 for loss in losses)
 
 
 @pytest.mark.slow
@@ -142,20 +185,29 @@ def test_all_names_train(stand_ins: dict[str, str], tmp_path: Path) -> None:
 
 def test_every_dataset_has_its_sample() -> None:
     paths = set()
-    for name, row in DATASETS.items():
-        if name not in UNREAD:
-            paths |= set(row["data_path"]) if isinstance(row["data_path"], list) else {row["data_path"]}
+    for row in DATASETS.values():
+        paths |= set(row["data_path"]) if isinstance(row["data_path"], list) else {row["data_path"]}
     assert paths == set(PUBLISHED)
     assert {row.template for row in MODELS.values()} <= set(TEMPLATES)
 
 
-def test_what_is_not_read_yet_says_so(stand_ins: dict[str, str], tmp_path: Path) -> None:
-    """Not trained on wrongly: a MOSS record is refused, with the shapes that are known."""
-    path = tmp_path / "moss.jsonl"
-    path.write_text(json.dumps({"conversation_id": 1, "meta_instruction": "x", "chat": {"turn_1": {}}}) + "\n")
-    config = recipes.get("internlm_7b_qlora_moss_sft_plugins_e1")
+@pytest.mark.parametrize("dataset", ["moss_sft_plugins", "msagent_react", "skypile_pretrain"])
+def test_the_records_with_readers_of_their_own_train(dataset: str, stand_ins: dict[str, str], tmp_path: Path) -> None:
+    """Whatever the sample drew."""
+    trains(next(name for name, parts in table().items() if parts.dataset == dataset), stand_ins, tmp_path)
+
+
+def test_bad_records_of_the_hub_are_left_out_and_counted(stand_ins: dict[str, str], tmp_path: Path) -> None:
+    """Nobody can correct them there: Alpaca's '<nooutput>' is left out as by XTuner, and an empty answer too."""
+    path = tmp_path / "alpaca.json"
+    bad = [{"instruction": "Draw.", "input": "", "output": answer} for answer in ("<nooutput>", "")]
+    path.write_text(json.dumps(PUBLISHED[ALPACA] + bad))
+    config = recipes.get("llama3_8b_instruct_full_alpaca_e3")
     config = config.replace(
-        method="lora", pretrained_model_name_or_path=stand_ins["internlm"], data_path=str(path), device="cpu"
-    )
-    with pytest.raises(InputError, match="known shapes"):
-        train(config.replace(work_dir=str(tmp_path / "w")), progress=False)
+        pretrained_model_name_or_path=stand_ins["llama"], data_path=str(path), device="cpu", max_steps=1,
+        evaluation_freq=0, max_length=512, work_dir=str(tmp_path / "w"),
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match=r"2 records skipped, the first: .*record 3: output is '<nooutput>'"):
+        train(config, progress=False)
+    with pytest.raises(InputError, match=r"record 3: .*correct the record, or set skip_bad = True"):
+        train(config.replace(skip_bad=False), progress=False)

@@ -112,7 +112,14 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
 
     name = config.pretrained_model_name_or_path
     if name is None:
-        return builtin_tokenizer()
+        builtin = builtin_tokenizer()
+        size = (config.model_config or {}).get("vocab_size", len(builtin))
+        if isinstance(size, int) and size < len(builtin):
+            raise InputError(
+                f"model_config has vocab_size {size}, the built-in tokenizer of a model from scratch writes "
+                f"{len(builtin):,} tokens; make it at least that."
+            )
+        return builtin
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -158,6 +165,8 @@ def load_parts(
         tokenizer,
         prompt_template=config.prompt_template,
         system=config.SYSTEM,
+        map_fn=config.dataset_map_fn,
+        skip_bad=config.skip_bad,
         progress=progress,
     )
     held_out = None

@@ -103,8 +103,9 @@ def native_config(config: dict[str, Any]) -> PretrainedConfig:
         )
     try:
         return AutoConfig.for_model(kind, **options)
-    except (TypeError, ValueError) as problem:
-        raise InputError(f"model_config does not describe a {kind}: {problem}") from None
+    except Exception as problem:  # each model type checks its own values, in its own way
+        reason = " ".join(str(problem.__cause__ or problem).split()).rstrip(".")
+        raise InputError(f"model_config does not describe a {kind}: {reason}; correct the value.") from None
 
 
 def automatic_backend(model: PreTrainedModel, device: str, dtype: torch.dtype) -> str:

@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 import time
+import warnings
 from typing import NoReturn
 
 from varlen_lab.errors import InputError, nearest
@@ -34,6 +35,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("run", "run one notebook with parameters, and keep its page"),
     "walkthrough": ("walkthrough", "run every notebook, then show it all on one page"),
 }
+
+
+_python_warning = warnings.formatwarning
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +74,8 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line ``argv`` (default: ``sys.argv[1:]``) and return the exit code."""
     words = sys.argv[1:] if argv is None else argv
+    if argv is None:  # a terminal, not a program that has its own way to show warnings
+        warnings.formatwarning = _note
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     verb = words[0] if words and not words[0].startswith("-") else None
@@ -97,6 +103,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `varlen-lab list-cfg | head`
         sys.stderr.close()
         return 0
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of ours as one sentence, those of others as Python writes them, with file and line."""
+    ours = category is UserWarning and os.path.dirname(os.path.dirname(__file__)) in filename
+    return f"note: {message}\n" if ours else _python_warning(message, category, filename, lineno, line)
 
 
 def _complain(sentence: str) -> None:

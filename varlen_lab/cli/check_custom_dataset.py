@@ -10,12 +10,14 @@ from varlen_lab.cli.resolve import read_config
 
 HELP = "Check data before training: bad records by line and reason, token counts, and what packing makes of it."
 DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
-NAMED = 5  # bad records named; the others are counted
+NAMED = 20  # bad records named; the others are counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A config, or the file itself."""
-    parser.add_argument("source", metavar="CONFIG|FILE", help="a config (its data_path is checked), or a data file")
+    parser.add_argument(
+        "source", metavar="CONFIG|FILE", help="a config (its data_path is checked), or a data file or folder"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="go on without the bad records, and count them")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change")
@@ -23,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every record is good, or the bad ones were to be skipped; 1 when some are bad; 2 when none can be read."""
-    if Path(args.source).suffix in DATA_ENDINGS:
+    source = Path(args.source)
+    if source.suffix.lower() in DATA_ENDINGS or source.is_dir() or args.source.startswith("builtin:"):
         options = [f"data_path={args.source}", *args.cfg_options]
         config = read_config("tiny_llama_full_docstrings_e1", ["max_length=2048", *options])
     else:
@@ -31,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     from varlen_lab.batches import load_tokenizer, pack_rows
     from varlen_lab.documents import encode, read_dialogues
 
-    dialogues, bad = read_dialogues(config.data_path, system=config.SYSTEM, skip_bad=True, progress=False)
+    dialogues, bad = read_dialogues(
+        config.data_path, system=config.SYSTEM, map_fn=config.dataset_map_fn, skip_bad=True, progress=False
+    )
     tokenizer = load_tokenizer(config)
     documents = encode(dialogues, tokenizer, prompt_template=config.prompt_template, progress=False)
     rows, report = pack_rows(documents, config)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from varlen_lab import recipes
-from varlen_lab.config import SettingError, parse_overrides, render
+from varlen_lab.config import override, render
 from varlen_lab.errors import InputError
 
 HELP = "Copy a config into a folder as NAME_copy.py."
@@ -29,10 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file whole, or not at all."""
-    try:
-        config = recipes.get(args.config_name).replace(**parse_overrides(args.set, "--set"))
-    except SettingError as problem:
-        raise InputError(f"--set: {problem}") from None
+    config = override(recipes.get(args.config_name), args.set, "--set")
     target = args.save_dir / f"{args.config_name}_copy.py"
     if target.exists() and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")

@@ -90,6 +90,8 @@ def read_source(source: str, overrides: list[str]) -> tuple[np.ndarray, dict[str
         load_tokenizer(config),
         prompt_template=config.prompt_template,
         system=config.SYSTEM,
+        map_fn=config.dataset_map_fn,
+        skip_bad=config.skip_bad,
         progress=False,
     )
     return document_lengths(documents), {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from varlen_lab.config import Config, SettingError, load, parse_overrides
+from varlen_lab.config import Config, load, override
 from varlen_lab.errors import InputError, nearest
 
 
@@ -21,8 +21,11 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_config(word: str, overrides: list[str] | None = None) -> Config:
-    """The Config that ``word`` names, with ``name=value`` overrides put in and checked as a whole."""
+def read_config(word: str, overrides: list[str] | None = None, *, acting: bool = False) -> Config:
+    """The Config that ``word`` names, with ``name=value`` overrides put in and checked as a whole.
+
+    ``acting``: an override that does nothing in a run of this config is refused, not only one that breaks a rule.
+    """
     from varlen_lab import recipes
 
     if Path(word).is_file():
@@ -32,11 +35,6 @@ def read_config(word: str, overrides: list[str] | None = None) -> Config:
     elif Path(word).suffix == ".py" or "/" in word:
         raise InputError(f"there is no config file {word}; varlen-lab copy-cfg NAME DIR makes one.")
     else:
-        raise InputError(
-            f"there is no config file and no config name {word!r}{nearest(word, recipes.names())}; "
-            "varlen-lab list-cfg shows the names."
-        )
-    try:
-        return config.replace(**parse_overrides(overrides or []))
-    except SettingError as problem:
-        raise InputError(f"--cfg-options: {problem}") from None
+        hint = nearest(word, recipes.names()) or "; varlen-lab list-cfg shows the names."
+        raise InputError(f"there is no config file and no config name {word!r}{hint}")
+    return override(config, overrides or [], acting=acting)

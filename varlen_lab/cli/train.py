@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and say where the result lies."""
     flags = {"work_dir": args.work_dir, "seed": args.seed}
-    config = read_config(args.config, args.cfg_options)
+    for name, value in flags.items():
+        if value is not None and any(pair.startswith(f"{name}=") for pair in args.cfg_options):
+            raise InputError(f"--cfg-options and --{name.replace('_', '-')} both set {name}; keep one of the two.")
+    config = read_config(args.config, args.cfg_options, acting=True)
     config = config.replace(**{name: value for name, value in flags.items() if value is not None})
     if args.launcher == "slurm":
         launch.read_slurm()

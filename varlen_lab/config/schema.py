@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,9 @@ from varlen_lab.errors import InputError, nearest
 
 PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
 MODES = ("unpacked", "packed", "varlen")
+LARGEST = 2**63  # no count and no seed reaches it: what computes with them has 64 bits
+SHOWN = 60  # characters of a long value that an error quotes
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a text literal can hold it, UTF-8 and tokenizers cannot
 ADAPTED = ("method", ("lora", "qlora"))
 
 
@@ -80,6 +84,8 @@ class Config:
     attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", "reference", "sdpa", "flash_attn", "torch_varlen", "flex"))
     dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
     master_weights: bool = setting(True, "2/", "weights, gradients and momenta in fp32; False: in bf16, half the memory, small updates are rounded away", needs=("dtype", ("auto", "bf16")))
+    dataset_map_fn: str = setting("auto", "3/", "how a record is read: auto (by its fields), pretrain (its text, whole), msagent_react", choices=("auto", "pretrain", "msagent_react"))
+    skip_bad: bool = setting(False, "3/", "leave out and count the records that are no dialogue; False stops at the first")
     pack_strategy: str = setting("best_fit", "3/", "best_fit keeps documents whole, concat cuts them as XTuner does", choices=("best_fit", "concat"))
     overlong: str = setting("truncate", "3/", "documents longer than max_length: truncate, split, drop or error", choices=("truncate", "split", "drop", "error"))
     start_factor: float = setting(1e-5, "4/", "lr of the first warm-up step, as a share of lr", least=0)
@@ -122,7 +128,7 @@ class Config:
                 name, values = row.metadata["needs"]
                 raise SettingError(
                     row.name,
-                    f"{row.name} = {getattr(self, row.name)!r} has no effect with {name} = {getattr(self, name)!r}; "
+                    f"{row.name} = {shown(getattr(self, row.name))} has no effect with {name} = {getattr(self, name)!r}; "
                     f"remove it, or set {name} to {' or '.join(map(repr, values))}.",
                 )
         if self.method == "qlora" and self.pretrained_model_name_or_path is None:
@@ -164,7 +170,7 @@ def setting_names() -> list[str]:
 
 
 def unknown(name: str) -> str:
-    return f"unknown setting {name!r}{nearest(name, setting_names())}."
+    return f"unknown setting {shown(name)}{nearest(name, setting_names())}."
 
 
 def checked(row: dataclasses.Field[Any], value: Any) -> Any:
@@ -185,30 +191,43 @@ def checked(row: dataclasses.Field[Any], value: Any) -> Any:
     if len(words) > 1 and isinstance(value, tuple(kinds[word] for word in words if word != "None")):
         kind = type(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < LARGEST else float("inf")
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
+    told = f"{row.name} is {shown(value)}"
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise SettingError(row.name, f"{row.name} is {value!r}, it must be {' or '.join(words)}.")
+        raise SettingError(row.name, f"{told}, it must be {' or '.join(words)}.")
     least, choices = row.metadata["least"], row.metadata["choices"]
     if least is not None and not value >= least:
-        raise SettingError(row.name, f"{row.name} is {value}, it must be at least {least}.")
+        raise SettingError(row.name, f"{told}, it must be at least {least}.")
+    if kind is int and value >= LARGEST:
+        raise SettingError(row.name, f"{told}, it must be below 2**63.")
     if kind is float and not value < float("inf"):
-        raise SettingError(row.name, f"{row.name} is {value}, it must be a finite number.")
+        raise SettingError(row.name, f"{told}, it must be a finite number.")
     if row.name in ("evaluation_share", "lora_dropout") and not value < 1:
-        raise SettingError(row.name, f"{row.name} is {value}, it is a share and must be below 1.")
+        raise SettingError(row.name, f"{told}, it is a share and must be below 1.")
     if choices and value not in choices:
-        raise SettingError(
-            row.name, f"{row.name} is {value!r}, it must be one of {', '.join(choices)}{nearest(value, choices)}."
-        )
+        raise SettingError(row.name, f"{told}, it must be one of {', '.join(choices)}{nearest(value, choices)}.")
     if row.name == "data_path" and isinstance(value, list) and not (value and all(isinstance(v, str) for v in value)):
-        raise SettingError(
-            row.name, f"data_path is {value}, a list of it must hold names or files; write them as text."
-        )
+        raise SettingError(row.name, f"{told}, a list of it must hold names or files; write them as text.")
+    if row.name == "evaluation_inputs" and not all(isinstance(one, str) for one in value):
+        raise SettingError(row.name, f"{told}, it must hold questions; write them as text.")
     if row.name == "betas" and not (len(value) == 2 and all(isinstance(b, float) and 0 <= b < 1 for b in value)):
-        raise SettingError(row.name, f"betas is {value}, it must be two numbers of at least 0 and below 1.")
+        raise SettingError(row.name, f"{told}, it must be two numbers of at least 0 and below 1.")
     if row.name == "save_total_limit" and value == 0:
-        raise SettingError(row.name, "save_total_limit is 0, the last checkpoint must stay; use -1 to keep all.")
+        raise SettingError(row.name, f"{told}, the last checkpoint must stay; use -1 to keep all.")
     if row.name == "warmup_ratio" and value > 1:
-        raise SettingError(row.name, f"warmup_ratio is {value}, it is a share of all steps and at most 1.")
+        raise SettingError(row.name, f"{told}, it is a share of all steps and at most 1.")
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and HALF_CHARACTER.search(text):
+            raise SettingError(row.name, f"{told}, which holds half of a character (a lone surrogate); write it whole.")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence quotes it: in one line, and cut in the middle where it has no end."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]} ... {text[-SHOWN // 2 :]}"

@@ -11,19 +11,25 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from varlen_lab.config.schema import PARTS, Config, SettingError, effective, schema, setting_names, unknown
+from varlen_lab.config.schema import PARTS, Config, SettingError, effective, schema, setting_names, shown, unknown
 from varlen_lab.errors import InputError
+
+LARGEST_FILE = 2**20  # bytes; more is no config, and Python's parser takes a thousand times as much memory
 
 
 def load(path: str | Path) -> Config:
     """Read a config file. Nothing in it is executed; every complaint names file and line."""
     path = Path(path)
     try:
-        source = path.read_text(encoding="utf-8")
+        if path.stat().st_size > LARGEST_FILE:
+            size = f"{path.stat().st_size / 2**20:,.1f} MB"
+            raise InputError(f"{path}:1: the file has {size}, a config has some kB; is it the file you meant?")
+        source = path.read_text(encoding="utf-8-sig")  # Windows puts a mark in front
     except FileNotFoundError:
         raise InputError(f"there is no config {path}; make one with: varlen-lab copy-cfg NAME .") from None
     except UnicodeDecodeError as problem:
-        raise InputError(f"{path}:1: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
+        line = problem.object[: problem.start].count(b"\n") + 1
+        raise InputError(f"{path}:{line}: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror}).") from None
     return load_text(source, str(path)).replace(name=path.stem)
@@ -56,7 +62,7 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
         where = f"{origin}:{statement.lineno}"
         target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
         if not isinstance(target, ast.Name):
-            text = (ast.get_source_segment(source, statement) or "").splitlines()[0][:60]
+            text = ((ast.get_source_segment(source, statement) or "").splitlines() or [""])[0][:60]
             raise InputError(
                 f"{where}: `{text}` is not a `name = value` line; a config holds settings, it is never run."
             )
@@ -72,23 +78,21 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
                 f"{where}: the value of {name} is code, a config holds plain values and is never run; write it out."
             ) from None
         lines[name] = statement.lineno
+        if twice := key_set_twice(statement.value):  # type: ignore[attr-defined]
+            raise InputError(f"{origin}:{twice[1]}: {name} has the key {twice[0]} twice; keep one of the two.")
     return values, lines
 
 
-def parse_overrides(pairs: list[str], flag: str = "--cfg-options") -> dict[str, Any]:
-    """``["lr=1e-4", "data_path=a.jsonl"]`` as settings: a literal where it reads as one, else the text itself."""
-    changes: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise InputError(f"{flag} got {pair!r}, it takes name=value pairs such as max_steps=20.")
-        if name not in setting_names():
-            raise InputError(f"{flag}: {unknown(name)}")
-        try:
-            changes[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            changes[name] = text
-    return changes
+def key_set_twice(value: ast.AST) -> tuple[str, int] | None:
+    """The first key that a dict in this value has twice, and its line: Python itself would take the last."""
+    for node in ast.walk(value):
+        if isinstance(node, ast.Dict):
+            seen = set()
+            for key in node.keys:
+                if isinstance(key, ast.Constant) and key.value in seen:
+                    return shown(key.value), key.lineno
+                seen.add(key.value if isinstance(key, ast.Constant) else key)
+    return None
 
 
 def render(config: Config) -> str:

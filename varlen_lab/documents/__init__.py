@@ -30,6 +30,7 @@ def load_documents(
     *,
     prompt_template: str = OF_TOKENIZER,
     system: str = "",
+    map_fn: str = "auto",
     skip_bad: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -37,7 +38,9 @@ def load_documents(
 
     Records left out under ``skip_bad`` are counted in a warning that names the first.
     """
-    dialogues, skipped = read_dialogues(data_path, system=system, skip_bad=skip_bad, progress=progress)
+    dialogues, skipped = read_dialogues(data_path, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress)
     if skipped:
-        warnings.warn(f"{len(skipped)} records skipped, the first: {skipped[0]}", stacklevel=2)
+        which = "record" if len(skipped) == 1 else "records"
+        read = f"{len(dialogues):,} dialogues were read"
+        warnings.warn(f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read}", stacklevel=2)
     return encode(dialogues, tokenizer, prompt_template=prompt_template, progress=progress)

@@ -7,21 +7,15 @@ What a record may look like is in ``records``.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from varlen_lab.documents.corpus import builtin_dialogues
-from varlen_lab.documents.records import BadRecord, dialogue_of
+from varlen_lab.documents.fields import BadRecord
+from varlen_lab.documents.files import READERS, Located, first_line, numbered
+from varlen_lab.documents.records import dialogue_of
 from varlen_lab.documents.templates import Dialogue
 from varlen_lab.errors import InputError, nearest
-
-# ("train.jsonl:3", record); a BadRecord stands in for what cannot be read as a record.
-Located = Iterator[tuple[str, Any]]
 
 BUILTIN = "builtin:docstrings"
 
@@ -30,6 +24,7 @@ def read_dialogues(
     data_path: str | os.PathLike[str] | list[str],
     *,
     system: str = "",
+    map_fn: str = "auto",
     skip_bad: bool = False,
     progress: bool = True,
 ) -> tuple[list[Dialogue], list[str]]:
@@ -37,12 +32,14 @@ def read_dialogues(
 
     ``data_path``: ``builtin:docstrings``; a .jsonl, .json, .parquet or .csv file; a folder written by
     ``Dataset.save_to_disk``; otherwise a dataset's name on the hub, whose ``train`` split is read; or a list of
-    these, read one after the other. ``system``
-    is put in front of dialogues without a system message. Raises InputError for what cannot be found or read,
-    a bad record (unless ``skip_bad``), and for no dialogue at all.
+    these, read one after the other. ``system`` is put in front of dialogues without a system message. ``map_fn`` says
+    how a record is read, if its fields do not tell (see ``records``). Raises InputError for what cannot be found or
+    read, a bad record (unless ``skip_bad``), and for no dialogue at all.
     """
     if isinstance(data_path, list):
-        parts = [read_dialogues(one, system=system, skip_bad=skip_bad, progress=progress) for one in data_path]
+        parts = [
+            read_dialogues(one, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress) for one in data_path
+        ]
         return [one for found, _ in parts for one in found], [reason for _, reasons in parts for reason in reasons]
     name = os.fspath(data_path)
     dialogues, skipped = [], []
@@ -50,10 +47,10 @@ def read_dialogues(
         try:
             if isinstance(record, BadRecord):
                 raise record
-            dialogues.append(dialogue_of(record, system))
+            dialogues.append(dialogue_of(record, system, map_fn))
         except BadRecord as reason:
             if not skip_bad:
-                raise InputError(f"{place}: {reason}; correct the record, or read with skip_bad=True.") from None
+                raise InputError(f"{place}: {reason}; correct the record, or set skip_bad = True.") from None
             skipped.append(f"{place}: {reason}")
     if not dialogues:
         why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
@@ -75,77 +72,6 @@ def records_at(name: str, progress: bool = True) -> Located:
     if looks_like_a_file(name):
         raise InputError(f"there is no file {name}{nearby(path) or '; check the path.'}")
     return hub_dataset(name)
-
-
-def numbered(records: Iterable[Any], name: str) -> Located:
-    for number, record in enumerate(records, start=1):
-        yield f"{name}, record {number}", record
-
-
-# ------------------------------------------------------------------------------------------------------ files
-
-
-def jsonl_records(path: Path) -> Located:
-    for number, line in enumerate(text_of(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield f"{path}:{number}", BadRecord(f"the line is not JSON ({error})")
-
-
-def json_records(path: Path) -> Located:
-    """A list of records; a file of one record a line is read as .jsonl, whatever its name says."""
-    text = text_of(path)
-    try:
-        records = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if not text.lstrip().startswith("["):
-            return jsonl_records(path)
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(f"{path}{line}: the file is not JSON ({reason}); correct it there.") from None
-    return numbered(records if isinstance(records, list) else [records], str(path))
-
-
-def csv_records(path: Path) -> Located:
-    """Rows under a line of column names. A row's line is its last: cells may hold line breaks."""
-    csv.field_size_limit(2**31 - 1)  # the default refuses cells, that is documents, over 128 kB
-    rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
-    try:
-        for row in rows:
-            yield f"{path}:{rows.line_num}", row
-    except csv.Error as error:
-        raise InputError(f"{path}:{rows.line_num}: the row is not CSV ({error}); write it again.") from None
-
-
-def parquet_records(path: Path) -> Located:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no readable Parquet file ({first_line(error)}); write it again.") from None
-    return numbered(table.to_pylist(), str(path))
-
-
-READERS: dict[str, Callable[[Path], Located]] = {
-    ".jsonl": jsonl_records,
-    ".json": json_records,
-    ".parquet": parquet_records,
-    ".csv": csv_records,
-}
-
-
-def text_of(path: Path) -> str:
-    """The file as text; a byte order mark, as Windows programs write it, is no part of the text."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
 
 
 def known_suffix(path: Path) -> str:
@@ -210,8 +136,3 @@ def hub_dataset(name: str) -> Located:
     finally:
         config.HF_HUB_OFFLINE = before
     return numbered(dataset, name)
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

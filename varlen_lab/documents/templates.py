@@ -17,10 +17,14 @@ from typing import Any
 
 from varlen_lab.errors import InputError, nearest
 
-Dialogue = list[dict[str, str]]  # messages {"role": "system" | "user" | "assistant", "content": ...}
+# messages {"role": ..., "content": ...}: system, user, assistant; "tool", what a tool gave back; and the two of WRITTEN
+Dialogue = list[dict[str, str]]
 Segments = list[tuple[str, bool]]  # (text, is it trained on?)
 
 OF_TOKENIZER = "tokenizer"
+
+# Text that already stands as the model shall read it, no template puts anything around it -> is it trained on?
+WRITTEN = {"text": True, "context": False}
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ TEMPLATES: dict[str, Template] = {
         sep="\n",
     ),
     "yi": CHATML,  # Yi's own; XTuner trains Yi on "default"
+    "plain": Template(system="{system}"),  # no marks, but the end of an answer: for text that is continued
     "moss_sft": Template(system="{system}\n", instruction="<|Human|>: {input}<eoh>\n", sep="\n"),
     "wizardlm": Template(
         system="A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
@@ -168,6 +173,12 @@ def segments(dialogue: Dialogue, template: Template | str, eos: str = "") -> Seg
             # the number first: what a person wrote may hold "{round}"
             asked = form.instruction.replace("{round}", str(turn)).replace("{input}", message["content"])
             pieces.append((asked, False))
+        elif message["role"] == "tool":  # as XTuner writes it: a system message, and nothing asked
+            turn += 1
+            told = form.system.replace("{system}", message["content"])
+            pieces.append((told + form.instruction.replace("{round}", str(turn)).replace("{input}", ""), False))
+        elif message["role"] in WRITTEN:
+            pieces.append((message["content"], WRITTEN[message["role"]]))
         else:
             pieces += [(message["content"] + end, True), (form.sep, False)]
     return merged(pieces)
@@ -201,6 +212,9 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     results = []
     for dialogue in dialogues:
         answers = sum(message["role"] == "assistant" for message in dialogue)
+        if not answers:  # written text: no template of the tokenizer puts its first token in front
+            results.append(merged([(tokenizer.bos_token or "", False), *segments(dialogue, "plain")]))
+            continue
         results.append(differences(list(islice(before, answers)), list(islice(after, answers))))
     return results
 

@@ -1,11 +1,14 @@
 """The datasets XTuner's names speak of: where they lie, the system prompt and the questions that go with them.
 
-What a record looks like is not said here: ``documents.records`` tells it from the fields.
+What a record looks like is told from its fields by ``documents.records``; where they do not tell, a row here names the
+``dataset_map_fn``, as XTuner's files do.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from varlen_lab.recipes.react import SEARCH_AND_PYTHON, react_prompt
 
 SHANGHAI = ["请给我介绍五个上海的景点", "Please tell me five scenic spots in Shanghai"]
 ALPACA, ALPACA_ZH = "tatsu-lab/alpaca", "silk-road/alpaca-data-gpt4-chinese"
@@ -58,7 +61,24 @@ DATASETS: dict[str, dict[str, Any]] = {
         "evaluation_inputs": [
             "We present InternLM, a multilingual foundational language model with 104B parameters. InternLM is "
             "pre-trained on a large corpora with 1.6T tokens with a multi-phase progressive process, and then "
-            "fine-tuned to align with human preferences."
+            "fine-tuned to align with human preferences. We also developed a training system called Uniscale-LLM "
+            "for efficient large language model training. The evaluation on a number of benchmarks shows that "
+            "InternLM achieves state-of-the-art performance in multiple aspects, including knowledge "
+            "understanding, reading comprehension, mathematics, and coding. With such well-rounded capabilities, "
+            "InternLM achieves outstanding performances on comprehensive exams, including MMLU, AGIEval, C-Eval "
+            "and GAOKAO-Bench, without resorting to external tools. On these benchmarks, InternLM not only "
+            "significantly outperforms open-source models, but also obtains superior performance compared to "
+            "ChatGPT. Also, InternLM demonstrates excellent capability of understanding Chinese language and "
+            "Chinese culture, which makes it a suitable foundation model to support Chinese-oriented language "
+            "applications. This manuscript gives a detailed study of our results, with benchmarks and examples "
+            "across a diverse set of knowledge domains and tasks.",
+            "In this work, we develop and release Llama 2, a collection of pretrained and fine-tuned large "
+            "language models (LLMs) ranging in scale from 7 billion to 70 billion parameters.\nOur fine-tuned "
+            "LLMs, called LLAMA 2-CHAT, are optimized for dialogue use cases. Our models outperform open-source "
+            "chat models on most benchmarks we tested, and based on our human evaluations for helpfulness and "
+            "safety, may be a suitable substitute for closedsource models. We provide a detailed description of "
+            "our approach to fine-tuning and safety improvements of LLAMA 2-CHAT in order to enable the community "
+            "to build on our work and contribute to the responsible development of LLMs.",
         ],
     },
     "code_alpaca": {
@@ -92,12 +112,19 @@ DATASETS: dict[str, dict[str, Any]] = {
     "moss_sft_plugins": {"data_path": MOSS_TOOLS, **MOSS},
     "msagent_react": {
         "data_path": "damo/MSAgent-Bench",
+        "dataset_map_fn": "msagent_react",
+        "SYSTEM": react_prompt(SEARCH_AND_PYTHON),
         "pack_to_max_length": False,
         "evaluation_inputs": ["上海明天天气怎么样？"],
     },
     "open_platypus": {"data_path": "garage-bAInd/Open-Platypus", "SYSTEM": INSTRUCTED},
     "openorca": {"data_path": "Open-Orca/OpenOrca", "evaluation_freq": 5000},
-    "skypile_pretrain": {"data_path": "Skywork/SkyPile-150B", "evaluation_inputs": ["上海的景点有"]},
+    "skypile_pretrain": {
+        "data_path": "Skywork/SkyPile-150B",
+        "dataset_map_fn": "pretrain",
+        "prompt_template": "plain",
+        "evaluation_inputs": ["上海的景点有"],
+    },
     "sql": {
         "data_path": "b-mc2/sql-create-context",
         "SYSTEM": "If you are an expert in SQL, please generate a good SQL Query for Question based on the CREATE "
@@ -112,8 +139,10 @@ DATASETS: dict[str, dict[str, Any]] = {
     "stack_exchange_example": {
         "data_path": "ArmelR/stack-exchange-instruction",
         "evaluation_inputs": [
-            "from typing import List def has_close_elements(numbers: List[float], threshold: float) -> bool: "
-            '""" Check if in given list of numbers, are any two numbers closer to each other than given threshold."""'
+            'from typing import List def has_close_elements(numbers: List[float], threshold: float) -> bool: """ '
+            "Check if in given list of numbers, are any two numbers closer to each other than given threshold. >>> "
+            "has_close_elements([1.0, 2.0, 3.0], 0.5) False >>> has_close_elements([1.0, 2.8, 3.0, 4.0, 5.0, 2.0], "
+            '0.3) True """',
         ],
     },
     "tiny_codes": {"data_path": "nampdn-ai/tiny-codes", "SYSTEM": CODER, "evaluation_inputs": COLOUR_CODE},

@@ -7,7 +7,6 @@ sets otherwise stand in EXCEPTIONS. Nothing is read from disk, so no shipped cop
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ from varlen_lab.config import Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.recipes.datasets import DATASETS, SHANGHAI
 from varlen_lab.recipes.models import MODELS, MODERN
+from varlen_lab.recipes.tiny import TEMPLATES
+from varlen_lab.recipes.tiny import settings as tiny_settings
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "lr": 2e-5},
@@ -73,38 +74,15 @@ LISTS: list[tuple[str, str, str]] = [
 # The same for models XTuner has none for; varlen attention is on in these.
 MODERN_LISTS = [(" ".join(MODERN), "full lora qlora", "alpaca_e3 oasst1_e3")]
 
-# One hidden layer more or less changes nothing in a lesson; this is small enough for 5 steps a second on a laptop.
-TINY_LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 2048,
-    "hidden_size": 128,
-    "intermediate_size": 344,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-}
-
-OWN: dict[str, dict[str, Any]] = {
-    "tiny_llama_full_docstrings_e1": {
-        "model_config": TINY_LLAMA,
-        "data_path": "builtin:docstrings",
-        "max_length": 1024,
-        "accumulative_counts": 2,
-        "max_epochs": 1,
-        "lr": 2e-3,
-        "evaluation_freq": 200,
-        "evaluation_inputs": ["What does `json.dumps` do?"],
-    },
-}
-
 DEEPSEEK_V2 = {"accumulative_counts": 1, "dataloader_num_workers": 4, "lr": 1e-5, "save_steps": 50}
 QWEN_110B = {"accumulative_counts": 1, "lr": 1e-4}
+THIN = {"lora_r": 16, "lora_dropout": 0.05}
 CHAT = {"prompt_template": "internlm_chat"}  # for the base model too, where all weights are trained
 
 # Read from XTuner's files, 2026-11-24. Its llama2_70b_full_wizardlm_e1 trains 3 epochs; ours does what its name says.
 EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "deepseek_moe_16b_base_qlora_oasst1_e3": THIN,
+    "deepseek_moe_16b_chat_qlora_oasst1_e3": THIN,
     "deepseek_v2_chat_full_alpaca_e3": DEEPSEEK_V2 | {"evaluation_freq": 25},
     "deepseek_v2_lite_chat_full_alpaca_e3": DEEPSEEK_V2 | {"evaluation_freq": 50},
     "deepseek_v2_lite_chat_full_alpaca_e3_32k_varlen": DEEPSEEK_V2
@@ -116,7 +94,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "internlm_7b_full_alpaca_zh_e3": CHAT,
     "internlm_7b_full_oasst1_e3": CHAT,
     "llama2_70b_full_wizardlm_e1": {"accumulative_counts": 4},
-    "llama2_70b_int8_lora_open_platypus_e1": {"lr": 3e-4},
+    "llama2_70b_int8_lora_open_platypus_e1": THIN | {"lr": 3e-4},
     "llama2_70b_qlora_open_platypus_e1": {"lr": 3e-4},
     "llama2_7b_full_wizardlm_e1": {"batch_size": 2, "evaluation_freq": 200},
     "llama2_7b_qlora_msagent_react_e3_gpu8": {"prompt_template": "default"},
@@ -127,6 +105,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
         "lr": 1e-4,
         "evaluation_freq": 50,
     },
+    "mistral_7b_qlora_skypile_pretrain_e1": {"lora_dropout": 0.05},
     "qwen1_5_110b_chat_full_alpaca_e3": QWEN_110B | {"lr": 1e-5, "dataloader_num_workers": 4},
     "qwen1_5_110b_chat_qlora_alpaca_e3": QWEN_110B,
     "qwen1_5_110b_chat_qlora_alpaca_e3_16k_2gpus": QWEN_110B | {"max_length": 16384, "evaluation_freq": 50},
@@ -168,13 +147,13 @@ def table() -> dict[str, Parts]:
 
 def names() -> list[str]:
     """Every config name, sorted."""
-    return sorted([*table(), *OWN])
+    return sorted([*table(), *TEMPLATES])
 
 
 def settings(name: str) -> dict[str, Any]:
     """What a name decides, as its difference from the schema's defaults."""
-    if name in OWN:
-        return OWN[name]
+    if name in TEMPLATES:
+        return tiny_settings(TEMPLATES[name])
     model, method, dataset, rest = table()[name]
     row = (MODELS | MODERN)[model]
     epochs = re.match(r"\d+", rest)
@@ -184,6 +163,7 @@ def settings(name: str) -> dict[str, Any]:
         "evaluation_inputs": SHANGHAI,
         **({"max_epochs": int(epochs[0])} if epochs else {}),
         "use_varlen_attn": model in MODERN,
+        "skip_bad": True,  # nobody can correct a record on the hub; XTuner leaves those it cannot read out, too
         **METHODS[method],
         **DATASETS[dataset],
         **({"batch_size": 8, "accumulative_counts": 1, "dataloader_num_workers": 2} if rest.endswith("gpu8") else {}),
@@ -193,44 +173,19 @@ def settings(name: str) -> dict[str, Any]:
 
 def get(name: str) -> Config:
     """The Config of that name, or an InputError that suggests the near one."""
-    if name not in table() and name not in OWN:
-        raise InputError(f"there is no config named {name!r}{nearest(name, names())}; varlen-lab list-cfg shows all.")
+    if name not in table() and name not in TEMPLATES:
+        hint = nearest(name, names()) or "; varlen-lab list-cfg shows all."
+        raise InputError(f"there is no config named {name!r}{hint}")
     return Config(**settings(name), name=name)
 
 
 def facts(name: str) -> dict[str, Any]:
     """What a person chooses a config by. ``gpu_gib`` is a rule of thumb for one process without sharing out."""
-    if name in OWN:
-        return {"family": "llama", "size": "tiny", "method": "full", "dataset": "docstrings", "gpu_gib": 0}
+    if name in TEMPLATES:
+        return {"family": TEMPLATES[name], "size": "tiny", "method": "full", "dataset": "docstrings", "gpu_gib": 0}
     model, method, dataset, _ = table()[name]
     row = (MODELS | MODERN)[model]
     # 16 bytes a weight to train all of it (XTuner's own figure), 2 frozen in bf16, about 0.6 in four bits; and rows
     bytes_each = {"full": 16, "lora": 2, "qlora": 0.6}[method]
     gib = round(row.billions * bytes_each * 1e9 / 2**30 + 3)
     return {"family": row.family, "size": f"{row.billions:g}B", "method": method, "dataset": dataset, "gpu_gib": gib}
-
-
-def search(pattern: str) -> list[str]:
-    """Names in which every word of the pattern is found, the best first.
-
-    Case and separators do not matter, letters may be left out on the way (``internlm7 oasst`` finds
-    ``internlm_7b_full_oasst1_e3``), and a word with a slip finds what it is nearest to.
-    """
-    words = [plain(word) for word in pattern.split() if plain(word)]
-    exact = [name for name in names() if all(word in plain(name) for word in words)]
-    if exact or not words:
-        return exact
-    scored = [(min(likeness(word, name) for word in words), name) for name in names()]
-    best = max(score for score, _ in scored)
-    return [name for score, name in scored if score == best] if best >= 0.75 else []
-
-
-def likeness(word: str, name: str) -> float:
-    """How near a word comes to the nearest run of parts of a name, from 0 to 1."""
-    parts = [plain(part) for part in name.split("_")]
-    runs = {"".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, min(i + 3, len(parts)) + 1)}
-    return max(difflib.SequenceMatcher(None, word, run).ratio() for run in runs)
-
-
-def plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
