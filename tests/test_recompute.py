@@ -10,7 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from varlen_lab.config import Config
-from varlen_lab.config.schema import SettingError
 from varlen_lab.models import tiny
 from varlen_lab.packing import VarlenCollator
 from varlen_lab.recompute import is_dear, recompute
@@ -72,8 +71,3 @@ def test_training_says_the_same(small: Config, what: str) -> None:
     plain = train(small, progress=False)
     config = small.replace(gradient_checkpointing=True, recompute=what, work_dir=f"{small.work_dir}_{what}")
     assert train(config, progress=False).losses == plain.losses
-
-
-def test_without_checkpointing_it_has_no_effect(small: Config) -> None:
-    with pytest.raises(SettingError, match="no effect with gradient_checkpointing = False"):
-        small.replace(recompute="cheap")

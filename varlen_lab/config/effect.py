@@ -7,10 +7,9 @@ A file may hold them all the same: step 4 of the page turns ``use_varlen_attn`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import Field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from varlen_lab.config.schema import Config, SettingError, effective, schema
+from varlen_lab.config.schema import Config, SettingError, schema
 
 
 class Idle(NamedTuple):
@@ -25,17 +24,6 @@ class Idle(NamedTuple):
 def pretraining(config: Config) -> bool:
     """Text without turns that is asked nothing on the way: no template and no system prompt is ever written."""
     return config.dataset_map_fn == "pretrain" and not (config.evaluation_freq and config.evaluation_inputs)
-
-
-def waiting(row: Field[Any]) -> Idle:
-    """A setting that the schema says waits for another one."""
-    name, values = row.metadata["needs"]
-    return Idle(
-        row.name,
-        lambda config: not effective(config, row),
-        f"unless {name} is {' or '.join(map(repr, values))}",
-        f"set {name}={' or '.join(map(str, values))} too",
-    )
 
 
 IDLE = (
@@ -56,6 +44,18 @@ IDLE = (
         lambda config: config.pack_to_max_length and config.pack_strategy == "concat",
         "with pack_strategy = 'concat', which cuts every document where a row ends",
         "set pack_strategy=best_fit too",
+    ),
+    Idle(
+        "recompute",
+        lambda config: not config.gradient_checkpointing,
+        "with gradient_checkpointing = False, everything is kept",
+        "set gradient_checkpointing=True too",
+    ),
+    Idle(
+        "master_weights",
+        lambda config: config.dtype in ("fp32", "fp16"),
+        "with a dtype other than bf16, whose weights stay in fp32",
+        "set dtype=bf16 too",
     ),
     Idle(
         "max_epochs",
@@ -93,7 +93,11 @@ IDLE = (
         "with dataset_map_fn = 'pretrain' and no question to ask",
         "set dataset_map_fn=auto too",
     ),
-    *(waiting(row) for row in schema() if row.metadata["needs"]),
+    *(
+        Idle(row.name, lambda config: config.method == "full", "with method = 'full'", "set method=lora or qlora too")
+        for row in schema()
+        if row.metadata["needs"]
+    ),
 )
 
 
