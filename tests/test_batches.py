@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab import recipes
-from varlen_lab.batches import batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab.batches import batched, collator, load_rows, load_tokenizer
 from varlen_lab.compare import unpacked_batches
 from varlen_lab.config import Config
 from varlen_lab.errors import InputError
 from varlen_lab.models import tiny
+from varlen_lab.steps import plan_steps
 
 TEMPLATE = recipes.get("tiny_llama_full_docstrings_e1")
 

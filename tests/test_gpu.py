@@ -16,7 +16,7 @@ from varlen_lab.attention import attend
 from varlen_lab.attention.attend import importable
 from varlen_lab.audit import audit
 from varlen_lab.audit.seen import attention_seen
-from varlen_lab.batches import ATTENTION_NAMES, batched, collator, load_rows, load_tokenizer, plan_steps
+from varlen_lab.batches import ATTENTION_NAMES, batched, collator, load_rows, load_tokenizer
 from varlen_lab.cli import main
 from varlen_lab.compare import compare
 from varlen_lab.config import Config
@@ -26,6 +26,7 @@ from varlen_lab.gpu import look, obstacle
 from varlen_lab.loop import optimize
 from varlen_lab.models import from_scratch, tiny
 from varlen_lab.packing import Boundaries, VarlenCollator
+from varlen_lab.steps import plan_steps
 from varlen_lab.train import train
 
 WHY = obstacle(look())

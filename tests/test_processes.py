@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab import checkpoint, launch
-from varlen_lab.batches import Batch, collator, plan_steps, share
+from varlen_lab.batches import Batch, collator
 from varlen_lab.cli import main
 from varlen_lab.config import Config, render
 from varlen_lab.convert import pth_to_hf
 from varlen_lab.errors import InputError
 from varlen_lab.history import History
+from varlen_lab.steps import plan_steps, share
 from varlen_lab.train import train
 from varlen_lab.zero import zero_settings
 

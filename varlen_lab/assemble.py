@@ -14,7 +14,7 @@ from varlen_lab.accounting import USUAL_SHARE, Outlook, Work, memory_needed, pea
 from varlen_lab.adapters import add_adapter, four_bits
 from varlen_lab.attention import register
 from varlen_lab.audit.measure import noise_of
-from varlen_lab.batches import Step, attention_name, load_parts
+from varlen_lab.batches import attention_name, load_parts
 from varlen_lab.config import Config
 from varlen_lab.engine import Engine, ShardedEngine
 from varlen_lab.errors import InputError
@@ -22,6 +22,7 @@ from varlen_lab.gpu import look, obstacle
 from varlen_lab.launch import first_alone
 from varlen_lab.models import automatic_backend, from_scratch, load_model
 from varlen_lab.recompute import recompute
+from varlen_lab.steps import Step
 from varlen_lab.zero import ZeroEngine, zero_settings
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""From a config to batches: documents, rows, and which rows make one optimizer step.
+"""From a config to batches: documents, rows, and how rows become what a model takes.
 
 Three modes, all explicit. They see the same documents and train on the same tokens; what differs is who can see
 whom and how much is padding:
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +24,7 @@ from varlen_lab.hub import only_local
 from varlen_lab.models import PLAIN
 from varlen_lab.packing import PackedCollator, PackReport, PaddedCollator, VarlenCollator, pack_lengths
 from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
+from varlen_lab.steps import Step
 from varlen_lab.weighting import collated, token_weights
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ ATTENTION_NAMES = {
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
 NOTHING = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "seq_lengths": [2]}  # a row that trains on nothing
-Step = list[list[int]]  # the batches of one optimizer step, each a list of row numbers
 
 
 class Batch(NamedTuple):
@@ -201,56 +200,6 @@ def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id padding is written with; it is masked everywhere, so any id serves when there is none."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-
-
-def plan_steps(rows: int, config: Config, processes: int = 1) -> list[Step]:
-    """Row numbers of every optimizer step of a run: shuffled anew each epoch, none left out, none repeated.
-
-    A step holds ``batch_size * accumulative_counts * processes`` rows, as in XTuner; the last of an epoch takes what
-    remains. ``max_steps`` stops early, or repeats the data if it must. ``share`` gives each process its part.
-    """
-    steps: list[Step] = []
-    epoch = 0
-    while len(steps) < config.max_steps if config.max_steps else epoch < config.max_epochs:
-        order = np.random.default_rng([config.seed, epoch]).permutation(rows).tolist()
-        batches = [order[i : i + config.batch_size] for i in range(0, rows, config.batch_size)]
-        each = config.accumulative_counts * processes
-        steps += [batches[i : i + each] for i in range(0, len(batches), each)]
-        epoch += 1
-    return steps[: config.max_steps]
-
-
-def share(steps: list[Step], costs: np.ndarray, processes: int, process: int, batch_size: int) -> list[Step]:
-    """The part of one process in every step: as many batches as the others have, and about as much attention.
-
-    ``costs`` is the sum of squared document lengths of each row. Rows go, dearest first, to the process that has
-    least so far. Processes meet after every batch, so one that runs short gets an empty batch.
-    """
-    if processes == 1:
-        return steps
-    mine = []
-    for step in steps:
-        rows = sorted((row for batch in step for row in batch), key=lambda row: (-costs[row], row))
-        each = -(-len(step) // processes)  # batches
-        loads: list[tuple[float, int]] = [(0.0, rank) for rank in range(processes)]
-        heapify(loads)
-        parts: list[list[int]] = [[] for _ in range(processes)]
-        for row in rows:
-            load, rank = heappop(loads)
-            parts[rank].append(row)
-            if len(parts[rank]) < each * batch_size:  # a full process is not offered again
-                heappush(loads, (load + float(costs[row]), rank))
-        part = parts[process]
-        mine.append([part[i * batch_size : (i + 1) * batch_size] for i in range(each)])
-    return mine
-
-
-def row_costs(rows: Dataset) -> np.ndarray:
-    """Sum of squared document lengths of every row: what its varlen attention costs."""
-    lengths = rows.with_format("arrow")[:]["seq_lengths"].combine_chunks()
-    squares = lengths.flatten().to_numpy().astype(np.float64) ** 2
-    offsets = lengths.offsets.to_numpy()
-    return np.add.reduceat(squares, offsets[:-1] - offsets[0])
 
 
 def batched(

@@ -21,7 +21,7 @@ import torch
 
 from varlen_lab import checkpoint, memory
 from varlen_lab.assemble import build_model, describe, make_accelerator, make_engine
-from varlen_lab.batches import Batch, Step, batched, collator, load_rows, load_tokenizer, pad_id, plan_steps
+from varlen_lab.batches import Batch, batched, collator, load_rows, load_tokenizer, pad_id
 from varlen_lab.config import MODES, Config
 from varlen_lab.engine import Engine, put_in
 from varlen_lab.errors import InputError, nearest
@@ -30,6 +30,7 @@ from varlen_lab.loop import optimize, token_loss_sum
 from varlen_lab.packing import PaddedCollator
 from varlen_lab.packing.collate import split_documents
 from varlen_lab.progress import bar
+from varlen_lab.steps import Step, plan_steps
 from varlen_lab.weighting import token_weights
 
 if TYPE_CHECKING:

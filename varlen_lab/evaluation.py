@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.batches import Step, batched, collator, row_costs, share
+from varlen_lab.batches import batched, collator
 from varlen_lab.config import Config
 from varlen_lab.engine import Engine
 from varlen_lab.loop import count, token_loss_sum
+from varlen_lab.steps import Step, row_costs, share
 
 if TYPE_CHECKING:
     from datasets import Dataset

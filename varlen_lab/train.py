@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.assemble import build_model, describe, look_ahead, make_accelerator, make_engine, shared_rows
-from varlen_lab.batches import Batch, batched, collator, load_tokenizer, pad_id, plan_steps, row_costs, share
+from varlen_lab.batches import Batch, batched, collator, load_tokenizer, pad_id
 from varlen_lab.config import Config, render
 from varlen_lab.engine import Engine
 from varlen_lab.errors import InputError
@@ -20,6 +20,7 @@ from varlen_lab.history import History
 from varlen_lab.loop import optimize
 from varlen_lab.progress import bar
 from varlen_lab.resume import data_fingerprint, dice, latest, numbered, open_checkpoint, roll, stop_on_sigterm
+from varlen_lab.steps import plan_steps, row_costs, share
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -19,15 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varlen_lab.documents.templates import (
-    OF_TOKENIZER,
-    Dialogue,
-    Segments,
-    get,
-    rendered,
-    segments,
-    tokenizer_segments,
-)
+from varlen_lab.documents.own_template import rendered, tokenizer_segments
+from varlen_lab.documents.templates import OF_TOKENIZER, Dialogue, Segments, get, segments
 from varlen_lab.errors import InputError
 from varlen_lab.packing.rows import IGNORE
 
