@@ -52,8 +52,9 @@ def dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries) ->
     """One call with the block-diagonal mask written out, as frameworks without varlen attention do it."""
     document = row.document_ids()
     mask = (document[:, None] == document[None, :]).tril()
-    batch = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return sdpa(*batch, attn_mask=mask, enable_gqa=grouped(q, k))[0].transpose(0, 1)
+    group = q.shape[1] // k.shape[1]  # with a mask no fast kernel of torch's takes grouped heads
+    k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+    return sdpa(*(x.transpose(0, 1)[None] for x in (q, k, v)), attn_mask=mask)[0].transpose(0, 1)
 
 
 def padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries) -> torch.Tensor:

@@ -19,27 +19,28 @@ class Clock:
     def __init__(self, now: Callable[[], float]) -> None:
         from transformers import TrainerCallback
 
-        self.tokens, self.marks = 0, []  # type: ignore[var-annotated]
+        self.batches: list[int] = []  # real tokens of every batch that was collated
+        self.marks: list[tuple[float, int]] = []  # at the end of every step: the time, batches trained on so far
         outer = self
 
         class Callback(TrainerCallback):
-            def on_step_end(self, *args: Any, **more: Any) -> None:
-                outer.marks.append((now(), outer.tokens))
+            def on_step_end(self, args: Any, state: Any, *more: Any, **options: Any) -> None:
+                outer.marks.append((now(), state.global_step * args.gradient_accumulation_steps))
 
         self.callback = Callback()
 
     def counting(self, collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
         def counted(features: list[Any]) -> Any:
-            self.tokens += sum(len(one["input_ids"]) for one in features)
+            self.batches.append(sum(len(one["input_ids"]) for one in features))
             return collate(features)
 
         return counted
 
     def rate(self) -> float:
         """Real tokens a second, after the first step."""
-        # batches of a step are collated before it, and one step more is fetched ahead at most
+        # trainers collate batches ahead, so tokens are counted by the batches that steps have taken
         (start, before), (end, after) = self.marks[0], self.marks[-1]
-        return (after - before) / (end - start)
+        return sum(self.batches[before:after]) / (end - start)
 
 
 def arguments(accumulate: int, options: dict[str, Any]) -> dict[str, Any]:

@@ -155,8 +155,10 @@ def test_a_cuda_backend_is_as_close_as_bf16_allows(backend: str, case: dict) -> 
     oracle = run("reference", UGLY, case)
     try:
         mine = run(backend, UGLY, case, torch.bfloat16, "cuda")
-    except InputError as problem:
-        pytest.skip(str(problem))
+    except (InputError, RuntimeError) as problem:
+        if isinstance(problem, RuntimeError) and "support" not in str(problem):
+            raise
+        pytest.skip(str(problem))  # a build may leave head dims, softcap or slopes out, and says so
     for one, two in zip(mine, oracle, strict=True):
         torch.testing.assert_close(one.double().cpu(), two, rtol=3e-2, atol=3e-2)
 

@@ -121,6 +121,15 @@ def test_goals_are_judged_by_hand(content: dict[str, Any]) -> None:
     assert all(missing.values())
 
 
+def test_a_ratio_of_unlike_cells_says_so(content: dict[str, Any]) -> None:
+    for cell in content["cells"]:
+        if cell.get("mode") == "A padded":
+            cell["recomputed"] = "all"
+    said = {verdict.goal.name: verdict.why for verdict in judge(newest(content))}
+    assert said["varlen over padded"] == "not alike: of activations, varlen nothing and padded all is recomputed"
+    assert said["varlen over grouped by length"] == ""
+
+
 def test_a_goal_that_is_missed_says_so(content: dict[str, Any]) -> None:
     for cell in content["cells"]:
         if cell["section"] == "parity":

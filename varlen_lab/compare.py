@@ -29,6 +29,7 @@ from varlen_lab.history import History
 from varlen_lab.loop import optimize, token_loss_sum
 from varlen_lab.packing import PaddedCollator
 from varlen_lab.packing.collate import split_documents
+from varlen_lab.packing.rows import IGNORE
 from varlen_lab.progress import bar
 from varlen_lab.steps import Step, plan_steps
 from varlen_lab.weighting import token_weights
@@ -197,8 +198,10 @@ def batches_of(mode: str, rows: Dataset, steps: list[Step], tokenizer: Any, conf
 def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
     """The gradient of a step's mean loss over all weights, float64, end to end; the model is left without one."""
     engine.model.train()
+    trained = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
     for index, batch in enumerate(batches):
-        engine.backward(token_loss_sum(engine.model, batch.to(engine.accelerator.device)), index == len(batches) - 1)
+        loss = token_loss_sum(engine.model, batch.to(engine.accelerator.device)) / max(1, trained)
+        engine.backward(loss, index == len(batches) - 1)
     found = [p.grad.double().flatten().cpu() for p in engine.model.parameters() if p.grad is not None]
     engine.optimizer.zero_grad()
     return torch.cat(found)

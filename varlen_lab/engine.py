@@ -57,7 +57,7 @@ class Engine:
     def update(self, loss: torch.Tensor) -> tuple[float, float, bool]:
         """Clip and take the step, without effect where loss or gradient is not finite: (loss, norm, taken).
 
-        Both numbers come from the device in one go: the only time in a step that the program waits for it.
+        Both numbers come from the device in one go, and the optimizer is queued before the loop reads its counts.
         """
         loss_value, norm = torch.stack([loss.float(), self.clip().float()]).tolist()
         taken = math.isfinite(loss_value) and math.isfinite(norm)

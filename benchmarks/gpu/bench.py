@@ -38,7 +38,7 @@ class Scale:
     step: int = 32768  # real tokens of an optimizer step
     micro: int = 16384  # slots of one forward pass
     padded: int = 16  # documents of a padded batch
-    seconds: float = 12.0  # of timed steps in a cell, after the first two
+    seconds: float = 5.0  # of timed steps in a cell, after the first two
     models: dict[str, dict[str, Any]] = field(default_factory=lambda: {"TinyLlama-1.1B": TINYLLAMA, "7B": SEVEN})
     parity: dict[str, Any] = field(default_factory=lambda: {"model": SIXTY, "steps": 40, "max_length": 4096})
     page: dict[str, Any] = field(default_factory=lambda: {"model": INTERNLM, "steps": 3, "max_length": 2048})
@@ -108,6 +108,10 @@ class Bench:
             return ["sdpa"]
         found = {"flash_attn": "flash_attn", "torch_varlen": "torch.nn.attention.varlen"}
         return [*(name for name, module in found.items() if importable(module)), "sdpa", "flex"]
+
+    def memory(self) -> float:
+        """Bytes of the device; on a CPU enough for a rehearsal."""
+        return torch.cuda.get_device_properties(0).total_memory if self.device == "cuda" else 2.0**33
 
     def left(self) -> float:
         """Seconds until this section has to end."""

@@ -38,7 +38,7 @@ def measure(bench: Bench) -> Iterator[Cell]:
             (query, keys, width), window = case
             name = f"{backend} {query}/{keys} heads of {width}" + (f", window {window}" if window else "")
             check = partial(checked, bench, row, backend, case, truths[case])
-            yield {**guarded(bench, name, 12 if backend == "flex" else 3, check), "backend": backend}
+            yield {**guarded(bench, name, 25 if backend == "flex" else 3, check), "backend": backend}
 
 
 def layouts(bench: Bench) -> list[tuple[int, int, int]]:

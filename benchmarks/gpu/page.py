@@ -54,9 +54,10 @@ def measure(bench: Bench) -> Iterator[Cell]:
 
 
 def command(*words: str) -> dict[str, Any]:
-    """A command of ``varlen-lab``, its output dropped."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return {"exit_code": main(list(words))}
+    """A command of ``varlen-lab``; the end of its output where it did not go well."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = main(list(words))
+    return {"exit_code": code} | ({"why": " / ".join(said.getvalue().splitlines()[-6:])} if code else {})
 
 
 def copied(folder: Path) -> dict[str, Any]:

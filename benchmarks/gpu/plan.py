@@ -27,7 +27,7 @@ SECTIONS = [
     Section("kernels", "TFLOP/s of every kernel, documents of 512 to 8k tokens, forward and backward", 75, 30, 24),
     Section("training", "padded, grouped, packed, varlen: tokens/s, MFU, memory at 1.1B and 7B weights", 190, 60, 70),
     Section("peers", "HF Trainer with flattening, TRL packing: the same documents and model", 90, 40, 40),
-    Section("parity", "three losses on a model of 60M weights, with the control that must differ", 50, 20, 16),
+    Section("parity", "three losses on a model of 60M weights, with the control that must differ", 75, 25, 16),
     Section("masks", "the mask a live model used on this device", 15, 8),
     Section("page", "the page's six steps at 7B: three steps of training, conversion, check", 240, 120, 70, True),
     Section("lessons", "notebooks 05 and 08 by papermill on this device", 150, 60, 8, True),

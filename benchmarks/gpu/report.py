@@ -59,7 +59,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "p95": "step_p95",
         "kernel": "kernel",
     },
-    "peers": {"trainer": "cell", "real tokens/s": "tokens_per_second", "attention": "attention"},
+    "peers": {
+        "trainer": "cell",
+        "real tokens/s": "tokens_per_second",
+        "attention": "attention",
+        "tokens a batch": "tokens_a_batch",
+    },
     "parity": {
         "": "cell",
         "worst step": "varlen_apart",
@@ -133,7 +138,7 @@ def goals_table(cells: Cells) -> str:
                 verdict.why,
             ]
         )
-    return "## Goals\n\n" + table(["", "measured", "must / goal / stretch", "reached", "why not"], rows)
+    return "## Goals\n\n" + table(["", "measured", "must / goal / stretch", "reached", "note"], rows)
 
 
 def section_table(columns: Mapping[str, str], found: Sequence[Cell]) -> str:

@@ -90,9 +90,8 @@ def guarded(bench: Bench, cell: str, expected: float, measure: Callable[[], dict
     try:
         result = measure()
     except Exception as problem:  # a section goes on after a kernel that cannot
-        bench.free()
-        return {"cell": cell, "status": status_of(problem), "why": first_line(problem)}
-    bench.free()
+        result = {"status": status_of(problem), "why": first_line(problem)}
+    bench.free()  # outside of the handler, whose traceback holds the tensors of its frames
     return {"cell": cell, **result, "took": round(time.monotonic() - begin, 2)}
 
 

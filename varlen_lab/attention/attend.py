@@ -27,7 +27,7 @@ from functools import cache
 
 import torch
 
-from varlen_lab.attention.flash import WIDEST_HEAD, attend_flash_attn, attend_torch_varlen
+from varlen_lab.attention.flash import WIDEST_HEAD, attend_flash_attn, attend_torch_varlen, flash_attn_takes
 from varlen_lab.attention.flex import attend_flex
 from varlen_lab.attention.reference import attend_reference
 from varlen_lab.attention.sdpa import attend_sdpa
@@ -101,7 +101,7 @@ def choose(
 ) -> str:
     """The backend ``auto`` takes for tensors like these: a CUDA kernel where one fits, else the exact CPU path."""
     if device == "cuda" and dtype in (torch.float16, torch.bfloat16) and head_dim <= WIDEST_HEAD:
-        if importable("flash_attn"):
+        if importable("flash_attn") and flash_attn_takes(head_dim, softcap is not None, alibi):
             return "flash_attn"
         if softcap is None and not alibi and importable("torch.nn.attention.varlen"):
             return "torch_varlen"

@@ -59,6 +59,27 @@ def attend_flash_attn(
     return out[..., : v.shape[-1]]
 
 
+@cache
+def flash_attn_takes(head_dim: int, softcap: bool, alibi: bool) -> bool:
+    """Whether the flash-attn that is installed computes this, asked by computing it for one token.
+
+    Builds differ: one may be trimmed to two head dims, another was compiled without softcap. They say so only when
+    they are called.
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad():  # the answer is kept, wherever it is asked first
+            one = torch.zeros(1, 1, head_dim, device="cuda", dtype=torch.bfloat16)
+            q, k, v = (one.clone().requires_grad_() for _ in range(3))
+            slopes = torch.ones(1, device="cuda") if alibi else None
+            cap = 1.0 if softcap else None
+            row = Boundaries.from_lengths([1], "cuda")
+            out = attend_flash_attn(q, k, v, row, causal=True, scale=1.0, window=None, softcap=cap, alibi_slopes=slopes)
+            torch.autograd.grad(out.sum(), (q, k, v))
+    except Exception:  # no GPU, another architecture, a head dim left out: all of them mean "not this"
+        return False
+    return True
+
+
 def attend_torch_varlen(
     q: torch.Tensor,
     k: torch.Tensor,

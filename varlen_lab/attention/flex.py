@@ -6,6 +6,9 @@ GPU it only runs forward, uncompiled and without saving any work, which is enoug
 The kernel skips blocks of 128 x 128 cells nobody sees and masks only those that are seen in part. Which are which
 follows from the seams; ``create_block_mask`` would look at all T x T cells, a gigabyte at 32k tokens. The blocks are
 worked out once for a batch, not once for each layer.
+
+One thing the other kernels do and this does not: it multiplies whole blocks, so where a document holds a NaN or an
+infinity, 0 times it spoils the neighbours in its block. Finite numbers never cross.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128
+# Every layout of heads, kind of mask and of score is a kernel of its own. Past dynamo's usual 8 it would go on without
+# one, and make all T x T scores: here a named backend runs or says why not.
+COMPILING = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
 MASKS: Any = WeakTensorKeyDictionary()  # cu_seqlens -> {(causal, window): BlockMask}
 
 
@@ -41,18 +47,23 @@ def attend_flex(
     alibi_slopes: torch.Tensor | None,
 ) -> torch.Tensor:
     """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the arguments."""
+    from torch._dynamo import config as dynamo  # takes a second to import
+
     if q.device.type != "cuda" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         raise InputError(
             f"backend 'flex' has no backward on {q.device.type}; use backend='sdpa', or 'reference' for a softcap."
         )
     q_, k_, v_ = same_head_dim(q, k, v)
-    out = kernel(q.device.type)(
-        *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
-        score_mod=score_mod(softcap, alibi_slopes),
-        block_mask=shared_mask(boundaries, causal, window),
-        scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+    # in a compiled score a number must be a tensor; filled on the device, for a copy would stop it
+    cap = None if softcap is None else torch.full((), softcap, device=q.device)
+    with dynamo.patch(**COMPILING):
+        out = kernel(q.device.type)(
+            *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
+            score_mod=score_mod(cap, alibi_slopes),
+            block_mask=shared_mask(boundaries, causal, window),
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
     return out[0].transpose(0, 1)[..., : v.shape[-1]]
 
 
@@ -117,7 +128,7 @@ def mask_mod(document: torch.Tensor, causal: bool, window: int | None) -> Callab
     return visible
 
 
-def score_mod(softcap: float | None, alibi_slopes: torch.Tensor | None) -> Callable[..., torch.Tensor] | None:
+def score_mod(softcap: torch.Tensor | None, alibi_slopes: torch.Tensor | None) -> Callable[..., torch.Tensor] | None:
     """Capped first, then biased, as the reference does; None where a score stays as it is."""
     if softcap is None and alibi_slopes is None:
         return None
