@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BLOCK = 128
 # Every layout of heads, kind of mask and of score is a kernel of its own. Past dynamo's usual 8 it would go on without
 # one, and make all T x T scores: here a named backend runs or says why not.
-COMPILING = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
+COMPILING: dict[str, Any] = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
 MASKS: Any = WeakTensorKeyDictionary()  # cu_seqlens -> {(causal, window): BlockMask}
 
 
@@ -56,7 +56,7 @@ def attend_flex(
     q_, k_, v_ = same_head_dim(q, k, v)
     # in a compiled score a number must be a tensor; filled on the device, for a copy would stop it
     cap = None if softcap is None else torch.full((), softcap, device=q.device)
-    with dynamo.patch(**COMPILING):
+    with dynamo.patch(COMPILING):
         out = kernel(q.device.type)(
             *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
             score_mod=score_mod(cap, alibi_slopes),
