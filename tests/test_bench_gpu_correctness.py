@@ -1,0 +1,58 @@
+"""The correctness section of the GPU benchmark, on a CPU: a sound kernel passes it, each planted fault does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu import correctness
+from benchmarks.gpu.bench import Bench
+from varlen_lab.attention import BACKENDS
+from varlen_lab.packing import Boundaries
+
+
+def checked(tmp_path: Path, heads: tuple[int, int, int] = (4, 2, 16)) -> dict[str, Any]:
+    here = Bench("cpu", time.monotonic() + 60, tmp_path, rehearsal=True)
+    row = Boundaries.from_lengths(here.scale.ugly)
+    return correctness.checked(here, row, "sdpa", (heads, None), [])
+
+
+def test_a_sound_kernel_passes(tmp_path: Path) -> None:
+    found = checked(tmp_path)
+    assert found["exact"] and found["isolated"] and found["leak"] == 0.0 and found["beyond"] == []
+
+
+def merged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, **options: Any) -> torch.Tensor:
+    lengths = row.lengths.tolist()
+    return SOUND(q, k, v, Boundaries.from_lengths([*lengths[:3], lengths[3] + lengths[4], *lengths[5:]]), **options)
+
+
+def bidirectional(*args: Any, causal: bool, **options: Any) -> torch.Tensor:
+    return SOUND(*args, causal=False, **options)
+
+
+def rough(*args: Any, **options: Any) -> torch.Tensor:
+    return SOUND(*args, **options).bfloat16().float() * 1.02
+
+
+def holes(q: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    """A kernel that leaves its last token unwritten."""
+    out = SOUND(q, *args, **options)
+    return torch.cat([out[:-1], torch.full_like(out[-1:], float("nan"))])
+
+
+SOUND = BACKENDS["sdpa"]
+
+
+@pytest.mark.parametrize("fault", [merged, bidirectional, rough, holes], ids=lambda fault: fault.__name__)
+def test_a_planted_fault_is_found(fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKENDS, "sdpa", fault)
+    found = checked(tmp_path)
+    assert not found["exact"]
+    assert (not found["isolated"] and found["leak"] > 0) == (fault is merged)
+    json.dumps(found)
