@@ -52,8 +52,8 @@ def dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries) ->
     """One call with the block-diagonal mask written out, as frameworks without varlen attention do it."""
     document = row.document_ids()
     mask = (document[:, None] == document[None, :]).tril()
-    group = q.shape[1] // k.shape[1]  # with a mask no fast kernel of torch's takes grouped heads
-    k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+    if grouped(q, k):  # with a mask no fast kernel of torch's takes grouped heads
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     return sdpa(*(x.transpose(0, 1)[None] for x in (q, k, v)), attn_mask=mask)[0].transpose(0, 1)
 
 

@@ -53,7 +53,7 @@ def test_without_a_gpu_it_says_so_and_exits_2(tmp_path: Path) -> None:
 def test_too_little_memory_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     from varlen_lab.gpu import GIB, GpuFacts
 
-    facts = GpuFacts("2.11.0+cu130", "13.0", "580", "13.0", True, "NVIDIA H100", (9, 0), ("sm_90",), 79 * GIB, 1)
+    facts = GpuFacts("2.11.0+cu130", "13.0", "580", "13.0", True, "NVIDIA H100", (9, 0), ("sm_90",), 79 * GIB)
     monkeypatch.setattr("varlen_lab.gpu.look", lambda: facts)
     with pytest.raises(InputError, match=r"has 79 GiB and this takes about 100; .*--rehearse"):
         look_here("cuda", 100)

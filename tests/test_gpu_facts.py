@@ -10,7 +10,7 @@ import pytest
 
 from varlen_lab.gpu import GIB, GpuFacts, ask_driver, flash_attn_wheel, obstacle
 
-GOOD = GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, "NVIDIA H100", (9, 0), ("sm_80", "sm_90"), 79 * GIB, 1)
+GOOD = GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, "NVIDIA H100", (9, 0), ("sm_80", "sm_90"), 79 * GIB)
 SMI = "| NVIDIA-SMI 580.159.04    Driver Version: 580.159.04    CUDA Version: 13.0     |"
 
 CASES = [

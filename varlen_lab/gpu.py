@@ -29,7 +29,6 @@ class GpuFacts:
     capability: tuple[int, int] | None = None
     code_for: tuple[str, ...] = ()  # architectures this torch has code for, such as sm_90
     memory: int = 0  # bytes
-    count: int = 0
 
 
 def look() -> GpuFacts:
@@ -51,7 +50,6 @@ def look() -> GpuFacts:
         (properties.major, properties.minor),
         tuple(torch.cuda.get_arch_list()),
         properties.total_memory,
-        torch.cuda.device_count(),
     )
 
 

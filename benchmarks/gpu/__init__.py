@@ -8,7 +8,7 @@
     plan        sections, seconds, what is asked          runner     a process a section, ended at its limit
     store       results.json, written after every cell    bench      device, sizes, clocks
     ceilings correctness kernels training peers parity masks page lessons     the sections
-    goals       must, goal, stretch; met or not           figures, report     six pictures, one page
+    goals       must, goal, stretch; met or not           figures, report     five pictures, one page
 
 Calls with the same DIR are merged: the newest value of a cell counts. Rehearsed cells are marked, and never mixed with
 measured ones.

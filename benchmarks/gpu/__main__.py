@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.gpu.machine import commit, facts_of, start_method
@@ -40,7 +41,7 @@ def main() -> int:
         machine = facts_of(device, max(section.memory for section, _ in plan))
         return measure(console, plan, args, device, machine)
     except InputError as problem:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {problem}")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(problem))}")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -29,6 +29,7 @@ WORDS: dict[str, dict[str, Any]] = {
             "B grouped": "padded, grouped by length",
             "A padded": "padded, random batches",
         },
+        "again": {"cheap": ", cheap activations recomputed", "all": ", all activations recomputed"},
         "caption": "`python -m benchmarks.gpu`: {}. Everything it found: [report]({}).",
     },
     "README_zh.md": {
@@ -42,6 +43,7 @@ WORDS: dict[str, dict[str, Any]] = {
             "B grouped": "填充，按长度分组",
             "A padded": "填充，随机分批",
         },
+        "again": {"cheap": "，重算廉价的激活", "all": "，重算全部激活"},
         "caption": "`python -m benchmarks.gpu`：{}。全部结果：[报告]({})。",
     },
 }
@@ -69,7 +71,11 @@ def block(readme: str, folder: Path | None) -> str:
     mine = rates["D varlen"]
     lines = []
     for name, cell in [
-        *((words["modes"][mode], cell) for mode, cell in rates.items() if cell is not None),
+        *(
+            (words["modes"][mode] + words["again"].get(cell["recomputed"], ""), cell)
+            for mode, cell in rates.items()
+            if cell is not None
+        ),
         *((cell["cell"], cell) for cell in peers),
     ]:
         rate, mfu, peak = cell["tokens_per_second"], cell.get("mfu"), cell.get("peak_gib")

@@ -198,8 +198,7 @@ def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torc
 def documents_of_steps(bench: Bench, row: int, vocabulary: int = 2000) -> list[list[Documents]]:
     """For each step its rows, for each row its documents: best-fit rows of ``row`` tokens, in random order."""
     scale, dice = bench.scale, np.random.default_rng(0)
-    count = scale.step * STEPS // scale.mean
-    lengths = lognormal(scale.mean, CV_ONE, min(scale.longest, row))(dice, count)
+    lengths = lognormal(scale.mean, CV_ONE, min(scale.longest, row))(dice, scale.step * STEPS // scale.mean)
     packs = pack_lengths(lengths, row)
     numbers = [packs.order[a:b] for a, b in zip(packs.offsets, packs.offsets[1:])]
     dice.shuffle(numbers)
