@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, StaticCache
@@ -89,12 +93,17 @@ def test_missing_seams_are_not_guessed() -> None:
         model(**given)
 
 
+def cache_name(forward: Callable[..., Any]) -> str:
+    """transformers 5.24 renamed the argument; the older name is deprecated there."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+
+
 def test_seams_with_a_cache_are_refused() -> None:
     model = tiny("llama").eval()
-    past = model(torch.tensor([[1, 2, 3]]), use_cache=True).past_key_values
+    past = {cache_name(model.forward): model(torch.tensor([[1, 2, 3]]), use_cache=True).past_key_values}
     seams = torch.tensor([0, 2], dtype=torch.int32)
     with pytest.raises(InputError, match="generate"):
-        model(torch.tensor([[4, 5]]), past_key_values=past, cu_seq_lens_q=seams, cu_seq_lens_k=seams)
+        model(torch.tensor([[4, 5]]), **past, cu_seq_lens_q=seams, cu_seq_lens_k=seams)
 
 
 def test_attention_dropout_is_refused_in_training() -> None:
@@ -128,7 +137,8 @@ def test_generation_equals_eager(static: bool) -> None:
     for each in (model, other(model, "eager")):
         cache = StaticCache(config=each.config, max_cache_len=16) if static else None
         options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-        said.append(each.generate(ids, attention_mask=mask, past_key_values=cache, **options))
+        options |= {cache_name(each.forward): cache}
+        said.append(each.generate(ids, attention_mask=mask, **options))
     assert torch.equal(*said)
 
 

@@ -183,7 +183,7 @@ def test_numbers_have_the_digits_they_deserve() -> None:
 
 
 def test_the_readmes_draw_from_the_newest_folder(content: dict[str, Any], tmp_path: Path) -> None:
-    assert newest_folder(tmp_path) is None and "Not measured" in block("README.md", None)
+    assert newest_folder(tmp_path) is None and "CUDA has not been run" in block("README.md", None)
     days = {"a": "2026-01-02 00:00 UTC", "b": "2026-01-01 00:00 UTC", "c": "2026-01-03 00:00 UTC"}
     for name, started in days.items():
         content["runs"] = [{**RUN, "started": started, "rehearsal": name == "c"}]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from varlen_lab import checkpoint, convert
@@ -36,6 +37,17 @@ def test_the_folder_opens_with_the_trained_weights_and_tokenizer(trained: tuple[
     assert tokenizer.chat_template
     names = {path.name for path in (tmp_path / "hf").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "xtuner_config.py", "varlen_lab.json"} <= names
+
+
+def test_a_tied_tensor_is_counted_once(trained: tuple[Config, Path], tmp_path: Path) -> None:
+    config, pth = trained
+    done = pth_to_hf(config, pth, tmp_path / "hf")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert model.config.tie_word_embeddings
+    written = load_file(tmp_path / "hf" / "model.safetensors")
+    assert done.parameters == model.num_parameters() == sum(tensor.numel() for tensor in written.values())
+    twice = sum(tensor.numel() for tensor in checkpoint.load(pth)["model"].values())
+    assert done.parameters == twice - model.get_input_embeddings().weight.numel()
 
 
 def test_the_attention_of_training_does_not_stick_to_the_folder(trained: tuple[Config, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from varlen_lab.assemble import build_model, make_accelerator, make_engine
-from varlen_lab.attention import attend
+from varlen_lab.attention import BACKENDS, attend
 from varlen_lab.attention.attend import importable
 from varlen_lab.audit import audit
 from varlen_lab.audit.seen import attention_seen
@@ -25,7 +25,7 @@ from varlen_lab.convert import pth_to_hf
 from varlen_lab.cross_entropy import summed_loss
 from varlen_lab.gpu import look, obstacle
 from varlen_lab.loop import optimize
-from varlen_lab.models import from_scratch, tiny
+from varlen_lab.models import automatic_backend, from_scratch, tiny
 from varlen_lab.packing import Boundaries, VarlenCollator
 from varlen_lab.steps import plan_steps
 from varlen_lab.train import train
@@ -113,9 +113,17 @@ def test_a_live_model_uses_the_mask_that_was_promised(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma", "deepseek", "baichuan", "starcoder"])
-def test_a_family_is_exact_here(family: str) -> None:
-    report = audit(tiny(family).to(DEVICE), packed([40, 1, 90, 17]))
+def test_a_family_is_exact_on_a_kernel(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16, which the CUDA kernels take; in fp32 ``auto`` takes sdpa."""
+    took = set()
+    for name, backend in BACKENDS.items():
+        noted = lambda *given, name=name, backend=backend, **more: took.add(name) or backend(*given, **more)  # noqa: E731
+        monkeypatch.setitem(BACKENDS, name, noted)
+    model = tiny(family).to(DEVICE, torch.bfloat16)
+    report = audit(model, packed([40, 1, 90, 17]))
     assert report.ok, str(report)
+    kernel = automatic_backend(model, DEVICE, torch.bfloat16)
+    assert kernel in ("flash_attn", "torch_varlen") and kernel in took and "sdpa" not in took, took
 
 
 def test_softcap_and_slopes_run_on_a_kernel() -> None:

@@ -5,7 +5,8 @@ over the same tokens and divided by the same count, from the same weights with t
 
 * varlen and unpacked must agree up to rounding, and any larger difference is a leak;
 * packed must differ, because there a token also sees other documents. Whether its loss is higher or lower is an
-  experiment, not a law: from scratch the sign changes on the way.
+  experiment, not a law. From scratch, 30 steps on the built-in docstrings, it lies above varlen in 27, 12, 13 and 5
+  steps on seeds 0 to 3. From a checkpoint that was trained document by document it lies above in the first six steps.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ class Comparison:
         above, head = sum(gap > 0 for gap in gaps), gaps[:6]
         if self.start is None:
             return (
-                f"packed without seams is another training: above varlen in {above} of {len(gaps)} steps. From scratch "
-                "that sign changes on the way; --from CHECKPOINT shows what a trained model loses"
+                f"packed without seams is another training: above varlen in {above} of {len(gaps)} steps. From "
+                "scratch this count depends on the seed; --from CHECKPOINT shows what a trained model loses"
             )
         return (
             f"packed without seams, going on from {self.start}: above varlen in {sum(gap > 0 for gap in head)} of the "

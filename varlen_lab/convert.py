@@ -21,6 +21,7 @@ import torch
 
 from varlen_lab import checkpoint
 from varlen_lab.adapters import add_adapter, base_of, open_adapter
+from varlen_lab.attention import register
 from varlen_lab.batches import load_tokenizer
 from varlen_lab.config import Config, load_text, setting_names
 from varlen_lab.engine import put_in
@@ -81,7 +82,9 @@ def pth_to_hf(
     dtype = str(next(iter(weights.values())).dtype if not fp32 else torch.float32).removeprefix("torch.")
     facts = {"config": state["config_name"], "step": state["step"], "dtype": dtype}
     gap = write(model, load_tokenizer(trained), save_dir, reopen, facts, max_shard_size, state["config"])
-    parameters = sum(value.numel() for value in weights.values())
+    # a tied output layer has two names in a checkpoint, and is one tensor of the model
+    counted = model.parameters() if trained.method == "full" else weights.values()
+    parameters = sum(value.numel() for value in counted)
     kind = "model" if trained.method == "full" else "adapter"
     return Conversion(save_dir, state["step"], dtype, parameters, gap, notes, kind)
 
@@ -102,6 +105,7 @@ def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_sha
     model = both.merge_and_unload()
     tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=str(llm), evaluation_freq=0))
     manifest = adapter / MANIFEST
+    parameters = sum(p.numel() for p in model.parameters())
     step = json.loads(manifest.read_text(encoding="utf-8"))["step"] if manifest.is_file() else 0
     dtype = str(model.dtype).removeprefix("torch.")
     facts = {"model": str(llm), "adapter": str(adapter), "step": step, "dtype": dtype}
@@ -114,7 +118,6 @@ def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_sha
     gap = write(
         model, tokenizer, save_dir, lambda folder: open_plain(folder, model), facts, max_shard_size, None, before
     )
-    parameters = sum(p.numel() for p in model.parameters())
     return Conversion(save_dir, step, dtype, parameters, gap, notes)
 
 
@@ -166,6 +169,7 @@ def rebuild(model_config: str, weights: dict[str, torch.Tensor], *, fp32: bool) 
 
     config = native_config(json.loads(model_config))
     weights = {name: value.float() if fp32 and value.is_floating_point() else value for name, value in weights.items()}
+    register()
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, attn_implementation=resolved(PLAIN, config))
     try:

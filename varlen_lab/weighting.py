@@ -10,8 +10,9 @@ Two rows, one with documents of 3 and 1 trained tokens, one with 2:
 
     token  1 1 1  1 | 1 1      sample  1/3 1/3 1/3  1 | 1/2 1/2      pack  1/4 1/4 1/4  1/4 | 1/2 1/2
 
-``pack`` is what a mean per batch gives XTuner and HF Trainer when rows are packed: a token's weight depends on its
-neighbours. ``longalign`` (Bai et al. 2024, arXiv:2401.18058, section 3.2) scales each document of a pack so that the
+``pack`` is what a loop gets that takes the mean over each batch by itself, as XTuner's loss does, when a batch is one
+row: a token's weight depends on its neighbours. (HF Trainer divides by one count over the accumulated batches: that is
+``token``.) ``longalign`` (Bai et al. 2024, arXiv:2401.18058, section 3.2) scales each document of a pack so that the
 mean over packs becomes the mean over documents. Over a whole step the constants cancel and it is ``sample``; their
 code takes that mean for each accumulated batch by itself and averages those, which depends on the accumulation. The
 name is kept because people look for it.

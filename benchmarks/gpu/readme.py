@@ -19,8 +19,8 @@ OPEN, CLOSE = "<!-- gpu -->", "<!-- /gpu -->"
 ROW = 16384
 WORDS: dict[str, dict[str, Any]] = {
     "README.md": {
-        "none": "**Not measured on a GPU yet**: no machine with one was at hand. `python -m benchmarks.gpu --minutes 9 "
-        "-o DIR` measures kernels, whole training, peers and three losses in one call; its numbers will stand here. "
+        "none": "**CUDA has not been run.** `python -m benchmarks.gpu --minutes 9 -o DIR` measures kernels, whole "
+        "training, peers and three losses in one call; its numbers will stand here. "
         "`--rehearse` runs all of it in miniature on a CPU.",
         "head": [f"{SMALL}, rows of 16k", "real tokens/s", "MFU", "peak memory", "varlen is"],
         "modes": {
@@ -33,7 +33,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "caption": "`python -m benchmarks.gpu`: {}. Everything it found: [report]({}).",
     },
     "README_zh.md": {
-        "none": "**尚未在 GPU 上测量**：手边没有带 GPU 的机器。`python -m benchmarks.gpu --minutes 9 -o DIR` "
+        "none": "**尚未在 CUDA 上运行过。**`python -m benchmarks.gpu --minutes 9 -o DIR` "
         "一条命令测量算子、完整训练、同类工具与三条损失曲线，结果会写在这里；"
         "`--rehearse` 在 CPU 上把每一部分缩小跑一遍。",
         "head": [f"{SMALL}，每行 16k", "真实 token/s", "MFU", "峰值显存", "varlen 的倍数"],
