@@ -116,9 +116,16 @@ def test_a_live_model_uses_the_mask_that_was_promised(kernel: str) -> None:
 def test_a_family_is_exact_on_a_kernel(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bf16, which the CUDA kernels take; in fp32 ``auto`` takes sdpa."""
     took = set()
+
+    def noting(name: str, backend: Any) -> Any:
+        def run(*given: Any, **more: Any) -> torch.Tensor:
+            took.add(name)
+            return backend(*given, **more)
+
+        return run
+
     for name, backend in BACKENDS.items():
-        noted = lambda *given, name=name, backend=backend, **more: took.add(name) or backend(*given, **more)  # noqa: E731
-        monkeypatch.setitem(BACKENDS, name, noted)
+        monkeypatch.setitem(BACKENDS, name, noting(name, backend))
     model = tiny(family).to(DEVICE, torch.bfloat16)
     report = audit(model, packed([40, 1, 90, 17]))
     assert report.ok, str(report)
