@@ -35,7 +35,7 @@ def documents(total: int, count: int) -> list[int]:
 
 
 def ours(total: int, count: int = 8) -> None:
-    from varlen_lab.viz import draw_masks
+    from varlen_lab.viz.figures import draw_masks
 
     draw_masks(documents(total, count)).savefig(io.BytesIO(), format="png", dpi=100)
 

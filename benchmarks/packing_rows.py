@@ -48,13 +48,13 @@ def trl(strategy: str) -> Callable[[Any, int, Path], Any]:
 
 
 def ours(dataset: Any, max_length: int, folder: Path) -> Any:
-    from varlen_lab.packing import pack_dataset
+    from varlen_lab.packing.dataset import pack_dataset
 
     return pack_dataset(dataset, max_length, cache_dir=folder)
 
 
 def ours_in_chunks(dataset: Any, max_length: int, folder: Path) -> Any:
-    from varlen_lab.packing import pack_dataset
+    from varlen_lab.packing.dataset import pack_dataset
 
     return pack_dataset(dataset, max_length, cache_dir=folder, chunk_tokens=CHUNK)
 
@@ -165,8 +165,10 @@ def collate_section(documents: int) -> list[tuple[str, bool]]:
     import torch
     from transformers import DataCollatorWithFlattening
 
-    from varlen_lab.packing import RowReader, VarlenCollator, pack_dataset
-    from varlen_lab.packing.planner import pack_lengths
+    from varlen_lab.packing.collators import VarlenCollator
+    from varlen_lab.packing.dataset import pack_dataset
+    from varlen_lab.packing.reader import RowReader
+    from varlen_lab.packing.strategies import pack_lengths
 
     name, wanted = SFT_LIKE[0], 300
     max_length = DISTRIBUTIONS[name].max_length

@@ -34,8 +34,7 @@ def speed(dialogues: list, tokenizer, template: str, rounds: int) -> tuple[float
     """Median CPU seconds of the peer and of ours."""
     from datasets import Dataset
 
-    from varlen_lab.documents import encode
-    from varlen_lab.documents.encode import pieces_of
+    from varlen_lab.documents.tokens import encode, pieces_of
 
     texts = ["".join(text for text, _ in pieces) for pieces in pieces_of(dialogues, tokenizer, template)]
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +56,7 @@ def speed(dialogues: list, tokenizer, template: str, rounds: int) -> tuple[float
 
 def memory(dialogues: list, tokenizer, template: str) -> tuple[float, float]:  # type: ignore[no-untyped-def]
     """MB the process grows by at its peak while it tokenises, and MB of the documents that come out."""
-    from varlen_lab.documents import encode
+    from varlen_lab.documents.tokens import encode
 
     encode(dialogues[:2000], tokenizer, prompt_template=template)  # what grows once and for all
     now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -74,7 +73,8 @@ def main() -> int:
     parser.add_argument("--documents", type=int, help="only so many of the corpus")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()
-    from varlen_lab.documents import builtin_tokenizer, read_dialogues
+    from varlen_lab.documents.sources import read_dialogues
+    from varlen_lab.documents.tokenizer import builtin_tokenizer
 
     dialogues, _ = read_dialogues("builtin:docstrings", progress=False)
     dialogues = dialogues[: args.documents]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab import recipes
-from varlen_lab.config import Config
+from varlen_lab.config import recipes
+from varlen_lab.config.schema import Config
 
 # On a shared machine two threads wait for each other at every small kernel: ten times slower, and timings mean nothing.
 torch.set_num_threads(1)

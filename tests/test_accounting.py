@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab.accounting import Work, duration, peak, size
 from varlen_lab.cli import main
-from varlen_lab.config import Config, render
-from varlen_lab.models import tiny
-from varlen_lab.train import train
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
+from varlen_lab.models.loading import tiny
+from varlen_lab.training.outlook import Work, duration, peak, size
+from varlen_lab.training.trainer import train
 
 
 def test_operations_of_a_llama_by_hand() -> None:

@@ -9,13 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from varlen_lab import checkpoint
 from varlen_lab.cli import main
-from varlen_lab.config import Config, load_text, render
-from varlen_lab.convert import merge, pth_to_hf
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import load_text, render
 from varlen_lab.errors import InputError
-from varlen_lab.models import load_model, tiny
-from varlen_lab.train import train
+from varlen_lab.models.loading import load_model, tiny
+from varlen_lab.training import checkpoint
+from varlen_lab.training.conversion import merge, pth_to_hf
+from varlen_lab.training.trainer import train
 
 peft = pytest.importorskip("peft")
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.attention import BACKENDS, attend, choose
-from varlen_lab.attention.attend import importable
+from varlen_lab.attention import dispatch as attend
+from varlen_lab.attention.dispatch import BACKENDS, choose, importable
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Boundaries
+from varlen_lab.packing.boundaries import Boundaries
 
 CPU = ["sdpa"]
 CUDA = ["flash_attn", "torch_varlen", "flex"]
@@ -221,7 +221,7 @@ def test_auto_takes_the_exact_path_on_a_cpu() -> None:
 
 
 def test_auto_is_announced_once(capsys: pytest.CaptureFixture[str]) -> None:
-    from varlen_lab.attention.attend import announce
+    from varlen_lab.attention.dispatch import announce
 
     announce.cache_clear()
     q, k, v = tensors([3])

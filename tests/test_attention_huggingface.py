@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, StaticCache
 
-from varlen_lab.attention import register
+from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError
-from varlen_lab.models import families, tiny, variants
-from varlen_lab.packing import VarlenCollator
+from varlen_lab.models.loading import families, tiny, variants
+from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 9]
 ROW = {"input_ids": list(range(10, 42)), "labels": list(range(10, 42)), "seq_lengths": LENGTHS}

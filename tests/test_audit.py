@@ -16,12 +16,15 @@ from transformers import (
     MambaForCausalLM,
 )
 
-from varlen_lab.attention import attend, register
-from varlen_lab.attention.huggingface import varlen_mask
-from varlen_lab.audit import AuditReport, audit, preflight
+from varlen_lab.attention import dispatch as attend
+from varlen_lab.attention.huggingface import register, varlen_mask
 from varlen_lab.errors import InputError
-from varlen_lab.models import tiny
-from varlen_lab.packing import Boundaries, VarlenCollator
+from varlen_lab.leaks import preflight
+from varlen_lab.leaks.checking import audit
+from varlen_lab.leaks.report import AuditReport
+from varlen_lab.models.loading import tiny
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 9, 12]
 IDS = list(range(10, 10 + sum(LENGTHS)))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from varlen_lab.audit.seen import attention_seen
 from varlen_lab.errors import InputError
-from varlen_lab.models import families, tiny
-from varlen_lab.packing import VarlenCollator
+from varlen_lab.leaks.seen import attention_seen
+from varlen_lab.models.loading import families, tiny
+from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 8, 3]
 

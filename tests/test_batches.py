@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varlen_lab import recipes
-from varlen_lab.batches import batched, collator, load_rows, load_tokenizer
-from varlen_lab.compare import unpacked_batches
-from varlen_lab.config import Config
+from varlen_lab.config import recipes
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models import tiny
-from varlen_lab.steps import plan_steps
+from varlen_lab.models.loading import tiny
+from varlen_lab.studies.comparison import unpacked_batches
+from varlen_lab.training.data import batched, collator, load_rows, load_tokenizer
+from varlen_lab.training.plan import plan_steps
 
 TEMPLATE = recipes.get("tiny_llama_full_docstrings_e1")
 

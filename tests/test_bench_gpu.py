@@ -23,7 +23,7 @@ from benchmarks.gpu.plan import NAMES, REPORT, SECTIONS, choose, fit
 from benchmarks.gpu.runner import guarded, run_section
 from benchmarks.gpu.store import Store, newest, read
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Boundaries
+from varlen_lab.packing.boundaries import Boundaries
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = {"device": "NVIDIA H100", "torch": "2.11.0+cu130", "kernels": "", "packages": {}, "driver": "580"}
@@ -51,10 +51,10 @@ def test_without_a_gpu_it_says_so_and_exits_2(tmp_path: Path) -> None:
 
 
 def test_too_little_memory_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from varlen_lab.gpu import GIB, GpuFacts
+    from varlen_lab.machine.gpu import GIB, GpuFacts
 
     facts = GpuFacts("2.11.0+cu130", "13.0", "580", "13.0", True, "NVIDIA H100", (9, 0), ("sm_90",), 79 * GIB)
-    monkeypatch.setattr("varlen_lab.gpu.look", lambda: facts)
+    monkeypatch.setattr("varlen_lab.machine.gpu.look", lambda: facts)
     with pytest.raises(InputError, match=r"has 79 GiB and this takes about 100; .*--rehearse"):
         look_here("cuda", 100)
 

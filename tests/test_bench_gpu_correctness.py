@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.gpu import correctness
 from benchmarks.gpu.bench import Bench
-from varlen_lab.attention import BACKENDS
-from varlen_lab.packing import Boundaries
+from varlen_lab.attention.dispatch import BACKENDS
+from varlen_lab.packing.boundaries import Boundaries
 
 
 def checked(tmp_path: Path, heads: tuple[int, int, int] = (4, 2, 16)) -> dict[str, Any]:

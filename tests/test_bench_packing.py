@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.lengths import DISTRIBUTIONS, draw
 from benchmarks.packing import lengths_section, problem
-from varlen_lab.packing import pack_lengths
+from varlen_lab.packing.strategies import pack_lengths
 
 LENGTHS = np.array([4, 4, 7, 3, 3])
 

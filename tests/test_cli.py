@@ -148,7 +148,7 @@ def test_check_env_is_ready_here(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_env_finds_an_attention_that_leaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from varlen_lab.attention import BACKENDS
+    from varlen_lab.attention.dispatch import BACKENDS
     from varlen_lab.packing.boundaries import Boundaries
 
     sound = BACKENDS["sdpa"]
@@ -165,7 +165,7 @@ def test_check_env_finds_an_attention_that_leaks(
 def test_check_env_reports_a_missing_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from varlen_lab import environment
+    from varlen_lab.machine import environment
 
     known = environment.version
     monkeypatch.setattr(environment, "version", lambda name: None if name == "datasets" else known(name))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.cli import main
-from varlen_lab.config import Config, render
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]})
 

@@ -7,15 +7,15 @@ import json
 import pytest
 import torch
 
-from varlen_lab import compare as compare_module
-from varlen_lab import recipes
 from varlen_lab.cli import main
-from varlen_lab.compare import Comparison, compare
-from varlen_lab.config import Config
+from varlen_lab.config import recipes
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.history import History
-from varlen_lab.packing import VarlenCollator
-from varlen_lab.train import train
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.studies import comparison as compare_module
+from varlen_lab.studies.comparison import Comparison, compare
+from varlen_lab.training.history import History
+from varlen_lab.training.trainer import train
 
 
 def worst(comparison: Comparison, mode: str) -> float:

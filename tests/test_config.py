@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varlen_lab import recipes
-from varlen_lab.config import Config, effect, load, load_text, override, parse_overrides, render, schema, setting_names
+from varlen_lab.config import idle as effect
+from varlen_lab.config import recipes, schema
+from varlen_lab.config.overrides import override, parse_overrides
+from varlen_lab.config.schema import Config, setting_names
+from varlen_lab.config.text import load, load_text, render
 from varlen_lab.errors import InputError
 
 TEMPLATE = recipes.get("tiny_llama_full_docstrings_e1")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab import recipes
-from varlen_lab.config import load, load_text, render
+from varlen_lab.config import recipes
+from varlen_lab.config.text import load, load_text, render
 from varlen_lab.errors import InputError
 
 MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from varlen_lab import checkpoint, convert
-from varlen_lab.config import Config
-from varlen_lab.convert import pth_to_hf
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models import families, load_model, tiny, variants
-from varlen_lab.train import train
+from varlen_lab.models.loading import families, load_model, tiny, variants
+from varlen_lab.training import checkpoint
+from varlen_lab.training import conversion as convert
+from varlen_lab.training.conversion import pth_to_hf
+from varlen_lab.training.trainer import train
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from varlen_lab import cross_entropy
-from varlen_lab.cross_entropy import summed_loss
+from varlen_lab.training import loss as cross_entropy
+from varlen_lab.training.loss import summed_loss
 
 
 def plain(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:

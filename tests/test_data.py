@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from varlen_lab.documents import builtin_tokenizer, load_documents
+from varlen_lab.documents import load_documents
+from varlen_lab.documents.tokenizer import builtin_tokenizer
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 RECORDS = [json.loads(line) for line in (DATA / "dialogues.jsonl").read_text(encoding="utf-8").splitlines()]

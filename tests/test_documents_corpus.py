@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from varlen_lab.documents import builtin_tokenizer, load_documents
-from varlen_lab.documents.cache import cache_dir, cached_text, fingerprint
+from varlen_lab.documents import load_documents
 from varlen_lab.documents.corpus import Entry, builtin_dialogues, dialogues_of, entries_of
+from varlen_lab.documents.tokenizer import builtin_tokenizer
+from varlen_lab.files.writing import cache_dir, cached_text, fingerprint
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from varlen_lab.documents import TEMPLATES, builtin_tokenizer, encode, prompt_ids
-from varlen_lab.documents.encode import token_ids
-from varlen_lab.documents.templates import names, segments
+from varlen_lab.documents.templates import TEMPLATES, names, segments
+from varlen_lab.documents.tokenizer import builtin_tokenizer
+from varlen_lab.documents.tokens import encode, prompt_ids, token_ids
 from varlen_lab.errors import InputError
 
 TOKENIZER = builtin_tokenizer(progress=False)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.documents import builtin_tokenizer, encode, load_documents, read_dialogues
+from varlen_lab.documents import load_documents
+from varlen_lab.documents.sources import read_dialogues
 from varlen_lab.documents.templates import names
+from varlen_lab.documents.tokenizer import builtin_tokenizer
+from varlen_lab.documents.tokens import encode
 from varlen_lab.errors import InputError
 
 TOKENIZER = builtin_tokenizer(progress=False)

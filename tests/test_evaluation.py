@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.batches import load_parts, load_tokenizer
-from varlen_lab.config import Config
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.train import train
+from varlen_lab.training.data import load_parts, load_tokenizer
+from varlen_lab.training.trainer import train
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from varlen_lab import exercises, recipes
-from varlen_lab.config import render
-from varlen_lab.exercises import Verdict
-from varlen_lab.packing import Boundaries
+from varlen_lab.config import recipes
+from varlen_lab.config.text import render
+from varlen_lab.course import exercises
+from varlen_lab.course.exercises import Verdict
+from varlen_lab.packing.boundaries import Boundaries
 
 LENGTHS = [2, 4, 3]
 IDS = list(range(10, 19))

@@ -12,23 +12,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from varlen_lab.assemble import build_model, make_accelerator, make_engine
-from varlen_lab.attention import BACKENDS, attend
-from varlen_lab.attention.attend import importable
-from varlen_lab.audit import audit
-from varlen_lab.audit.seen import attention_seen
-from varlen_lab.batches import ATTENTION_NAMES, batched, collator, load_rows, load_tokenizer
+from varlen_lab.attention import dispatch as attend
+from varlen_lab.attention.dispatch import BACKENDS, importable
 from varlen_lab.cli import main
-from varlen_lab.compare import compare
-from varlen_lab.config import Config
-from varlen_lab.convert import pth_to_hf
-from varlen_lab.cross_entropy import summed_loss
-from varlen_lab.gpu import look, obstacle
-from varlen_lab.loop import optimize
-from varlen_lab.models import automatic_backend, from_scratch, tiny
-from varlen_lab.packing import Boundaries, VarlenCollator
-from varlen_lab.steps import plan_steps
-from varlen_lab.train import train
+from varlen_lab.config.schema import Config
+from varlen_lab.leaks.checking import audit
+from varlen_lab.leaks.seen import attention_seen
+from varlen_lab.machine.gpu import look, obstacle
+from varlen_lab.models.loading import automatic_backend, from_scratch, tiny
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.studies.comparison import compare
+from varlen_lab.training.conversion import pth_to_hf
+from varlen_lab.training.data import ATTENTION_NAMES, batched, collator, load_rows, load_tokenizer
+from varlen_lab.training.loss import summed_loss
+from varlen_lab.training.plan import plan_steps
+from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+from varlen_lab.training.step import optimize
+from varlen_lab.training.trainer import train
 
 WHY = obstacle(look())
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(WHY is not None, reason=str(WHY))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.gpu import GIB, GpuFacts, ask_driver, flash_attn_wheel, obstacle
+from varlen_lab.machine.gpu import GIB, GpuFacts, ask_driver, flash_attn_wheel, obstacle
 
 GOOD = GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, "NVIDIA H100", (9, 0), ("sm_80", "sm_90"), 79 * GIB)
 SMI = "| NVIDIA-SMI 580.159.04    Driver Version: 580.159.04    CUDA Version: 13.0     |"
@@ -60,7 +60,7 @@ def test_the_wheel_that_fits() -> None:
 
 def test_a_kernel_that_does_not_import_is_named_with_the_wheel_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
     """Metadata is there, the compiled part was built for another torch: the row says both, and what would fit."""
-    from varlen_lab import environment
+    from varlen_lab.machine import environment
 
     known = environment.version
     monkeypatch.setattr(environment, "version", lambda name: "2.8.3" if name == "flash-attn" else known(name))

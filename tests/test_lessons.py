@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from varlen_lab.course.lessons import check_parameters, notebook_parameters, parse_value
 from varlen_lab.errors import InputError
-from varlen_lab.lessons import check_parameters, notebook_parameters, parse_value
 
 PARAMETERS = "quick = False\ndevice = 'auto'\nsteps = 30\nlr: float = 1e-3\nname = None"
 

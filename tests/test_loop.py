@@ -7,14 +7,15 @@ import math
 import pytest
 import torch
 
-from varlen_lab import recipes
-from varlen_lab.assemble import make_accelerator, make_engine
-from varlen_lab.batches import Batch
-from varlen_lab.config import Config
-from varlen_lab.engine import lr_factor
-from varlen_lab.loop import optimize, token_loss_sum
-from varlen_lab.models import tiny
-from varlen_lab.packing import Boundaries, VarlenCollator
+from varlen_lab.config import recipes
+from varlen_lab.config.schema import Config
+from varlen_lab.models.loading import tiny
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.training.data import Batch
+from varlen_lab.training.engines import lr_factor
+from varlen_lab.training.setup import make_accelerator, make_engine
+from varlen_lab.training.step import optimize, token_loss_sum
 
 LENGTHS = [3, 1, 7, 2]
 

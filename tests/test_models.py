@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.models import families, from_scratch, load_model, native_config, tiny, variants
+from varlen_lab.models.loading import families, from_scratch, load_model, native_config, tiny, variants
 
 
 def test_names() -> None:

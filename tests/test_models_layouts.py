@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.families import LAYOUTS
-from varlen_lab.families.architectures import alibi_slopes
-from varlen_lab.models import load_model, tiny
+from varlen_lab.models.families import LAYOUTS
+from varlen_lab.models.families.architectures import alibi_slopes
+from varlen_lab.models.loading import load_model, tiny
 
 LLAMA = {
     "vocab_size": 2048,

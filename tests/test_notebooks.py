@@ -10,8 +10,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from varlen_lab.lessons import notebook_parameters, title_of
-from varlen_lab.pages import TAG
+from varlen_lab.course.lessons import notebook_parameters, title_of
+from varlen_lab.course.pages import TAG
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"

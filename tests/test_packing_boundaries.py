@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Boundaries
+from varlen_lab.packing.boundaries import Boundaries
 
 
 def test_a_hand_worked_row() -> None:

@@ -15,7 +15,10 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import RowReader, VarlenCollator, cache, pack_dataset
+from varlen_lab.packing import cache
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.packing.dataset import pack_dataset
+from varlen_lab.packing.reader import RowReader
 
 LENGTHS = [3, 9, 4, 4, 7, 1, 1, 8, 2, 5, 10, 12, 6] * 20
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Packs, pack_lengths
+from varlen_lab.packing.strategies import Packs, pack_lengths
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80)
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from varlen_lab.attention import register
-from varlen_lab.models import tiny
-from varlen_lab.packing import VarlenCollator, pack_dataset
+from varlen_lab.attention.huggingface import register
+from varlen_lab.models.loading import tiny
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.packing.dataset import pack_dataset
 
 STEPS, ROW = 3, 4096
 LENGTHS = [(37 * k) % 700 + (1 if k % 9 == 0 else 40) for k in range(40)]
@@ -101,7 +102,7 @@ def test_hf_trainer(rows: Dataset, expected: list[float], tmp_path: Path) -> Non
 
 def test_trl_sft_trainer(rows: Dataset, expected: list[float], tmp_path: Path) -> None:
     trl = pytest.importorskip("trl", reason="TRL is not installed; pip install trl", exc_type=ImportError)
-    from varlen_lab.documents import builtin_tokenizer
+    from varlen_lab.documents.tokenizer import builtin_tokenizer
 
     arguments = trl.SFTConfig(
         output_dir=str(tmp_path),
@@ -121,7 +122,7 @@ def test_the_check_can_fail(rows: Dataset, expected: list[float], tmp_path: Path
     """The same rows without their seams: naive packing is another loss."""
     from transformers import Trainer, TrainingArguments
 
-    from varlen_lab.packing import PackedCollator
+    from varlen_lab.packing.collators import PackedCollator
 
     arguments = TrainingArguments(output_dir=str(tmp_path), **SETTINGS)
     found = losses_of(Trainer(model(), arguments, train_dataset=rows, data_collator=PackedCollator()))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab import checkpoint
-from varlen_lab.assemble import build_model, make_accelerator, make_engine
-from varlen_lab.compare import compare
-from varlen_lab.config import Config
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.train import train
+from varlen_lab.studies.comparison import compare
+from varlen_lab.training import checkpoint
+from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+from varlen_lab.training.trainer import train
 
 WAYS = {"bf16, fp32 weights": {"dtype": "bf16"}, "bf16 throughout": {"dtype": "bf16", "master_weights": False}}
 

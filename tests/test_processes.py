@@ -17,16 +17,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varlen_lab import checkpoint, launch
-from varlen_lab.batches import Batch, collator
 from varlen_lab.cli import main
-from varlen_lab.config import Config, render
-from varlen_lab.convert import pth_to_hf
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
-from varlen_lab.history import History
-from varlen_lab.steps import plan_steps, share
-from varlen_lab.train import train
-from varlen_lab.zero import zero_settings
+from varlen_lab.machine import launch
+from varlen_lab.training import checkpoint
+from varlen_lab.training.conversion import pth_to_hf
+from varlen_lab.training.data import Batch, collator
+from varlen_lab.training.engines.zero import zero_settings
+from varlen_lab.training.history import History
+from varlen_lab.training.plan import plan_steps, share
+from varlen_lab.training.trainer import train
 
 WAYS = {
     "ddp": [],
@@ -47,7 +49,7 @@ WAYS = {
     seed=st.integers(0, 3),
 )
 def test_shares_drop_nothing_and_keep_step(rows: int, batch: int, each: int, processes: int, seed: int) -> None:
-    from varlen_lab import recipes
+    from varlen_lab.config import recipes
 
     config = recipes.get("tiny_llama_full_docstrings_e1").replace(batch_size=batch, accumulative_counts=each, seed=seed)
     plan = plan_steps(rows, config, processes)
@@ -193,7 +195,7 @@ def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
         config = twenty.replace(max_steps=2, accumulative_counts=2, work_dir=str(tmp_path / "z" / "w"))
         state = checkpoint.load(folder)
         assert state["processes"] == 2
-        from varlen_lab.assemble import build_model, make_accelerator, make_engine
+        from varlen_lab.training.setup import build_model, make_accelerator, make_engine
 
         engine = make_engine(build_model(config), config, 2, make_accelerator(config))
         engine.restore(folder, state)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.readme import block, newest_folder
-from varlen_lab import recipes
 from varlen_lab.cli import VERBS
-from varlen_lab.models import families, tiny
+from varlen_lab.config import recipes
+from varlen_lab.models.loading import families, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

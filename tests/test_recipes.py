@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varlen_lab import recipes
 from varlen_lab.cli import main
-from varlen_lab.config import load, load_text, render
+from varlen_lab.config import recipes
+from varlen_lab.config.recipes.datasets import DATASETS
+from varlen_lab.config.recipes.models import MODELS, MODERN
+from varlen_lab.config.recipes.names import table
+from varlen_lab.config.recipes.tiny import ARCHITECTURES, TEMPLATES, TOKENS
+from varlen_lab.config.text import load, load_text, render
 from varlen_lab.documents.records import dialogue_of
 from varlen_lab.documents.templates import TEMPLATES as CHAT_TEMPLATES
-from varlen_lab.families import FAMILIES
-from varlen_lab.models import families
-from varlen_lab.recipes.datasets import DATASETS
-from varlen_lab.recipes.models import MODELS, MODERN
-from varlen_lab.recipes.names import table
-from varlen_lab.recipes.tiny import ARCHITECTURES, TEMPLATES, TOKENS
+from varlen_lab.models.families import FAMILIES
+from varlen_lab.models.loading import families
 
 XTUNER = Path(__file__).with_name("xtuner_config_names.txt").read_text().split()
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab import recipes
+from varlen_lab.config import recipes
+from varlen_lab.config.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, MOSS_TOOLS, OASST1
+from varlen_lab.config.recipes.models import MODELS, MODERN
+from varlen_lab.config.recipes.names import table
+from varlen_lab.config.recipes.tiny import TEMPLATES as TINY
 from varlen_lab.documents.templates import TEMPLATES
 from varlen_lab.errors import InputError
-from varlen_lab.models import tiny
-from varlen_lab.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, MOSS_TOOLS, OASST1
-from varlen_lab.recipes.models import MODELS, MODERN
-from varlen_lab.recipes.names import table
-from varlen_lab.recipes.tiny import TEMPLATES as TINY
-from varlen_lab.train import train
+from varlen_lab.models.loading import tiny
+from varlen_lab.training.trainer import train
 
 AGENT = [
     {"from": "system", "value": 'Tools: {"name": "weather", "description": "Says the weather."}'},

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from varlen_lab.config import Config
-from varlen_lab.models import tiny
-from varlen_lab.packing import VarlenCollator
-from varlen_lab.recompute import is_dear, recompute
-from varlen_lab.train import train
+from varlen_lab.config.schema import Config
+from varlen_lab.models.loading import tiny
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.training.recompute import is_dear, recompute
+from varlen_lab.training.trainer import train
 
 LENGTHS = [5, 1, 17, 9]
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab import checkpoint, loop
 from varlen_lab.cli import main
-from varlen_lab.config import Config, render
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
-from varlen_lab.history import History
-from varlen_lab.train import train
+from varlen_lab.training import checkpoint
+from varlen_lab.training import step as loop
+from varlen_lab.training.history import History
+from varlen_lab.training.trainer import train
 
 
 @pytest.fixture

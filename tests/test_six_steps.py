@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from varlen_lab import checkpoint
 from varlen_lab.cli import main
-from varlen_lab.models import tiny
+from varlen_lab.models.loading import tiny
+from varlen_lab.training import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 

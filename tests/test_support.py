@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab.attention import BACKENDS
+from varlen_lab.attention.dispatch import BACKENDS
 from varlen_lab.cli import main
-from varlen_lab.models import families, tiny, variants
-from varlen_lab.packing import Boundaries
-from varlen_lab.support import PAGE, measure, measure_all
+from varlen_lab.models.loading import families, tiny, variants
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.studies.support import PAGE, measure, measure_all
 
 
 def test_the_families_are_the_pages_in_its_order() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab import checkpoint
-from varlen_lab.config import Config, load
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import load
 from varlen_lab.errors import InputError
-from varlen_lab.history import History
-from varlen_lab.models import tiny
-from varlen_lab.train import train
+from varlen_lab.models.loading import tiny
+from varlen_lab.training import checkpoint
+from varlen_lab.training.history import History
+from varlen_lab.training.trainer import train
 
 
 def test_a_run_leaves_checkpoint_history_and_config(small: Config) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.batches import load_rows, load_tokenizer
 from varlen_lab.cli import main
 from varlen_lab.cli.masks import row_of
-from varlen_lab.config import Config, render
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
+from varlen_lab.training.data import load_rows, load_tokenizer
 
 
 @pytest.fixture

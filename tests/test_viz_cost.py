@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Boundaries
-from varlen_lab.viz import alt_text_masks, count_cells, draw_lengths, draw_losses, draw_masks, draw_rows, draw_seen
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.viz.figures import alt_text_masks, draw_masks
+from varlen_lab.viz.lengths import draw_lengths
+from varlen_lab.viz.losses import draw_losses
+from varlen_lab.viz.masks import count_cells
+from varlen_lab.viz.rows import draw_rows
+from varlen_lab.viz.seen import draw_seen
 
 
 def cpu_seconds(lengths: list[int]) -> float:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Boundaries
-from varlen_lab.viz import count_cells, explore_masks
-from varlen_lab.viz.explorer import DOCUMENTS, START, TOTALS, deal
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.viz.explorer import DOCUMENTS, START, TOTALS, deal, explore_masks
+from varlen_lab.viz.masks import count_cells
 
 
 @given(st.integers(1, 2000), st.integers(1, 2**17))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Boundaries, VarlenCollator
-from varlen_lab.viz import alt_text_lengths, draw_lengths
-from varlen_lab.viz.lengths import bin_edges, counted
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.viz.lengths import alt_text_lengths, bin_edges, counted, draw_lengths
 from varlen_lab.viz.masks import count_cells
 
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=60)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz import alt_text_losses, draw_losses
-from varlen_lab.viz.losses import check_losses, differences, largest, middle
+from varlen_lab.viz.losses import alt_text_losses, check_losses, differences, draw_losses, largest, middle
 
 TWO_SEEDS = {
     "unpacked": [[3.0, 2.0], [5.0, 4.0]],

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import Boundaries
-from varlen_lab.viz import alt_text_masks, count_cells, draw_masks
-from varlen_lab.viz.masks import band_cells, band_outlines, stair_outline
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.viz.figures import alt_text_masks, draw_masks
+from varlen_lab.viz.masks import band_cells, band_outlines, count_cells, stair_outline
 
 LENGTHS = st.lists(st.integers(1, 25), min_size=1, max_size=12)
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import pack_lengths
-from varlen_lab.viz import alt_text_rows, draw_rows
-from varlen_lab.viz.rows import check_rows
+from varlen_lab.packing.strategies import pack_lengths
+from varlen_lab.viz.rows import alt_text_rows, check_rows, draw_rows
 from varlen_lab.viz.style import LIGHT
 
 LENGTHS = [5, 30, 3, 14, 9]

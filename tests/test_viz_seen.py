@@ -9,7 +9,7 @@ import pytest
 from matplotlib.patches import Polygon
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz import alt_text_seen, draw_seen
+from varlen_lab.viz.seen import alt_text_seen, draw_seen
 
 LENGTHS = [20, 30, 10]
 CLEAN = np.stack([np.eye(3)] * 2)

@@ -13,10 +13,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from test_lessons import write_lesson
 
 from varlen_lab.cli import main
+from varlen_lab.course.lessons import find_lessons, find_notebook
+from varlen_lab.course.notebooks import run_notebook, walkthrough
+from varlen_lab.course.pages import duration, mask_geometry, one_line
 from varlen_lab.errors import InputError
-from varlen_lab.lessons import find_lessons, find_notebook
-from varlen_lab.notebooks import run_notebook, walkthrough
-from varlen_lab.pages import duration, mask_geometry, one_line
 
 DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from varlen_lab.assemble import build_model, make_accelerator, make_engine
-from varlen_lab.batches import Batch, collator
-from varlen_lab.compare import compare
-from varlen_lab.config import Config
-from varlen_lab.loop import optimize
-from varlen_lab.models import tiny
-from varlen_lab.weighting import WEIGHTINGS, token_weights
+from varlen_lab.config.schema import Config
+from varlen_lab.models.loading import tiny
+from varlen_lab.packing.weighting import WEIGHTINGS, token_weights
+from varlen_lab.studies.comparison import compare
+from varlen_lab.training.data import Batch, collator
+from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+from varlen_lab.training.step import optimize
 
 # Two rows. Trained tokens (the first of a document never is, and -100 never is): 3 + 1, and 2.
 ROWS = [

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks.lengths import lognormal
-from varlen_lab.attention.attend import importable
-from varlen_lab.packing import Boundaries
+from varlen_lab.attention.dispatch import importable
+from varlen_lab.packing.boundaries import Boundaries
 
 LONGEST = 4096  # tokens of a document, in training
 CV_ONE = 0.8326  # sigma of a lognormal whose standard deviation equals its mean

@@ -223,7 +223,7 @@ def draw_gains(
 
 def draw_parity(cells: Cells, caption: str) -> Figure | None:
     """The three losses of the parity section."""
-    from varlen_lab.viz import draw_losses
+    from varlen_lab.viz.losses import draw_losses
 
     cell = cells.get(("parity", "three losses"))
     if cell is None or cell["status"] != "ok":

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
-from varlen_lab.attention.attend import importable
+from varlen_lab.attention.dispatch import importable
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = {"05": None, "08": "three_losses.png"}  # the first figure of 08 is kept under this name
@@ -32,8 +32,8 @@ def measure(bench: Bench) -> Iterator[Cell]:
 
 def walked(bench: Bench, number: str, figure: str | None) -> dict[str, Any]:
     """Run one lesson; RuntimeError with its own words when a cell fails."""
-    from varlen_lab.lessons import find_notebook, read_notebook
-    from varlen_lab.notebooks import run_notebook
+    from varlen_lab.course.lessons import find_notebook, read_notebook
+    from varlen_lab.course.notebooks import run_notebook
 
     # a kernel starts in the notebook's folder; on a machine where the package is not installed it would not find it
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

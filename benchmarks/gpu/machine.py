@@ -42,8 +42,8 @@ def look_here(device: str, memory: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.gpu.bench import Bench
-    from varlen_lab.environment import cores, processor, version
-    from varlen_lab.gpu import look, obstacle
+    from varlen_lab.machine.environment import cores, processor, version
+    from varlen_lab.machine.gpu import look, obstacle
 
     facts = look()
     if device == "cuda" and (why := obstacle(facts, memory * GIB)):

@@ -12,9 +12,9 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.gpu.training import random_model
-from varlen_lab.audit.seen import attention_seen
-from varlen_lab.batches import ATTENTION_NAMES
-from varlen_lab.packing import VarlenCollator
+from varlen_lab.leaks.seen import attention_seen
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.training.data import ATTENTION_NAMES
 
 LENGTHS = (14, 30, 9, 11)
 SHAPE = {
@@ -35,7 +35,7 @@ def measure(bench: Bench) -> Iterator[Cell]:
 
 
 def crossing(bench: Bench, kernel: str, drawn: bool) -> dict[str, Any]:
-    from varlen_lab.viz import draw_seen
+    from varlen_lab.viz.seen import draw_seen
 
     model = random_model(SHAPE, ATTENTION_NAMES[kernel], bench.device, bench.dtype)
     ids = torch.arange(sum(LENGTHS)) % 500

@@ -22,9 +22,10 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.gpu.training import random_model
-from varlen_lab import recipes
 from varlen_lab.cli import main
-from varlen_lab.config import Config, load
+from varlen_lab.config import recipes
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import load
 from varlen_lab.errors import InputError
 
 NAME = "internlm_7b_full_oasst1_e3"
@@ -72,9 +73,9 @@ def copied(folder: Path) -> dict[str, Any]:
 
 def model_folder(bench: Bench, folder: Path) -> dict[str, Any]:
     """InternLM's architecture with random weights and the built-in tokenizer, saved as the hub has models."""
-    from varlen_lab.documents import builtin_tokenizer
-    from varlen_lab.families import FAMILIES
-    from varlen_lab.models import TINY
+    from varlen_lab.documents.tokenizer import builtin_tokenizer
+    from varlen_lab.models.families import FAMILIES
+    from varlen_lab.models.loading import TINY
 
     free = shutil.disk_usage(folder).free
     if not bench.rehearsal and free < DISK:
@@ -108,7 +109,7 @@ def edited(bench: Bench, folder: Path) -> Config:
 
 
 def trained(bench: Bench, folder: Path) -> dict[str, Any]:
-    from varlen_lab.train import train
+    from varlen_lab.training.trainer import train
 
     bench.free()
     history = train(edited(bench, folder), progress=False)
@@ -123,7 +124,7 @@ def trained(bench: Bench, folder: Path) -> dict[str, Any]:
 
 
 def converted(folder: Path) -> dict[str, Any]:
-    from varlen_lab.convert import pth_to_hf
+    from varlen_lab.training.conversion import pth_to_hf
 
     begin = time.monotonic()
     pth = Path((folder / "checkpoint").read_text())

@@ -1,7 +1,7 @@
 """Is varlen training the same training on this device? Three losses, and the control that must come out different.
 
-The comparison is the library's own (``varlen_lab.compare``): 60M weights kept in fp32 and multiplied in bf16, the
-built-in documents, the same ones in every step of the three modes, each loss over the same tokens.
+The comparison is the library's own (``varlen_lab.studies.comparison``): 60M weights kept in fp32 and multiplied in
+bf16, the built-in documents, the same ones in every step of the three modes, each loss over the same tokens.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
-from varlen_lab import recipes
-from varlen_lab.compare import compare
+from varlen_lab.config import recipes
+from varlen_lab.studies.comparison import compare
 
 SAME, COSINE = 2e-3, 0.9995  # of the loss in any step; of the first gradient
 

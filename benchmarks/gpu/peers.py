@@ -21,8 +21,8 @@ from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.gpu.training import documents_of_steps, random_model
 from benchmarks.peers import Clock, flattening, trl_packing
-from varlen_lab.attention.attend import importable
-from varlen_lab.batches import ATTENTION_NAMES
+from varlen_lab.attention.dispatch import importable
+from varlen_lab.training.data import ATTENTION_NAMES
 
 
 def measure(bench: Bench) -> Iterator[Cell]:
@@ -62,7 +62,7 @@ def rate(bench: Bench, attention: str, packing: bool) -> dict[str, Any]:
     clock = Clock(now)
     accumulate = max(1, scale.step // row)
     if packing:
-        from varlen_lab.documents import builtin_tokenizer
+        from varlen_lab.documents.tokenizer import builtin_tokenizer
 
         trl_packing(model, documents, row, accumulate, options, clock, builtin_tokenizer())
     else:

@@ -27,15 +27,16 @@ from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.lengths import lognormal
 from benchmarks.train import by_length, feature
-from varlen_lab import recipes
-from varlen_lab.accounting import PEAKS, Work
-from varlen_lab.assemble import make_accelerator, make_engine
-from varlen_lab.batches import ATTENTION_NAMES, Batch
-from varlen_lab.config import Config
-from varlen_lab.loop import optimize
-from varlen_lab.models import PLAIN, native_config, resolved
-from varlen_lab.packing import PackedCollator, PaddedCollator, VarlenCollator, pack_lengths
-from varlen_lab.recompute import recompute
+from varlen_lab.config import recipes
+from varlen_lab.config.schema import Config
+from varlen_lab.models.loading import PLAIN, native_config, resolved
+from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
+from varlen_lab.packing.strategies import pack_lengths
+from varlen_lab.training.data import ATTENTION_NAMES, Batch
+from varlen_lab.training.outlook import PEAKS, Work
+from varlen_lab.training.recompute import recompute
+from varlen_lab.training.setup import make_accelerator, make_engine
+from varlen_lab.training.step import optimize
 
 STEPS = 12  # of different documents at most; then they come again
 Documents = list[np.ndarray]  # token ids of each
@@ -118,7 +119,7 @@ def run(
     if recomputed:
         recompute(network, recomputed)
     if compiled:
-        from varlen_lab.attention import register
+        from varlen_lab.attention.huggingface import register
 
         register(compiled=True)
         network.compile(dynamic=True)
@@ -186,7 +187,7 @@ def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torc
     minutes."""
     from transformers import AutoModelForCausalLM
 
-    from varlen_lab.attention import register
+    from varlen_lab.attention.huggingface import register
 
     register()
     native = native_config(shape)

@@ -6,7 +6,7 @@
 ``huggingface``  attn_implementation="varlen" in any transformers model
 """
 
-from varlen_lab.attention.attend import BACKENDS, attend, choose
+from varlen_lab.attention.dispatch import BACKENDS, attend, choose
 from varlen_lab.attention.huggingface import register
 
 __all__ = ["BACKENDS", "attend", "choose", "register"]

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from varlen_lab.attention.attend import attend
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 

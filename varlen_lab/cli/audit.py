@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the report; 0 when packing changes nothing, 1 on a finding."""
     if (args.config is None) == (args.model is None):
         raise InputError("pass either a CONFIG or --model DIR; for example: varlen-lab audit --model ./my_model.")
-    from varlen_lab.audit import audit
+    from varlen_lab.leaks.checking import audit
 
     model, batch = from_model(args.model, args.attn) if args.model else from_config(args.config, args.attn)
     report = audit(model.train(args.mode == "train"), batch)
@@ -41,8 +41,8 @@ def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     """The model of a folder and a row of random tokens: what is measured does not depend on the text."""
     import torch
 
-    from varlen_lab.models import load_model
-    from varlen_lab.packing import VarlenCollator
+    from varlen_lab.models.loading import load_model
+    from varlen_lab.packing.collators import VarlenCollator
 
     model = load_model(path, checked(attention or "varlen"))
     longest = getattr(model.config, "max_position_embeddings", None) or max(LENGTHS)
@@ -55,8 +55,8 @@ def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
 
 def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     """The model of a config and a row of its data, one with about eight documents."""
-    from varlen_lab.assemble import build_model
-    from varlen_lab.batches import collator, load_rows, load_tokenizer
+    from varlen_lab.training.data import collator, load_rows, load_tokenizer
+    from varlen_lab.training.setup import build_model
 
     config = read_config(word).with_mode("varlen")
     tokenizer = load_tokenizer(config)
@@ -73,7 +73,7 @@ def checked(attention: str) -> str:
     """The name of an attention transformers knows, or an InputError with the near one."""
     from transformers import AttentionInterface
 
-    from varlen_lab.attention import register
+    from varlen_lab.attention.huggingface import register
     from varlen_lab.errors import nearest
 
     register()

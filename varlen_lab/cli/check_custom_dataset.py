@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
         config = read_config("tiny_llama_full_docstrings_e1", ["max_length=2048", *options])
     else:
         config = read_config(args.source, args.cfg_options)
-    from varlen_lab.batches import load_tokenizer, pack_rows
-    from varlen_lab.documents import encode, read_dialogues
+    from varlen_lab.documents.sources import read_dialogues
+    from varlen_lab.documents.tokens import encode
+    from varlen_lab.training.data import load_tokenizer, pack_rows
 
     dialogues, bad = read_dialogues(
         config.data_path, system=config.SYSTEM, map_fn=config.dataset_map_fn, skip_bad=True, progress=False

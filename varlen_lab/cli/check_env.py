@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from varlen_lab.environment import Row, accelerator, survey
+from varlen_lab.machine.environment import Row, accelerator, survey
 
 HELP = "Show what this machine can run, and check packed attention against each document alone."
 LENGTHS = (70, 300, 180)
@@ -56,7 +56,7 @@ def attention_rows() -> Iterator[Row]:
     """
     import torch
 
-    from varlen_lab.attention.attend import choose, importable
+    from varlen_lab.attention.dispatch import choose, importable
 
     on_gpu = accelerator() is not None
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
@@ -85,7 +85,7 @@ def numeric_check(backend: str, device: str, dtype: object) -> tuple[float, floa
     """How far the packed row, and the row with its seams ignored, are from each document alone (maximum)."""
     import torch
 
-    from varlen_lab.attention.attend import attend
+    from varlen_lab.attention.dispatch import attend
     from varlen_lab.packing.boundaries import Boundaries
 
     generator = torch.Generator().manual_seed(0)
@@ -113,7 +113,7 @@ def cache_rows() -> Iterator[Row]:
     """Where the built-in corpus and tokenizer are kept, and whether that place can be written."""
     import os
 
-    from varlen_lab.documents.cache import cache_dir
+    from varlen_lab.files.writing import cache_dir
 
     folder = cache_dir()
     nearest_existing = next(place for place in (folder, *folder.parents) if place.exists())

@@ -13,7 +13,7 @@ from varlen_lab.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from varlen_lab.compare import Comparison
+    from varlen_lab.studies.comparison import Comparison
 
 HELP = "Run the three modes on the same documents per step, from the same weights, and set the losses side by side."
 
@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
     from rich.console import Console
 
-    from varlen_lab.compare import compare
-    from varlen_lab.config import MODES
+    from varlen_lab.config.schema import MODES
+    from varlen_lab.studies.comparison import compare
 
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=160)
@@ -72,7 +72,7 @@ def show(console: Console, comparison: Comparison) -> None:
 
 def save(folder: Path, comparisons: list[Comparison]) -> None:
     """``comparison.json`` of the first seed (``comparison_1.json``, ... of the others) and the figure over all."""
-    from varlen_lab.viz import draw_losses
+    from varlen_lab.viz.losses import draw_losses
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, comparison in enumerate(comparisons):

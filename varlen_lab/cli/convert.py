@@ -35,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]?i?B", args.max_shard_size, re.IGNORECASE):
         raise InputError(f"--max-shard-size is {args.max_shard_size!r}, it is a size such as 2GB or 500MB.")
     if args.kind == "merge":
-        from varlen_lab.convert import merge
+        from varlen_lab.training.conversion import merge
 
         done, against = merge(args.llm, args.adapter, args.save_dir, max_shard_size=args.max_shard_size), "adapter"
     else:
         config = read_config(args.config)
-        from varlen_lab.convert import pth_to_hf
+        from varlen_lab.training.conversion import pth_to_hf
 
         done = pth_to_hf(config, args.pth_model, args.save_dir, fp32=args.fp32, max_shard_size=args.max_shard_size)
         against = "checkpoint"

@@ -6,8 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from varlen_lab import recipes
-from varlen_lab.config import override, render
+from varlen_lab.config import recipes
+from varlen_lab.config.overrides import override
+from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
 
 HELP = "Copy a config into a folder as NAME_copy.py."

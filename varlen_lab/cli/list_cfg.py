@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from varlen_lab import recipes
+from varlen_lab.config import recipes
 
 HELP = "List the configs, or those that match a pattern."
 

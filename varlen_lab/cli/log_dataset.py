@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.cfg_options)
     from rich.console import Console
 
-    from varlen_lab.batches import load_rows, load_tokenizer
+    from varlen_lab.training.data import load_rows, load_tokenizer
 
     tokenizer = load_tokenizer(config)
     rows, report = load_rows(config, tokenizer)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from varlen_lab.packing.cost import Cost
-    from varlen_lab.packing.planner import Packs
     from varlen_lab.packing.report import PackReport
+    from varlen_lab.packing.strategies import Packs
 
 HELP = "Show what packing does to a dataset: how full rows are, what is lost, what it saves, how steps change."
 DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from varlen_lab.packing.cost import Cost
-    from varlen_lab.packing.planner import pack_lengths
+    from varlen_lab.packing.strategies import pack_lengths
 
     lengths, defaults = read_source(args.source, args.cfg_options)
     budgets = args.max_length or defaults["max_length"]
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
 def read_source(source: str, overrides: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
     """Document lengths, and what the config says about packing them (or the defaults of a bare file)."""
-    from varlen_lab.documents import builtin_tokenizer, load_documents
+    from varlen_lab.documents import load_documents
+    from varlen_lab.documents.tokenizer import builtin_tokenizer
     from varlen_lab.packing.rows import document_lengths
 
     if source.startswith("builtin:") or source.lower().endswith(DATA_ENDINGS) or Path(source).is_dir():
@@ -81,8 +82,8 @@ def read_source(source: str, overrides: list[str]) -> tuple[np.ndarray, dict[str
             "batch_size": 8,
             "accumulative_counts": 1,
         }
-    from varlen_lab.batches import load_tokenizer
     from varlen_lab.cli.resolve import read_config
+    from varlen_lab.training.data import load_tokenizer
 
     config = read_config(source, overrides)
     documents = load_documents(
@@ -150,7 +151,8 @@ def lines(reports: list[PackReport], costs: list[Cost]) -> list[tuple[str, list[
 def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) -> None:
     """The report as JSON, the lengths as a histogram, and rows before and after packing."""
     from varlen_lab.cli.masks import save as save_figure
-    from varlen_lab.viz import draw_lengths, draw_rows
+    from varlen_lab.viz.lengths import draw_lengths
+    from varlen_lab.viz.rows import draw_rows
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from varlen_lab.config import Config, load, override
+from varlen_lab.config.overrides import override
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import load
 from varlen_lab.errors import InputError, nearest
 
 
@@ -26,7 +28,7 @@ def read_config(word: str, overrides: list[str] | None = None, *, acting: bool =
 
     ``acting``: an override that does nothing in a run of this config is refused, not only one that breaks a rule.
     """
-    from varlen_lab import recipes
+    from varlen_lab.config import recipes
 
     if Path(word).is_file():
         config = load(word)

@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     """0 when every cell ran, 1 when one failed; either way the copy and the page are written."""
     from rich.console import Console
 
-    from varlen_lab.lessons import find_notebook, parse_value
-    from varlen_lab.notebooks import progress_line, run_notebook, terminal_line
+    from varlen_lab.course.lessons import find_notebook, parse_value
+    from varlen_lab.course.notebooks import progress_line, run_notebook, terminal_line
 
     path = find_notebook(args.notebook)
     output = args.output or Path("runs") / path.name

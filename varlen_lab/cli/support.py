@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import track
     from rich.table import Table
 
-    from varlen_lab.models import families, family_table, variants
-    from varlen_lab.support import LENGTHS, LIMIT, PAGE, Support, measure
+    from varlen_lab.models.loading import families, family_table, variants
+    from varlen_lab.studies.support import LENGTHS, LIMIT, PAGE, Support, measure
 
     wanted = args.family or families()
     for family in wanted:

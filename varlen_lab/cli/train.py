@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from varlen_lab import launch
 from varlen_lab.cli.resolve import add_config, read_config
 from varlen_lab.errors import InputError
+from varlen_lab.machine import launch
 
 HELP = "Train from a config; checkpoints go to work_dirs/NAME/iter_N.pth. NPROC_PER_NODE=2 trains in two processes."
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from varlen_lab.train import train
+    from varlen_lab.training.trainer import train
 
     first = launch.rank() == 0
     console = Console(highlight=False, soft_wrap=True, quiet=not first)

@@ -19,6 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every notebook ran, 1 when one failed."""
-    from varlen_lab.notebooks import walkthrough
+    from varlen_lab.course.notebooks import walkthrough
 
     return walkthrough(args.out, quick=args.quick, only=args.only)

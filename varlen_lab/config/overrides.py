@@ -6,7 +6,7 @@ import ast
 import warnings
 from typing import Any
 
-from varlen_lab.config.effect import refuse_idle
+from varlen_lab.config.idle import refuse_idle
 from varlen_lab.config.schema import Config, SettingError, schema, shown, unknown
 from varlen_lab.errors import InputError
 

@@ -13,10 +13,10 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.documents.encode import encode, prompt_ids
 from varlen_lab.documents.sources import read_dialogues
 from varlen_lab.documents.templates import OF_TOKENIZER, TEMPLATES
 from varlen_lab.documents.tokenizer import builtin_tokenizer
+from varlen_lab.documents.tokens import encode, prompt_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset

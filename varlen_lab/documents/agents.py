@@ -22,9 +22,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from varlen_lab.config.recipes.react import react_prompt
 from varlen_lab.documents.fields import BadRecord, Turns, parsed
 from varlen_lab.errors import nearest
-from varlen_lab.recipes.react import react_prompt
 
 # ------------------------------------------------------------------------------------------------------- MOSS
 

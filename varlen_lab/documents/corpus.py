@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from varlen_lab.documents import compiled
-from varlen_lab.documents.cache import cached_text, fingerprint
+from varlen_lab.files.writing import cached_text, fingerprint
 
 VERSION = 1  # of what is collected and how it is asked: raise it and every cache is rebuilt
 SHORTEST = 40  # characters; "Return repr(self)." teaches nothing

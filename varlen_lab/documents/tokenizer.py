@@ -16,9 +16,9 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from varlen_lab.documents.cache import cached_text, fingerprint
 from varlen_lab.documents.corpus import VERSION as CORPUS_VERSION
 from varlen_lab.documents.corpus import builtin_dialogues
+from varlen_lab.files.writing import cached_text, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,12 +8,12 @@
 """
 
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.collate import PackedCollator, PaddedCollator, VarlenCollator
+from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.dataset import pack_dataset
-from varlen_lab.packing.planner import Packs, pack_lengths
 from varlen_lab.packing.reader import RowReader
 from varlen_lab.packing.report import PackReport
 from varlen_lab.packing.sequential import SequentialPacker
+from varlen_lab.packing.strategies import Packs, pack_lengths
 from varlen_lab.packing.stream import PackedStream
 
 __all__ = [

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing.planner import Packs
 from varlen_lab.packing.rows import row_batches, schema
+from varlen_lab.packing.strategies import Packs
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.cache import cache_folder, cache_paths, open_rows, write_rows
-from varlen_lab.packing.planner import pack_lengths
 from varlen_lab.packing.rows import CHUNK, document_lengths, rows_from_plan
 from varlen_lab.packing.sequential import LOOKAHEAD
+from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.packing.stream import PackedStream
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.columns import ListColumn
-from varlen_lab.packing.planner import Packs
+from varlen_lab.packing.strategies import Packs
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,19 +16,7 @@ import numpy as np
 
 from varlen_lab.viz.packed_row import CELL_LIMIT, PackedRow
 from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_legend
-from varlen_lab.viz.style import (
-    BODY,
-    CLAIM,
-    SMALL,
-    STROKE,
-    TITLE,
-    WIDTH,
-    Theme,
-    factor,
-    percent,
-    plural,
-    theme,
-)
+from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, Theme, factor, percent, plural, theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

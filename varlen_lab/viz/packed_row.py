@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz.masks import (
-    band_outlines,
-    check_names,
-    check_window,
-    count_cells,
-    lengths_of,
-    stair_outline,
-)
+from varlen_lab.viz.masks import band_outlines, check_names, check_window, count_cells, lengths_of, stair_outline
 from varlen_lab.viz.style import factor, percent, plural
 
 DOCUMENT_LIMIT = 100_000  # a few seconds; beyond it nothing new is seen

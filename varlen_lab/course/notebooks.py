@@ -1,0 +1,184 @@
+"""Running the lessons: one notebook with parameters, or all of them and a page about what came out.
+
+Every notebook runs by papermill in a kernel of *this* Python, whether or not Jupyter knows a kernel of that
+name, and in its own folder, as it would in JupyterLab. Each leaves an executed copy and beside it an HTML
+page that needs no network. A failing cell ends its notebook, never the walk: the others run, the page shows
+the error, and the exit code says so. What the pages look like is the business of ``varlen_lab.pages``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.course.lessons import check_parameters, find_lessons, find_notebook, read_notebook, title_of
+from varlen_lab.course.pages import Outcome, index_page, notebook_page, one_line
+from varlen_lab.errors import InputError
+
+CELL_SECONDS = 1800  # a cell that takes longer hangs
+QUIET = "--IPKernelApp.log_level=50"  # or kernels talk into our terminal, about encryption and interrupts
+OnCell = Callable[[int, int], None]  # (cells done, cells in all)
+
+
+def walkthrough(
+    out: str | os.PathLike[str] = "runs/walkthrough", quick: bool = False, only: list[str] | None = None
+) -> int:
+    """Run the lessons in order into ``out`` and write ``out/index.html``; 1 when one failed, else 0.
+
+    ``quick`` is passed to every notebook as ``quick=True``; ``only`` narrows the walk: names or numbers.
+    Raises InputError before anything runs when a name is unknown or a notebook has no parameter ``quick``.
+    """
+    from rich.console import Console
+
+    lessons = find_lessons()
+    chosen = lessons if only is None else [find_notebook(word, lessons) for word in only]
+    parameters = {"quick": True} if quick else {}
+    for lesson in chosen:
+        check_parameters(lesson, parameters)
+    folder = make_folder(Path(out))
+    console = Console(highlight=False, soft_wrap=True)
+    outcomes = {lesson: Outcome(lesson.stem, title_of(lesson)) for lesson in lessons}
+    started = time.monotonic()
+    try:
+        for lesson in lessons:
+            if lesson in chosen:
+                with progress_line(console, lesson.stem) as on_cell:
+                    outcomes[lesson] = run_notebook(lesson, folder / lesson.name, parameters, on_cell=on_cell)
+                console.print(terminal_line(outcomes[lesson]))
+    finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
+        index = write_index(folder, list(outcomes.values()), time.monotonic() - started, quick)
+    failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
+    if failed:
+        console.print(f"[red]{len(failed)} of {len(chosen)} failed:[/] {', '.join(failed)}")
+    console.print(f"open {index}", markup=False)
+    return 1 if failed else 0
+
+
+def run_notebook(
+    path: Path, output: Path, parameters: Mapping[str, Any] | None = None, *, on_cell: OnCell | None = None
+) -> Outcome:
+    """Execute ``path`` into ``output`` (an .ipynb) and write its page beside; a failing cell is an outcome.
+
+    Raises InputError when ``path`` is not a notebook or ``parameters`` names one it does not have.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    parameters = dict(parameters or {})
+    check_parameters(path, parameters)
+    if output.suffix != ".ipynb":
+        raise InputError(f"{output} must end in .ipynb (the page takes its name); for example -o run.ipynb")
+    if output.resolve() == path.resolve():
+        raise InputError(f"{output} is the notebook itself; write the executed copy somewhere else.")
+    make_folder(output.parent)
+    for stale in (output, output.with_suffix(".html")):
+        stale.unlink(missing_ok=True)
+    total = len(read_notebook(path).cells)
+    error, started = "", time.monotonic()
+    try:
+        papermill.execute_notebook(
+            path.resolve(),
+            output.resolve(),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            kernel_manager_class=this_python(),
+            progress_bar=False,
+            cwd=path.resolve().parent,
+            execution_timeout=CELL_SECONDS,
+            on_cell_start=lambda cell, cell_index: on_cell(cell_index, total) if on_cell else None,
+        )
+    except PapermillExecutionError as problem:
+        error = one_line(f"{problem.ename}: {problem.evalue}")
+    except Exception as problem:  # a kernel that died or never came is a failed notebook, not a failed walk
+        error = one_line(f"{type(problem).__name__}: {problem}")
+    seconds = time.monotonic() - started
+    outcome = Outcome(path.stem, title_of(path), "failed" if error else "ok", seconds, error, output)
+    write_page(path, outcome)
+    return outcome
+
+
+def this_python() -> type:
+    """A kernel manager that starts this very interpreter, so no kernelspec has to be installed."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisPython(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(
+                argv=[sys.executable, "-m", "ipykernel_launcher", QUIET, "-f", "{connection_file}"],
+                env={"PYDEVD_DISABLE_FILE_VALIDATION": "1"},  # debugpy's advice about frozen modules
+                display_name="this Python",
+                language="python",
+            )
+
+    return ThisPython
+
+
+def make_folder(folder: Path) -> Path:
+    """Create ``folder``, or say in one sentence why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"{folder} cannot be created ({problem.strerror}); choose another -o.") from None
+    return folder
+
+
+def write_page(source: Path, outcome: Outcome) -> None:
+    """The page of one notebook; when the kernel never came, of the notebook as it was written."""
+    executed = outcome.executed
+    assert executed is not None
+    html = notebook_page(read_notebook(executed if executed.exists() else source), outcome, source.parent)
+    write_text(executed.with_suffix(".html"), html)
+
+
+def write_index(folder: Path, outcomes: list[Outcome], seconds: float, quick: bool) -> Path:
+    """``index.html`` of what was executed: the table of notebooks, then what is tagged ``walkthrough``."""
+    from varlen_lab.machine.environment import summary
+
+    notebooks = [
+        read_notebook(outcome.executed) if outcome.executed and outcome.executed.exists() else None
+        for outcome in outcomes
+    ]
+    write_text(folder / "index.html", index_page(outcomes, notebooks, summary(), seconds, quick))
+    return folder / "index.html"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def terminal_line(outcome: Outcome) -> str:
+    """One line for the terminal, in rich markup: mark, name, seconds, and the error if there was one."""
+    from rich.markup import escape
+
+    mark = {"ok": "[green]✓[/]", "failed": "[red]✗[/]", "not run": "·"}[outcome.status]
+    error = f"  [red]{escape(outcome.error)}[/]" if outcome.error else ""
+    return f"{mark} {escape(outcome.name):<24} {outcome.seconds:6.1f} s{error}"
+
+
+@contextmanager
+def progress_line(console: Any, name: str) -> Iterator[OnCell]:
+    """A bar over the cells of one notebook; it vanishes when the notebook is done. Yields the callback."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("  {task.description:<24}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("cells"),
+        TimeElapsedColumn(),
+    )
+    quiet = not console.is_terminal  # a log keeps the finished lines only
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,162 @@
+"""Known traps, found by looking at a model and a batch, before anything runs.
+
+All of them are silent in transformers: the run goes on, and attention crosses the seams. transformers' own ``sdpa`` and
+``eager`` find packed documents only if ``position_ids`` restart, there is no ``attention_mask``, and no cache is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from varlen_lab.errors import InputError
+from varlen_lab.leaks.report import Finding
+from varlen_lab.packing.boundaries import Boundaries
+
+NATIVE = ("eager", "sdpa", "flex_attention")  # implementations of transformers that guess documents from positions
+OURS = "varlen"
+RECURRENT = re.compile(r"mamba|ssm|rwkv|recurrent|deltanet|linearattention|shortconv|hyena|lstm|gru", re.IGNORECASE)
+CONTAINER = re.compile(r"(Model|ForCausalLM|Block|Layer|Norm\w*|Cache)$")  # of such layers, not one themselves
+WIDEST_HEAD = 256
+COLLATE = "build the batch with varlen_lab.packing.VarlenCollator and load the model with attn_implementation='varlen'"
+
+
+def documents_of(batch: Mapping[str, Any], boundaries: Any) -> tuple[Boundaries, list[str]]:
+    """The documents of a batch, row after row, and what had to be guessed."""
+    if "input_ids" not in batch:
+        raise InputError(f"the batch has {', '.join(batch)} but no input_ids; pass what goes into model(**batch).")
+    ids = batch["input_ids"]
+    notes: list[str] = []
+    if boundaries is None and "cu_seq_lens_q" in batch:
+        boundaries = Boundaries(batch["cu_seq_lens_q"].to(torch.int32))
+    elif boundaries is None and "position_ids" in batch:
+        starts = (batch["position_ids"].reshape(-1) == 0).nonzero().flatten().tolist()
+        if not starts or starts[0]:
+            raise InputError("position_ids do not start at 0, the documents cannot be told; pass boundaries.")
+        boundaries = Boundaries(torch.tensor([*starts, ids.numel()], dtype=torch.int32, device=ids.device))
+        notes.append(
+            "documents were read from position_ids == 0, which cannot tell two one-token documents from padding"
+        )
+    elif boundaries is None:
+        raise InputError("the batch has neither cu_seq_lens_q nor position_ids; pass boundaries, e.g. [70, 300, 180].")
+    elif not isinstance(boundaries, Boundaries):
+        boundaries = Boundaries.from_lengths(boundaries, ids.device)
+    if boundaries.total != ids.numel():
+        raise InputError(
+            f"the boundaries cover {boundaries.total} tokens and input_ids has {ids.numel()}, they must agree; "
+            "pass the lengths of all documents, row after row."
+        )
+    return boundaries, notes
+
+
+def preflight(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> list[Finding]:
+    """Every known trap that this model with this batch steps into, without running it."""
+    documents, _ = documents_of(batch, boundaries)
+    implementation = str(getattr(model.config, "_attn_implementation", ""))
+    found = list(recurrent_layers(model))
+    if len(documents.spans) == len(batch["input_ids"]):
+        return found  # a document a row: nothing shares a row
+    if implementation in NATIVE:
+        found += native_traps(model, batch, documents, implementation)
+    elif "flash" in implementation:
+        found += flash_traps(model, batch, implementation)
+    elif implementation.startswith(OURS) and "cu_seq_lens_q" not in batch:
+        found.append(Finding("cu_seq_lens missing", "batch", "our attention was not told the seams", COLLATE))
+    return found
+
+
+def native_traps(model: Any, batch: Mapping[str, Any], documents: Boundaries, implementation: str) -> Iterator[Finding]:
+    """What keeps ``sdpa`` and ``eager`` from finding the documents."""
+    positions = batch.get("position_ids")
+    inner = [start for start, _ in documents.spans if start % batch["input_ids"].shape[1]]
+    flat = positions.reshape(-1) if positions is not None else None
+    through = [seam for seam in inner if flat is None or int(flat[seam]) - int(flat[seam - 1]) == 1]
+    if through and "cu_seq_lens_q" in batch:
+        yield Finding(
+            "cu_seq_lens ignored",
+            "batch['cu_seq_lens_q']",
+            f"{implementation} does not read cu_seq_lens, and position_ids do not restart at {len(through)} seams",
+            "load the model with attn_implementation='varlen', or pass position_ids that restart at every seam",
+        )
+    elif through:
+        yield Finding(
+            "position_ids not restarted",
+            "batch['position_ids']",
+            f"positions run through {len(through)} of {len(inner)} seams (the first at token {through[0]})",
+            "let position_ids start again at 0 in every document; VarlenCollator does",
+        )
+    mask = batch.get("attention_mask")
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2:
+        kind = "an all-ones" if bool((mask != 0).all()) else "a 2-D"
+        yield Finding(
+            "attention_mask",
+            "batch['attention_mask']",
+            f"{kind} attention_mask switches off {implementation}'s search for documents",
+            "leave attention_mask out of a packed batch",
+        )
+    if batch.get("use_cache", getattr(model.config, "use_cache", False)):
+        said = "is True" if "use_cache" in batch else "was not passed and the config's default is True"
+        yield Finding(
+            "use_cache",
+            "batch['use_cache']",
+            f"use_cache {said}: with a cache {implementation} does not look for documents, in train() neither",
+            "pass use_cache=False, or set model.config.use_cache = False",
+        )
+
+
+def flash_traps(model: Any, batch: Mapping[str, Any], implementation: str) -> Iterator[Finding]:
+    """What FlashAttention does not say."""
+    rows = len(batch["input_ids"])
+    if rows > 1 and "cu_seq_lens_q" not in batch:
+        yield Finding(
+            "several rows",
+            "batch['input_ids']",
+            f"{implementation} looks for documents in a single row only, the batch has {rows}",
+            "flatten the rows into one; VarlenCollator does",
+        )
+    if model.device.type != "cuda":
+        yield Finding("kernel missing", "model", f"{implementation} needs a GPU", "use attn_implementation='varlen'")
+    if model.dtype not in (torch.float16, torch.bfloat16):
+        yield Finding(
+            "dtype", "model", f"{implementation} runs in fp16 or bf16, the model is {model.dtype}", "cast the model"
+        )
+    width = getattr(model.config, "head_dim", None) or 0
+    if width > WIDEST_HEAD:
+        yield Finding(
+            "head dim", "config.head_dim", f"{width} is wider than {WIDEST_HEAD}", "use attn_implementation='varlen'"
+        )
+
+
+def recurrent_layers(model: Any) -> Iterator[Finding]:
+    """Layers that carry a state along the row: no attention mask and no cu_seq_lens stops them."""
+    names: dict[str, int] = {}
+    for module in model.modules():
+        kind = type(module).__name__
+        if RECURRENT.search(kind) and not CONTAINER.search(kind):
+            names[kind] = names.get(kind, 0) + 1
+    for kind, count in names.items():
+        yield Finding(
+            "recurrent layer",
+            kind,
+            f"{count} layers carry a state from one document into the next",
+            "train this model unpacked, or with a kernel that resets the state at seams (seq_idx)",
+        )
+
+
+def border_labels(batch: Mapping[str, Any], documents: Boundaries) -> Iterator[Finding]:
+    """Labels at the start of a document that its neighbour is asked to predict."""
+    if "labels" not in batch:
+        return
+    labels, width = batch["labels"].reshape(-1), batch["input_ids"].shape[1]
+    wrong = [start for start, _ in documents.spans if start % width and int(labels[start]) != -100]
+    if wrong:
+        yield Finding(
+            "border label",
+            "batch['labels']",
+            f"the first label of {len(wrong)} documents is trained on (the first at token {wrong[0]}), "
+            "so the last token of one document has to predict the first of the next",
+            "set the first label of every document to -100; VarlenCollator does",
+        )

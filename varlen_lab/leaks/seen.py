@@ -1,0 +1,123 @@
+"""Which mask does a live model really use? Its own attention is asked, layer by layer, through its values.
+
+Attention is ``weights @ values``. Whatever kernel computes it, called once more with values that are 1 for the tokens
+of one document and 0 elsewhere it returns the weight every query puts on that document; with one column per token it
+returns the weights themselves. Columns go in chunks as wide as a head, so no T x T memory is needed:
+
+    seen = attention_seen(model, batch)      # a packed batch, as it goes into model(**batch)
+    seen.mass[0]                             # layer 0, document x document: each row sums to 1
+
+``varlen_lab.viz.draw_seen`` draws it beside the mask that was promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from varlen_lab.errors import InputError
+from varlen_lab.leaks.measure import inputs_of, undisturbed
+from varlen_lab.leaks.preflight import documents_of
+
+TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The attention of every layer, averaged over heads.
+
+    ``mass``: float64 (layers, documents, documents), the share of document i's attention that goes to document j.
+    ``cells``: float64 (layers, T, T), the weight of key k for query q, in rows of at most 64 tokens; else None.
+    """
+
+    layers: tuple[str, ...]
+    lengths: tuple[int, ...]
+    mass: np.ndarray
+    cells: np.ndarray | None
+
+    @property
+    def crossing(self) -> np.ndarray:
+        """Share of all attention that goes to another document, float64 (layers,), each token counted once."""
+        weights = np.array(self.lengths) / sum(self.lengths)
+        own = np.diagonal(self.mass, axis1=1, axis2=2)
+        return ((self.mass.sum(axis=2) - own) * weights).sum(axis=1)
+
+
+def attention_seen(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Seen:
+    """Run ``model(**batch)`` once and ask every attention call where its weights went.
+
+    ``boundaries``: as for ``audit``. The model is left as it was found. Raises InputError when the documents cannot be
+    told, and when no layer calls an attention that transformers dispatches.
+    """
+    batch = {name: value for name, value in batch.items() if value is not None}
+    documents, _ = documents_of(batch, boundaries)
+    shape = batch["input_ids"].shape
+    owner = documents.document_ids().view(shape)
+    token = torch.arange(documents.total, device=owner.device).view(shape)
+    columns = [(owner, len(documents))] + ([(token, documents.total)] if documents.total <= TOKEN_LIMIT else [])
+    with undisturbed(model), torch.no_grad(), asking(columns) as answers:
+        model(**inputs_of(batch))
+    if not answers:
+        raise InputError(
+            f"{type(model).__name__} made no attention call that can be asked, its layers may be recurrent or its code "
+            "remote; use a native transformers attention, or audit(), which needs none."
+        )
+    lengths = np.array([end - start for start, end in documents.spans])
+    first = np.cumsum(lengths) - lengths
+    weights = [np.add.reduceat(answer[0], first, axis=0) / lengths[:, None] for _, answer in answers]
+    cells = np.stack([answer[1] for _, answer in answers]) if len(columns) > 1 else None
+    return Seen(tuple(layer for layer, _ in answers), tuple(lengths.tolist()), np.stack(weights), cells)
+
+
+@contextmanager
+def asking(columns: list[tuple[torch.Tensor, int]]) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
+    """(layer, one array per entry of ``columns``) of every attention call meanwhile; its result is not changed.
+
+    An entry is (column of each token, int64 (rows, T); number of columns). Its array is float64 (rows * T, columns).
+    """
+    from transformers import AttentionInterface
+
+    answers: list[tuple[str, list[np.ndarray]]] = []
+    real = AttentionInterface.get_interface
+
+    def spying(self: Any, name: str, default: Any) -> Any:
+        function = real(self, name, default)
+
+        def call(
+            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **more: Any
+        ) -> Any:
+            result = function(module, query, key, value, *rest, **more)
+            if query.shape[2] == key.shape[2] == columns[0][0].shape[1]:  # not cross attention, not a cache
+
+                def ask(values: torch.Tensor) -> torch.Tensor:
+                    return function(module, query, key, values, *rest, **more)[0]
+
+                layer = f"layer {getattr(module, 'layer_idx', len(answers))}"
+                answers.append((layer, [weights(ask, value, column, count) for column, count in columns]))
+            return result
+
+        return call
+
+    AttentionInterface.get_interface = spying  # type: ignore[method-assign]
+    try:
+        yield answers
+    finally:
+        AttentionInterface.get_interface = real  # type: ignore[method-assign]
+
+
+def weights(ask: Any, value: torch.Tensor, column: torch.Tensor, count: int) -> np.ndarray:
+    """What each query puts on each column, mean over heads; float64 (rows * T, columns). Values are (rows, K, T, V)."""
+    width = value.shape[-1]
+    found = []
+    for low in range(0, count, width):
+        places = torch.arange(low, low + width, device=value.device)
+        ones = (column.to(value.device)[:, :, None] == places).to(value.dtype)  # (rows, T, V)
+        out = ask(ones[:, None].expand_as(value).contiguous())  # (rows, T, heads, V)
+        out = out.reshape(*out.shape[:2], -1, width)
+        found.append(out.double().mean(dim=2).flatten(0, 1).cpu().numpy())
+    return np.concatenate(found, axis=1)[:, :count]

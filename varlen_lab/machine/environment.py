@@ -1,0 +1,132 @@
+"""Facts about this machine: Python, packages, processor, accelerator, memory, disk. It decides nothing.
+
+Versions are read from the installed metadata, which costs milliseconds. torch is imported only where a fact
+needs it (CUDA, threads), and flash-attn is really imported, because its metadata can be there while its
+kernel was built for another torch.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from varlen_lab.machine.gpu import flash_attn_wheel, look, obstacle
+
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
+GIB = 2**30
+
+
+class Row(NamedTuple):
+    """One line of a report: ``ok``, a ``note`` (works, but know this) or ``missing`` (this cannot work)."""
+
+    name: str
+    value: str
+    state: Literal["ok", "note", "missing"] = "ok"
+
+
+def version(package: str) -> str | None:
+    """The installed version of ``package``, or None; nothing is imported."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def accelerator() -> str | None:
+    """The first CUDA device's name and memory, or None. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    facts = torch.cuda.get_device_properties(0)
+    count = torch.cuda.device_count()
+    more = f", {count} of them" if count > 1 else ""
+    return f"{facts.name}, {facts.total_memory / GIB:.0f} GiB{more}"
+
+
+def summary() -> dict[str, str]:
+    """What a figure or a page should say about where it was made: versions and device."""
+    facts = {"Python": platform.python_version()}
+    facts.update({name: version(name) or "missing" for name in ("torch", "transformers")})
+    facts["device"] = accelerator() or f"CPU, {cores()} {'cores' if cores() > 1 else 'core'}"
+    return facts
+
+
+def survey() -> Iterator[Row]:
+    """The rows of ``check-env`` that are about the machine; those about attention are the command's own."""
+    yield Row("Python", f"{platform.python_version()} ({sys.executable})")
+    for package in PACKAGES:
+        found = version(package)
+        yield Row(package, found or f"missing: pip install {package}", "ok" if found else "missing")
+    yield flash_attention()
+    yield from cuda()
+    yield Row("CPU", f"{processor()}, {cores()} {'cores' if cores() > 1 else 'core'}")
+    yield memory()
+    free = shutil.disk_usage(Path.cwd()).free / GIB
+    yield Row("disk", f"{free:.0f} GiB free here", "ok" if free > 3 else "note")
+
+
+def flash_attention() -> Row:
+    """flash-attn by importing its kernel; its absence is a note, never a fault."""
+    found = version("flash-attn")
+    if found is None:
+        return Row("flash-attn", "not installed, not needed: torch has a varlen kernel of its own", "note")
+    try:
+        from flash_attn import flash_attn_varlen_func  # noqa: F401
+    except Exception as problem:  # a kernel built for another torch fails in many ways
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        wheel = flash_attn_wheel(look())
+        remedy = f"a wheel that fits is named {wheel}; or pip uninstall flash-attn"
+        return Row("flash-attn", f"{found} is installed but its kernel does not import ({reason}); {remedy}", "note")
+    return Row("flash-attn", found)
+
+
+def cuda() -> Iterator[Row]:
+    """The CUDA device and the threads torch takes; nothing when torch does not import."""
+    try:
+        import torch
+
+        device = accelerator()
+    except Exception as problem:  # a torch that cannot load is what check-env must report
+        yield Row("torch import", f"fails: {problem}", "missing")
+        return
+    facts = look()
+    why = obstacle(facts)
+    if facts.driver is None and not facts.usable:
+        yield Row("CUDA device", "none: everything runs on the CPU", "note")
+    else:
+        yield Row("CUDA device", why or str(device), "note" if why else "ok")
+    yield Row("torch threads", str(torch.get_num_threads()))
+
+
+def memory() -> Row:
+    """Total memory; the lessons need about 3 GiB."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    except (AttributeError, ValueError, OSError):
+        return Row("memory", "unknown on this system", "note")
+    return Row("memory", f"{total:.1f} GiB", "ok" if total >= 4 else "note")

@@ -1,0 +1,108 @@
+"""LoRA and QLoRA: the model is frozen, and every linear layer but the head gets two thin matrices to train.
+
+``method = "lora"`` keeps the frozen weights as they are, ``"qlora"`` in four bits (nf4, double quantisation, through
+bitsandbytes). A checkpoint then holds the thin matrices only; the frozen weights stay where they came from.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from varlen_lab.config.schema import Config
+from varlen_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def add_adapter(model: PreTrainedModel, config: Config) -> Any:
+    """The model inside peft's wrapper, frozen but for its adapter; the same seed draws the same adapter.
+
+    Raises InputError when peft is missing or the model has no linear layer to adapt.
+    """
+    peft = import_peft()
+    quantised = getattr(model, "is_loaded_in_4bit", False)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    lora = peft.LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=linear_layers(model),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        wrapped = peft.get_peft_model(model, lora)
+    if config.gradient_checkpointing or quantised:
+        model.enable_input_require_grads()  # else nothing in front of the first adapter would need a gradient
+    return wrapped
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Last names of the linear layers, the head left out: what XTuner's ``find_all_linear_names`` gives."""
+    head = model.get_output_embeddings()
+    names = {
+        name.split(".")[-1]
+        for name, module in model.named_modules()
+        if (isinstance(module, torch.nn.Linear) or type(module).__name__ in ("Linear4bit", "Conv1D"))
+        and module is not head
+    }
+    if not names:
+        raise InputError("the model has no linear layer that LoRA could adapt; use method = 'full'.")
+    return sorted(names)
+
+
+def four_bits(device: str) -> Any:
+    """transformers' settings for a model frozen in four bits; InputError with the reason where that cannot run."""
+    from transformers import BitsAndBytesConfig
+
+    try:
+        import bitsandbytes  # noqa: F401
+    except Exception as problem:  # its native library fails in many ways
+        raise InputError(
+            f"method = 'qlora' needs bitsandbytes, which does not import here ({problem}); "
+            "pip install bitsandbytes, or use method = 'lora'."
+        ) from None
+    # without bf16 units computing in bf16 is four times slower than in fp32
+    compute = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def import_peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise InputError("LoRA needs peft, which is not installed; pip install 'varlen_lab[peft]'.") from None
+    return peft
+
+
+def base_of(folder: Path) -> str | None:
+    """The model an adapter folder belongs to, or None when the folder holds no adapter."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+
+
+def open_adapter(model: PreTrainedModel, folder: Path) -> Any:
+    """A model with a saved adapter on it; InputError when they do not belong together."""
+    peft = import_peft()
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder} has no adapter_config.json; make an adapter folder with convert pth_to_hf.")
+    try:
+        return peft.PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError, OSError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise InputError(
+            f"the adapter in {folder} does not fit the model ({reason}); name the model it was trained on."
+        ) from None

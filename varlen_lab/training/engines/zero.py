@@ -1,0 +1,219 @@
+"""DeepSpeed's ZeRO under the same loop: stage 1 shares out optimizer states, 2 gradients too, 3 the weights as well.
+
+A checkpoint is a folder: ``run.pth`` (what every checkpoint of ours says about its run) beside DeepSpeed's own shards,
+one per process. ``consolidate`` puts the shards together again, without DeepSpeed's engine and without a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from varlen_lab.config.schema import Config
+from varlen_lab.errors import InputError, nearest
+from varlen_lab.training import checkpoint
+from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+RUN = checkpoint.RUN
+TAG = "zero"  # the folder of the shards inside a checkpoint
+OFFLOAD = {"device": "cpu", "pin_memory": True}
+SETTINGS: dict[str, dict[str, Any]] = {  # XTuner's names
+    "deepspeed_zero1": {"stage": 1},
+    "deepspeed_zero2": {"stage": 2},
+    "deepspeed_zero2_offload": {"stage": 2, "offload_optimizer": OFFLOAD},
+    "deepspeed_zero3": {"stage": 3},
+    "deepspeed_zero3_offload": {"stage": 3, "offload_optimizer": OFFLOAD, "offload_param": OFFLOAD},
+}
+OURS = {  # keys a JSON file may hold that the config decides here
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+}
+
+
+def zero_settings(word: str) -> dict[str, Any]:
+    """DeepSpeed settings by XTuner's name or from a JSON file; InputError when it is neither."""
+    if word in SETTINGS:
+        return {"zero_optimization": dict(SETTINGS[word])}
+    path = Path(word)
+    if not path.is_file():
+        raise InputError(
+            f"--deepspeed got {word!r}, it takes a JSON file or one of {', '.join(SETTINGS)}{nearest(word, SETTINGS)}."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise InputError(f"--deepspeed {word} is not a JSON file ({problem}); correct it.") from None
+    if not isinstance(found, dict) or not isinstance(found.get("zero_optimization"), dict):
+        raise InputError(f"--deepspeed {word} has no zero_optimization; write {{'zero_optimization': {{'stage': 2}}}}.")
+    set_there = {name for name in OURS & found.keys() if found[name] != "auto"}
+    if set_there:
+        raise InputError(
+            f"--deepspeed {word} sets {', '.join(sorted(set_there))}, which the config decides "
+            "(batch_size, accumulative_counts, max_norm, optim_type, lr); remove it there."
+        )
+    return {name: value for name, value in found.items() if name not in OURS}
+
+
+class ZeroEngine(Engine):
+    """DeepSpeed's engine behind ours."""
+
+    kind = "zero"
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: Config,
+        steps: int,
+        accelerator: Accelerator,
+        precision: str,
+        settings: dict[str, Any],
+    ) -> None:
+        self.settings = settings
+        super().__init__(model, config, steps, accelerator, precision)
+
+    def prepare(self, model: torch.nn.Module, config: Config, steps: int) -> None:
+        """Set up DeepSpeed around a torch optimizer; its schedule stays ours."""
+        deepspeed = import_deepspeed(self.accelerator.device.type)
+        precision = self.precision
+        settings = {
+            **self.settings,
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,  # the loop says which batch is the last of a step
+            "gradient_clipping": config.max_norm,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 10**9,
+        }
+        if precision in ("bf16", "fp16"):
+            settings[precision] = {"enabled": True, **self.settings.get(precision, {})}
+        self.optimizer = make_optimizer(model, config, fused=self.accelerator.device.type == "cuda")
+        self.scheduler = make_schedule(self.optimizer, config, steps)
+        with quiet():
+            self.model, *_ = deepspeed.initialize(
+                model=model, optimizer=self.optimizer, config=settings, dist_init_required=False
+            )
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """Add the gradient of one batch."""
+        self.model.set_gradient_accumulation_boundary(last)  # type: ignore[operator]
+        self.model.backward(loss * self.accelerator.num_processes, scale_wrt_gas=False)  # type: ignore[operator]
+
+    def update(self, loss: torch.Tensor) -> tuple[float, float, bool]:
+        """Clip and step; DeepSpeed itself leaves out a step whose gradient is not finite."""
+        self.model.step()  # type: ignore[operator]
+        self.scheduler.step()
+        norm = self.model.get_global_grad_norm()  # type: ignore[operator]
+        taken = bool(self.model.was_step_applied())  # type: ignore[operator]
+        return float(loss), float(norm if norm is not None else "nan"), taken
+
+    def save(self, path: Path, contents: dict[str, Any]) -> None:
+        """Every process writes its shards; the folder takes its name when the last one is done."""
+        draft = path.with_name(path.name + ".tmp")
+        first = self.accelerator.is_main_process
+        if first:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        with quiet():
+            self.model.save_checkpoint(  # type: ignore[operator]
+                str(draft), tag=TAG, exclude_frozen_parameters=has_frozen(self.bare)
+            )
+        self.accelerator.wait_for_everyone()
+        if first:
+            state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind}
+            checkpoint.save(draft / RUN, {**contents, **state, "processes": self.accelerator.num_processes})
+            for file in draft.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as handle:
+                        os.fsync(handle.fileno())
+            shutil.rmtree(path, ignore_errors=True)
+            draft.rename(path)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self, path: Path, state: dict[str, Any]) -> None:
+        """Put back what ``save`` wrote; with the same number of processes."""
+        if state.get("engine") != "zero":
+            raise InputError(f"{path} was not written under DeepSpeed, which cannot go on from it; drop --deepspeed.")
+        with quiet():
+            found, _ = self.model.load_checkpoint(str(path), tag=TAG)  # type: ignore[operator]
+        if found is None:
+            raise InputError(f"{path} has no DeepSpeed shards in {TAG}/; the folder is not whole.")
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
+    """The whole fp32 weights of a checkpoint folder, whatever the stage and the number of processes.
+
+    ``adapter``: of a LoRA run, whose frozen weights were not saved.
+    """
+    processes = checkpoint.load(folder)["processes"]
+    shards = sorted((folder / TAG).glob("*optim_states.pt"))
+    if len(shards) != processes:
+        raise InputError(
+            f"{folder} has {len(shards)} of {processes} optimizer shards in {TAG}/, the weights cannot be put "
+            "together; copy the missing files, or take an older checkpoint."
+        )
+    import_deepspeed("cpu")
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    try:
+        with quiet():
+            return get_fp32_state_dict_from_zero_checkpoint(
+                str(folder), TAG, exclude_frozen_parameters=adapter, lazy_mode=False
+            )
+    except Exception as problem:  # a shard cut short fails in many ways
+        raise InputError(f"the shards in {folder / TAG} cannot be put together ({problem}); one is damaged.") from None
+
+
+def import_deepspeed(device: str) -> Any:
+    """DeepSpeed, told which device it is on; InputError with the remedy when it is missing."""
+    if device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    for module in ("deepspeed", "torch.distributed"):  # it calls names that torch is about to rename
+        warnings.filterwarnings("ignore", module=module)
+    try:
+        with quiet():
+            import deepspeed
+            from deepspeed.ops import __compatible_ops__
+    except ImportError as problem:
+        raise InputError(f"DeepSpeed is not usable here ({problem}); pip install deepspeed, or use --fsdp.") from None
+    if device == "cpu":  # else it compiles a shared-memory op, and a build that is cut off blocks every later run
+        __compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def has_frozen(model: torch.nn.Module) -> bool:
+    return any(not p.requires_grad for p in model.parameters())
+
+
+class quiet:
+    """DeepSpeed prints on import, at start and at every save; its errors are exceptions and still come through."""
+
+    def __enter__(self) -> None:
+        import contextlib
+        import io
+
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        self.stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *error: object) -> None:
+        logging.disable(logging.NOTSET)
+        self.stack.close()

@@ -1,0 +1,64 @@
+"""How good is the model now? The loss of documents it never trained on, and what it answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from varlen_lab.config.schema import Config
+from varlen_lab.training.data import batched, collator
+from varlen_lab.training.engines import Engine
+from varlen_lab.training.plan import Step, row_costs, share
+from varlen_lab.training.step import count, token_loss_sum
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+def held_out_loss(engine: Engine, rows: Dataset, config: Config, pad_token_id: int) -> float:
+    """Mean loss per trained token of rows, in nats; every document by itself, whatever the mode of training.
+
+    In varlen mode the rows are packed, in the other two each document has a line of its own: the number is the same.
+    """
+    accelerator = engine.accelerator
+    mode = "varlen" if config.mode == "varlen" else "unpacked"
+    numbers = list(range(len(rows)))
+    whole: list[Step] = [[numbers[i : i + config.batch_size] for i in range(0, len(rows), config.batch_size)]]
+    mine = share(whole, row_costs(rows), accelerator.num_processes, accelerator.process_index, config.batch_size)
+    total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    engine.model.eval()
+    with torch.no_grad():
+        for batches in batched(rows, mine, collator(mode, pad_token_id)):
+            for batch in batches:
+                batch = batch.to(accelerator.device)
+                total[0] += token_loss_sum(engine.model, batch)
+                total[1] += count(batch)[1]
+    engine.model.train()
+    loss, trained = accelerator.reduce(total, "sum").tolist()
+    return loss / max(trained, 1)
+
+
+def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, pad_token_id: int) -> list[str]:
+    """What the model says to ``evaluation_inputs`` now: greedy, at most 48 tokens. Called in all processes."""
+    from varlen_lab.documents.tokens import prompt_ids
+
+    model: Any = engine.bare
+    model.eval()
+    said = []
+    for question in config.evaluation_inputs:
+        ids = prompt_ids(question, tokenizer, config.prompt_template, system=config.SYSTEM)
+        ids = ids.to(engine.accelerator.device)
+        with torch.no_grad():
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=48,
+                do_sample=False,
+                pad_token_id=pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        said.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    model.train()
+    return said
