@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from varlen_lab.attention import dispatch as attend
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.packing.boundaries import Boundaries
 
 HEADS, DIM, PADDED_BATCH, REPEATS = 8, 64, 8, 3

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lengths import DISTRIBUTIONS, draw
-from varlen_lab.packing.segments import lower_bound
 from varlen_lab.packing.strategies import pack_lengths
+from varlen_lab.packing.whole import lower_bound
 
 ROUNDS = 5
 Plan = Sequence[Sequence[int]]  # packs, each the document numbers of it, or (LLaMA-Factory) their lengths

@@ -167,7 +167,7 @@ def collate_section(documents: int) -> list[tuple[str, bool]]:
 
     from varlen_lab.packing.collators import VarlenCollator
     from varlen_lab.packing.dataset import pack_dataset
-    from varlen_lab.packing.reader import RowReader
+    from varlen_lab.packing.rows import RowReader
     from varlen_lab.packing.strategies import pack_lengths
 
     name, wanted = SFT_LIKE[0], 300

@@ -73,8 +73,8 @@ def main() -> int:
     parser.add_argument("--documents", type=int, help="only so many of the corpus")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()
+    from varlen_lab.documents.builtin import builtin_tokenizer
     from varlen_lab.documents.sources import read_dialogues
-    from varlen_lab.documents.tokenizer import builtin_tokenizer
 
     dialogues, _ = read_dialogues("builtin:docstrings", progress=False)
     dialogues = dialogues[: args.documents]

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import Clock, flattening, trl_packing
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.packing.collators import PaddedCollator, split_documents
 from varlen_lab.training import step as loop
@@ -46,7 +46,7 @@ PEERS = ("HF flattening", "TRL packing")
 
 def the_config(max_length: int) -> Config:
     """The CPU template with four layers and all tokens trained on."""
-    config = recipes.get("tiny_llama_full_docstrings_e1").with_mode("varlen")
+    config = named_config("tiny_llama_full_docstrings_e1").with_mode("varlen")
     return config.replace(
         model_config={**(config.model_config or {}), "num_hidden_layers": 4, "max_position_embeddings": 16384},
         max_length=max_length,

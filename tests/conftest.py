@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 
 # On a shared machine two threads wait for each other at every small kernel: ten times slower, and timings mean nothing.
@@ -33,7 +33,7 @@ def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(dialogues: Path, tmp_path: Path) -> Config:
     """The CPU template on those dialogues: rows of 128, three steps, everything under ``tmp_path``."""
-    config = recipes.get("tiny_llama_full_docstrings_e1")
+    config = named_config("tiny_llama_full_docstrings_e1")
     return config.replace(
         data_path=str(dialogues),
         max_length=128,

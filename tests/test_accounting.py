@@ -11,7 +11,7 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.models.loading import tiny
-from varlen_lab.training.outlook import Work, duration, peak, size
+from varlen_lab.training.plan import Work, duration, operations_per_second, size
 from varlen_lab.training.trainer import train
 
 
@@ -77,4 +77,4 @@ def test_words_for_numbers() -> None:
         "7 min",
         "3.2 h",
     ]
-    assert peak(torch.device("cpu"), torch.float32) > 1e9
+    assert operations_per_second(torch.device("cpu"), torch.float32) > 1e9

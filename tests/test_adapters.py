@@ -14,8 +14,8 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_text, render
 from varlen_lab.errors import InputError
 from varlen_lab.models.loading import load_model, tiny
-from varlen_lab.training import checkpoint
-from varlen_lab.training.conversion import merge, pth_to_hf
+from varlen_lab.training.checkpoint import read_checkpoint
+from varlen_lab.training.conversion import convert, merge
 from varlen_lab.training.trainer import train
 
 peft = pytest.importorskip("peft")
@@ -39,9 +39,9 @@ def lora(small: Config, tmp_path: Path) -> Config:
 def test_train_convert_merge_gives_the_trained_logits(lora: Config, tmp_path: Path) -> None:
     history = train(lora, progress=False)
     assert history.losses[-1] < history.losses[0]
-    weights = checkpoint.load(history.checkpoint or "")["model"]
+    weights = read_checkpoint(history.checkpoint or "")["model"]
     assert weights and all("lora_" in name for name in weights)
-    done = pth_to_hf(lora, history.checkpoint or "", tmp_path / "adapter")
+    done = convert(lora, history.checkpoint or "", tmp_path / "adapter")
     assert done.kind == "adapter" and done.max_logit_difference == 0
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
     merged = merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
@@ -76,13 +76,13 @@ def test_a_resumed_adapter_is_the_undisturbed_one(lora: Config, tmp_path: Path, 
     with pytest.raises(KeyboardInterrupt):
         train(broken, progress=False, on_step=crash)
     train(broken, progress=False, resume=True)
-    one, two = (checkpoint.load(tmp_path / name / "iter_6.pth")["model"] for name in ("whole", "broken"))
+    one, two = (read_checkpoint(tmp_path / name / "iter_6.pth")["model"] for name in ("whole", "broken"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 def test_an_adapter_of_another_model_is_refused(lora: Config, tmp_path: Path) -> None:
     history = train(lora.replace(max_steps=1), progress=False)
-    pth_to_hf(lora, history.checkpoint or "", tmp_path / "adapter")
+    convert(lora, history.checkpoint or "", tmp_path / "adapter")
     tiny("internlm", hidden_size=32).save_pretrained(tmp_path / "other")
     with pytest.raises(InputError, match="does not fit"):
         merge(tmp_path / "other", tmp_path / "adapter", tmp_path / "merged")
@@ -136,7 +136,7 @@ def test_compiling_changes_no_loss_and_is_done_once(small: Config, tmp_path: Pat
     fast = train(compiled, progress=False, on_step=look)
     assert fast.losses == pytest.approx(plain.losses, abs=1e-5)
     assert graphs[0] > 0 and graphs[-1] == graphs[2], graphs
-    names = [checkpoint.load(run.checkpoint or "")["model"].keys() for run in (plain, fast)]
+    names = [read_checkpoint(run.checkpoint or "")["model"].keys() for run in (plain, fast)]
     assert names[0] == names[1]
 
 
@@ -146,6 +146,6 @@ def test_four_bits(lora: Config, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     history = train(lora.replace(method="qlora", lora_dropout=0.0), progress=False)
     assert history.losses[-1] < history.losses[0]
-    done = pth_to_hf(lora.replace(method="qlora"), history.checkpoint or "", tmp_path / "adapter")
+    done = convert(lora.replace(method="qlora"), history.checkpoint or "", tmp_path / "adapter")
     assert done.max_logit_difference == 0
     assert merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged").max_logit_difference < 2e-5

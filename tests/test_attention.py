@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.attention import dispatch as attend
-from varlen_lab.attention.dispatch import BACKENDS, choose, importable
+from varlen_lab.attention.dispatch import BACKENDS, attend, choose, importable
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 

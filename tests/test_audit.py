@@ -16,7 +16,7 @@ from transformers import (
     MambaForCausalLM,
 )
 
-from varlen_lab.attention import dispatch as attend
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import register, varlen_mask
 from varlen_lab.errors import InputError
 from varlen_lab.leaks import preflight

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.models.loading import tiny
@@ -16,7 +16,7 @@ from varlen_lab.studies.comparison import unpacked_batches
 from varlen_lab.training.data import batched, collator, load_rows, load_tokenizer
 from varlen_lab.training.plan import plan_steps
 
-TEMPLATE = recipes.get("tiny_llama_full_docstrings_e1")
+TEMPLATE = named_config("tiny_llama_full_docstrings_e1")
 
 
 @given(

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from varlen_lab.cli import main
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies import comparison as compare_module
 from varlen_lab.studies.comparison import Comparison, compare
-from varlen_lab.training.history import History
+from varlen_lab.training.checkpoint import History
 from varlen_lab.training.trainer import train
 
 
@@ -92,7 +92,7 @@ def test_long_runs_mark_the_step_from_which_rounding_takes_over() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_law_holds_on_the_real_corpus(seed: int) -> None:
     """Thirty steps of the CPU template on the built-in corpus, as the command `varlen-lab compare` runs them."""
-    config = recipes.get("tiny_llama_full_docstrings_e1").replace(seed=seed, device="cpu")
+    config = named_config("tiny_llama_full_docstrings_e1").replace(seed=seed, device="cpu")
     comparison = compare(config)
     assert len(comparison.losses["varlen"]) == 30
     assert worst(comparison, "varlen") <= 1e-5

@@ -12,22 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab.config import idle as effect
-from varlen_lab.config import recipes, schema
-from varlen_lab.config.overrides import override, parse_overrides
-from varlen_lab.config.schema import Config, setting_names
-from varlen_lab.config.text import load, load_text, render
+from varlen_lab.config.recipes import search_names
+from varlen_lab.config.recipes.names import config_names, named_config
+from varlen_lab.config.schema import Config, schema, setting_names
+from varlen_lab.config.text import load, load_text, override, parse_overrides, render
 from varlen_lab.errors import InputError
 
-TEMPLATE = recipes.get("tiny_llama_full_docstrings_e1")
+TEMPLATE = named_config("tiny_llama_full_docstrings_e1")
 
 
 def read(text: str) -> Config:
     return load_text(text, "c.py")
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", config_names())
 def test_every_recipe_survives_render_and_load(name: str, tmp_path: Path) -> None:
-    config = recipes.get(name)
+    config = named_config(name)
     path = tmp_path / f"{name}_copy.py"
     path.write_text(render(config), encoding="utf-8")
     assert load(path) == config
@@ -54,7 +54,7 @@ def test_any_values_survive_render_and_load(changes: dict[str, object]) -> None:
 
 
 def test_the_file_looks_like_the_page() -> None:
-    lines = render(recipes.get("internlm_7b_full_oasst1_e3")).splitlines()
+    lines = render(named_config("internlm_7b_full_oasst1_e3")).splitlines()
     assert re.fullmatch(r"# +PART 1  Settings +#", lines[1])
     assert "# Model" in lines
     assert any(line.startswith("use_varlen_attn = False") for line in lines)
@@ -62,7 +62,7 @@ def test_the_file_looks_like_the_page() -> None:
 
 
 def test_the_pages_one_line_edit_loads() -> None:
-    text = render(recipes.get("internlm_7b_full_oasst1_e3"))
+    text = render(named_config("internlm_7b_full_oasst1_e3"))
     edited = text.replace("use_varlen_attn = False", "use_varlen_attn = True")
     assert read(edited).mode == "varlen"
     assert read(text).mode == "packed"
@@ -170,7 +170,7 @@ def test_with_mode_sets_both_switches() -> None:
 
 
 def test_recipes_keep_xtuners_values() -> None:
-    config = recipes.get("internlm_7b_full_oasst1_e3")
+    config = named_config("internlm_7b_full_oasst1_e3")
     assert (config.lr, config.max_epochs, config.max_length, config.accumulative_counts) == (2e-5, 3, 2048, 16)
     assert (config.batch_size, config.optim_type, config.betas, config.weight_decay) == (1, "AdamW", (0.9, 0.999), 0)
     assert (config.max_norm, config.warmup_ratio, config.save_steps, config.evaluation_freq) == (1, 0.03, 500, 500)
@@ -179,13 +179,13 @@ def test_recipes_keep_xtuners_values() -> None:
 
 @pytest.mark.parametrize("pattern", ["internlm", "InternLM7 oasst", "internlm_7b", "full oasst1"])
 def test_search_finds_without_case_and_separators(pattern: str) -> None:
-    assert "internlm_7b_full_oasst1_e3" in recipes.search(pattern)
+    assert "internlm_7b_full_oasst1_e3" in search_names(pattern)
 
 
 def test_an_unknown_recipe_suggests_the_near_one() -> None:
     with pytest.raises(InputError, match="did you mean 'internlm_7b_full_oasst1_e3'"):
-        recipes.get("internlm_7b_ful_oasst1_e3")
-    assert recipes.search("nothing like it") == []
+        named_config("internlm_7b_ful_oasst1_e3")
+    assert search_names("nothing like it") == []
 
 
 # --------------------------------------------------------------------------------- what has no effect is refused
@@ -228,9 +228,9 @@ def test_a_file_may_hold_what_waits(words: str) -> None:
     assert read(render(config)) == config
 
 
-@pytest.mark.parametrize("name", random.Random(1).sample(recipes.names(), 60))
+@pytest.mark.parametrize("name", random.Random(1).sample(config_names(), 60))
 def test_the_switch_of_step_4_refuses_no_other_line(name: str) -> None:
-    text = render(recipes.get(name))
+    text = render(named_config(name))
     packed = text.replace("pack_to_max_length = False", "pack_to_max_length = True")
     for wanted in (True, False):
         for was in (True, False):

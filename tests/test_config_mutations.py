@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import config_names, named_config
 from varlen_lab.config.text import load, load_text, render
 from varlen_lab.errors import InputError
 
@@ -68,7 +68,7 @@ def swapped(line: bytes, dice: random.Random) -> bytes:
 @pytest.mark.parametrize("files", [700, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_files_never_crash_and_never_run(files: int, tmp_path: Path) -> None:
     """Edited config files either load, and come back, or are refused in one short sentence with file and line."""
-    texts = [render(recipes.get(name)).encode() for name in random.Random(2).sample(recipes.names(), 20)]
+    texts = [render(named_config(name)).encode() for name in random.Random(2).sample(config_names(), 20)]
     sign, path = tmp_path / "was_run", tmp_path / "c.py"
     dice = random.Random(0)
     refused = 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from varlen_lab.documents import load_documents
-from varlen_lab.documents.tokenizer import builtin_tokenizer
+from varlen_lab.documents.builtin import builtin_tokenizer
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 RECORDS = [json.loads(line) for line in (DATA / "dialogues.jsonl").read_text(encoding="utf-8").splitlines()]

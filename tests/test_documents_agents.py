@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from varlen_lab.config.recipes.react import SEARCH_AND_PYTHON, react_prompt
+from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.fields import BadRecord
 from varlen_lab.documents.records import dialogue_of
 from varlen_lab.documents.sources import read_dialogues
 from varlen_lab.documents.templates import segments
-from varlen_lab.documents.tokenizer import builtin_tokenizer
 from varlen_lab.documents.tokens import encode, prompt_ids
 from varlen_lab.errors import InputError
 

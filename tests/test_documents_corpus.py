@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from varlen_lab.documents import load_documents
-from varlen_lab.documents.corpus import Entry, builtin_dialogues, dialogues_of, entries_of
-from varlen_lab.documents.tokenizer import builtin_tokenizer
+from varlen_lab.documents.builtin import Entry, builtin_dialogues, builtin_tokenizer, dialogues_of, entries_of
 from varlen_lab.files.writing import cache_dir, cached_text, fingerprint
 
 

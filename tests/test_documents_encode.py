@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.templates import TEMPLATES, names, segments
-from varlen_lab.documents.tokenizer import builtin_tokenizer
 from varlen_lab.documents.tokens import encode, prompt_ids, token_ids
 from varlen_lab.errors import InputError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.documents import load_documents
+from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.sources import read_dialogues
 from varlen_lab.documents.templates import names
-from varlen_lab.documents.tokenizer import builtin_tokenizer
 from varlen_lab.documents.tokens import encode
 from varlen_lab.errors import InputError
 

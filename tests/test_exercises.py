@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.text import render
 from varlen_lab.course import exercises
 from varlen_lab.course.exercises import Verdict
@@ -16,7 +16,7 @@ LENGTHS = [2, 4, 3]
 IDS = list(range(10, 19))
 OWN = np.repeat([0, 1, 2], LENGTHS)[:, None] == np.repeat([0, 1, 2], LENGTHS)[None, :]
 PAST = np.tril(np.ones((9, 9), bool))
-TEXT = render(recipes.get("tiny_llama_full_docstrings_e1"))
+TEXT = render(named_config("tiny_llama_full_docstrings_e1"))
 
 
 def labels(*masked: int) -> list[int]:

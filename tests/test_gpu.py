@@ -12,8 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from varlen_lab.attention import dispatch as attend
-from varlen_lab.attention.dispatch import BACKENDS, importable
+from varlen_lab.attention.dispatch import BACKENDS, attend, importable
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.leaks.checking import audit
@@ -23,7 +22,7 @@ from varlen_lab.models.loading import automatic_backend, from_scratch, tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.comparison import compare
-from varlen_lab.training.conversion import pth_to_hf
+from varlen_lab.training.conversion import convert
 from varlen_lab.training.data import ATTENTION_NAMES, batched, collator, load_rows, load_tokenizer
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
@@ -185,7 +184,7 @@ def test_train_resume_and_convert_here(small: Config, tmp_path: Path) -> None:
     again = train(config.replace(work_dir=str(tmp_path / "again")), progress=False, resume=half)
     # sums over atomics are not taken in one order: equal up to rounding, not to the last bit
     assert again.losses[-3:] == pytest.approx(whole.losses[-3:], rel=1e-2)
-    done = pth_to_hf(config, whole.checkpoint, tmp_path / "hf")  # type: ignore[arg-type]
+    done = convert(config, whole.checkpoint, tmp_path / "hf")  # type: ignore[arg-type]
     assert done.max_logit_difference <= 1e-5
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 import time
+import types
+from pathlib import Path
 
 import pytest
 
+import varlen_lab
 from varlen_lab.cli import VERBS
 
 OPTIONAL = [
@@ -64,27 +70,56 @@ def test_package_imports_without_anything_in_a_moment() -> None:
     assert min(seconds) <= 0.3
 
 
-def test_package_exports_no_name_of_a_module() -> None:
-    code = (
-        "import pkgutil, varlen_lab; public = [n for n in vars(varlen_lab) if not n.startswith('_')];"
-        "print(sorted(set(public) & {m.name for m in pkgutil.iter_modules(varlen_lab.__path__)}))"
+FACE = (
+    "audit attend compare convert draw_masks draw_seen explore_masks load_config load_model pack_dataset pack_lengths "
+)
+FACE += "pack_lengths register train Boundaries VarlenCollator"
+ROOMS = [room.name for room in pkgutil.iter_modules(varlen_lab.__path__) if room.ispkg]
+
+
+def test_the_face_gives_each_name_also_after_every_file_was_imported() -> None:
+    everything = (
+        "import importlib, pkgutil, varlen_lab\n"
+        "for module in pkgutil.walk_packages(varlen_lab.__path__, 'varlen_lab.'):\n"
+        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
     )
-    assert python(code) == "[]"
+    for before in ("", everything):
+        for name in FACE.split():
+            before += f"from varlen_lab import {name}\nassert callable({name}), {name}\n"
+        python(before)
 
 
-@pytest.mark.parametrize("module", ["packing", "attention"])
+def test_an_editor_and_a_running_python_see_the_same_names() -> None:
+    tree = ast.parse(Path(varlen_lab.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    typed = sorted(alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names)
+    assert typed == sorted(varlen_lab.__all__) == sorted(FACE.split())
+    assert set(FACE.split()) <= set(dir(varlen_lab))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_module_bears_the_name_of_something_exported(room: str) -> None:
+    package = importlib.import_module(f"varlen_lab.{room}")
+    files = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert room == "cli" or not files & set(FACE.split())
+    assert room not in FACE.split()
+    for name in getattr(package, "__all__", []):
+        assert name not in files and not isinstance(getattr(package, name), types.ModuleType)
+
+
+@pytest.mark.parametrize("module", ["packing.sequential", "packing.dataset", "packing.collators", "attention.dispatch"])
 def test_core_needs_only_numpy_and_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", NOT_CORE)
 
 
-@pytest.mark.parametrize("module", ["config", "recipes", "errors", "lessons", "environment", "notebooks", "pages"])
+@pytest.mark.parametrize("module", ["config.recipes", "errors", "course.pages", "machine.environment"])
 def test_settings_and_pages_import_without_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", [*OPTIONAL, "torch", "transformers"])
 
 
-@pytest.mark.parametrize("module", ["models", "train", "compare", "convert", "documents", "viz"])
-def test_library_imports_without_optional_packages(module: str) -> None:
-    python(f"import varlen_lab.{module}", OPTIONAL)
+@pytest.mark.parametrize("name", ["load_model", "train", "compare", "convert", "draw_masks", "audit"])
+def test_library_imports_without_optional_packages(name: str) -> None:
+    python(f"from varlen_lab import {name}", [one for one in OPTIONAL if one != "matplotlib"])
 
 
 @pytest.mark.parametrize("verb", VERBS)

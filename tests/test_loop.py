@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.models.loading import tiny
 from varlen_lab.packing.boundaries import Boundaries
@@ -48,7 +48,7 @@ def one_step(batches: list[Batch], config: Config) -> tuple[dict[str, float], di
 
 @pytest.fixture
 def config() -> Config:
-    return recipes.get("tiny_llama_full_docstrings_e1").replace(
+    return named_config("tiny_llama_full_docstrings_e1").replace(
         device="cpu", warmup_ratio=0.0, optim_type="SGD", lr=0.1
     )
 

@@ -15,10 +15,10 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import cache
+from varlen_lab.packing import dataset as cache
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.dataset import pack_dataset
-from varlen_lab.packing.reader import RowReader
+from varlen_lab.packing.rows import RowReader
 
 LENGTHS = [3, 9, 4, 4, 7, 1, 1, 8, 2, 5, 10, 12, 6] * 20
 
@@ -70,13 +70,13 @@ def test_killed_while_writing_and_run_again(on_disk: Dataset, tmp_path: Path, se
         f"""
         import time
         from datasets import load_from_disk
-        from varlen_lab.packing import cache, pack_dataset
-        steady = cache.row_batches
+        from varlen_lab.packing import dataset as packing, pack_dataset
+        steady = packing.row_batches
         def slow(*arguments):
             for batch in steady(*arguments):
                 time.sleep(0.002)
                 yield batch
-        cache.row_batches = slow
+        packing.row_batches = slow
         print("ready", flush=True)
         pack_dataset(load_from_disk({str(tmp_path / "documents")!r}), 12, cache_dir={str(tmp_path / "packed")!r},
                      chunk_tokens=1)

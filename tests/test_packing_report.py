@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from varlen_lab.cli import main
 from varlen_lab.packing.cost import Cost, group_by_length
-from varlen_lab.packing.segments import lower_bound
 from varlen_lab.packing.strategies import pack_lengths
+from varlen_lab.packing.whole import lower_bound
 
 
 def test_lower_bounds_worked_by_hand() -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.packing.segments import lower_bound
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.packing.tightest import program_bound
+from varlen_lab.packing.whole import lower_bound
 
 
 def fewest_rows(lengths: list[int], max_length: int) -> int:

@@ -102,7 +102,7 @@ def test_hf_trainer(rows: Dataset, expected: list[float], tmp_path: Path) -> Non
 
 def test_trl_sft_trainer(rows: Dataset, expected: list[float], tmp_path: Path) -> None:
     trl = pytest.importorskip("trl", reason="TRL is not installed; pip install trl", exc_type=ImportError)
-    from varlen_lab.documents.tokenizer import builtin_tokenizer
+    from varlen_lab.documents.builtin import builtin_tokenizer
 
     arguments = trl.SFTConfig(
         output_dir=str(tmp_path),

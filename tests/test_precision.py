@@ -10,7 +10,7 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.studies.comparison import compare
-from varlen_lab.training import checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.setup import build_model, make_accelerator, make_engine
 from varlen_lab.training.trainer import train
 
@@ -37,7 +37,7 @@ def test_bf16_is_the_same_training_up_to_rounding(small: Config, way: str) -> No
     rough = train(config, progress=False)
     assert rough.losses == pytest.approx(exact.losses, rel=1e-2) and rough.losses != exact.losses
     assert rough.meta["weights"] == ("float32" if config.master_weights else "bfloat16")
-    saved = checkpoint.load(rough.checkpoint)["model"]  # type: ignore[arg-type]
+    saved = read_checkpoint(rough.checkpoint)["model"]  # type: ignore[arg-type]
     assert {str(value.dtype) for value in saved.values()} == {f"torch.{rough.meta['weights']}"}
 
 

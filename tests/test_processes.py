@@ -22,11 +22,10 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
 from varlen_lab.machine import launch
-from varlen_lab.training import checkpoint
-from varlen_lab.training.conversion import pth_to_hf
+from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.conversion import convert
 from varlen_lab.training.data import Batch, collator
 from varlen_lab.training.engines.zero import zero_settings
-from varlen_lab.training.history import History
 from varlen_lab.training.plan import plan_steps, share
 from varlen_lab.training.trainer import train
 
@@ -49,9 +48,11 @@ WAYS = {
     seed=st.integers(0, 3),
 )
 def test_shares_drop_nothing_and_keep_step(rows: int, batch: int, each: int, processes: int, seed: int) -> None:
-    from varlen_lab.config import recipes
+    from varlen_lab.config.recipes.names import named_config
 
-    config = recipes.get("tiny_llama_full_docstrings_e1").replace(batch_size=batch, accumulative_counts=each, seed=seed)
+    config = named_config("tiny_llama_full_docstrings_e1").replace(
+        batch_size=batch, accumulative_counts=each, seed=seed
+    )
     plan = plan_steps(rows, config, processes)
     costs = np.random.default_rng(seed).integers(1, 1000, rows).astype(float)
     shares = [share(plan, costs, processes, rank, batch) for rank in range(processes)]
@@ -174,9 +175,9 @@ def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None
     assert again.losses == both.losses
 
     config = twenty.replace(work_dir=str(folder))
-    done = pth_to_hf(config, folder / "iter_20.pth", tmp_path / way / "hf")
+    done = convert(config, folder / "iter_20.pth", tmp_path / way / "hf")
     assert done.max_logit_difference == 0 and done.step == 20
-    one = checkpoint.load(alone.checkpoint or "")["model"]
+    one = read_checkpoint(alone.checkpoint or "")["model"]
     from transformers import AutoModelForCausalLM
 
     two = AutoModelForCausalLM.from_pretrained(tmp_path / way / "hf").state_dict()
@@ -190,10 +191,10 @@ def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
     folder = tmp_path / "z" / "w" / "iter_2.pth"
     next((folder / "zero").glob("*rank_1*optim_states.pt")).unlink()
     with pytest.raises(InputError, match="1 of 2 optimizer shards"):
-        pth_to_hf(twenty, folder, tmp_path / "hf")
+        convert(twenty, folder, tmp_path / "hf")
     with pytest.raises(InputError, match="under DeepSpeed"):
         config = twenty.replace(max_steps=2, accumulative_counts=2, work_dir=str(tmp_path / "z" / "w"))
-        state = checkpoint.load(folder)
+        state = read_checkpoint(folder)
         assert state["processes"] == 2
         from varlen_lab.training.setup import build_model, make_accelerator, make_engine
 
@@ -211,7 +212,7 @@ def test_lora_in_two_processes(twenty: Config, tmp_path: Path) -> None:
         folder = tmp_path / way / "w"
         both = History.read(folder / "history.jsonl")
         assert both.losses == pytest.approx(alone.losses, abs=1e-5 if way != "zero2" else 1e-3)
-        done = pth_to_hf(config, folder / "iter_4.pth", tmp_path / way / "adapter")
+        done = convert(config, folder / "iter_4.pth", tmp_path / way / "adapter")
         assert done.kind == "adapter" and done.max_logit_difference == 0
 
 
@@ -236,7 +237,7 @@ def test_one_dies_and_the_other_is_not_left_waiting(twenty: Config, tmp_path: Pa
     assert time.monotonic() - start < 60
     assert process.returncode == 2 and "process 1 of 2 ended with SIGKILL" in said
     newest = max((folder / "w").glob("iter_*.pth"), key=lambda path: int(path.stem[5:]))
-    assert checkpoint.load(newest)["step"] >= 5
+    assert read_checkpoint(newest)["step"] >= 5
 
 
 @pytest.mark.slow
@@ -256,7 +257,7 @@ def test_sigterm_saves_in_all(twenty: Config, tmp_path: Path) -> None:
     assert process.returncode == 0, said[-2000:]
     (saved,) = (folder / "w").glob("iter_*.pth")
     steps = [json.loads(line) for line in (folder / "w" / "history.jsonl").read_text().splitlines()[1:]]
-    assert checkpoint.load(saved)["step"] == steps[-1]["step"]
+    assert read_checkpoint(saved)["step"] == steps[-1]["step"]
 
 
 @pytest.mark.slow

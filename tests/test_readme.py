@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.gpu.readme import block, newest_folder
 from varlen_lab.cli import VERBS
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import config_names
 from varlen_lab.models.loading import families, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,8 +57,8 @@ def test_commands_files_and_names_exist(text: str) -> None:
     assert [path for path in linked if not (ROOT / path).exists()] == []
     for name in re.findall(r"\b\w+_full_\w+_e\d\b", text):
         if not re.match(r"tiny_(FAMILY|系列)_", name):  # stands for eleven names
-            assert name.removesuffix("_copy") in recipes.names()
-    assert all(f"tiny_{family}_full_docstrings_e1" in recipes.names() for family in families())
+            assert name.removesuffix("_copy") in config_names()
+    assert all(f"tiny_{family}_full_docstrings_e1" in config_names() for family in families())
 
 
 def test_the_two_readmes_say_the_same() -> None:

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varlen_lab.cli import main
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes import closest_names, search_names
 from varlen_lab.config.recipes.datasets import DATASETS
 from varlen_lab.config.recipes.models import MODELS, MODERN
-from varlen_lab.config.recipes.names import table
+from varlen_lab.config.recipes.names import config_facts, config_names, named_config, table
 from varlen_lab.config.recipes.tiny import ARCHITECTURES, TEMPLATES, TOKENS
 from varlen_lab.config.text import load, load_text, render
 from varlen_lab.documents.records import dialogue_of
@@ -32,20 +32,20 @@ XTUNER = Path(__file__).with_name("xtuner_config_names.txt").read_text().split()
 def test_every_name_of_the_list_is_here_and_no_other_is_claimed() -> None:
     ours = {name for name, parts in table().items() if parts.model in MODERN}
     assert len(XTUNER) == 393 and set(table()) - ours == set(XTUNER) and not ours & set(XTUNER)
-    assert set(recipes.names()) >= set(XTUNER)
+    assert set(config_names()) >= set(XTUNER)
 
 
 def test_newer_models_have_varlen_attention_on() -> None:
-    config = recipes.get("qwen2_5_7b_instruct_full_oasst1_e3")
+    config = named_config("qwen2_5_7b_instruct_full_oasst1_e3")
     assert config.mode == "varlen" and config.pretrained_model_name_or_path == "Qwen/Qwen2.5-7B-Instruct"
     for name, parts in table().items():
         if parts.model in MODERN:
-            assert load_text(render(recipes.get(name)), name) == recipes.get(name)
+            assert load_text(render(named_config(name)), name) == named_config(name)
 
 
 @pytest.mark.parametrize("name", XTUNER)
 def test_a_name_is_a_file_that_comes_back(name: str) -> None:
-    config = recipes.get(name)
+    config = named_config(name)
     assert load_text(render(config), name) == config
     assert config.prompt_template in CHAT_TEMPLATES
     lines = [line for line in render(config).splitlines() if " = " in line]
@@ -62,7 +62,7 @@ def test_no_row_of_the_tables_is_left_over() -> None:
 
 def test_every_family_has_a_cpu_template() -> None:
     assert [f"tiny_{family}_full_docstrings_e1" for family in sorted(families())] == list(TEMPLATES)
-    rows = {row["name"]: row for row in (dict(recipes.facts(name), name=name) for name in TEMPLATES)}
+    rows = {row["name"]: row for row in (dict(config_facts(name), name=name) for name in TEMPLATES)}
     assert {row["family"] for row in rows.values()} == set(families())
 
 
@@ -96,7 +96,7 @@ READ = {
 
 @pytest.mark.parametrize("name", READ)
 def test_values_are_xtuners(name: str) -> None:
-    c = recipes.get(name)
+    c = named_config(name)
     found = (c.pretrained_model_name_or_path, c.lr, c.max_epochs, c.accumulative_counts, c.max_length)
     assert (*found, c.pack_to_max_length, c.prompt_template) == READ[name]
     assert f"_{c.method}_" in name
@@ -114,7 +114,7 @@ MATRICES = {
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_qlora_has_xtuners_matrices(name: str) -> None:
-    config = recipes.get(name)
+    config = named_config(name)
     assert (config.lora_r, config.lora_alpha, config.lora_dropout) == MATRICES[name]
 
 
@@ -129,9 +129,9 @@ def test_the_size_is_the_one_in_the_name(name: str) -> None:
 
 
 def test_questions_are_xtuners_in_full() -> None:
-    arxiv = recipes.get("internlm_7b_qlora_arxiv_gentitle_e3").evaluation_inputs
+    arxiv = named_config("internlm_7b_qlora_arxiv_gentitle_e3").evaluation_inputs
     assert [len(one) for one in arxiv] == [1212, 661] and arxiv[1].endswith("responsible development of LLMs.")
-    code = recipes.get("starcoder_qlora_stack_exchange_example").evaluation_inputs[0]
+    code = named_config("starcoder_qlora_stack_exchange_example").evaluation_inputs[0]
     assert code.endswith('>>> has_close_elements([1.0, 2.8, 3.0, 4.0, 5.0, 2.0], 0.3) True """')
 
 
@@ -149,7 +149,7 @@ def test_questions_are_xtuners_in_full() -> None:
     ],
 )
 def test_search_finds_it(pattern: str, found: str) -> None:
-    assert found in recipes.search(pattern)
+    assert found in search_names(pattern)
 
 
 FIRST = [  # what is typed -> what stands first
@@ -180,34 +180,34 @@ FIRST = [  # what is typed -> what stands first
 
 @pytest.mark.parametrize(("pattern", "first"), FIRST, ids=[pattern for pattern, _ in FIRST])
 def test_the_best_match_stands_first(pattern: str, first: str | None) -> None:
-    assert recipes.search(pattern)[:1] == ([first] if first else [])
+    assert search_names(pattern)[:1] == ([first] if first else [])
 
 
 @pytest.mark.parametrize("pattern", ["", "  ", "--", "_"])
 def test_no_letters_find_all(pattern: str) -> None:
-    assert recipes.search(pattern) == recipes.names()
+    assert search_names(pattern) == config_names()
 
 
 @given(st.text(max_size=20))
 @settings(max_examples=100, deadline=None)
 def test_any_pattern_is_searched(pattern: str) -> None:
-    found = recipes.search(pattern)
-    assert set(found) <= set(recipes.names()) and len(found) == len(set(found))
-    assert len(recipes.closest(pattern)) <= 3
+    found = search_names(pattern)
+    assert set(found) <= set(config_names()) and len(found) == len(set(found))
+    assert len(closest_names(pattern)) <= 3
 
 
-@given(st.sampled_from(recipes.names()), st.randoms(use_true_random=False))
+@given(st.sampled_from(config_names()), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_a_name_is_found_by_its_parts_in_any_order_and_with_a_slip(name: str, dice: random.Random) -> None:
     """Two neighbouring letters change places in the longest part; the others are as they are."""
     parts = name.split("_")
     dice.shuffle(parts)
-    assert name in recipes.search(" ".join(parts))
+    assert name in search_names(" ".join(parts))
     longest = max(range(len(parts)), key=lambda number: len(parts[number]))
     at = dice.randrange(len(parts[longest]) - 1)
     word = parts[longest]
     parts[longest] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    assert name in recipes.search(" ".join(parts))
+    assert name in search_names(" ".join(parts))
 
 
 def test_list_cfg_says_what_one_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,7 @@ def test_copy_cfg_sets_on_the_way_and_suggests(tmp_path: Path, capsys: pytest.Ca
 
 def test_looking_is_quick() -> None:
     start = time.process_time()
-    recipes.search("intrenlm oasst")
+    search_names("intrenlm oasst")
     assert time.process_time() - start < 1
 
 

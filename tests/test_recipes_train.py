@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.config import recipes
 from varlen_lab.config.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, MOSS_TOOLS, OASST1
 from varlen_lab.config.recipes.models import MODELS, MODERN
-from varlen_lab.config.recipes.names import table
+from varlen_lab.config.recipes.names import named_config, table
 from varlen_lab.config.recipes.tiny import TEMPLATES as TINY
 from varlen_lab.documents.templates import TEMPLATES
 from varlen_lab.errors import InputError
@@ -134,7 +133,7 @@ def samples(data_path: str | list, folder: Path) -> str | list:
 
 
 def trains(name: str, stand_ins: dict[str, str], folder: Path) -> None:
-    config = recipes.get(name)
+    config = named_config(name)
     changes = {} if config.method == "full" else {"method": "lora", "lora_r": 4}
     config = config.replace(
         pretrained_model_name_or_path=stand_ins[ROWS[table()[name].model].family],
@@ -161,7 +160,7 @@ def test_a_sample_of_names_trains(name: str, stand_ins: dict[str, str], tmp_path
 @pytest.mark.parametrize("name", TINY)
 def test_a_cpu_template_trains(name: str, mode: str, dialogues: Path, tmp_path: Path) -> None:
     """Offline, with and without seams; the loss of the second step is no larger than chance: ln 2048 = 7.6."""
-    config = recipes.get(name).with_mode(mode)
+    config = named_config(name).with_mode(mode)
     config = config.replace(
         data_path=str(dialogues), max_steps=2, max_length=128, device="cpu", evaluation_freq=0, work_dir=str(tmp_path)
     )
@@ -202,7 +201,7 @@ def test_bad_records_of_the_hub_are_left_out_and_counted(stand_ins: dict[str, st
     path = tmp_path / "alpaca.json"
     bad = [{"instruction": "Draw.", "input": "", "output": answer} for answer in ("<nooutput>", "")]
     path.write_text(json.dumps(PUBLISHED[ALPACA] + bad))
-    config = recipes.get("llama3_8b_instruct_full_alpaca_e3")
+    config = named_config("llama3_8b_instruct_full_alpaca_e3")
     config = config.replace(
         pretrained_model_name_or_path=stand_ins["llama"], data_path=str(path), device="cpu", max_steps=1,
         evaluation_freq=0, max_length=512, work_dir=str(tmp_path / "w"),

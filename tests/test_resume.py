@@ -17,9 +17,8 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
-from varlen_lab.training import checkpoint
 from varlen_lab.training import step as loop
-from varlen_lab.training.history import History
+from varlen_lab.training.checkpoint import History, read_checkpoint, save_checkpoint
 from varlen_lab.training.trainer import train
 
 
@@ -29,7 +28,7 @@ def config(small: Config) -> Config:
 
 
 def weights(folder: Path, step: int = 7) -> dict[str, torch.Tensor]:
-    return checkpoint.load(folder / f"iter_{step}.pth")["model"]
+    return read_checkpoint(folder / f"iter_{step}.pth")["model"]
 
 
 def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -65,10 +64,10 @@ def test_without_the_optimizer_state_it_would_not_be(config: Config, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         train(broken, progress=False, on_step=crash_at(5))
     path = tmp_path / "broken" / "iter_4.pth"
-    state = {key: value for key, value in checkpoint.load(path).items() if key != "format"}
+    state = {key: value for key, value in read_checkpoint(path).items() if key != "format"}
     for averages in state["optimizer"]["state"].values():
         averages["exp_avg"] = torch.zeros_like(averages["exp_avg"])
-    checkpoint.save(path, state)
+    save_checkpoint(path, state)
     train(broken, progress=False, resume=True)
     assert not equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from varlen_lab.cli import main
 from varlen_lab.models.loading import tiny
-from varlen_lab.training import checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +38,7 @@ def test_find_copy_edit_train_convert_open(tmp_path: Path, monkeypatch: pytest.M
     assert main(["convert", "pth_to_hf", str(config), str(pth), "out"]) == 0
 
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    trained = checkpoint.load(pth)["model"]
+    trained = read_checkpoint(pth)["model"]
     ids = torch.arange(12)[None]
     again = AutoModelForCausalLM.from_config(opened.config, attn_implementation=opened.config._attn_implementation)
     again.load_state_dict(trained)

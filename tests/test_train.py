@@ -13,8 +13,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load
 from varlen_lab.errors import InputError
 from varlen_lab.models.loading import tiny
-from varlen_lab.training import checkpoint
-from varlen_lab.training.history import History
+from varlen_lab.training.checkpoint import History, read_checkpoint, save_checkpoint
 from varlen_lab.training.trainer import train
 
 
@@ -46,7 +45,7 @@ def test_the_same_seed_is_the_same_run(small: Config, mode: str, tmp_path: Path)
     runs = [train(config.replace(work_dir=str(tmp_path / str(i))), progress=False) for i in range(2)]
     other = train(config.replace(seed=1, work_dir=str(tmp_path / "other")), progress=False)
     assert runs[0].losses == runs[1].losses != other.losses
-    weights = [checkpoint.load(run.checkpoint)["model"] for run in runs if run.checkpoint]
+    weights = [read_checkpoint(run.checkpoint)["model"] for run in runs if run.checkpoint]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
@@ -72,7 +71,7 @@ def test_fine_tuning_starts_from_the_given_weights(small: Config, tmp_path: Path
     config = small.replace(
         pretrained_model_name_or_path=str(tmp_path / "base"), model_config=None, lr=0.0, max_steps=1
     ).with_mode("varlen")
-    saved = checkpoint.load(train(config, progress=False).checkpoint or "")["model"]
+    saved = read_checkpoint(train(config, progress=False).checkpoint or "")["model"]
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
 
 
@@ -103,15 +102,15 @@ def test_bad_input_is_named_and_nothing_is_written(small: Config, change: dict, 
 
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "iter_1.pth"
-    checkpoint.save(path, {"step": 1})
+    save_checkpoint(path, {"step": 1})
     with pytest.raises(Exception, match="pickle"):
-        checkpoint.save(path, {"step": 2, "bad": lambda: None})
-    assert checkpoint.load(path)["step"] == 1
+        save_checkpoint(path, {"step": 2, "bad": lambda: None})
+    assert read_checkpoint(path)["step"] == 1
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_not_our_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "iter_5.pth", {"step": 5})
+    save_checkpoint(tmp_path / "iter_5.pth", {"step": 5})
     torch.save({"model": {}}, tmp_path / "other.pth")
     torch.save({"model": History}, tmp_path / "code.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "iter_5.pth").read_bytes()[:200])
@@ -125,7 +124,7 @@ def test_what_is_not_our_checkpoint_is_refused(tmp_path: Path) -> None:
         (".", "is a folder"),
     ):
         with pytest.raises(InputError, match=message):
-            checkpoint.load(tmp_path / name)
+            read_checkpoint(tmp_path / name)
 
 
 def test_a_history_cut_by_a_kill_keeps_its_whole_lines(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.models.loading import tiny
-from varlen_lab.packing.weighting import WEIGHTINGS, token_weights
+from varlen_lab.packing.collators import WEIGHTINGS, token_weights
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.data import Batch, collator
 from varlen_lab.training.setup import build_model, make_accelerator, make_engine

@@ -20,7 +20,7 @@ from benchmarks.attention import isolated
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
-from varlen_lab.attention import dispatch as attend
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.packing.boundaries import Boundaries
 
 LIMITS = {"out": 5e-3, "dq": 1e-2, "dk": 1e-2, "dv": 1e-2}

@@ -12,8 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.gpu.store import Cell
-from varlen_lab.viz.picture import Picture, boxes, fill, fonts, hatch, lettering, lines, shorten, text_width
-from varlen_lab.viz.style import BODY, CLAIM, LIGHT, SMALL, TITLE, WIDTH
+from varlen_lab.viz.style import (
+    BODY,
+    CLAIM,
+    LIGHT,
+    SMALL,
+    TITLE,
+    WIDTH,
+    Picture,
+    boxes,
+    fill,
+    fonts,
+    hatch,
+    lettering,
+    lines,
+    shorten,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from benchmarks.attention import dense, padded
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
-from varlen_lab.attention import dispatch as attend
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.packing.boundaries import Boundaries
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Boundaries], torch.Tensor]

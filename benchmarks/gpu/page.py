@@ -23,7 +23,7 @@ from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.gpu.training import random_model
 from varlen_lab.cli import main
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load
 from varlen_lab.errors import InputError
@@ -73,7 +73,7 @@ def copied(folder: Path) -> dict[str, Any]:
 
 def model_folder(bench: Bench, folder: Path) -> dict[str, Any]:
     """InternLM's architecture with random weights and the built-in tokenizer, saved as the hub has models."""
-    from varlen_lab.documents.tokenizer import builtin_tokenizer
+    from varlen_lab.documents.builtin import builtin_tokenizer
     from varlen_lab.models.families import FAMILIES
     from varlen_lab.models.loading import TINY
 
@@ -119,17 +119,17 @@ def trained(bench: Bench, folder: Path) -> dict[str, Any]:
         "loss": history.losses[-1],
         "tokens_per_second": history.tokens_per_second,
         "backend": history.meta["backend"],
-        "recipe": recipes.get(NAME).name,
+        "recipe": named_config(NAME).name,
     }
 
 
 def converted(folder: Path) -> dict[str, Any]:
-    from varlen_lab.training.conversion import pth_to_hf
+    from varlen_lab.training.conversion import convert
 
     begin = time.monotonic()
     pth = Path((folder / "checkpoint").read_text())
     config = load(next((folder / "work").glob("*.py")))
-    done = pth_to_hf(config, pth, folder / "hf")
+    done = convert(config, pth, folder / "hf")
     return {
         "logits_apart": done.max_logit_difference,
         "weights": done.parameters,

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.studies.comparison import compare
 
 SAME, COSINE = 2e-3, 0.9995  # of the loss in any step; of the first gradient
@@ -26,7 +26,7 @@ def measure(bench: Bench) -> Iterator[Cell]:
 
 def three_losses(bench: Bench) -> dict[str, Any]:
     wanted = bench.scale.parity
-    config = recipes.get("tiny_llama_full_docstrings_e1").replace(
+    config = named_config("tiny_llama_full_docstrings_e1").replace(
         model_config=wanted["model"],
         max_length=wanted["max_length"],
         max_steps=wanted["steps"],

@@ -62,7 +62,7 @@ def rate(bench: Bench, attention: str, packing: bool) -> dict[str, Any]:
     clock = Clock(now)
     accumulate = max(1, scale.step // row)
     if packing:
-        from varlen_lab.documents.tokenizer import builtin_tokenizer
+        from varlen_lab.documents.builtin import builtin_tokenizer
 
         trl_packing(model, documents, row, accumulate, options, clock, builtin_tokenizer())
     else:

@@ -27,13 +27,13 @@ from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.lengths import lognormal
 from benchmarks.train import by_length, feature
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.models.loading import PLAIN, native_config, resolved
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.training.data import ATTENTION_NAMES, Batch
-from varlen_lab.training.outlook import PEAKS, Work
+from varlen_lab.training.plan import PEAKS, Work
 from varlen_lab.training.recompute import recompute
 from varlen_lab.training.setup import make_accelerator, make_engine
 from varlen_lab.training.step import optimize
@@ -170,7 +170,7 @@ def device_name(bench: Bench) -> str:
 
 def config_of(bench: Bench, shape: dict[str, Any], mode: str, row: int) -> Config:
     """Settings of the loop: fused AdamW on bf16 weights, a learning rate too small to matter."""
-    config = recipes.get("tiny_llama_full_docstrings_e1")
+    config = named_config("tiny_llama_full_docstrings_e1")
     return config.replace(
         model_config=shape,
         max_length=row,

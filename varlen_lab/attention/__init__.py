@@ -6,7 +6,12 @@
 ``huggingface``  attn_implementation="varlen" in any transformers model
 """
 
-from varlen_lab.attention.dispatch import BACKENDS, attend, choose
-from varlen_lab.attention.huggingface import register
+from varlen_lab import lazy_face
 
-__all__ = ["BACKENDS", "attend", "choose", "register"]
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "dispatch": ["BACKENDS", "attend", "choose"],
+        "huggingface": ["register"],
+    },
+)

@@ -4,6 +4,8 @@ A verb module has three names: ``HELP`` (one line), ``add_arguments(parser)`` an
 ``run`` returns is the exit code: 0 done, 1 the check says no, 2 the input or the machine cannot, 130 Ctrl-C.
 An ``InputError`` becomes one line on stderr and exit code 2; every other exception is a bug of ours and keeps
 its traceback. This module decides nothing else.
+
+``CONFIG`` on a command line: a file that exists, or a name that ``list-cfg`` shows.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import time
 import warnings
 from typing import NoReturn
 
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import override
 from varlen_lab.errors import InputError, nearest
 
 # verb -> (module, one line for --help). The help lines are kept here so that --help imports no verb.
@@ -121,3 +125,26 @@ def _complain(sentence: str) -> None:
         sentence = f"process {rank}: {sentence}"
     line = Text.assemble(("error: ", "bold red"), sentence)
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The config and the overrides every verb that trains takes."""
+    parser.add_argument("config", metavar="CONFIG", help="a config file, or a name from list-cfg")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings to change: --cfg-options max_steps=20 seed=1",
+    )
+
+
+def read_config(word: str, overrides: list[str] | None = None, *, acting: bool = False) -> Config:
+    """The Config that ``word`` names, with ``name=value`` overrides put in and checked as a whole.
+
+    ``acting``: an override that does nothing in a run of this config is refused, not only one that breaks a rule.
+    """
+    from varlen_lab.config.recipes import load_config
+
+    config = load_config(word)
+    return override(config, overrides or [], acting=acting)

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from varlen_lab.cli.resolve import read_config
+from varlen_lab.cli import read_config
 from varlen_lab.errors import InputError
 
 HELP = "Audit a config, or a model folder: leak matrix, parity with every document alone, and known traps."

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from varlen_lab.cli.resolve import read_config
+from varlen_lab.cli import read_config
 
 HELP = "Check data before training: bad records by line and reason, token counts, and what packing makes of it."
 DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from varlen_lab.cli.resolve import add_config, read_config
+from varlen_lab.cli import add_config, read_config
 from varlen_lab.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from varlen_lab.cli.resolve import read_config
+from varlen_lab.cli import read_config
 from varlen_lab.errors import InputError
 
 HELP = "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`; `convert merge LLM ADAPTER SAVE_DIR`."
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
         done, against = merge(args.llm, args.adapter, args.save_dir, max_shard_size=args.max_shard_size), "adapter"
     else:
         config = read_config(args.config)
-        from varlen_lab.training.conversion import pth_to_hf
+        from varlen_lab.training.conversion import convert
 
-        done = pth_to_hf(config, args.pth_model, args.save_dir, fp32=args.fp32, max_shard_size=args.max_shard_size)
+        done = convert(config, args.pth_model, args.save_dir, fp32=args.fp32, max_shard_size=args.max_shard_size)
         against = "checkpoint"
     for note in done.notes:
         print(f"note: {note}")

@@ -6,9 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from varlen_lab.config import recipes
-from varlen_lab.config.overrides import override
-from varlen_lab.config.text import render
+from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
 
 HELP = "Copy a config into a folder as NAME_copy.py."
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file whole, or not at all."""
-    config = override(recipes.get(args.config_name), args.set, "--set")
+    config = override(named_config(args.config_name), args.set, "--set")
     target = args.save_dir / f"{args.config_name}_copy.py"
     if target.exists() and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")

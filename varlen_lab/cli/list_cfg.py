@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 
-from varlen_lab.config import recipes
+from varlen_lab.config.recipes import closest_names, search_names
+from varlen_lab.config.recipes.names import config_facts, named_config
 
 HELP = "List the configs, or those that match a pattern."
 
@@ -19,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the matching names; 1 when nothing matches."""
-    found = recipes.search(args.pattern)
+    found = search_names(args.pattern)
     if not found:
-        close = ", ".join(recipes.closest(args.pattern)) or "none; without -p all names are listed"
+        close = ", ".join(closest_names(args.pattern)) or "none; without -p all names are listed"
         print(f"nothing matches {args.pattern!r}; closest: {close}", file=sys.stderr)
         return 1
     rows = [{"name": name, **facts(name)} for name in found]
@@ -46,8 +47,8 @@ def table(rows: list[dict[str, object]]) -> list[str]:
 
 def facts(name: str) -> dict[str, object]:
     """What a person chooses by."""
-    config = recipes.get(name)
-    known = recipes.facts(name)
+    config = named_config(name)
+    known = config_facts(name)
     gib = known.pop("gpu_gib")
     more = {"varlen": config.use_varlen_attn, "max_length": config.max_length, "epochs": config.max_epochs}
     return {**known, **more, "gpu_gib": gib}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli.resolve import add_config, read_config
+from varlen_lab.cli import add_config, read_config
 from varlen_lab.errors import InputError
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def row_of(word: str, number: int) -> tuple[list[int], list[str]]:
     """Document lengths of one packed row of a config's data, and each document's first words."""
-    from varlen_lab.cli.resolve import read_config
+    from varlen_lab.cli import read_config
     from varlen_lab.training.data import load_rows, load_tokenizer
 
     config = read_config(word).with_mode("varlen")

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from varlen_lab.packing.cost import Cost
-    from varlen_lab.packing.report import PackReport
-    from varlen_lab.packing.strategies import Packs
+    from varlen_lab.packing.strategies import PackReport, Packs
 
 HELP = "Show what packing does to a dataset: how full rows are, what is lost, what it saves, how steps change."
 DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def read_source(source: str, overrides: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
     """Document lengths, and what the config says about packing them (or the defaults of a bare file)."""
     from varlen_lab.documents import load_documents
-    from varlen_lab.documents.tokenizer import builtin_tokenizer
+    from varlen_lab.documents.builtin import builtin_tokenizer
     from varlen_lab.packing.rows import document_lengths
 
     if source.startswith("builtin:") or source.lower().endswith(DATA_ENDINGS) or Path(source).is_dir():
@@ -82,7 +81,7 @@ def read_source(source: str, overrides: list[str]) -> tuple[np.ndarray, dict[str
             "batch_size": 8,
             "accumulative_counts": 1,
         }
-    from varlen_lab.cli.resolve import read_config
+    from varlen_lab.cli import read_config
     from varlen_lab.training.data import load_tokenizer
 
     config = read_config(source, overrides)

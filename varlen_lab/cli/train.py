@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from varlen_lab.cli.resolve import add_config, read_config
+from varlen_lab.cli import add_config, read_config
 from varlen_lab.errors import InputError
 from varlen_lab.machine import launch
 

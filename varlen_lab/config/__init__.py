@@ -3,19 +3,13 @@
 ``overrides`` reads what a command line changes, ``effect`` knows which settings do nothing beside which others.
 """
 
-from varlen_lab.config.overrides import override, parse_overrides
-from varlen_lab.config.schema import MODES, Config, SettingError, schema, setting_names
-from varlen_lab.config.text import load, load_text, render
+from varlen_lab import lazy_face
 
-__all__ = [
-    "MODES",
-    "Config",
-    "SettingError",
-    "load",
-    "load_text",
-    "override",
-    "parse_overrides",
-    "render",
-    "schema",
-    "setting_names",
-]
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "schema": ["MODES", "Config", "SettingError", "setting_names"],
+        "text": ["load", "load_text", "override", "parse_overrides", "render"],
+        "recipes": ["closest_names", "config_facts", "config_names", "load_config", "named_config", "search_names"],
+    },
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from varlen_lab.documents.corpus import builtin_dialogues
+from varlen_lab.documents.builtin import builtin_dialogues
 from varlen_lab.documents.fields import BadRecord
 from varlen_lab.documents.files import READERS, Located, first_line, numbered
 from varlen_lab.documents.records import dialogue_of

@@ -8,18 +8,25 @@ its answer:
     labels    -100    -100     -100  -100      -100       4   </s>
 
 Each segment is tokenised by itself, so a prompt gets the very ids it will get when the model is asked later.
+
+The chat template inside a tokenizer: a program of its publisher, asked what it writes.
+
+Its text is rendered twice for every answer, once up to it and once including it: the difference is what the model has
+to say.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varlen_lab.documents.own_template import rendered, tokenizer_segments
+from varlen_lab.documents.sources import read_dialogues
 from varlen_lab.documents.templates import OF_TOKENIZER, Dialogue, Segments, get, segments
 from varlen_lab.errors import InputError
 from varlen_lab.packing.rows import IGNORE
@@ -28,6 +35,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
     from datasets import Dataset
+
+
+from itertools import islice
+
+from varlen_lab.documents.templates import TEMPLATES, merged
 
 CHUNK = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's threads busy
 
@@ -156,3 +168,88 @@ def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.
     columns = {"input_ids": input_ids, "labels": labels}
     table = pa.table({name: pa.ListArray.from_arrays(edges, pa.array(values)) for name, values in columns.items()})
     return table if keep.all() else table.filter(pa.array(keep))  # a filter copies, into twice the room
+
+
+def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Segments]:
+    """The pieces of every dialogue under the tokenizer's own chat template; one list per dialogue.
+
+    Raises InputError when the tokenizer has no template, or one that rewrites earlier turns as a dialogue
+    grows (some drop old reasoning): then "the text up to here" is not the beginning of the whole text.
+    """
+    prompts, answered = [], []
+    for dialogue in dialogues:
+        for turn, message in enumerate(dialogue):
+            if message["role"] == "assistant":
+                prompts.append(dialogue[:turn])
+                answered.append(dialogue[: turn + 1])
+    before = iter(rendered(tokenizer, prompts, add_generation_prompt=True))
+    after = iter(rendered(tokenizer, answered, add_generation_prompt=False))
+    results = []
+    for dialogue in dialogues:
+        answers = sum(message["role"] == "assistant" for message in dialogue)
+        if not answers:  # written text: no template of the tokenizer puts its first token in front
+            results.append(merged([(tokenizer.bos_token or "", False), *segments(dialogue, "plain")]))
+            continue
+        results.append(differences(list(islice(before, answers)), list(islice(after, answers))))
+    return results
+
+
+def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: bool) -> list[str]:
+    """Each dialogue as the text of the tokenizer's own chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; "
+            f"set prompt_template to one of {', '.join(TEMPLATES)}."
+        )
+    if not dialogues:
+        return []
+    try:
+        return tokenizer.apply_chat_template(dialogues, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except Exception as error:  # a template is a program, it may raise anything
+        raise InputError(
+            f"the chat template of the tokenizer refused a dialogue ({error}); set prompt_template to one of "
+            f"{', '.join(TEMPLATES)}, or change the data."
+        ) from None
+
+
+def differences(before: list[str], after: list[str]) -> Segments:
+    """Pieces of one dialogue from its texts up to each answer and including it: A ⊂ AB ⊂ ABC ⊂ ABCD.
+
+    White space behind the end mark (``<|im_end|>\\n``) is the template's line break, not the model's word.
+    """
+    pieces: Segments = []
+    done = ""
+    for prompt, text in zip(before, after, strict=True):
+        if not prompt.startswith(done) or not text.startswith(prompt):
+            raise InputError(
+                "the chat template of the tokenizer rewrites earlier turns when a dialogue grows, so what is "
+                f"trained on cannot be told; set prompt_template to one of {', '.join(TEMPLATES)}, or cut "
+                "the data into dialogues of one answer."
+            )
+        answer = text[len(prompt) :]
+        spoken = answer.rstrip()
+        pieces += [(prompt[len(done) :], False), (spoken, True), (answer[len(spoken) :], False)]
+        done = text
+    return merged(pieces)
+
+
+def load_documents(
+    data_path: str | os.PathLike[str] | list[str],
+    tokenizer: Any,
+    *,
+    prompt_template: str = OF_TOKENIZER,
+    system: str = "",
+    map_fn: str = "auto",
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Read the dialogues at ``data_path`` (see ``read_dialogues``) and tokenise them (see ``encode``).
+
+    Records left out under ``skip_bad`` are counted in a warning that names the first.
+    """
+    dialogues, skipped = read_dialogues(data_path, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress)
+    if skipped:
+        which = "record" if len(skipped) == 1 else "records"
+        read = f"{len(dialogues):,} dialogues were read"
+        warnings.warn(f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read}", stacklevel=2)
+    return encode(dialogues, tokenizer, prompt_template=prompt_template, progress=progress)

@@ -19,8 +19,8 @@ import torch
 
 from varlen_lab.leaks.causes import IGNORES_SEAMS, capture, explain
 from varlen_lab.leaks.measure import Parity, leak_matrix, parity, sees_the_future, undisturbed
-from varlen_lab.leaks.preflight import border_labels, documents_of, preflight
 from varlen_lab.leaks.report import AuditReport, Finding
+from varlen_lab.leaks.traps import border_labels, documents_of, preflight
 
 __all__ = ["AuditReport", "Finding", "audit", "preflight"]
 

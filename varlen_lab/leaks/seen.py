@@ -22,7 +22,7 @@ import torch
 
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.measure import inputs_of, undisturbed
-from varlen_lab.leaks.preflight import documents_of
+from varlen_lab.leaks.traps import documents_of
 
 TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
 

@@ -3,13 +3,17 @@
 Versions are read from the installed metadata, which costs milliseconds. torch is imported only where a fact
 needs it (CUDA, threads), and flash-attn is really imported, because its metadata can be there while its
 kernel was built for another torch.
+
+The most memory this process had since ``restart``: of the GPU where there is one, else of the process itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -130,3 +134,30 @@ def memory() -> Row:
     except (AttributeError, ValueError, OSError):
         return Row("memory", "unknown on this system", "note")
     return Row("memory", f"{total:.1f} GiB", "ok" if total >= 4 else "note")
+
+
+def reset_peak_memory() -> None:
+    """Forget earlier peaks; on a CPU only Linux can."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # not Linux, or not allowed: peak() is then that of the whole life
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Bytes. On a CPU this counts the whole process, Python and libraries included."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(found[1]) * 1024 if found else 0
+    except OSError:
+        import resource
+        import sys
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

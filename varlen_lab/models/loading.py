@@ -3,6 +3,11 @@
 ``load_model``  a folder or hub name; original remote-code layouts are mapped to the native class, no code is run
 ``from_scratch``  random weights from a config dict
 ``tiny``        a small random model of a family's real architecture, for lessons and tests
+
+One question to the hub before anything is asked of it in earnest.
+
+A silent hub costs: transformers asks six times for each file and waits in between, a minute in all, before it says
+so. After one refusal only what was downloaded before can help, and that is found without asking.
 """
 
 from __future__ import annotations
@@ -16,11 +21,13 @@ import torch
 from varlen_lab.attention.dispatch import choose
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.files.hub import only_local
 from varlen_lab.models.families import FAMILIES, LAYOUTS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+from functools import cache
 
 PLAIN = "plain"  # attention without seams, whichever of transformers' own is exact for an architecture
 
@@ -199,3 +206,17 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     if not shards:
         raise InputError(f"{folder} has no *.safetensors and no pytorch_model*.bin; the weights are missing.")
     return state
+
+
+@cache
+def only_local(name: str) -> bool:
+    """Whether ``from_pretrained(name)`` should look at this machine alone: a folder, or a hub that gives nothing."""
+    if Path(name).is_dir():
+        return True
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name, timeout=10)
+    except Exception:  # not there, gated, not a name at all, no network: as many kinds as there are layers
+        return True
+    return False

@@ -7,25 +7,17 @@
 ``report``      what packing does to a dataset, in numbers; ``cost``: to a training run
 """
 
-from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
-from varlen_lab.packing.dataset import pack_dataset
-from varlen_lab.packing.reader import RowReader
-from varlen_lab.packing.report import PackReport
-from varlen_lab.packing.sequential import SequentialPacker
-from varlen_lab.packing.strategies import Packs, pack_lengths
-from varlen_lab.packing.stream import PackedStream
+from varlen_lab import lazy_face
 
-__all__ = [
-    "Boundaries",
-    "PackReport",
-    "PackedCollator",
-    "PaddedCollator",
-    "PackedStream",
-    "Packs",
-    "RowReader",
-    "SequentialPacker",
-    "VarlenCollator",
-    "pack_dataset",
-    "pack_lengths",
-]
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "boundaries": ["Boundaries"],
+        "collators": ["PackedCollator", "PaddedCollator", "VarlenCollator", "token_weights"],
+        "cost": ["Cost"],
+        "dataset": ["pack_dataset"],
+        "rows": ["RowReader", "document_lengths"],
+        "sequential": ["PackedStream", "SequentialPacker"],
+        "strategies": ["PackReport", "Packs", "pack_lengths"],
+    },
+)

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from varlen_lab.packing.best_fit import best_fit, longest_first
-from varlen_lab.packing.segments import Placement, lower_bound
+from varlen_lab.packing.whole import Placement, best_fit, longest_first, lower_bound
 
 MOST_LENGTHS = 320  # distinct lengths; more are rounded up to a grid, or the program is slow
 ROUNDS, ITERATIONS = 60, 60

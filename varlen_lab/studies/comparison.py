@@ -22,15 +22,13 @@ import torch
 
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.machine import memory
+from varlen_lab.machine.environment import peak_memory, reset_peak_memory
 from varlen_lab.machine.progress import bar
-from varlen_lab.packing.collators import PaddedCollator, split_documents
+from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
 from varlen_lab.packing.rows import IGNORE
-from varlen_lab.packing.weighting import token_weights
-from varlen_lab.training import checkpoint
+from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import Batch, batched, collator, load_rows, load_tokenizer, pad_id
 from varlen_lab.training.engines import Engine, put_in
-from varlen_lab.training.history import History
 from varlen_lab.training.plan import Step, plan_steps
 from varlen_lab.training.setup import build_model, describe, make_accelerator, make_engine
 from varlen_lab.training.step import optimize, token_loss_sum
@@ -163,7 +161,7 @@ def compare(
     tokenizer = load_tokenizer(config)
     rows, _ = load_rows(config, tokenizer, progress=progress)
     steps = plan_steps(len(rows), config)
-    weights = checkpoint.load(start)["model"] if start is not None else None
+    weights = read_checkpoint(start)["model"] if start is not None else None
     histories: dict[str, History] = {}
     gradients: dict[str, torch.Tensor] = {}
     for mode in modes:
@@ -176,12 +174,12 @@ def compare(
         engine = make_engine(model, run, len(steps), accelerator)
         gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
         batches = batches_of(mode, rows, steps, tokenizer, config)
-        memory.restart()
+        reset_peak_memory()
         with bar(f"{mode:8}", len(steps), history.meta["backend"], progress) as show:
             for record in optimize(engine, batches):
                 history.add(record)
                 show(record)
-        history.meta["peak_memory"] = memory.peak()
+        history.meta["peak_memory"] = peak_memory()
         histories[mode] = history
     base = gradients[modes[0]]
     cosines = {mode: float(torch.cosine_similarity(base, gradient, dim=0)) for mode, gradient in gradients.items()}

@@ -1,21 +1,47 @@
-"""``iter_N.pth``: the weights of a run with everything needed to understand them, written whole or not at all."""
+"""``iter_N.pth``: the weights of a run with everything needed to understand them, written whole or not at all.
+
+Going on where a run stopped, bit for bit: the same weights, optimizer, schedule, dice, rows and history.
+
+The plan of a run is a pure function of config and data (``batches.plan_steps``), so the step number is the whole
+position in it. What must not have changed meanwhile is compared, and a difference is named instead of trained on.
+
+What a run leaves behind: one record per optimizer step, kept in memory and in ``history.jsonl``.
+
+The first line of the file says what the numbers were measured on (mode, attention backend, device, dtype, seed,
+versions); every further line is one step. Lines are flushed as they come, so a killed run keeps its history.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from varlen_lab.config.schema import Config, setting_names
+from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+import json
+from dataclasses import dataclass, field
 
 FORMAT = "varlen_lab checkpoint 1"
 RUN = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
 
 
-def save(path: Path, contents: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     """Write ``contents`` (tensors and plain values) so that ``path`` is never half a file: temp, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
@@ -37,7 +63,7 @@ def save(path: Path, contents: dict[str, Any]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running anything in it; InputError when it is not one of ours."""
     path = Path(path)
     if not path.exists():
@@ -61,3 +87,165 @@ def load(path: str | Path) -> dict[str, Any]:
             f"{path} was not written by varlen-lab train, so its model is unknown; pass an iter_N.pth of a work_dir."
         )
     return contents
+
+
+# settings that say where and how often, not what is computed
+FREE = {
+    "work_dir",
+    "save_steps",
+    "save_total_limit",
+    "evaluation_freq",
+    "evaluation_inputs",
+    "dataloader_num_workers",
+    "visualizer",
+    "gradient_checkpointing",
+}
+
+
+def latest(work_dir: Path) -> Path | None:
+    """The newest ``iter_N.pth`` of a work dir, or None."""
+    return max(numbered(work_dir), key=lambda path: int(path.stem[5:]), default=None)
+
+
+def numbered(work_dir: Path) -> list[Path]:
+    """All ``iter_N.pth`` of a work dir, oldest first."""
+    found = [path for path in work_dir.glob("iter_*.pth") if re.fullmatch(r"iter_\d+", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem[5:]))
+
+
+def data_fingerprint(rows: Dataset) -> str:
+    """Twelve hex digits of what the rows hold, whatever cache or folder they came from."""
+    digest = hashlib.sha256()
+    table = rows.with_format("arrow")[:]
+    for name in ("input_ids", "labels", "seq_lengths"):
+        for chunk in table[name].chunks:
+            digest.update(chunk.flatten().to_numpy().tobytes())
+            digest.update(chunk.value_lengths().to_numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def open_checkpoint(path: Path, config: Config, fingerprint: str, processes: int = 1) -> dict[str, Any]:
+    """A checkpoint that this run may go on from; InputError when it belongs to another config or other data."""
+    state = read_checkpoint(path)
+    trained = load_text(state["config"], f"the config inside {path}")
+    for name in setting_names():
+        before, now = getattr(trained, name), getattr(config, name)
+        if name not in FREE and before != now:
+            raise InputError(
+                f"{path} was trained with {name} = {before!r} and the config says {now!r}, so the run would not be the "
+                "same; put the setting back, or start anew in another work_dir."
+            )
+    if state.get("processes", 1) != processes:
+        raise InputError(
+            f"{path} was trained in {state.get('processes', 1)} processes and there are {processes} now, a step would "
+            f"hold other documents; start {state.get('processes', 1)}."
+        )
+    if state.get("data") != fingerprint:
+        raise InputError(
+            f"{path} was trained on other data than {config.data_path!r} gives now (fingerprint {state.get('data')}, "
+            f"now {fingerprint}); put the data back, or start anew in another work_dir."
+        )
+    return state
+
+
+def dice() -> dict[str, torch.Tensor]:
+    """The states of the random generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def roll(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets: Slurm sends it before it takes a machine away, and a step is then finished first."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # a notebook's thread cannot take signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class History:
+    """Steps of one run. ``meta`` names the backend, device, dtype and seed; ``records`` has a dict a step."""
+
+    meta: dict[str, Any]
+    records: list[dict[str, Any]] = field(default_factory=list)
+    path: Path | None = None
+    checkpoint: Path | None = None  # the last one written
+    taken: int = 0  # steps added by this process
+    stopped: bool = False  # asked to by SIGTERM, before the last step
+
+    def start(self, after: int = 0) -> None:
+        """Begin the file, replacing that of an earlier run; records up to step ``after`` are taken over from it."""
+        if self.path is None:
+            return
+        if after and self.path.exists():
+            self.records = [record for record in History.read(self.path).records if record["step"] <= after]
+        unfinished = self.path.with_name(self.path.name + ".tmp")
+        lines = [{"meta": self.meta}, *self.records]
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        os.replace(unfinished, self.path)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keep a step, on disk at once."""
+        self.records.append(record)
+        self.taken += 1
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    @property
+    def losses(self) -> list[float]:
+        """Mean loss per trained token of each step, in nats."""
+        return [record["loss"] for record in self.records]
+
+    def total(self, key: str) -> float:
+        """Sum of one column over all steps, such as ``tokens`` or ``seconds``."""
+        return sum(record[key] for record in self.records)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens (padding not counted) per second of wall time."""
+        return self.total("tokens") / max(self.total("seconds"), 1e-9)
+
+    @property
+    def trained_per_second(self) -> float:
+        """Tokens a loss was taken of, per second of wall time."""
+        return self.total("trained_tokens") / max(self.total("seconds"), 1e-9)
+
+    @property
+    def utilisation(self) -> float:
+        """Needed arithmetic per second, as a share of what the device could do; steps weighted by their time."""
+        steps = [record for record in self.records if "mfu" in record]
+        seconds = sum(record["seconds"] for record in steps)
+        return sum(record["mfu"] * record["seconds"] for record in steps) / max(seconds, 1e-9)
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the computed positions that held padding."""
+        return 1 - self.total("tokens") / max(self.total("slots"), 1)
+
+    @classmethod
+    def read(cls, path: Path) -> History:
+        """A history back from its file; a line cut short by a kill is left out."""
+        lines = path.read_text(encoding="utf-8").splitlines()
+        records = []
+        for line in lines[1:]:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return cls(json.loads(lines[0])["meta"], records, path)

@@ -25,7 +25,7 @@ from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError
 from varlen_lab.models.adapters import add_adapter, base_of, open_adapter
 from varlen_lab.models.loading import PLAIN, from_scratch, load_model, native_config, resolved
-from varlen_lab.training import checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.data import load_tokenizer
 from varlen_lab.training.engines import put_in
 from varlen_lab.training.engines.zero import consolidate
@@ -51,7 +51,7 @@ class Conversion:
     kind: str = "model"  # or adapter
 
 
-def pth_to_hf(
+def convert(
     config: Config,
     pth: str | Path,
     save_dir: str | Path,
@@ -67,7 +67,7 @@ def pth_to_hf(
     back.
     """
     pth, save_dir = Path(pth), Path(save_dir)
-    state = checkpoint.load(pth)
+    state = read_checkpoint(pth)
     trained = load_text(state["config"], f"the config inside {pth}").replace(name=state["config_name"])
     check_free(save_dir)
     weights = consolidate(pth, trained.method != "full") if pth.is_dir() else state["model"]

@@ -20,13 +20,10 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.files.hub import only_local
-from varlen_lab.models.loading import PLAIN
-from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
-from varlen_lab.packing.report import PackReport
+from varlen_lab.models.loading import PLAIN, only_local
+from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collated, token_weights
 from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
-from varlen_lab.packing.strategies import pack_lengths
-from varlen_lab.packing.weighting import collated, token_weights
+from varlen_lab.packing.strategies import PackReport, pack_lengths
 from varlen_lab.training.plan import Step
 
 if TYPE_CHECKING:
@@ -109,7 +106,7 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     A tiny stand-in saved by ``varlen_lab.models`` has no tokenizer but the built-in one's vocabulary size, and is
     given it; any other folder without a tokenizer is refused.
     """
-    from varlen_lab.documents.tokenizer import builtin_tokenizer
+    from varlen_lab.documents.builtin import builtin_tokenizer
 
     name = config.pretrained_model_name_or_path
     if name is None:

@@ -1,4 +1,11 @@
-"""Which rows make one optimizer step, and which process takes which of them."""
+"""Which rows make one optimizer step, and which process takes which of them.
+
+What a run will do and cost, said before it starts; and how much of the machine a step used.
+
+Work is counted as arithmetic that is needed: six operations a weight and token (four where frozen), and for attention
+the squares of document lengths, not of rows. Padding and attention across seams count for nothing, so a mode cannot
+look busy by wasting.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,16 @@ from varlen_lab.config.schema import Config
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Step = list[list[int]]  # the batches of one optimizer step, each a list of row numbers
 
@@ -63,3 +80,151 @@ def row_costs(rows: Dataset) -> np.ndarray:
     squares = lengths.flatten().to_numpy().astype(np.float64) ** 2
     offsets = lengths.offsets.to_numpy()
     return np.add.reduceat(squares, offsets[:-1] - offsets[0])
+
+
+GIB = 2**30
+PEAKS = {  # dense bf16 operations per second as the makers print them, by a word in the device's name
+    "H200": 989e12,
+    "H100": 989e12,
+    "H800": 989e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "L40S": 362e12,
+    "4090": 165e12,
+    "3090": 71e12,
+}
+USUAL_SHARE = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of a model: per token through its weights, and per squared document length."""
+
+    per_token: float
+    per_square: float
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Work:
+        """Count a model: two operations a weight forward, two back to the inputs, two more where it is trained."""
+        config = model.config
+        weights = sum(p.numel() for p in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        embedding = model.get_input_embeddings().weight
+        head = model.get_output_embeddings()
+        # looking a token up costs nothing; a tied matrix is still multiplied with, as the head
+        tied = head is not None and head.weight is embedding
+        used = weights - (0 if tied else embedding.numel())
+        heads = getattr(config, "num_attention_heads", 0) or getattr(config, "n_head", 1)
+        width = getattr(config, "head_dim", 0) or embedding.shape[1] // heads
+        layers = layer_count(config)
+        # two products of len^2 / 2 pairs forward, twice that backward
+        each = 4 + 2 * trained / weights
+        return cls(each * used * active_share(config), 6.0 * layers * heads * width)
+
+    def operations(self, tokens: float, squares: float) -> float:
+        """Of a number of real tokens in documents whose squared lengths add up to ``squares``."""
+        return self.per_token * tokens + self.per_square * squares
+
+
+def layer_count(config: Any) -> int:
+    return getattr(config, "num_hidden_layers", 0) or getattr(config, "n_layer", 1)
+
+
+def active_share(config: Any) -> float:
+    """Share of a mixture's weights that a token passes through, from its expert counts; 1 for a dense model."""
+    experts = getattr(config, "n_routed_experts", None) or getattr(config, "num_local_experts", None)
+    chosen = getattr(config, "num_experts_per_tok", None)
+    return min(1.0, chosen / experts) if experts and chosen else 1.0
+
+
+def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second the device could do: the printed figure of a known GPU, else a measured product."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        known = next((value for word, value in PEAKS.items() if word in name), None)
+        if known and dtype != torch.float32:
+            return known
+    size = 4096 if device.type == "cuda" else 768
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(4):
+        start = time.perf_counter()
+        product = left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+        left = product / size
+    return best
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run before it starts."""
+
+    documents: int
+    rows: int
+    steps: int
+    epochs: float
+    processes: int
+    documents_per_step: float
+    tokens_per_step: float
+    trained_share: float
+    parameters: int
+    trainable: int
+    memory: float  # bytes of one process, estimated
+    seconds: float  # estimated at USUAL_SHARE of the peak
+    unpacked_steps: int  # the same data, a document a line, the same batch settings
+
+    def lines(self) -> list[str]:
+        """As ``train`` prints it."""
+        frozen = "" if self.trainable == self.parameters else f", {self.trainable:,} of them trained"
+        processes = f" in {self.processes} processes" if self.processes > 1 else ""
+        change = "the same documents, unpacked, would take as many steps"
+        if self.unpacked_steps != self.steps:
+            ratio = self.unpacked_steps / self.steps
+            change = f"unpacked it would be {self.unpacked_steps:,} steps of {ratio:.1f} times fewer documents"
+        return [
+            f"{self.documents:,} documents in {self.rows:,} rows, {self.epochs:.2g} epochs: "
+            f"{self.steps:,} steps{processes}",
+            f"a step has about {self.documents_per_step:.1f} documents and {self.tokens_per_step:,.0f} tokens, "
+            f"{self.trained_share:.0%} of them trained on; {change}",
+            f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process and "
+            f"{duration(self.seconds)} (at {USUAL_SHARE:.0%} of this device's speed)",
+        ]
+
+
+def memory_needed(
+    parameters: int,
+    trained_bytes: float,
+    momenta: int,
+    row_tokens: int,
+    model: PreTrainedModel,
+    checkpointing: bool,
+    bits: int,
+) -> float:
+    """Bytes of a process that holds everything: weights, gradients, optimizer, activations of a batch, logits.
+
+    A rule of thumb (34 bytes per token, width and layer, 12 per logit), meant to tell 8 from 80 GB.
+    """
+    config = model.config
+    width, vocabulary = model.get_input_embeddings().weight.shape[1], model.get_input_embeddings().num_embeddings
+    layers = layer_count(config)
+    kept = 2 if checkpointing else 34
+    activations = row_tokens * width * (layers * kept + (34 if checkpointing else 0))
+    return (
+        parameters * bits / 8 + trained_bytes * (1 + momenta) + activations * bits / 16 + row_tokens * vocabulary * 12
+    )
+
+
+def size(count: float) -> str:
+    """``40 MiB``, ``3.2 GiB``."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 2 else f"{count / 2**20:.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``7 min``, ``3.2 h``."""
+    if seconds < 1:
+        return "under a second"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

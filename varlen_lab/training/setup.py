@@ -21,8 +21,7 @@ from varlen_lab.models.loading import automatic_backend, from_scratch, load_mode
 from varlen_lab.training.data import attention_name, load_parts
 from varlen_lab.training.engines import Engine, ShardedEngine
 from varlen_lab.training.engines.zero import ZeroEngine, zero_settings
-from varlen_lab.training.outlook import USUAL_SHARE, Outlook, Work, memory_needed, peak
-from varlen_lab.training.plan import Step
+from varlen_lab.training.plan import USUAL_SHARE, Outlook, Step, Work, memory_needed, operations_per_second
 from varlen_lab.training.recompute import recompute
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from varlen_lab.packing.report import PackReport
+    from varlen_lab.packing.strategies import PackReport
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -189,7 +188,7 @@ def look_ahead(
     taken = sum(len(batch) for step in steps for batch in step) / len(rows)  # epochs
     processes = accelerator.num_processes
     work = Work.of(model)
-    speed = peak(accelerator.device, DTYPES[resolve_dtype(config)]) * processes
+    speed = operations_per_second(accelerator.device, DTYPES[resolve_dtype(config)]) * processes
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameters = sum(p.numel() for p in model.parameters())
     row_tokens = int(min(config.max_length, tokens / len(rows) * 2) * config.batch_size)

@@ -8,27 +8,17 @@
 ``packed_row``, ``strips``  the data and the surroundings of the mask figure
 """
 
-from varlen_lab.viz.explorer import explore_masks
-from varlen_lab.viz.figures import alt_text_masks, draw_masks
-from varlen_lab.viz.lengths import alt_text_lengths, draw_lengths
-from varlen_lab.viz.live import LiveLosses
-from varlen_lab.viz.losses import alt_text_losses, draw_losses
-from varlen_lab.viz.masks import count_cells
-from varlen_lab.viz.rows import alt_text_rows, draw_rows
-from varlen_lab.viz.seen import alt_text_seen, draw_seen
+from varlen_lab import lazy_face
 
-__all__ = [
-    "LiveLosses",
-    "alt_text_lengths",
-    "alt_text_losses",
-    "alt_text_masks",
-    "alt_text_rows",
-    "alt_text_seen",
-    "count_cells",
-    "draw_lengths",
-    "draw_losses",
-    "draw_masks",
-    "draw_rows",
-    "draw_seen",
-    "explore_masks",
-]
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "explorer": ["LiveLosses", "explore_masks"],
+        "figures": ["alt_text_masks", "draw_masks"],
+        "lengths": ["alt_text_lengths", "draw_lengths"],
+        "losses": ["alt_text_losses", "draw_losses"],
+        "masks": ["count_cells"],
+        "rows": ["alt_text_rows", "draw_rows"],
+        "seen": ["alt_text_seen", "draw_seen"],
+    },
+)

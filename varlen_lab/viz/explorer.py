@@ -4,17 +4,21 @@
     explore_masks([70, 300, 180], names=["note", "essay", "letter"])
 
 In JupyterLab, VS Code or Colab it is a widget; where widgets cannot run, it is the figure of ``draw_masks``.
+
+A loss curve that grows while a training runs, in a notebook: hand it to ``train(..., on_step=LiveLosses())``.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz.packed_row import PackedRow
+from varlen_lab.viz.losses import draw_losses
+from varlen_lab.viz.masks import PackedRow
 
 DOCUMENTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512, 1000]
 TOTALS = [2**power for power in range(6, 18)]  # 64 to 131,072 tokens
@@ -76,3 +80,44 @@ def deal(documents: int, total: int) -> list[int]:
     weights = np.random.default_rng(documents).lognormal(0.0, 0.9, documents)
     edges = np.round(np.cumsum(weights) / weights.sum() * (total - documents)).astype(np.int64)
     return (np.diff(edges, prepend=0) + 1).tolist()
+
+
+class LiveLosses:
+    """Called with the record of every step; redraws in place, every ``seconds`` at most, and at ``total`` steps.
+
+    Outside of a notebook it keeps the losses and draws nothing until ``figure()`` is asked for.
+    """
+
+    def __init__(
+        self, name: str = "varlen", *, caption: str = "", total: int | None = None, seconds: float = 2
+    ) -> None:
+        self.name, self.caption, self.total, self.seconds = name, caption, total, seconds
+        self.losses: list[float] = []
+        self.drawn = 0.0
+        self.handle: Any = None
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Take a step in; a figure needs two."""
+        self.losses.append(record["loss"])
+        late = time.monotonic() - self.drawn >= self.seconds
+        if len(self.losses) >= 2 and (late or len(self.losses) == self.total):
+            self.draw()
+
+    def figure(self) -> Any:
+        """The curve so far."""
+        return draw_losses({self.name: self.losses}, caption=self.caption)
+
+    def draw(self) -> None:
+        """Put the figure in the place of the one before."""
+        try:
+            from IPython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            return
+        if get_ipython() is None:
+            return
+        self.drawn = time.monotonic()
+        if self.handle is None:
+            self.handle = display(self.figure(), display_id=True)
+        else:
+            self.handle.update(self.figure())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varlen_lab.viz.packed_row import CELL_LIMIT, PackedRow
+from varlen_lab.viz.masks import CELL_LIMIT, PackedRow
 from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_legend
 from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, Theme, factor, percent, plural, theme
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from varlen_lab.viz.picture import Picture
+    from varlen_lab.viz.style import Picture
 
 READABLE = 6.0  # points: when the typical block is thinner, there is a lens
 SEAM_LIMIT = 40  # up to this many documents seams are drawn across the square
@@ -43,7 +43,7 @@ def draw_masks(
     ``window - 1`` before it. ``names``: one per document. ``causal=False``: tokens see what follows them too, as in
     an encoder, and the window reaches both ways. Raises InputError for what cannot be drawn.
     """
-    from varlen_lab.viz.picture import Picture
+    from varlen_lab.viz.style import Picture
 
     row = PackedRow(boundaries, window, names, causal)
     side = (WIDTH - LEFT - RIGHT - GAP) / 2
@@ -73,7 +73,7 @@ def alt_text_masks(
 
 def write_title(picture: Picture, row: PackedRow, left: float, side: float, varlen: bool) -> None:
     """The claim of one half, with its numbers."""
-    from varlen_lab.viz.picture import text_width
+    from varlen_lab.viz.style import text_width
 
     cells, colours = row.cells, picture.colours
     window = "" if row.window is None else f", window {row.window:,}"
@@ -96,7 +96,7 @@ def draw_square(
     axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: float, part: slice = slice(None)
 ) -> None:
     """The cells of one mask, to scale, none of them thinner than the minimum stroke. ``side`` in inches."""
-    from varlen_lab.viz.picture import fill, hatch, lines
+    from varlen_lab.viz.style import fill, hatch, lines
 
     low, high = axes.get_xlim()
     points = 72 * side / (high - low)
@@ -138,7 +138,7 @@ def lens_part(row: PackedRow, side: float) -> tuple[slice, float, float] | None:
 
 def draw_lens(picture: Picture, axes: Axes, row: PackedRow, varlen: bool, left: float, side: float) -> bool:
     """The inset in the empty corner, with guides to the place it magnifies; False when none is needed."""
-    from varlen_lab.viz.picture import lettering
+    from varlen_lab.viz.style import lettering
 
     place = lens_part(row, side)
     if place is None:
@@ -167,7 +167,7 @@ def draw_lens(picture: Picture, axes: Axes, row: PackedRow, varlen: bool, left: 
 
 def write_names(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: float) -> None:
     """Names at the left edge of the first square, and beside each block of the second, where they fit."""
-    from varlen_lab.viz.picture import lettering, plain, shorten, text_width
+    from varlen_lab.viz.style import lettering, plain, shorten, text_width
 
     inch = side / row.total  # of one token
     style = lettering(colours.ink)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from varlen_lab.viz.picture import Picture
+    from varlen_lab.viz.style import Picture
 
 LEFT, RIGHT, HEAD, PANEL, BETWEEN, FOOT = 0.86, 0.22, 0.98, 1.62, 0.40, 0.62  # inches
 BINS = 34  # about this many, equally wide on the logarithmic axis
@@ -74,7 +74,7 @@ def draw_lengths(lengths: Any, max_length: int | None = None, *, dark: bool = Fa
     ``lengths``: of every document, in tokens (a list, an array or ``Boundaries``). ``max_length``: tokens a packed
     row holds. Raises InputError for no documents, a length below 1 and a ``max_length`` below 1.
     """
-    from varlen_lab.viz.picture import Picture, shorten
+    from varlen_lab.viz.style import Picture, shorten
 
     spread = counted(lengths, max_length)
     colours = theme(dark)
@@ -132,7 +132,7 @@ def bin_edges(shortest: int, longest: int, max_length: int | None) -> np.ndarray
 
 def draw_bars(axes: Axes, spread: Spread, counts: np.ndarray, picture: Picture) -> None:
     """One bar a bin: blue for what fits, hatched for what does not; a guide at ``max_length``."""
-    from varlen_lab.viz.picture import boxes, fill, hatch, lettering, text_width
+    from varlen_lab.viz.style import boxes, fill, hatch, lettering, text_width
 
     colours, edges = picture.colours, spread.edges
     outlines = boxes(edges[:-1], edges[1:], 0, counts)
@@ -165,7 +165,7 @@ def write_axis(axes: Axes, spread: Spread, name: str, picture: Picture, last: bo
     """Quiet axes: horizontal guides, whole lengths at 1, 2, 5, 10 ... below the last panel."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-    from varlen_lab.viz.picture import fonts, lettering
+    from varlen_lab.viz.style import fonts, lettering
 
     colours = picture.colours
     low, high = axes.get_xlim()

@@ -35,7 +35,7 @@ def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Fig
     ``caption``: what it was measured on (backend, device, dtype, seed).
     Raises InputError for what cannot be drawn.
     """
-    from varlen_lab.viz.picture import Picture, lettering, plain, shorten
+    from varlen_lab.viz.style import Picture, lettering, plain, shorten
 
     curves = check_losses(losses)
     gaps = differences(curves)
@@ -187,7 +187,7 @@ def dress(axes: Axes, colours: Theme, name: str, steps: np.ndarray) -> None:
     """Quiet axes: horizontal guides, no box."""
     from matplotlib.ticker import AutoLocator, MaxNLocator
 
-    from varlen_lab.viz.picture import fonts, lettering
+    from varlen_lab.viz.style import fonts, lettering
 
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
@@ -231,7 +231,7 @@ def decade_label(value: float, _position: int = 0) -> str:
 
 def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: Theme) -> None:
     """Each curve's name at its right end, pushed apart so that none covers another."""
-    from varlen_lab.viz.picture import lettering, plain, shorten
+    from varlen_lab.viz.style import lettering, plain, shorten
 
     height = axes.get_window_extent().height / axes.figure.dpi
     step = 0.17 / height  # of the axes, per line of text

@@ -19,7 +19,7 @@ from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, facto
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from varlen_lab.viz.picture import Picture
+    from varlen_lab.viz.style import Picture
 
 LEFT, RIGHT, GAP, HEAD, FOOT = 0.10, 0.10, 0.30, 1.02, 0.42  # inches
 TALL, HIGHEST = 0.24, 4.2  # inches: one row at most, all rows at most
@@ -33,7 +33,7 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
     ``max_length``: tokens a packed row holds; taken from ``Packs``, else the fullest row.
     Raises InputError for no rows or a row longer than ``max_length``.
     """
-    from varlen_lab.viz.picture import Picture, text_width
+    from varlen_lab.viz.style import Picture, text_width
 
     plan = check_rows(packed, max_length)
     rows, max_length = plan.rows, plan.max_length
@@ -137,7 +137,7 @@ def draw_bars(
     cuts: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Rows from the top down: documents in two blues, hatched up to ``size`` tokens, an orange edge at a cut."""
-    from varlen_lab.viz.picture import boxes, fill, hatch, lettering, lines, text_width
+    from varlen_lab.viz.style import boxes, fill, hatch, lettering, lines, text_width
 
     colours = picture.colours
     axes = picture.panel(left, HEAD, size * inch, tall * len(rows))

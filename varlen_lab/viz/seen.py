@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz.packed_row import PackedRow
+from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.strips import fill_documents, write_axis_names
 from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, percent, plural, theme
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from varlen_lab.viz.picture import Picture
+    from varlen_lab.viz.style import Picture
 
 DOCUMENT_LIMIT = 200  # the measurement is document x document
 LEFT, RIGHT, GAP, HEAD, STRIP, LAYERS, FOOT = 0.92, 0.10, 0.30, 1.08, 0.27, 0.62, 0.50  # inches
@@ -112,7 +112,7 @@ def draw_seen(
     (mass is the largest gradient). ``caption``: what it was measured on. Raises InputError for what does not fit.
     """
     from varlen_lab.viz.figures import draw_square
-    from varlen_lab.viz.picture import Picture, plain, shorten, text_width
+    from varlen_lab.viz.style import Picture, plain, shorten, text_width
 
     seen = Measured(boundaries, mass, cells, layers, names, window, what)
     row, colours = seen.row, theme(dark)
@@ -162,7 +162,7 @@ def alt_text_seen(boundaries: Any, mass: Any, *, what: str = "attention", names:
 def draw_measured(axes: Axes, seen: Measured, picture: Picture, side: float) -> None:
     """Own cells blue, leaks hatched and named; cell by cell where they were measured."""
     from varlen_lab.viz.figures import draw_square
-    from varlen_lab.viz.picture import boxes, fill, hatch, lettering, lines, text_width
+    from varlen_lab.viz.style import boxes, fill, hatch, lettering, lines, text_width
 
     row, colours = seen.row, picture.colours
     if seen.cells is None:
@@ -197,7 +197,7 @@ def draw_measured(axes: Axes, seen: Measured, picture: Picture, side: float) -> 
 
 def draw_layers(picture: Picture, seen: Measured, left: float, top: float, width: float, height: float) -> None:
     """A bar a layer: the share of its attention (or its largest gradient) that crosses a seam."""
-    from varlen_lab.viz.picture import boxes, fill, hatch, lettering
+    from varlen_lab.viz.style import boxes, fill, hatch, lettering
 
     colours, count = picture.colours, len(seen.mass)
     axes = picture.panel(left, top, width, height)
@@ -223,7 +223,7 @@ def draw_layers(picture: Picture, seen: Measured, left: float, top: float, width
 
 def write_key(picture: Picture, top: float) -> None:
     """The three colours in words."""
-    from varlen_lab.viz.picture import boxes, fill, hatch, text_width
+    from varlen_lab.viz.style import boxes, fill, hatch, text_width
 
     colours, left = picture.colours, LEFT
     for words, colour in (("own document", colours.own), ("LEAK: another document", None), ("not seen", colours.empty)):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from varlen_lab.viz.packed_row import PackedRow
+from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.style import SMALL, Theme, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from varlen_lab.viz.picture import Picture
+    from varlen_lab.viz.style import Picture
 
 DOCUMENTS, POSITIONS, LABELS = (0.07, 0.20), (0.33, 0.30), (0.69, 0.16)  # inches below the square, and height
 DEPTH = sum(LABELS)
@@ -41,7 +41,7 @@ def draw_strips(picture: Picture, row: PackedRow, left: float, top: float, side:
 
 def fill_documents(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, inch: float) -> None:
     """Whose token it is: neighbours in two blues, with names that fit. ``inch`` is the width of a token."""
-    from varlen_lab.viz.picture import boxes, fill, lettering, plain, shorten, text_width
+    from varlen_lab.viz.style import boxes, fill, lettering, plain, shorten, text_width
 
     shades, inks = (colours.own, colours.own_soft), (colours.on_own, colours.on_soft)
     fill(axes, boxes(row.starts, row.ends, 0, 1), [shades[index % 2] for index in range(len(row.lengths))])
@@ -61,7 +61,7 @@ def fill_documents(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, inc
 
 def fill_positions(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, inch: float) -> None:
     """position_ids: the numbers in a tiny row, else ramps from 0 to the last position."""
-    from varlen_lab.viz.picture import fill, lettering, lines, text_width
+    from varlen_lab.viz.style import fill, lettering, lines, text_width
 
     starts, ends = (row.starts, row.ends) if varlen else (np.array([0]), np.array([row.total]))
     sizes = ends - starts
@@ -81,7 +81,7 @@ def fill_positions(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, inc
 
 def fill_labels(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, inch: float) -> None:
     """The first label of every document is -100: nothing before a seam can predict what follows it."""
-    from varlen_lab.viz.picture import boxes, fill, lettering
+    from varlen_lab.viz.style import boxes, fill, lettering
 
     fill(axes, boxes(0, row.total, 0, 1), colours.line)
     if len(row.lengths) > NOTCH_LIMIT:
@@ -100,7 +100,7 @@ def write_axis_names(picture: Picture, left: float, top: float) -> None:
 
 def write_legend(picture: Picture, row: PackedRow, left: float, right: float, top: float) -> None:
     """The colours in words, on one line between ``left`` and ``right`` inches."""
-    from varlen_lab.viz.picture import boxes, fill, hatch, text_width
+    from varlen_lab.viz.style import boxes, fill, hatch, text_width
 
     colours = picture.colours
     keys = {"own document": colours.own, "another document": colours.cross, "not seen": colours.empty}

@@ -3,11 +3,32 @@
 Blue is *own document*, hatched orange is *another document* (or wasted), grey is *nothing there*. Blue and
 orange are Okabe and Ito's, apart for every kind of colour vision, and the hatch says it without colour. Sizes
 are points at the width GitHub shows a README (830 px = 8.3 inches at 100 dpi). Nothing imports matplotlib.
+
+A matplotlib Figure that carries its own alt text, and the few marks our figures are made of.
+
+The rule: positions are inches from the upper left corner, so squares are square and type never moves. A
+Picture is a plain ``matplotlib.figure.Figure`` without pyplot: no backend is chosen, nothing shown or saved.
+Shown in a notebook it is a sharp PNG with its alt text; saved, the alt text is the file's description.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.patches import Polygon
+from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 
 WIDTH = 8.3  # inches
 TITLE, CLAIM, BODY, SMALL = 13.0, 10.5, 9.5, 8.2  # points
@@ -101,3 +122,129 @@ def factor(value: float) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 document``, ``1,000 documents``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+SHARP = 200  # dots per inch of what is saved or shown: two pixels for each of GitHub's
+
+
+class Picture(Figure):
+    """A figure of ``width`` x ``height`` inches. ``title`` and ``alt_text`` go wherever the picture goes."""
+
+    def __init__(self, width: float, height: float, colours: Theme, title: str, alt_text: str) -> None:
+        super().__init__(figsize=(width, height), dpi=100, facecolor=colours.page)
+        self.colours, self.title, self.alt_text = colours, title, alt_text
+        self.inches = (width, height)
+
+    def panel(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Bare axes at a place in inches; y grows downwards from the upper edge of the picture."""
+        w, h = self.inches
+        axes = self.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
+        axes.set_facecolor("none")
+        axes.tick_params(length=0)
+        axes.set(xticks=[], yticks=[])
+        for side in axes.spines.values():
+            side.set(color=self.colours.line, linewidth=0.8)
+        return axes
+
+    def write(self, left: float, top: float, words: str, size: float = BODY, **style: Any) -> Text:
+        """Text at a place in inches, its baseline at ``top``."""
+        w, h = self.inches
+        style = {"color": self.colours.ink, "va": "baseline", "ha": "left"} | style
+        return self.text(left / w, 1 - top / h, words, fontsize=size, family=fonts(), **style)
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """As in matplotlib, sharp by default; PNG and SVG get the title and the alt text as metadata."""
+        name = str(options.get("format") or fname).lower()
+        if name.endswith(("png", "svg")):
+            told = {"Title": self.title, "Description": self.alt_text}
+            options["metadata"] = told | (options.get("metadata") or {})
+        options = {"dpi": SHARP} | options
+        if not name.endswith("svg"):
+            super().savefig(fname, **options)
+            return
+        drawn = io.BytesIO()
+        super().savefig(drawn, **options | {"format": "svg"})
+        # matplotlib keeps the description among its metadata, where no screen reader looks
+        description = f"</title>\n <desc>{escape(self.alt_text)}</desc>"
+        svg = drawn.getvalue().decode("utf-8").replace("</title>", description, 1).encode("utf-8")
+        if hasattr(fname, "write"):
+            fname.write(svg)
+        else:
+            Path(fname).write_bytes(svg)
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+        """What a notebook shows: a PNG at half size, so that it is sharp, with its alt text."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        png = base64.b64encode(buffer.getvalue()).decode("ascii")
+        width, height = (round(100 * side) for side in self.inches)
+        told = {"width": width, "height": height, "alt": self.alt_text}
+        return {"image/png": png, "text/plain": self.alt_text}, {"image/png": told}
+
+
+def fill(axes: Axes, outlines: Any, colours: Any, stroke: Any = 0.0) -> None:
+    """Polygons in data coordinates, one collection for all of them; ``stroke`` in points, one or one each."""
+    axes.add_collection(
+        PolyCollection(outlines, facecolors=colours, edgecolors=colours, linewidths=stroke, joinstyle="miter"),
+        autolim=False,
+    )
+
+
+def hatch(axes: Axes, outline: np.ndarray, colours: Theme, stroke: float = 0.0) -> Polygon:
+    """One hatched polygon: cells of another document, or tokens that are waste."""
+    patch = Polygon(outline, closed=True, facecolor=colours.cross, edgecolor=colours.cross_ink, linewidth=stroke)
+    patch.set(hatch=HATCH, joinstyle="miter", hatch_linewidth=0.6)
+    axes.add_patch(patch)
+    return patch
+
+
+def lines(axes: Axes, segments: np.ndarray, colour: str, width: float = STROKE, **style: Any) -> LineCollection:
+    """Line segments in data coordinates, float (n, 2, 2)."""
+    drawn = LineCollection(list(segments), colors=colour, linewidths=width, **style)
+    axes.add_collection(drawn, autolim=False)
+    return drawn
+
+
+def boxes(left: Any, right: Any, top: Any, bottom: Any) -> np.ndarray:
+    """Outlines of rectangles, float64 (n, 4, 2), from edges that broadcast."""
+    left, right, top, bottom = np.broadcast_arrays(*(np.atleast_1d(edge) for edge in (left, right, top, bottom)))
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1).astype(float)
+
+
+@lru_cache(maxsize=1)
+def fonts() -> list[str]:
+    """Our font, then those of this machine that know Chinese, so that a document may have a Chinese name."""
+    installed = {font.name for font in fontManager.ttflist}
+    return [FONT, *(name for name in FALLBACK_FONTS if name in installed)]
+
+
+def lettering(colour: str, **more: Any) -> dict[str, Any]:
+    """Keyword arguments of small type for matplotlib's own text functions."""
+    style = {"fontsize": SMALL, "family": fonts(), "va": "center_baseline", "color": colour}
+    return style | more
+
+
+def plain(words: str) -> str:
+    """Somebody else's text on one line, its dollar signs not taken for mathematics."""
+    return " ".join(words.split()).replace("$", r"\$")
+
+
+@lru_cache(maxsize=4096)
+def text_width(words: str, size: float = BODY, weight: str = "normal") -> float:
+    """Width of one line of text in inches."""
+    if not words.strip():
+        return 0.0
+    path = TextPath((0, 0), words, size=size, prop=FontProperties(family=fonts(), weight=weight))
+    drawn = path.vertices[path.codes != TextPath.CLOSEPOLY, 0]  # exact extents of the curves would cost ten times more
+    return float(np.ptp(drawn)) / 72 if len(drawn) else 0.0
+
+
+def shorten(words: str, width: float, size: float = BODY) -> str:
+    """The text, or as much of it as fits in ``width`` inches with an ellipsis; '' when nothing does."""
+    if text_width(words, size) <= width:
+        return words
+    for end in range(len(words) - 1, 1, -1):
+        if text_width(words[:end].rstrip() + "…", size) <= width:
+            return words[:end].rstrip() + "…"
+    return ""

@@ -15,7 +15,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from varlen_lab.viz.packed_row import PackedRow
+from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.style import DARK, LIGHT
 
 HERE = Path(__file__).parent

@@ -145,7 +145,7 @@ def table() -> dict[str, Parts]:
     return found
 
 
-def names() -> list[str]:
+def config_names() -> list[str]:
     """Every config name, sorted."""
     return sorted([*table(), *TEMPLATES])
 
@@ -171,15 +171,15 @@ def settings(name: str) -> dict[str, Any]:
     }
 
 
-def get(name: str) -> Config:
+def named_config(name: str) -> Config:
     """The Config of that name, or an InputError that suggests the near one."""
     if name not in table() and name not in TEMPLATES:
-        hint = nearest(name, names()) or "; varlen-lab list-cfg shows all."
+        hint = nearest(name, config_names()) or "; varlen-lab list-cfg shows all."
         raise InputError(f"there is no config named {name!r}{hint}")
     return Config(**settings(name), name=name)
 
 
-def facts(name: str) -> dict[str, Any]:
+def config_facts(name: str) -> dict[str, Any]:
     """What a person chooses a config by. ``gpu_gib`` is a rule of thumb for one process without sharing out."""
     if name in TEMPLATES:
         return {"family": TEMPLATES[name], "size": "tiny", "method": "full", "dataset": "docstrings", "gpu_gib": 0}

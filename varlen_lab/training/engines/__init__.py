@@ -19,7 +19,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.training import checkpoint
+from varlen_lab.training.checkpoint import save_checkpoint
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -84,7 +84,7 @@ class Engine:
         """Write a checkpoint; called in all processes, written by the first."""
         state = self.state()
         if self.accelerator.is_main_process:
-            checkpoint.save(path, {**contents, **state, "engine": self.kind})
+            save_checkpoint(path, {**contents, **state, "engine": self.kind})
         self.accelerator.wait_for_everyone()
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:

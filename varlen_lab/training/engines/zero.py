@@ -18,13 +18,13 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.training import checkpoint
+from varlen_lab.training.checkpoint import RUN, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RUN = checkpoint.RUN
+RUN = RUN
 TAG = "zero"  # the folder of the shards inside a checkpoint
 OFFLOAD = {"device": "cpu", "pin_memory": True}
 SETTINGS: dict[str, dict[str, Any]] = {  # XTuner's names
@@ -135,7 +135,7 @@ class ZeroEngine(Engine):
         self.accelerator.wait_for_everyone()
         if first:
             state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind}
-            checkpoint.save(draft / RUN, {**contents, **state, "processes": self.accelerator.num_processes})
+            save_checkpoint(draft / RUN, {**contents, **state, "processes": self.accelerator.num_processes})
             for file in draft.rglob("*"):
                 if file.is_file():
                     with file.open("rb") as handle:
@@ -160,7 +160,7 @@ def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
 
     ``adapter``: of a LoRA run, whose frozen weights were not saved.
     """
-    processes = checkpoint.load(folder)["processes"]
+    processes = read_checkpoint(folder)["processes"]
     shards = sorted((folder / TAG).glob("*optim_states.pt"))
     if len(shards) != processes:
         raise InputError(
