@@ -1,4 +1,4 @@
-"""A JupyterLab with its own settings, and a page of a real browser in it: what test_browser.py starts from."""
+"""A JupyterLab with its own settings, and a page of a real browser in it: what test_viz_browser.py starts from."""
 
 from __future__ import annotations
 
