@@ -1,4 +1,4 @@
-"""How large the house is: lines of code, modules, the longest function on the spine. ``python tests/house.py`` prints it.
+"""How large the house is: lines of code, modules, the longest function on the spine. ``python tests/house.py`` prints.
 
 A line of code is a line that holds a token which is neither a comment nor a docstring; blank lines do not count.
 The limits stand in ``house_limits.toml`` beside this file, and ``test_house_size.py`` holds the house to them.
@@ -29,7 +29,7 @@ def code_lines(source: str) -> int:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if ast.get_docstring(node) is not None:
                 docstrings |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
