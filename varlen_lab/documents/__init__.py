@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "builtin": ["builtin_dialogues", "builtin_tokenizer"],
+        "registry": ["TEMPLATES"],
         "sources": ["read_dialogues"],
-        "templates": ["TEMPLATES"],
         "tokens": ["encode", "load_documents", "prompt_ids"],
     },
 )
