@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.attention.dispatch import BACKENDS, attend, choose, importable
+from varlen_lab.attention.dispatch import attend, choose, importable
+from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
 CPU = ["sdpa"]
 CUDA = ["flash_attn", "torch_varlen", "flex"]
-MODULES = {"flash_attn": "flash_attn", "torch_varlen": "torch.nn.attention.varlen", "flex": "torch"}
 UGLY = [1, 7, 1, 1, 30, 64, 2]
 OPTIONS = {
     "plain": {},
@@ -153,7 +153,7 @@ def test_the_layers_of_a_batch_share_one_block_mask() -> None:
 @pytest.mark.parametrize("backend", CUDA)
 @pytest.mark.parametrize("case", OPTIONS.values(), ids=OPTIONS)
 def test_a_cuda_backend_is_as_close_as_bf16_allows(backend: str, case: dict) -> None:
-    if not importable(MODULES[backend]):
+    if not importable(str(BACKENDS[backend].module)):
         pytest.skip(f"{backend} is not installed here")
     if backend == "torch_varlen" and case.get("alibi"):
         with pytest.raises(InputError, match="cannot do ALiBi"):

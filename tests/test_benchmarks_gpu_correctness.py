@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu import correctness
 from benchmarks.gpu.bench import Bench
-from varlen_lab.attention.dispatch import BACKENDS
+from varlen_lab.attention import sdpa
 from varlen_lab.packing.boundaries import Boundaries
 
 
@@ -46,12 +46,12 @@ def holes(q: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
     return torch.cat([out[:-1], torch.full_like(out[-1:], float("nan"))])
 
 
-SOUND = BACKENDS["sdpa"]
+SOUND = sdpa.attend_sdpa
 
 
 @pytest.mark.parametrize("fault", [merged, bidirectional, rough, holes], ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found(fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "sdpa", fault)
+    monkeypatch.setattr(sdpa, "attend_sdpa", fault)
     found = checked(tmp_path)
     assert not found["exact"]
     assert (not found["isolated"] and found["leak"] > 0) == (fault is merged)

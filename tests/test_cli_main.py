@@ -148,13 +148,13 @@ def test_check_env_is_ready_here(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_env_finds_an_attention_that_leaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from varlen_lab.attention.dispatch import BACKENDS
+    from varlen_lab.attention import sdpa
     from varlen_lab.packing.boundaries import Boundaries
 
-    sound = BACKENDS["sdpa"]
-    monkeypatch.setitem(
-        BACKENDS,
-        "sdpa",
+    sound = sdpa.attend_sdpa
+    monkeypatch.setattr(
+        sdpa,
+        "attend_sdpa",
         lambda q, k, v, boundaries, **options: sound(q, k, v, Boundaries.from_lengths([len(q)]), **options),
     )
     monkeypatch.setattr("varlen_lab.cli.check_env.accelerator", lambda: None)

@@ -12,7 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from varlen_lab.attention.dispatch import BACKENDS, attend, importable
+from varlen_lab.attention import dispatch
+from varlen_lab.attention.dispatch import attend, importable
+from varlen_lab.attention.huggingface import hf_name_of
+from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.leaks.checking import audit
@@ -23,7 +26,7 @@ from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.conversion import convert
-from varlen_lab.training.data import ATTENTION_NAMES, batched, collator, load_rows, load_tokenizer
+from varlen_lab.training.data import batched, collator, load_rows, load_tokenizer
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
 from varlen_lab.training.setup import build_model, make_accelerator, make_engine
@@ -36,12 +39,11 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(WHY is not None, reason=str(WH
 DEVICE = "cuda"
 UGLY = [1, 2, 63, 64, 65, 127, 128, 129, 300, 7]
 KERNELS = ["flash_attn", "torch_varlen", "flex"]
-MODULES = {"flash_attn": "flash_attn", "torch_varlen": "torch.nn.attention.varlen", "flex": "torch"}
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest) -> str:
-    if not importable(MODULES[request.param]):
+    if not importable(str(BACKENDS[request.param].module)):
         pytest.skip(f"{request.param} is not installed here")
     return request.param
 
@@ -104,7 +106,7 @@ def test_a_long_row_takes_no_quadratic_memory(kernel: str) -> None:
 
 def test_a_live_model_uses_the_mask_that_was_promised(kernel: str) -> None:
     config = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512}
-    model = from_scratch({"model_type": "llama", "num_hidden_layers": 2, **config}, ATTENTION_NAMES[kernel], seed=0)
+    model = from_scratch({"model_type": "llama", "num_hidden_layers": 2, **config}, hf_name_of(kernel), seed=0)
     seen = attention_seen(model.to(DEVICE, torch.bfloat16), packed([14, 30, 9], 500))
     assert seen.crossing.tolist() == [0.0, 0.0]
 
@@ -117,15 +119,14 @@ def test_a_family_is_exact_on_a_kernel(family: str, monkeypatch: pytest.MonkeyPa
     """In bf16, which the CUDA kernels take; in fp32 ``auto`` takes sdpa."""
     took = set()
 
-    def noting(name: str, backend: Any) -> Any:
-        def run(*given: Any, **more: Any) -> torch.Tensor:
-            took.add(name)
-            return backend(*given, **more)
+    functions = {backend.function: name for name, backend in BACKENDS.items()}
+    resolve = dispatch.resolve
 
-        return run
+    def noting(function: str) -> Any:
+        took.add(functions.get(function))
+        return resolve(function)
 
-    for name, backend in BACKENDS.items():
-        monkeypatch.setitem(BACKENDS, name, noting(name, backend))
+    monkeypatch.setattr(dispatch, "resolve", noting)
     model = tiny(family).to(DEVICE, torch.bfloat16)
     report = audit(model, packed([40, 1, 90, 17]))
     assert report.ok, str(report)

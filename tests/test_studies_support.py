@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from varlen_lab.attention.dispatch import BACKENDS
+from varlen_lab.attention import sdpa
 from varlen_lab.cli import main
 from varlen_lab.models.loading import families, tiny, variants
 from varlen_lab.packing.boundaries import Boundaries
@@ -31,14 +31,14 @@ def test_every_variant_is_supported() -> None:
 @pytest.fixture
 def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: an sdpa backend that loses the last seam."""
-    sound = BACKENDS["sdpa"]
+    sound = sdpa.attend_sdpa
 
     def lossy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, **options) -> torch.Tensor:
         seams = boundaries.cu_seqlens
         kept = torch.cat([seams[:-2], seams[-1:]]) if len(seams) > 2 else seams
         return sound(q, k, v, Boundaries(kept), **options)
 
-    monkeypatch.setitem(BACKENDS, "sdpa", lossy)
+    monkeypatch.setattr(sdpa, "attend_sdpa", lossy)
 
 
 def test_the_table_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

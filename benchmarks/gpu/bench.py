@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from benchmarks.lengths import lognormal
-from varlen_lab.attention.dispatch import importable
+from varlen_lab.attention.dispatch import usable
+from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.packing.boundaries import Boundaries
 
 LONGEST = 4096  # tokens of a document, in training
+ORACLE = "reference"
 CV_ONE = 0.8326  # sigma of a lognormal whose standard deviation equals its mean
 
 
@@ -103,11 +105,8 @@ class Bench:
 
     @property
     def kernels(self) -> list[str]:
-        """Backends that can run here, the one ``auto`` would take first."""
-        if self.device == "cpu":
-            return ["sdpa"]
-        found = {"flash_attn": "flash_attn", "torch_varlen": "torch.nn.attention.varlen"}
-        return [*(name for name, module in found.items() if importable(module)), "sdpa", "flex"]
+        """Backends that can run here beside the oracle, the one ``auto`` would take first."""
+        return [name for name in usable(self.device, self.dtype) if name != ORACLE]
 
     def memory(self) -> float:
         """Bytes of the device; on a CPU enough for a rehearsal."""
@@ -156,6 +155,11 @@ class Bench:
         lengths = filling(total, scale.mean, scale.longest)
         rows[f"lognormal {scale.mean}"] = Boundaries.from_lengths(lengths, self.device)
         return rows
+
+
+def varlen_kernels() -> list[str]:
+    """Backends that take a row of documents in one call; sdpa is called for each document."""
+    return [name for name in BACKENDS if name not in (ORACLE, "sdpa")]
 
 
 def filling(total: int, mean: int, longest: int, seed: int = 0) -> list[int]:

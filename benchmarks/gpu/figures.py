@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.gpu.bench import varlen_kernels
 from benchmarks.gpu.store import Cell
 from varlen_lab.viz.style import (
     BODY,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Cells = Mapping[tuple[str, str], Cell]
-VARLEN = ("flash_attn", "torch_varlen", "flex")
 CROSSING = ("full causal", "C packed")  # answers another question: it crosses seams
 BAR, STEP = 0.17, 0.30  # inches
 
@@ -65,7 +65,7 @@ def draw_kernels(cells: Cells, caption: str) -> Picture | None:
     widths = sorted({cell["width"] for cell in found})
     kernels = list(dict.fromkeys(cell["kernel"] for cell in found))
     value = {(cell["width"], cell["kernel"], cell["mix"]): cell["both_tflops"] for cell in found}
-    best = max(value, key=lambda key: value[key] if key[1] in (*VARLEN, "sdpa, each document") else 0)
+    best = max(value, key=lambda key: value[key] if key[1] in (*varlen_kernels(), "sdpa, each document") else 0)
     claim = f"fastest inside documents: {best[1]} with {value[best]:.4g} TFLOP/s on documents of {best[2]}"
     alt = f"TFLOP/s on the pairs inside documents, forward and backward; {claim}. " + "; ".join(
         f"{kernel}, width {width}: "
@@ -117,7 +117,7 @@ def curve(axes: Axes, places: list[int], heights: list[float], kernel: str) -> N
     points = np.stack([np.asarray(places, float), np.asarray(heights)], -1)
     style = {"linestyles": "dashed"} if kernel in CROSSING else {}
     lines(axes, np.stack([points[:-1], points[1:]], 1), colour_of(kernel), **style)
-    mark = "o" if kernel in VARLEN else "s"
+    mark = "o" if kernel in varlen_kernels() else "s"
     axes.plot(places, heights, mark, markersize=4, color=colour_of(kernel), clip_on=False)
 
 
@@ -125,7 +125,7 @@ def colour_of(kernel: str) -> str:
     """Own documents blue, across seams orange, the rest grey."""
     if kernel in CROSSING:
         return LIGHT.cross_ink
-    return LIGHT.own if kernel in (*VARLEN, "D varlen") else LIGHT.quiet
+    return LIGHT.own if kernel in (*varlen_kernels(), "D varlen") else LIGHT.quiet
 
 
 def spread(values: list[float], apart: float) -> list[float]:

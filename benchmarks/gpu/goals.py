@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from benchmarks.gpu.bench import varlen_kernels
 from benchmarks.gpu.store import Cell
 
 Cells = Mapping[tuple[str, str], Cell]
@@ -52,7 +53,7 @@ def kernel(width: int) -> Callable[[Cells], float | None]:
             and cell["status"] == "ok"
             and cell["width"] == width
             and cell["mix"].startswith("lognormal")
-            and cell["kernel"] in ("flash_attn", "torch_varlen", "flex")
+            and cell["kernel"] in varlen_kernels()
         ]
         return max(rates, default=None)
 

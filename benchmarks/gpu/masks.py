@@ -12,9 +12,9 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.gpu.training import random_model
+from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.leaks.seen import attention_seen
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.training.data import ATTENTION_NAMES
 
 LENGTHS = (14, 30, 9, 11)
 SHAPE = {
@@ -37,7 +37,7 @@ def measure(bench: Bench) -> Iterator[Cell]:
 def crossing(bench: Bench, kernel: str, drawn: bool) -> dict[str, Any]:
     from varlen_lab.viz.seen import draw_seen
 
-    model = random_model(SHAPE, ATTENTION_NAMES[kernel], bench.device, bench.dtype)
+    model = random_model(SHAPE, hf_name_of(kernel), bench.device, bench.dtype)
     ids = torch.arange(sum(LENGTHS)) % 500
     batch = VarlenCollator()([{"input_ids": ids.numpy(), "labels": ids.numpy(), "seq_lengths": list(LENGTHS)}])
     batch = {name: value.to(bench.device) if hasattr(value, "to") else value for name, value in batch.items()}

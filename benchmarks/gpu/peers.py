@@ -22,12 +22,12 @@ from benchmarks.gpu.store import Cell
 from benchmarks.gpu.training import documents_of_steps, random_model
 from benchmarks.peers import Clock, flattening, trl_packing
 from varlen_lab.attention.dispatch import importable
-from varlen_lab.training.data import ATTENTION_NAMES
+from varlen_lab.attention.huggingface import hf_name_of
 
 
 def measure(bench: Bench) -> Iterator[Cell]:
     """One cell a peer; those that are not installed are named."""
-    ours = ATTENTION_NAMES[bench.kernels[0]]
+    ours = hf_name_of(bench.kernels[0])
     contenders = {
         "HF flattening, our kernel": (ours, False),
         "HF flattening, sdpa": ("sdpa", False),

@@ -27,12 +27,13 @@ from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.lengths import lognormal
 from benchmarks.train import by_length, feature
+from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.config.recipes.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.models.loading import PLAIN, native_config, resolved
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
-from varlen_lab.training.data import ATTENTION_NAMES, Batch
+from varlen_lab.training.data import Batch
 from varlen_lab.training.plan import PEAKS, Work
 from varlen_lab.training.recompute import recompute
 from varlen_lab.training.setup import make_accelerator, make_engine
@@ -114,7 +115,7 @@ def run(
     """Two steps to warm up, then steps until the cell's seconds are over; at least three."""
     shape = bench.scale.models[model]
     config = config_of(bench, shape, mode, row)
-    attention = ATTENTION_NAMES[kernel] if mode.startswith("D") else PLAIN
+    attention = hf_name_of(kernel) if mode.startswith("D") else PLAIN
     network = random_model(shape, attention, bench.device, bench.dtype)
     if recomputed:
         recompute(network, recomputed)

@@ -1,8 +1,8 @@
 """Attention inside documents: ``attend(q, k, v, boundaries)``, its kernels, and their names in transformers.
 
-``attend``     the one signature        ``reference``  the oracle, written out
-``sdpa``       the fast path on a CPU   ``flash``      the CUDA kernels
-``flex``       capped and biased scores on CUDA
+``registry``   what there is            ``dispatch``   ``attend``, and what ``auto`` takes
+``reference``  the oracle, written out  ``sdpa``       the fast path on a CPU
+``flash``      the CUDA kernels         ``flex``       capped and biased scores on CUDA
 ``huggingface``  attn_implementation="varlen" in any transformers model
 """
 
@@ -11,7 +11,8 @@ from varlen_lab import lazy_face
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "dispatch": ["BACKENDS", "attend", "choose"],
-        "huggingface": ["register"],
+        "registry": ["BACKENDS", "Backend"],
+        "dispatch": ["attend", "choose"],
+        "huggingface": ["hf_name_of", "register"],
     },
 )

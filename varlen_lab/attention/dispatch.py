@@ -23,24 +23,15 @@ import importlib.util
 import math
 import os
 import sys
+from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import torch
 
-from varlen_lab.attention.flash import WIDEST_HEAD, attend_flash_attn, attend_torch_varlen, flash_attn_takes
-from varlen_lab.attention.flex import attend_flex
-from varlen_lab.attention.reference import attend_reference
-from varlen_lab.attention.sdpa import attend_sdpa
+from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.packing.boundaries import Boundaries
-
-BACKENDS = {
-    "reference": attend_reference,
-    "sdpa": attend_sdpa,
-    "flash_attn": attend_flash_attn,
-    "torch_varlen": attend_torch_varlen,
-    "flex": attend_flex,
-}
 
 
 def attend(
@@ -73,12 +64,12 @@ def attend(
         )
     if backend == "auto":
         backend = choose(q.device.type, q.dtype, q.shape[-1], softcap=softcap, alibi=alibi_slopes is not None)
-        announce(backend, q.device.type, str(q.dtype).removeprefix("torch."))
+        announce(backend, q.device.type, dtype_name(q.dtype))
     if backend not in BACKENDS:
         raise InputError(
             f"backend {backend!r} is unknown, use auto or one of {', '.join(BACKENDS)}{nearest(backend, BACKENDS)}."
         )
-    return BACKENDS[backend](
+    out: torch.Tensor = resolve(BACKENDS[backend].function)(
         q,
         k,
         v,
@@ -89,6 +80,7 @@ def attend(
         softcap=softcap,
         alibi_slopes=alibi_slopes,
     )
+    return out
 
 
 def choose(
@@ -99,13 +91,49 @@ def choose(
     softcap: float | None = None,
     alibi: bool = False,
 ) -> str:
-    """The backend ``auto`` takes for tensors like these: a CUDA kernel where one fits, else the exact CPU path."""
-    if device == "cuda" and dtype in (torch.float16, torch.bfloat16) and head_dim <= WIDEST_HEAD:
-        if importable("flash_attn") and flash_attn_takes(head_dim, softcap is not None, alibi):
-            return "flash_attn"
-        if softcap is None and not alibi and importable("torch.nn.attention.varlen"):
-            return "torch_varlen"
-    return "reference" if softcap is not None else "sdpa"
+    """The name of the backend ``auto`` takes for tensors like these: the first in its order that can do what is asked.
+
+    ``head_dim``: of the queries. A build that leaves something out says so only when it is asked: by its ``probe``.
+    """
+    for name in usable(device, dtype, head_dim, softcap=softcap is not None, alibi=alibi):
+        backend = BACKENDS[name]
+        if backend.auto_rank is None:
+            continue
+        if backend.probe is None or resolve(backend.probe)(head_dim, softcap is not None, alibi):
+            return name
+    raise InputError(f"no attention backend computes {dtype_name(dtype)} on {device}; name one: {', '.join(BACKENDS)}.")
+
+
+def usable(
+    device: str, dtype: torch.dtype, head_dim: int = 64, *, softcap: bool = False, alibi: bool = False
+) -> Iterator[str]:
+    """Names of the backends that can do this and whose module imports here, in the order in which ``auto`` tries them.
+
+    Those that ``auto`` never takes come last. A generator, because to import a kernel takes a second: ``choose`` stops
+    at the first.
+    """
+    for backend in sorted(BACKENDS.values(), key=lambda one: math.inf if one.auto_rank is None else one.auto_rank):
+        if (
+            (backend.devices is None or device in backend.devices)
+            and (backend.dtypes is None or dtype_name(dtype) in backend.dtypes)
+            and (backend.widest_head is None or head_dim <= backend.widest_head)
+            and (backend.softcap or not softcap)
+            and (backend.alibi or not alibi)
+            and (backend.module is None or importable(backend.module))
+        ):
+            yield backend.name
+
+
+def resolve(function: str) -> Callable[..., Any]:
+    """What "module:function" of a registry names. Not kept: a look-up in ``sys.modules`` is cheap beside a kernel."""
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.bfloat16`` -> "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 @cache

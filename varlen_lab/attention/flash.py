@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
-
-WIDEST_HEAD = 256
 
 
 def attend_flash_attn(
@@ -138,7 +137,8 @@ def check_kernel_input(backend: str, q: torch.Tensor) -> None:
         raise InputError(f"backend '{backend}' needs CUDA tensors and got {q.device.type}; use backend='sdpa'.")
     if q.dtype not in (torch.float16, torch.bfloat16):
         raise InputError(f"backend '{backend}' runs in fp16 or bf16 and got {q.dtype}; cast, or use backend='sdpa'.")
-    if q.shape[-1] > WIDEST_HEAD:
+    widest = BACKENDS[backend].widest_head
+    if widest is not None and q.shape[-1] > widest:
         raise InputError(
-            f"backend '{backend}' takes head dims up to {WIDEST_HEAD} and got {q.shape[-1]}; use backend='sdpa'."
+            f"backend '{backend}' takes head dims up to {widest} and got {q.shape[-1]}; use backend='sdpa'."
         )

@@ -8,9 +8,8 @@ Two ways to call such a model:
   ``generate`` work. If ``position_ids`` restart inside a row the caller meant packed documents but did not
   say where they end, and the call raises instead of guessing.
 
-Names: ``varlen`` lets ``attend`` choose; ``varlen_sdpa``, ``varlen_reference``, ``varlen_fa2``,
-``varlen_torch`` and ``varlen_flex`` name a backend. (No name contains "flash": transformers takes such a name for a
-kernel of its own and looks for it on the hub.)
+Names: ``varlen`` lets ``attend`` choose; ``varlen_sdpa`` and its like (``hf_name`` in the registry) name a backend. No
+name contains "flash": transformers takes such a name for a kernel of its own and looks for it on the hub.
 """
 
 from __future__ import annotations
@@ -22,17 +21,21 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.dispatch import attend
+from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
-NAMES = {
-    "varlen": "auto",
-    "varlen_reference": "reference",
-    "varlen_sdpa": "sdpa",
-    "varlen_fa2": "flash_attn",
-    "varlen_torch": "torch_varlen",
-    "varlen_flex": "flex",
-}
+AUTO = "varlen"
+
+
+def names() -> dict[str, str]:
+    """attn_implementation -> backend: "varlen" for the one ``attend`` chooses, and a name for each backend."""
+    return {AUTO: "auto"} | {backend.hf_name: backend.name for backend in BACKENDS.values()}
+
+
+def hf_name_of(backend: str) -> str:
+    """The attn_implementation of a backend, or of "auto"."""
+    return AUTO if backend == "auto" else BACKENDS[backend].hf_name
 
 
 def register(compiled: bool = False) -> list[str]:
@@ -48,10 +51,11 @@ def register(compiled: bool = False) -> list[str]:
     # processes get other last bits, and a run could not be repeated. A small one, before any model computes, cures it.
     torch.zeros(8).cos()
     kernel = torch.compiler.disable(attend_between) if compiled else attend_between
-    for name, backend in NAMES.items():
+    ours = names()
+    for name, backend in ours.items():
         AttentionInterface.register(name, partial(varlen_attention, backend=backend, kernel=kernel))
         AttentionMaskInterface.register(name, varlen_mask)
-    return list(NAMES)
+    return list(ours)
 
 
 class DeferredMask:

@@ -49,23 +49,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def attention_rows() -> Iterator[Row]:
-    """The backend ``auto`` takes here, and the numeric check with that one and with every other kernel that is here.
+    """The backend ``auto`` takes here, and the numeric check with that one and with every other one that is here.
 
     A kernel that imports may still fail, or compute something else, once it is run: that is a fault of the one
     ``auto`` takes, and a note for the others.
     """
     import torch
 
-    from varlen_lab.attention.dispatch import choose, importable
+    from varlen_lab.attention.dispatch import choose, usable
 
     on_gpu = accelerator() is not None
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
     taken = choose(device, dtype)
     kind = str(dtype).removeprefix("torch.")
     yield Row("attention", f"auto takes '{taken}' ({device}, {kind})")
-    others = {"flash_attn": "flash_attn", "torch_varlen": "torch.nn.attention.varlen"} if on_gpu else {}
-    backends = [taken, *(name for name, module in others.items() if name != taken and importable(module))]
-    for backend in backends:
+    others = [name for name in usable(device, dtype) if name != taken]
+    for backend in [taken, *others]:
         fault: Any = "missing" if backend == taken else "note"
         name = "check" if backend == taken else f"check {backend}"
         try:
