@@ -54,7 +54,7 @@ def test_too_little_memory_is_said_before_anything_runs(monkeypatch: pytest.Monk
     from varlen_lab.machine.gpu import GIB, GpuFacts
 
     facts = GpuFacts("2.11.0+cu130", "13.0", "580", "13.0", True, "NVIDIA H100", (9, 0), ("sm_90",), 79 * GIB)
-    monkeypatch.setattr("varlen_lab.machine.gpu.look", lambda: facts)
+    monkeypatch.setattr("varlen_lab.machine.gpu.gpu_facts", lambda: facts)
     with pytest.raises(InputError, match=r"has 79 GiB and this takes about 100; .*--rehearse"):
         look_here("cuda", 100)
 

@@ -20,7 +20,7 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.seen import attention_seen
-from varlen_lab.machine.gpu import look, obstacle
+from varlen_lab.machine.gpu import gpu_facts, why_unusable
 from varlen_lab.models.loading import automatic_backend, from_scratch, tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
@@ -33,7 +33,7 @@ from varlen_lab.training.setup import build_model, make_accelerator, make_engine
 from varlen_lab.training.step import optimize
 from varlen_lab.training.trainer import train
 
-WHY = obstacle(look())
+WHY = why_unusable(gpu_facts())
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(WHY is not None, reason=str(WHY))]
 
 DEVICE = "cuda"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.machine.gpu import GIB, GpuFacts, ask_driver, flash_attn_wheel, obstacle
+from varlen_lab.machine.gpu import GIB, GpuFacts, ask_driver, flash_attn_wheel, why_unusable
 
 GOOD = GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, "NVIDIA H100", (9, 0), ("sm_80", "sm_90"), 79 * GIB)
 SMI = "| NVIDIA-SMI 580.159.04    Driver Version: 580.159.04    CUDA Version: 13.0     |"
@@ -29,16 +29,16 @@ def test_an_obstacle_is_one_sentence(change: dict, message: str) -> None:
     import re
 
     facts = GpuFacts(**{**GOOD.__dict__, **change})
-    said = obstacle(facts, 40 * GIB)
+    said = why_unusable(facts, 40 * GIB)
     assert said is not None and re.search(message, said) and "\n" not in said and ";" in said
 
 
 def test_a_good_machine_has_none() -> None:
-    assert obstacle(GOOD, 40 * GIB) is None
+    assert why_unusable(GOOD, 40 * GIB) is None
     for capability in ((8, 0), (8, 6), (8, 9)):
-        assert obstacle(GpuFacts(**{**GOOD.__dict__, "capability": capability})) is None
+        assert why_unusable(GpuFacts(**{**GOOD.__dict__, "capability": capability})) is None
     forward = GpuFacts(**{**GOOD.__dict__, "capability": (12, 0), "code_for": ("sm_90", "compute_90")})
-    assert obstacle(forward) is None  # its driver compiles what was left as PTX
+    assert why_unusable(forward) is None  # its driver compiles what was left as PTX
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
@@ -64,7 +64,7 @@ def test_a_kernel_that_does_not_import_is_named_with_the_wheel_that_would(monkey
 
     known = environment.version
     monkeypatch.setattr(environment, "version", lambda name: "2.8.3" if name == "flash-attn" else known(name))
-    monkeypatch.setattr(environment, "look", lambda: GOOD)
+    monkeypatch.setattr(environment, "gpu_facts", lambda: GOOD)
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # import raises
     row = environment.flash_attention()
     assert row.state == "note" and "2.8.3 is installed but its kernel does not import" in row.value

@@ -13,8 +13,6 @@ from typing import Any
 
 from varlen_lab.errors import InputError
 
-GIB = 2**30
-
 
 def facts_of(device: str, memory: int) -> dict[str, Any]:
     """What the numbers are measured on, asked in a process of its own: the one that forks must not touch the device.
@@ -43,10 +41,10 @@ def look_here(device: str, memory: int) -> dict[str, Any]:
 
     from benchmarks.gpu.bench import Bench
     from varlen_lab.machine.environment import cores, processor, version
-    from varlen_lab.machine.gpu import look, obstacle
+    from varlen_lab.machine.gpu import GIB, gpu_facts, why_unusable
 
-    facts = look()
-    if device == "cuda" and (why := obstacle(facts, memory * GIB)):
+    facts = gpu_facts()
+    if device == "cuda" and (why := why_unusable(facts, memory * GIB)):
         raise InputError(f"{why} (or see on the CPU whether everything runs: python -m benchmarks.gpu --rehearse).")
     kernels = Bench(device, 0.0, Path()).kernels
     packages = ("transformers", "accelerate", "flash-attn", "triton", "datasets", "papermill", "trl", "peft", "numpy")

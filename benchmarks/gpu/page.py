@@ -23,7 +23,7 @@ from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
 from benchmarks.gpu.training import random_model
 from varlen_lab.cli import main
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load
 from varlen_lab.errors import InputError

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.runner import guarded
 from benchmarks.gpu.store import Cell
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.studies.comparison import compare
 
 SAME, COSINE = 2e-3, 0.9995  # of the loss in any step; of the first gradient

@@ -28,7 +28,7 @@ from benchmarks.gpu.store import Cell
 from benchmarks.lengths import lognormal
 from benchmarks.train import by_length, feature
 from varlen_lab.attention.huggingface import hf_name_of
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.models.loading import PLAIN, native_config, resolved
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator

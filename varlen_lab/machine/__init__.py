@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "environment": ["peak_memory", "reset_peak_memory", "summary", "survey"],
-        "gpu": ["GpuFacts", "flash_attn_wheel", "look", "obstacle"],
+        "gpu": ["GpuFacts", "flash_attn_wheel", "gpu_facts", "why_unusable"],
         "launch": ["start_processes"],
     },
 )

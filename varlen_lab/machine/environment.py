@@ -1,10 +1,8 @@
-"""Facts about this machine: Python, packages, processor, accelerator, memory, disk. It decides nothing.
+"""Facts about this machine: Python, packages, processor, accelerator, memory in use, disk. It decides nothing.
 
 Versions are read from the installed metadata, which costs milliseconds. torch is imported only where a fact
 needs it (CUDA, threads), and flash-attn is really imported, because its metadata can be there while its
 kernel was built for another torch.
-
-The most memory this process had since ``restart``: of the GPU where there is one, else of the process itself.
 """
 
 from __future__ import annotations
@@ -20,10 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from varlen_lab.machine.gpu import flash_attn_wheel, look, obstacle
+from varlen_lab.machine.gpu import GIB, flash_attn_wheel, gpu_facts, why_unusable
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
-GIB = 2**30
 
 
 class Row(NamedTuple):
@@ -55,9 +52,14 @@ def processor() -> str:
 
 def cores() -> int:
     """Cores this process may use, which in a container can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cores_in_words() -> str:
+    """Such as ``1 core`` or ``8 cores``."""
+    return f"{cores()} {'cores' if cores() > 1 else 'core'}"
 
 
 def accelerator() -> str | None:
@@ -76,7 +78,7 @@ def summary() -> dict[str, str]:
     """What a figure or a page should say about where it was made: versions and device."""
     facts = {"Python": platform.python_version()}
     facts.update({name: version(name) or "missing" for name in ("torch", "transformers")})
-    facts["device"] = accelerator() or f"CPU, {cores()} {'cores' if cores() > 1 else 'core'}"
+    facts["device"] = accelerator() or f"CPU, {cores_in_words()}"
     return facts
 
 
@@ -88,7 +90,7 @@ def survey() -> Iterator[Row]:
         yield Row(package, found or f"missing: pip install {package}", "ok" if found else "missing")
     yield flash_attention()
     yield from cuda()
-    yield Row("CPU", f"{processor()}, {cores()} {'cores' if cores() > 1 else 'core'}")
+    yield Row("CPU", f"{processor()}, {cores_in_words()}")
     yield memory()
     free = shutil.disk_usage(Path.cwd()).free / GIB
     yield Row("disk", f"{free:.0f} GiB free here", "ok" if free > 3 else "note")
@@ -103,7 +105,7 @@ def flash_attention() -> Row:
         from flash_attn import flash_attn_varlen_func  # noqa: F401
     except Exception as problem:  # a kernel built for another torch fails in many ways
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        wheel = flash_attn_wheel(look())
+        wheel = flash_attn_wheel(gpu_facts())
         remedy = f"a wheel that fits is named {wheel}; or pip uninstall flash-attn"
         return Row("flash-attn", f"{found} is installed but its kernel does not import ({reason}); {remedy}", "note")
     return Row("flash-attn", found)
@@ -118,8 +120,8 @@ def cuda() -> Iterator[Row]:
     except Exception as problem:  # a torch that cannot load is what check-env must report
         yield Row("torch import", f"fails: {problem}", "missing")
         return
-    facts = look()
-    why = obstacle(facts)
+    facts = gpu_facts()
+    why = why_unusable(facts)
     if facts.driver is None and not facts.usable:
         yield Row("CUDA device", "none: everything runs on the CPU", "note")
     else:
@@ -137,17 +139,17 @@ def memory() -> Row:
 
 
 def reset_peak_memory() -> None:
-    """Forget earlier peaks; on a CPU only Linux can."""
+    """Forget earlier peaks, so that ``peak_memory`` speaks of what comes now; on a CPU only Linux can."""
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # not Linux, or not allowed: peak() is then that of the whole life
+    with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then that of the whole life
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int:
-    """Bytes. On a CPU this counts the whole process, Python and libraries included."""
+    """The most bytes in use since ``reset_peak_memory``: of the GPU where there is one, else of the process."""
     import torch
 
     if torch.cuda.is_available():
@@ -157,7 +159,6 @@ def peak_memory() -> int:
         return int(found[1]) * 1024 if found else 0
     except OSError:
         import resource
-        import sys
 
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

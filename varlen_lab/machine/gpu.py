@@ -1,7 +1,7 @@
 """Can this machine do GPU work, and if not, why? One sentence with the remedy, before anything is started.
 
-``look()`` collects the facts (the driver by asking ``nvidia-smi``, the rest from torch), ``obstacle(facts)`` judges
-them. The two are apart so that every machine one has not got can be tested: it is a handful of values.
+``gpu_facts()`` collects the facts (the driver by asking ``nvidia-smi``, the rest from torch), ``why_unusable(facts)``
+judges them. The two are apart so that every machine one has not got can be tested: it is a handful of values.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GIB = 2**30
 OLDEST = (8, 0)  # Ampere: the first with bf16, and the oldest FlashAttention-2 has code for
@@ -31,7 +31,7 @@ class GpuFacts:
     memory: int = 0  # bytes
 
 
-def look() -> GpuFacts:
+def gpu_facts() -> GpuFacts:
     """The facts of this machine. Imports torch, which starts no CUDA context unless there is a GPU."""
     import torch
 
@@ -40,16 +40,13 @@ def look() -> GpuFacts:
     if not torch.cuda.is_available():
         return known
     properties = torch.cuda.get_device_properties(0)
-    return GpuFacts(
-        known.torch,
-        known.built_for,
-        driver,
-        driver_cuda,
-        True,
-        properties.name,
-        (properties.major, properties.minor),
-        tuple(torch.cuda.get_arch_list()),
-        properties.total_memory,
+    return replace(
+        known,
+        usable=True,
+        name=properties.name,
+        capability=(properties.major, properties.minor),
+        code_for=tuple(torch.cuda.get_arch_list()),
+        memory=properties.total_memory,
     )
 
 
@@ -64,7 +61,7 @@ def ask_driver() -> tuple[str | None, str | None]:
     return driver and driver[1], cuda and cuda[1]  # type: ignore[return-value]
 
 
-def obstacle(facts: GpuFacts, memory: int = 0) -> str | None:
+def why_unusable(facts: GpuFacts, memory: int = 0) -> str | None:
     """Why GPU work that takes ``memory`` bytes cannot be done there; None when it can. Ends without a full stop."""
     if not facts.usable:
         return without_gpu(facts)
@@ -111,6 +108,7 @@ def without_gpu(facts: GpuFacts) -> str:
 
 
 def version(text: str) -> tuple[int, ...]:
+    """``13.0`` -> (13, 0), for comparing."""
     return tuple(int(part) for part in text.split("."))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from varlen_lab.config.schema import Config
+from varlen_lab.machine.gpu import GIB
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,7 +83,6 @@ def row_costs(rows: Dataset) -> np.ndarray:
     return np.add.reduceat(squares, offsets[:-1] - offsets[0])
 
 
-GIB = 2**30
 PEAKS = {  # dense bf16 operations per second as the makers print them, by a word in the device's name
     "H200": 989e12,
     "H100": 989e12,

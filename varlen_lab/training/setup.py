@@ -14,7 +14,7 @@ from varlen_lab.attention.huggingface import register
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.measure import noise_of
-from varlen_lab.machine.gpu import look, obstacle
+from varlen_lab.machine.gpu import gpu_facts, why_unusable
 from varlen_lab.machine.launch import first_alone
 from varlen_lab.models.adapters import add_adapter, four_bits
 from varlen_lab.models.loading import automatic_backend, from_scratch, load_model
@@ -39,7 +39,7 @@ def make_accelerator(config: Config) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if config.device == "cuda" and (why := obstacle(look())):
+    if config.device == "cuda" and (why := why_unusable(gpu_facts())):
         raise InputError(f"device = 'cuda' cannot be had: {why}; or set device = 'auto'.")
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
     cpu = config.device == "cpu" or not torch.cuda.is_available()
