@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+FAST   := not slow and not gpu and not browser
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -19,8 +20,9 @@ install: $(STAMP) ## make .venv, or bring it up to date
 walkthrough: $(STAMP) ## run every notebook and write runs/walkthrough/index.html
 	@$(BIN)/varlen-lab walkthrough
 
-test: $(STAMP) ## the fast tests
-	@$(BIN)/python -m pytest -m "not slow and not gpu and not browser"
+test: $(STAMP) ## the fast tests: on all cores, then those that measure time, alone
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "$(FAST) and not alone"
+	@$(BIN)/python -m pytest -m "$(FAST) and alone"
 
 lint: $(STAMP) ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .

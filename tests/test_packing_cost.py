@@ -36,6 +36,7 @@ def peak(action) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.alone
 def test_1k_8k_and_128k_tokens_cost_the_same() -> None:
     cpu_seconds([10, 20])
     rows = [[tokens // 4] * 4 for tokens in (1024, 8192, 131072)]

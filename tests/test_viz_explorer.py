@@ -46,6 +46,7 @@ def test_a_slider_sends_one_row_and_its_words() -> None:
     )
 
 
+@pytest.mark.alone
 def test_the_widest_row_is_sent_in_a_moment() -> None:
     import time
 
