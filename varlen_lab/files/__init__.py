@@ -5,6 +5,13 @@ from varlen_lab import lazy_face
 __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
-        "writing": ["cache_dir", "cached_text", "fingerprint"],
+        "writing": [
+            "cache_dir",
+            "cached_text",
+            "fingerprint",
+            "folder_written_whole",
+            "keep_in_cache",
+            "written_whole",
+        ],
     },
 )

@@ -1,12 +1,11 @@
-"""Text that is slow to make is made once and kept in the user's cache folder.
+"""Files and folders that are there whole or not at all, and texts that are kept in the user's cache folder.
 
-The rule: a reader sees a whole text or none. A file's first line is the SHA-256 of the rest, so a truncated
-or edited file is noticed and rebuilt; a file is written under another name and moved into place, so two
-processes at once can only overwrite each other with the same thing. A folder that cannot be written costs
-time, not the result.
+The one way to write: under a name of its own beside the target, down to the disk, then moved into place. A reader sees
+what was there before or what is there now; a run that is killed leaves at most a hidden ``.NAME-….partial``; two
+processes at once cannot meet in one file; a symbolic link is replaced and what it points to stays as it was.
 
-Not here: any notion of age or size. A file's name says what it was made from (``fingerprint``), so it never
-expires.
+The cache keeps what is slow to make. A file's name says what it was made from, so it never expires, and a file that is
+missing or damaged is made again. A folder that cannot be written costs time, not the result.
 """
 
 from __future__ import annotations
@@ -14,11 +13,87 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import secrets
+import shutil
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def written_whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """An open file (``mode`` is ``wb``, or ``w`` for UTF-8 text) that becomes ``path`` when the block ends well.
+
+    The folder must exist. When the block fails, ``path`` is what it was and nothing else is left; what went wrong
+    (OSError for a full disk) is raised on.
+    """
+    draft = draft_beside(path)
+    try:
+        # "x" makes a new file or fails, and never follows a link; the user's umask decides who may read it
+        with draft.open(mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """An empty folder that becomes ``path`` when the block ends well; what ``path`` was before goes.
+
+    Missing folders above it are made. When the block fails, ``path`` is what it was and nothing else is left.
+    """
+    draft, old = draft_beside(path), draft_beside(path)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        for inside in [*draft.rglob("*"), draft]:
+            sync(inside)
+        # a folder cannot replace another in one move: between these two there is none
+        if os.path.lexists(path):
+            os.replace(path, old)
+        os.replace(draft, path)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            os.replace(old, path)
+        raise
+    finally:
+        remove(draft)
+        remove(old)
+    sync(path.parent)
+
+
+def draft_beside(path: Path) -> Path:
+    """A name nobody else has, in the same folder: a move is atomic only within one file system."""
+    return path.with_name(f".{path.name[:200]}-{secrets.token_hex(6)}.partial")
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder with all it holds; nothing happens when there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, down to the disk; OSError when a file's contents do not get there."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        if path.is_file():  # Windows opens no folder, and some network file systems sync none: the names are in place
+            raise
 
 
 def cache_dir() -> Path:
@@ -37,40 +112,37 @@ def fingerprint(*facts: object) -> str:
 
 
 def cached_text(name: str, build: Callable[[], str]) -> str:
-    """The text kept under ``name`` in ``cache_dir()``; ``build()`` makes it when it is missing or damaged."""
+    """The text kept under ``name`` in ``cache_dir()``; ``build()`` makes it when it is missing or damaged.
+
+    The first line of the file is the SHA-256 of the rest, so one that was cut or edited is noticed.
+    """
     path = cache_dir() / name
-    text = _read(path)
+    text = read_text(path)
     if text is None:
         text = build()
-        try:
-            _write(path, text)
-        except OSError as error:
-            warnings.warn(f"{path} is not writable ({error}); the next run makes it again.", stacklevel=2)
+        body = text.encode()
+        keep_in_cache(path, lambda file: file.write(digest_of(body) + b"\n" + body))
     return text
 
 
-def _digest(body: bytes) -> bytes:
+def keep_in_cache(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """``write(file)`` into a file of the cache, whole; a warning where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            write(file)
+    except OSError as error:
+        warnings.warn(f"{path} is not writable ({error}); the next run makes it again.", stacklevel=3)
+
+
+def digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
     """The text of a whole, undamaged file, else None."""
     try:
         digest, _, body = path.read_bytes().partition(b"\n")
     except OSError:
         return None
-    return body.decode() if digest == _digest(body) else None
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    body = text.encode()
-    # The temporary file lies in the same folder: os.replace is atomic only within one file system.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_digest(body) + b"\n" + body)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return body.decode() if digest == digest_of(body) else None
