@@ -7,11 +7,11 @@ varlen-lab masks tiny_llama_full_docstrings_e1 --row 3 --dark -o row3.png
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,14 +95,10 @@ def row_of(word: str, number: int) -> tuple[list[int], list[str]]:
 
 
 def save(figure: Figure, path: Path, suffix: str, dpi: int) -> None:
-    """Write beside, then move into place, so that a full disk never leaves half a picture."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Write the picture whole: a full disk never leaves half of one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(temporary, format=suffix, dpi=dpi)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            figure.savefig(file, format=suffix, dpi=dpi)
     except OSError as problem:
         raise InputError(f"{path} cannot be written ({problem.strerror}); choose another -o") from None

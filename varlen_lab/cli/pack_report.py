@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +156,8 @@ def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) 
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "pack_report.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        with written_whole(folder / "pack_report.json", "w") as file:
+            file.write(json.dumps(found, indent=2) + "\n")
     except OSError as problem:
         raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o") from None
     save_figure(draw_lengths(lengths, plan.max_length), folder / "lengths.png", "png", 150)

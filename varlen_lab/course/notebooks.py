@@ -19,6 +19,7 @@ from typing import Any
 from varlen_lab.course.lessons import check_parameters, find_lessons, find_notebook, read_notebook, title_of
 from varlen_lab.course.pages import Outcome, index_page, notebook_page, one_line
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 
 CELL_SECONDS = 1800  # a cell that takes longer hangs
 QUIET = "--IPKernelApp.log_level=50"  # or kernels talk into our terminal, about encryption and interrupts
@@ -135,7 +136,8 @@ def write_page(source: Path, outcome: Outcome) -> None:
     executed = outcome.executed
     assert executed is not None
     html = notebook_page(read_notebook(executed if executed.exists() else source), outcome, source.parent)
-    write_text(executed.with_suffix(".html"), html)
+    with written_whole(executed.with_suffix(".html"), "w") as file:
+        file.write(html)
 
 
 def write_index(folder: Path, outcomes: list[Outcome], seconds: float, quick: bool) -> Path:
@@ -146,15 +148,9 @@ def write_index(folder: Path, outcomes: list[Outcome], seconds: float, quick: bo
         read_notebook(outcome.executed) if outcome.executed and outcome.executed.exists() else None
         for outcome in outcomes
     ]
-    write_text(folder / "index.html", index_page(outcomes, notebooks, summary(), seconds, quick))
+    with written_whole(folder / "index.html", "w") as file:
+        file.write(index_page(outcomes, notebooks, summary(), seconds, quick))
     return folder / "index.html"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def terminal_line(outcome: Outcome) -> str:

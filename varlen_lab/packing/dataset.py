@@ -19,6 +19,7 @@ import os
 from typing import TYPE_CHECKING
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 from varlen_lab.packing.rows import CHUNK, document_lengths, rows_from_plan
 from varlen_lab.packing.sequential import LOOKAHEAD, PackedStream
 from varlen_lab.packing.strategies import pack_lengths
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 
 import itertools
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -153,20 +153,9 @@ def write_share(dataset: Dataset, packs: Packs, path: Path, chunk_tokens: int, r
     import pyarrow as pa
 
     try:
-        # In the same folder: os.replace is atomic only within one file system.
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    except OSError as problem:
-        raise InputError(f"{path.parent} cannot be written ({problem.strerror}); choose another cache_dir.") from None
-    try:
-        os.close(handle)
-        with pa.OSFile(unfinished, "wb") as file, pa.ipc.new_stream(file, schema()) as stream:
+        with written_whole(path) as file, pa.ipc.new_stream(file, schema()) as stream:
             for batch in row_batches(dataset, packs, chunk_tokens, rows):
                 stream.write_batch(batch)
                 del batch  # before the next is made: one chunk in memory, not two
-        os.replace(unfinished, path)
     except OSError as problem:
-        Path(unfinished).unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written ({problem.strerror}); choose another cache_dir.") from None
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
