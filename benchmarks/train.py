@@ -30,12 +30,13 @@ import numpy as np
 import torch
 
 from benchmarks.peers import Clock, flattening, trl_packing
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
+from varlen_lab.models.building import build_model
 from varlen_lab.packing.collators import PaddedCollator, split_documents
 from varlen_lab.training import step as loop
 from varlen_lab.training.data import Batch, batched, collator, load_rows, load_tokenizer
-from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+from varlen_lab.training.setup import make_accelerator, make_engine
 
 SHORTEST = 16  # tokens; shorter docstrings are left out
 TOKENS = 40_000  # a contender trains on, each round

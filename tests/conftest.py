@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 
-# On a shared machine two threads wait for each other at every small kernel: ten times slower, and timings mean nothing.
+# One thread a test process, and in what it starts: pytest-xdist gives every core a process of its own, and two threads
+# that share a core wait for each other at every small kernel. A test of threads asks for its own number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``-m "... and alone"`` reads only files that mark a test so: importing all others takes ten seconds."""
+    wants_alone = config.option.markexpr.endswith("and alone") and collection_path.name.startswith("test_")
+    return True if wants_alone and "mark.alone" not in collection_path.read_text(encoding="utf-8") else None
 
 
 @pytest.fixture(scope="session")

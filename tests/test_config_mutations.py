@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.config.recipes.names import config_names, named_config
+from varlen_lab.config.names import config_names, named_config
 from varlen_lab.config.text import load, load_text, render
 from varlen_lab.errors import InputError
 

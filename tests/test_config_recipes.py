@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import json
 import random
 import re
@@ -15,31 +17,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varlen_lab.cli import main
-from varlen_lab.config.recipes import closest_names, search_names
-from varlen_lab.config.recipes.datasets import DATASETS
-from varlen_lab.config.recipes.models import MODELS, MODERN
-from varlen_lab.config.recipes.names import config_facts, config_names, named_config, table
-from varlen_lab.config.recipes.tiny import ARCHITECTURES, TEMPLATES, TOKENS
+from varlen_lab.config.names import (
+    Model,
+    closest_names,
+    config_facts,
+    config_names,
+    cpu_templates,
+    name_parts,
+    named_config,
+    recipes,
+    search_names,
+)
 from varlen_lab.config.text import load, load_text, render
-from varlen_lab.documents.records import dialogue_of
-from varlen_lab.documents.templates import TEMPLATES as CHAT_TEMPLATES
-from varlen_lab.models.families import FAMILIES
-from varlen_lab.models.loading import families
+from varlen_lab.documents.agents import react_prompt
+from varlen_lab.documents.reading import dialogue_of
+from varlen_lab.documents.registry import TEMPLATES as CHAT_TEMPLATES
+from varlen_lab.models.registry import FAMILIES
 
+MODELS = {name: Model(*row) for name, row in recipes()["models"].items()}
+NEWER = recipes()["newer_models"]
 XTUNER = Path(__file__).with_name("xtuner_config_names.txt").read_text().split()
 
 
 def test_every_name_of_the_list_is_here_and_no_other_is_claimed() -> None:
-    ours = {name for name, parts in table().items() if parts.model in MODERN}
-    assert len(XTUNER) == 393 and set(table()) - ours == set(XTUNER) and not ours & set(XTUNER)
+    ours = {name for name, parts in name_parts().items() if parts.model in NEWER}
+    assert len(XTUNER) == 393 and set(name_parts()) - ours == set(XTUNER) and not ours & set(XTUNER)
     assert set(config_names()) >= set(XTUNER)
 
 
 def test_newer_models_have_varlen_attention_on() -> None:
     config = named_config("qwen2_5_7b_instruct_full_oasst1_e3")
     assert config.mode == "varlen" and config.pretrained_model_name_or_path == "Qwen/Qwen2.5-7B-Instruct"
-    for name, parts in table().items():
-        if parts.model in MODERN:
+    for name, parts in name_parts().items():
+        if parts.model in NEWER:
             assert load_text(render(named_config(name)), name) == named_config(name)
 
 
@@ -53,30 +63,43 @@ def test_a_name_is_a_file_that_comes_back(name: str) -> None:
 
 
 def test_no_row_of_the_tables_is_left_over() -> None:
-    used = table().values()
-    assert {parts.model for parts in used} == set(MODELS) | set(MODERN) and {parts.dataset for parts in used} == set(
-        DATASETS
-    )
-    assert {row.family for row in MODELS.values()} == set(families())
+    used = name_parts().values()
+    assert {parts.model for parts in used} == MODELS.keys() | NEWER.keys()
+    assert {parts.dataset for parts in used} == recipes()["datasets"].keys()
+    assert {row.family for row in MODELS.values()} == set(FAMILIES)
 
 
 def test_every_family_has_a_cpu_template() -> None:
-    assert [f"tiny_{family}_full_docstrings_e1" for family in sorted(families())] == list(TEMPLATES)
-    rows = {row["name"]: row for row in (dict(config_facts(name), name=name) for name in TEMPLATES)}
-    assert {row["family"] for row in rows.values()} == set(families())
+    assert [f"tiny_{family}_full_docstrings_e1" for family in sorted(FAMILIES)] == list(cpu_templates())
+    rows = {row["name"]: row for row in (dict(config_facts(name), name=name) for name in cpu_templates())}
+    assert {row["family"] for row in rows.values()} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
-def test_a_cpu_template_has_the_architecture_of_the_stand_in(family: str) -> None:
-    """Everything but the sizes, which are larger, is what ``models.tiny`` takes."""
-    ours = ARCHITECTURES[family]
-    theirs = next(iter(FAMILIES[family].VARIANTS.values()))
-    larger = {"head_dim", "sliding_window", "n_inner"}
-    if family == "llama":  # the first template there was: it shares key/value heads, as the larger Llamas do
-        theirs = theirs | {"num_key_value_heads": 2}
-    assert ours.keys() - TOKENS.keys() == theirs.keys()
-    assert all(ours[word] == value for word, value in theirs.items() if word not in larger)
-    assert all(ours[word] > theirs[word] for word in larger & theirs.keys() if word != "head_dim")
+def test_a_cpu_template_is_the_familys_first_variant_in_larger() -> None:
+    assert named_config("tiny_starcoder_full_docstrings_e1").model_config == {
+        "model_type": "gpt_bigcode", "multi_query": True, "n_inner": 344, **recipes()["tiny"]["sizes"],
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    assert named_config("tiny_mistral_full_docstrings_e1").model_config["sliding_window"] == 256
+    for template, family in cpu_templates().items():
+        variant = next(iter(FAMILIES[family].variants.values()))
+        ours = named_config(template).model_config
+        assert ours is not None and ours.keys() >= variant.keys()
+        assert all(
+            ours[key] == value for key, value in variant.items() if key not in recipes()["tiny"]["sizes_where_named"]
+        )
+
+
+def test_a_new_family_has_its_cpu_template_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "dummy", dataclasses.replace(FAMILIES["mistral"], name="dummy"))
+    assert named_config("tiny_dummy_full_docstrings_e1") == named_config("tiny_mistral_full_docstrings_e1")
+    assert "tiny_dummy_full_docstrings_e1" in search_names("dummy")
+
+
+def test_the_react_prompt_of_the_questions_is_the_prompt_of_the_data() -> None:
+    """The file holds the text; its second line holds the tools, as Python writes a dict."""
+    prompt = named_config("internlm_7b_qlora_msagent_react_e3_gpu8").SYSTEM
+    assert prompt == react_prompt(ast.literal_eval(prompt.splitlines()[1]))
 
 
 # name -> what stands in XTuner's file of that name, read there
@@ -248,6 +271,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_looking_and_copying_takes_half_a_second_and_no_torch(words: list[str], tmp_path: Path) -> None:
     """CPU seconds of the whole command in a process of its own."""

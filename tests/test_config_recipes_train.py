@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.config.recipes.datasets import ALPACA, ALPACA_ZH, DATASETS, MOSS_TOOLS, OASST1
-from varlen_lab.config.recipes.models import MODELS, MODERN
-from varlen_lab.config.recipes.names import named_config, table
-from varlen_lab.config.recipes.tiny import TEMPLATES as TINY
-from varlen_lab.documents.templates import TEMPLATES
+from varlen_lab.config.names import cpu_templates, dataset_settings, models, name_parts, named_config, recipes
+from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.errors import InputError
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import tiny
 from varlen_lab.training.trainer import train
 
+ALPACA, ALPACA_ZH, OASST1 = dataset_settings("alpaca_enzh_oasst1")["data_path"]
+MOSS_TOOLS = dataset_settings("moss_sft_plugins")["data_path"]
 AGENT = [
     {"from": "system", "value": 'Tools: {"name": "weather", "description": "Says the weather."}'},
     {"from": "user", "value": "Is it nice in Rome?"},
@@ -106,8 +105,7 @@ PUBLISHED = {
     ],
     "Skywork/SkyPile-150B": [{"text": "上海的景点有外滩。"}, {"text": "The sky is blue.\n"}],
 }
-ROWS = MODELS | MODERN
-NAMES = list(table())
+NAMES = list(name_parts())
 SAMPLE = random.Random(0).sample(NAMES, 40)
 
 
@@ -117,7 +115,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     warnings.warn("qlora names train as LoRA on the unquantised stand-in (test_adapters has four bits)", stacklevel=1)
     folder = tmp_path_factory.mktemp("models")
     found = {}
-    for family in {row.family for row in MODELS.values()}:
+    for family in {row.family for row in models().values()}:
         tiny(family).save_pretrained(folder / family)
         found[family] = str(folder / family)
     return found
@@ -136,7 +134,7 @@ def trains(name: str, stand_ins: dict[str, str], folder: Path) -> None:
     config = named_config(name)
     changes = {} if config.method == "full" else {"method": "lora", "lora_r": 4}
     config = config.replace(
-        pretrained_model_name_or_path=stand_ins[ROWS[table()[name].model].family],
+        pretrained_model_name_or_path=stand_ins[models()[name_parts()[name].model].family],
         data_path=samples(config.data_path, folder),
         max_length=2048,
         max_steps=1,
@@ -157,7 +155,7 @@ def test_a_sample_of_names_trains(name: str, stand_ins: dict[str, str], tmp_path
 
 
 @pytest.mark.parametrize("mode", ["packed", "varlen"])
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cpu_templates())
 def test_a_cpu_template_trains(name: str, mode: str, dialogues: Path, tmp_path: Path) -> None:
     """Offline, with and without seams; the loss of the second step is no larger than chance: ln 2048 = 7.6."""
     config = named_config(name).with_mode(mode)
@@ -173,8 +171,8 @@ def test_all_names_train(stand_ins: dict[str, str], tmp_path: Path) -> None:
     """Each combination of family, method and dataset once; names that share all three differ in numbers only."""
     seen = set()
     for name in NAMES:
-        parts = table()[name]
-        kind = ROWS[parts.model].family, parts.method, parts.dataset
+        parts = name_parts()[name]
+        kind = models()[parts.model].family, parts.method, parts.dataset
         if kind not in seen:
             seen.add(kind)
             (tmp_path / name).mkdir()
@@ -184,16 +182,17 @@ def test_all_names_train(stand_ins: dict[str, str], tmp_path: Path) -> None:
 
 def test_every_dataset_has_its_sample() -> None:
     paths = set()
-    for row in DATASETS.values():
-        paths |= set(row["data_path"]) if isinstance(row["data_path"], list) else {row["data_path"]}
+    for dataset in recipes()["datasets"]:
+        path = dataset_settings(dataset)["data_path"]
+        paths |= set(path) if isinstance(path, list) else {path}
     assert paths == set(PUBLISHED)
-    assert {row.template for row in MODELS.values()} <= set(TEMPLATES)
+    assert {row.template for row in models().values()} <= set(TEMPLATES)
 
 
 @pytest.mark.parametrize("dataset", ["moss_sft_plugins", "msagent_react", "skypile_pretrain"])
 def test_the_records_with_readers_of_their_own_train(dataset: str, stand_ins: dict[str, str], tmp_path: Path) -> None:
     """Whatever the sample drew."""
-    trains(next(name for name, parts in table().items() if parts.dataset == dataset), stand_ins, tmp_path)
+    trains(next(name for name, parts in name_parts().items() if parts.dataset == dataset), stand_ins, tmp_path)
 
 
 def test_bad_records_of_the_hub_are_left_out_and_counted(stand_ins: dict[str, str], tmp_path: Path) -> None:

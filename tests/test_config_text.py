@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab.config import idle as effect
-from varlen_lab.config.recipes import search_names
-from varlen_lab.config.recipes.names import config_names, named_config
+from varlen_lab.config.names import config_names, named_config, search_names
 from varlen_lab.config.schema import Config, schema, setting_names
 from varlen_lab.config.text import load, load_text, override, parse_overrides, render
 from varlen_lab.errors import InputError
@@ -131,6 +130,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
             load(path)
 
 
+@pytest.mark.alone
 def test_a_file_of_10_mb_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "big.py"
     path.write_text("lr = 1e-4  # " + "x" * 86 + "\n" * 100_000 * 100)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.text import render
 from varlen_lab.course import exercises
 from varlen_lab.course.exercises import Verdict

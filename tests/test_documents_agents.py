@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from varlen_lab.config.recipes.react import SEARCH_AND_PYTHON, react_prompt
+from varlen_lab.documents.agents import react_prompt
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.fields import BadRecord
-from varlen_lab.documents.records import dialogue_of
-from varlen_lab.documents.sources import read_dialogues
+from varlen_lab.documents.reading import BadRecord, dialogue_of, read_dialogues
 from varlen_lab.documents.templates import segments
 from varlen_lab.documents.tokens import encode, prompt_ids
 from varlen_lab.errors import InputError
@@ -169,10 +167,11 @@ def test_a_planted_fault_in_msagent_is_named(conversations: object, reason: str)
 
 
 def test_the_prompt_of_the_questions_is_the_prompt_of_the_data() -> None:
-    tools = [{"name": name, "description": words} for name, words in SEARCH_AND_PYTHON.items()]
-    said = read(agent(("system", str(tools).replace("'", '"')), ("user", "a"), ("assistant", "b")))[0]["content"]
+    described = {"search": "Searches.\n", "python": "Runs 'code'."}
+    tools = json.dumps([{"name": name, "description": words} for name, words in described.items()])
+    said = read(agent(("system", tools), ("user", "a"), ("assistant", "b")))[0]["content"]
+    assert said == react_prompt(described) and "[['search', 'python']]" in said
     assert said.startswith("你是一个可以调用外部工具的助手") and said.endswith("开始!\n")
-    assert "[['GoogleSearch', 'PythonInterpreter']]" in react_prompt(SEARCH_AND_PYTHON)
 
 
 # ------------------------------------------------------------------------------------------------- plain text

@@ -60,6 +60,7 @@ def test_blocking_works() -> None:
     assert python(code, ["datasets"]) == "datasets is blocked"
 
 
+@pytest.mark.alone
 def test_package_imports_without_anything_in_a_moment() -> None:
     python("import varlen_lab", [*NOT_CORE, "torch", "numpy"])
     seconds = []
@@ -112,7 +113,7 @@ def test_core_needs_only_numpy_and_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", NOT_CORE)
 
 
-@pytest.mark.parametrize("module", ["config.recipes", "errors", "course.pages", "machine.environment"])
+@pytest.mark.parametrize("module", ["config.names", "errors", "course.pages", "machine.environment"])
 def test_settings_and_pages_import_without_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", [*OPTIONAL, "torch", "transformers"])
 

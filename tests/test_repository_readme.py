@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.gpu.readme import block, newest_folder
 from varlen_lab.cli import VERBS
-from varlen_lab.config.recipes.names import config_names
-from varlen_lab.models.loading import families, tiny
+from varlen_lab.config.names import config_names
+from varlen_lab.models.building import families, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from varlen_lab.cli import main
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.packing.collators import VarlenCollator

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import tiny
 from varlen_lab.studies.comparison import unpacked_batches
 from varlen_lab.training.data import batched, collator, load_rows, load_tokenizer
 from varlen_lab.training.plan import plan_steps

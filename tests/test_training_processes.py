@@ -48,7 +48,7 @@ WAYS = {
     seed=st.integers(0, 3),
 )
 def test_shares_drop_nothing_and_keep_step(rows: int, batch: int, each: int, processes: int, seed: int) -> None:
-    from varlen_lab.config.recipes.names import named_config
+    from varlen_lab.config.names import named_config
 
     config = named_config("tiny_llama_full_docstrings_e1").replace(
         batch_size=batch, accumulative_counts=each, seed=seed
@@ -196,7 +196,8 @@ def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
         config = twenty.replace(max_steps=2, accumulative_counts=2, work_dir=str(tmp_path / "z" / "w"))
         state = read_checkpoint(folder)
         assert state["processes"] == 2
-        from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+        from varlen_lab.models.building import build_model
+        from varlen_lab.training.setup import make_accelerator, make_engine
 
         engine = make_engine(build_model(config), config, 2, make_accelerator(config))
         engine.restore(folder, state)

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.training.data import Batch

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; at run time ``lazy_face`` does these imports, one by one
     from varlen_lab.attention.dispatch import attend
     from varlen_lab.attention.huggingface import register
-    from varlen_lab.config.recipes import load_config
+    from varlen_lab.config.text import load_config
     from varlen_lab.leaks.checking import audit
     from varlen_lab.models.loading import load_model
     from varlen_lab.packing.boundaries import Boundaries

@@ -74,13 +74,13 @@ def copied(folder: Path) -> dict[str, Any]:
 def model_folder(bench: Bench, folder: Path) -> dict[str, Any]:
     """InternLM's architecture with random weights and the built-in tokenizer, saved as the hub has models."""
     from varlen_lab.documents.builtin import builtin_tokenizer
-    from varlen_lab.models.families import FAMILIES
-    from varlen_lab.models.loading import TINY
+    from varlen_lab.models.building import TINY
+    from varlen_lab.models.registry import FAMILIES
 
     free = shutil.disk_usage(folder).free
     if not bench.rehearsal and free < DISK:
         raise InputError(f"{folder} has {free / 2**30:.0f} GiB free and the page at 7B takes {DISK / 2**30:.0f}.")
-    architecture = FAMILIES["internlm"].VARIANTS["internlm-7b"]
+    architecture = FAMILIES["internlm"].variants["internlm-7b"]
     vocabulary = {} if bench.rehearsal else {"vocab_size": 103168}
     shape = {**TINY, **architecture, **bench.scale.page["model"], **vocabulary}
     model = random_model(shape, "sdpa", bench.device, bench.dtype)

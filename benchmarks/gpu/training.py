@@ -30,12 +30,11 @@ from benchmarks.train import by_length, feature
 from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
-from varlen_lab.models.loading import PLAIN, native_config, resolved
+from varlen_lab.models.building import PLAIN, native_config, recompute, resolved
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.training.data import Batch
 from varlen_lab.training.plan import PEAKS, Work
-from varlen_lab.training.recompute import recompute
 from varlen_lab.training.setup import make_accelerator, make_engine
 from varlen_lab.training.step import optimize
 

@@ -19,7 +19,7 @@ import warnings
 from typing import NoReturn
 
 from varlen_lab.config.schema import Config
-from varlen_lab.config.text import override
+from varlen_lab.config.text import load_config, override
 from varlen_lab.errors import InputError, nearest
 
 # verb -> (module, one line for --help). The help lines are kept here so that --help imports no verb.
@@ -144,7 +144,5 @@ def read_config(word: str, overrides: list[str] | None = None, *, acting: bool =
 
     ``acting``: an override that does nothing in a run of this config is refused, not only one that breaks a rule.
     """
-    from varlen_lab.config.recipes import load_config
-
     config = load_config(word)
     return override(config, overrides or [], acting=acting)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from varlen_lab.config.recipes.names import named_config
+from varlen_lab.config.names import named_config
 from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 
 HELP = "Copy a config into a folder as NAME_copy.py."
 
@@ -35,9 +35,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
     try:
         args.save_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_suffix(".tmp")
-        unfinished.write_text(render(config), encoding="utf-8")
-        os.replace(unfinished, target)
+        with written_whole(target, "w") as file:
+            file.write(render(config))
     except OSError as problem:
         raise InputError(f"{target} cannot be written ({problem.strerror}); choose another SAVE_DIR.") from None
     print(f"Copy to {target}")

@@ -6,8 +6,7 @@ import argparse
 import json
 import sys
 
-from varlen_lab.config.recipes import closest_names, search_names
-from varlen_lab.config.recipes.names import config_facts, named_config
+from varlen_lab.config.names import closest_names, config_facts, named_config, search_names
 
 HELP = "List the configs, or those that match a pattern."
 

@@ -15,9 +15,23 @@ from typing import Any
 
 from varlen_lab.config.idle import refuse_idle
 from varlen_lab.config.schema import PARTS, Config, SettingError, effective, schema, setting_names, shown, unknown
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, nearest
 
 LARGEST_FILE = 2**20  # bytes; more is no config, and Python's parser takes a thousand times as much memory
+
+
+def load_config(word: str | Path) -> Config:
+    """The Config of a file, or of a name that ``list-cfg`` shows; InputError with the near name."""
+    if Path(word).is_file():
+        return load(word)
+    from varlen_lab.config.names import config_names, named_config  # a config file needs none of the tables
+
+    if word in config_names():
+        return named_config(str(word))
+    if Path(word).suffix == ".py" or "/" in str(word):
+        raise InputError(f"there is no config file {word}; varlen-lab copy-cfg NAME DIR makes one.")
+    hint = nearest(str(word), config_names()) or "; varlen-lab list-cfg shows the names."
+    raise InputError(f"there is no config file and no config name {str(word)!r}{hint}")
 
 
 def load(path: str | Path) -> Config:
