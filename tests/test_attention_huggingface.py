@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, StaticCache
 
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError
-from varlen_lab.models.loading import families, tiny, variants
+from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 9]

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from varlen_lab.cli import main
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import tiny
 from varlen_lab.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent

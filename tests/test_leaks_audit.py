@@ -22,7 +22,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.leaks import preflight
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.report import AuditReport
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 

@@ -10,7 +10,7 @@ import torch
 
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.seen import attention_seen
-from varlen_lab.models.loading import families, tiny
+from varlen_lab.models.building import families, tiny
 from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 8, 3]

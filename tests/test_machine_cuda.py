@@ -21,7 +21,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.seen import attention_seen
 from varlen_lab.machine.gpu import gpu_facts, why_unusable
-from varlen_lab.models.loading import automatic_backend, from_scratch, tiny
+from varlen_lab.models.building import automatic_backend, build_model, from_scratch, tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.comparison import compare
@@ -29,7 +29,7 @@ from varlen_lab.training.conversion import convert
 from varlen_lab.training.data import batched, collator, load_rows, load_tokenizer
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
-from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+from varlen_lab.training.setup import make_accelerator, make_engine
 from varlen_lab.training.step import optimize
 from varlen_lab.training.trainer import train
 

@@ -13,7 +13,8 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_text, render
 from varlen_lab.errors import InputError
-from varlen_lab.models.loading import load_model, tiny
+from varlen_lab.models.building import tiny
+from varlen_lab.models.loading import load_model
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.conversion import convert, merge
 from varlen_lab.training.trainer import train

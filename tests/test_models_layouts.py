@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.models.families import LAYOUTS
-from varlen_lab.models.families.architectures import alibi_slopes
-from varlen_lab.models.loading import load_model, tiny
+from varlen_lab.models.architectures import alibi_slopes
+from varlen_lab.models.building import tiny
+from varlen_lab.models.layouts import Layout
+from varlen_lab.models.loading import layout_of, load_model
 
 LLAMA = {
     "vocab_size": 2048,
@@ -67,20 +68,27 @@ CASES = {  # variant: (original config.json, forward)
 each_case = pytest.mark.parametrize(("key", "case"), CASES.items(), ids=[variant for _, variant in CASES])
 
 
+def layout_named(model_type: str) -> Layout:
+    """As for a folder that brought its own code."""
+    layout = layout_of({"model_type": model_type, "auto_map": {}})
+    assert layout is not None
+    return layout
+
+
 def shaken(family: str, variant: str, **config) -> torch.nn.Module:
     """A stand-in in which every tensor matters: norms are not 1, biases are not 0, scores are not all alike."""
     model = tiny(family, variant, **config).eval()
-    dice = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.1 * torch.randn(weight.shape, generator=dice)
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
     return model
 
 
 def written(folder: Path, key: tuple[str, str], config: dict) -> torch.nn.Module:
     """The stand-in, saved as its original authors would have."""
     model = shaken(*key)
-    original = LAYOUTS[config["model_type"]].original_weights(model.state_dict(), model.config.to_dict())
+    original = layout_named(config["model_type"]).original_weights(model.state_dict(), model.config.to_dict())
     torch.save(original, folder / "pytorch_model.bin")
     auto = {"auto_map": {"AutoModelForCausalLM": "modeling.Model"}}
     (folder / "config.json").write_text(json.dumps(config | auto | {"tie_word_embeddings": False}))
@@ -102,7 +110,7 @@ def test_a_folder_in_the_original_layout_opens_exactly(key: tuple[str, str], cas
 
 @each_case
 def test_there_and_back_again(key: tuple[str, str], case: tuple) -> None:
-    layout, model = LAYOUTS[case[0]["model_type"]], shaken(*key)
+    layout, model = layout_named(case[0]["model_type"]), shaken(*key)
     native, config = dict(model.state_dict()), model.config.to_dict()
     original = layout.original_weights(native, config)
     again = layout.native_weights(original, config)
@@ -112,14 +120,14 @@ def test_there_and_back_again(key: tuple[str, str], case: tuple) -> None:
 
 def test_a_tensor_the_layout_does_not_know_is_refused() -> None:
     with pytest.raises(InputError, match=r"layers\.0\.adapter"):
-        LAYOUTS["internlm2"].native_weights({"model.layers.0.adapter.weight": torch.ones(1)}, {})
+        layout_named("internlm2").native_weights({"model.layers.0.adapter.weight": torch.ones(1)}, {})
 
 
 def test_a_wrong_cut_would_be_seen() -> None:
     """The planted fault: InternLM 2's groups read as thirds give another model."""
     config, forward = CASES["internlm", "internlm2-7b"]
     model = shaken("internlm", "internlm2-7b")
-    layout = LAYOUTS["internlm2"]
+    layout = layout_named("internlm2")
     original = layout.original_weights(model.state_dict(), model.config.to_dict())
     for name in original:
         if name.endswith("wqkv.weight"):

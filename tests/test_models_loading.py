@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.models.loading import families, from_scratch, load_model, native_config, tiny, variants
+from varlen_lab.models.building import families, from_scratch, native_config, tiny, variants
+from varlen_lab.models.loading import load_model
 
 
 def test_names() -> None:

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from varlen_lab.attention.huggingface import register
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import tiny
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.dataset import pack_dataset
 

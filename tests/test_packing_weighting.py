@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from varlen_lab.config.schema import Config
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import build_model, tiny
 from varlen_lab.packing.collators import WEIGHTINGS, token_weights
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.data import Batch, collator
-from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+from varlen_lab.training.setup import make_accelerator, make_engine
 from varlen_lab.training.step import optimize
 
 # Two rows. Trained tokens (the first of a document never is, and -100 never is): 3 + 1, and 2.

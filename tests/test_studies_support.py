@@ -10,15 +10,30 @@ import torch
 
 from varlen_lab.attention import sdpa
 from varlen_lab.cli import main
-from varlen_lab.models.loading import families, tiny, variants
+from varlen_lab.models.building import families, tiny, variants
+from varlen_lab.models.registry import FAMILIES, Family
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.studies.support import PAGE, measure, measure_all
+from varlen_lab.studies.support import measure, measure_all
 
 
 def test_the_families_are_the_pages_in_its_order() -> None:
-    assert families() == list(PAGE)
-    assert [yes for _, yes in PAGE.values()].count(False) == 5
+    assert families() == list(FAMILIES) == sorted(FAMILIES) and len(FAMILIES) == 11
+    assert [family.on_page for family in FAMILIES.values()].count(False) == 5
     assert sum(len(variants(family)) for family in families()) >= 22
+
+
+def test_a_family_that_is_added_is_found_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One record: the names, the stand-in and the table of the page derive from it."""
+    few = {"dummy-1b": {"model_type": "llama", "num_key_value_heads": 1}}
+    dummy = Family("dummy", "dummy 1", on_page=False, template="default", about="a llama", variants=few)
+    monkeypatch.setitem(FAMILIES, "dummy", dummy)
+    assert families()[-1] == "dummy" and variants("dummy") == ["dummy-1b"]
+    assert type(tiny("dummy")).__name__ == "LlamaForCausalLM"
+    assert main(["support", "--family", "dummy"]) == 0
+    shown = capsys.readouterr().out
+    assert "dummy 1" in shown and "dummy-1b" in shown and "❌" in shown and "1 variants" in shown
 
 
 @pytest.mark.slow
@@ -33,10 +48,10 @@ def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: an sdpa backend that loses the last seam."""
     sound = sdpa.attend_sdpa
 
-    def lossy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, **options) -> torch.Tensor:
+    def lossy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, options) -> torch.Tensor:
         seams = boundaries.cu_seqlens
         kept = torch.cat([seams[:-2], seams[-1:]]) if len(seams) > 2 else seams
-        return sound(q, k, v, Boundaries(kept), **options)
+        return sound(q, k, v, Boundaries(kept), options)
 
     monkeypatch.setattr(sdpa, "attend_sdpa", lossy)
 

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.loading import families, load_model, tiny, variants
+from varlen_lab.models.building import families, tiny, variants
+from varlen_lab.models.loading import load_model
 from varlen_lab.training import conversion
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from varlen_lab.training.conversion import convert

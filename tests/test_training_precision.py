@@ -9,9 +9,10 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
+from varlen_lab.models.building import build_model
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.checkpoint import read_checkpoint
-from varlen_lab.training.setup import build_model, make_accelerator, make_engine
+from varlen_lab.training.setup import make_accelerator, make_engine
 from varlen_lab.training.trainer import train
 
 WAYS = {"bf16, fp32 weights": {"dtype": "bf16"}, "bf16 throughout": {"dtype": "bf16", "master_weights": False}}

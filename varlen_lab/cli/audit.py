@@ -55,8 +55,8 @@ def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
 
 def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     """The model of a config and a row of its data, one with about eight documents."""
+    from varlen_lab.models.building import build_model
     from varlen_lab.training.data import collator, load_rows, load_tokenizer
-    from varlen_lab.training.setup import build_model
 
     config = read_config(word).with_mode("varlen")
     tokenizer = load_tokenizer(config)

@@ -23,13 +23,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import track
     from rich.table import Table
 
-    from varlen_lab.models.loading import families, family_table, variants
-    from varlen_lab.studies.support import LENGTHS, LIMIT, PAGE, Support, measure
+    from varlen_lab.models.building import families, variants
+    from varlen_lab.models.registry import FAMILIES
+    from varlen_lab.studies.support import LENGTHS, LIMIT, Support, measure
 
     wanted = args.family or families()
-    for family in wanted:
-        family_table(family)  # a typo is found before any work
-    work = [(family, variant) for family in wanted for variant in variants(family)]
+    work = [(family, variant) for family in wanted for variant in variants(family)]  # a typo is found before any work
     progress = Console(stderr=True)
     hidden = not progress.is_terminal
     rows: list[Support] = [
@@ -44,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         table.add_column(column, justify="right" if "Δ" in column or column == "leak" else "left", no_wrap=True)
     for family in wanted:
         mine = [row for row in rows if row.family == family]
-        name, promised = PAGE[family]
-        table.add_row(f"[bold]{name}[/]", *[""] * 6, mark(all(row.ok for row in mine)), mark(promised))
+        record = FAMILIES[family]
+        table.add_row(f"[bold]{record.title}[/]", *[""] * 6, mark(all(row.ok for row in mine)), mark(record.on_page))
         for row in mine:
             numbers = (f"{value:.1e}" for value in (row.logits, row.loss, row.gradients))
             leak = f"{row.leak:.1e}" if row.leak else "0"

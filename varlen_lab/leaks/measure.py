@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from varlen_lab.models.building import noise_of
 from varlen_lab.packing.boundaries import Boundaries
 
 IGNORE = -100
-NOISE = ("dropout", "jitter")  # attributes with these in their name are probabilities of noise
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,6 @@ def undisturbed(model: Any) -> Iterator[list[str]]:
                 parameter.grad = gradient
             if implementation is not None and model.config._attn_implementation != implementation:
                 model.set_attn_implementation(implementation)
-
-
-def noise_of(model: Any) -> list[tuple[Any, str, float]]:
-    """``(module, attribute, probability)`` of every dropout and jitter of a model that is not 0."""
-    noise = [
-        (module, name, value)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, float) and value and any(word in name for word in NOISE)
-    ]
-    return noise + [
-        (m, "p", m.p) for m in model.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p
-    ]
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:

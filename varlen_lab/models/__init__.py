@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "adapters": ["add_adapter", "open_adapter"],
-        "loading": ["families", "from_scratch", "load_model", "tiny", "variants"],
+        "building": ["build_model", "families", "from_scratch", "tiny", "variants"],
+        "loading": ["load_model"],
     },
 )

@@ -1,130 +1,27 @@
-"""Models on native transformers classes, with our attention: pretrained, from scratch, or a tiny stand-in.
+"""A pretrained model with our attention: from a folder or from the hub, on transformers' native classes.
 
-``load_model``  a folder or hub name; original remote-code layouts are mapped to the native class, no code is run
-``from_scratch``  random weights from a config dict
-``tiny``        a small random model of a family's real architecture, for lessons and tests
-
-One question to the hub before anything is asked of it in earnest.
-
-A silent hub costs: transformers asks six times for each file and waits in between, a minute in all, before it says
-so. After one refusal only what was downloaded before can help, and that is found without asking.
+Checkpoints that came with their own code (``model_type: internlm``) are mapped to the native class by the rules in
+``originals``; no code of a checkpoint is ever run.
 """
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.attention.dispatch import choose
 from varlen_lab.attention.huggingface import register
-from varlen_lab.errors import InputError, nearest
-from varlen_lab.models.families import FAMILIES, LAYOUTS
+from varlen_lab.errors import InputError
+from varlen_lab.models.building import OUR_MODEL_TYPES, native_config, native_model_types, resolved
+from varlen_lab.models.layouts import Layout
+from varlen_lab.models.registry import FAMILIES
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
-
-
-from functools import cache
-
-PLAIN = "plain"  # attention without seams, whichever of transformers' own is exact for an architecture
-
-# Small enough for a laptop, uneven enough to catch mistakes: 2 key/value heads would hide in H == K.
-TINY = {
-    "vocab_size": 2048,
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 4096,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-
-def families() -> list[str]:
-    """Names of the model families, in the order of XTuner's page."""
-    return list(FAMILIES)
-
-
-def variants(family: str) -> list[str]:
-    """Sizes or generations of a family whose architecture differs."""
-    return list(family_table(family).VARIANTS)
-
-
-def tiny(family: str, variant: str | None = None, *, seed: int = 0, **config: Any) -> PreTrainedModel:
-    """A tiny random model of a family's real architecture, with varlen attention, in fp32.
-
-    ``config`` overrides any key of its config. Saved with ``save_pretrained`` it is an ordinary HF folder; its
-    vocabulary has the size of the built-in tokenizer's.
-    """
-    table = family_table(family).VARIANTS
-    variant = variant or next(iter(table))
-    if variant not in table:
-        raise InputError(f"{family} has no variant {variant!r}, it has {', '.join(table)}{nearest(variant, table)}.")
-    return from_scratch(TINY | table[variant] | config, "varlen", seed=seed)
-
-
-def family_table(family: str) -> Any:
-    if family not in FAMILIES:
-        raise InputError(
-            f"there is no family {family!r}, the families are {', '.join(FAMILIES)}{nearest(family, FAMILIES)}."
-        )
-    return FAMILIES[family]
-
-
-def from_scratch(config: dict[str, Any], attn_implementation: str, *, seed: int) -> PreTrainedModel:
-    """A model with random fp32 weights; the same seed gives the same weights, and the caller's RNG is left alone."""
-    from transformers import AutoModelForCausalLM
-
-    register()
-    native = native_config(config)
-    attention = resolved(attn_implementation, native)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
-
-
-def resolved(attn_implementation: str, config: PretrainedConfig) -> str:
-    """``PLAIN`` is the attention without seams that is exact for this architecture; any other name is itself."""
-    if attn_implementation != PLAIN:
-        return attn_implementation
-    if getattr(config, "alibi", False):
-        return "varlen"  # transformers' own would not see the slopes
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
-
-
-def native_config(config: dict[str, Any]) -> PretrainedConfig:
-    """A transformers config from a dict with ``model_type``."""
-    from transformers import AutoConfig
-
-    options = dict(config)
-    kind = options.pop("model_type", None)
-    known = native_model_types()
-    if kind not in known:
-        raise InputError(
-            f"model_config has model_type {kind!r}, transformers does not know it"
-            f"{nearest(str(kind), known)}; for example 'llama'."
-        )
-    try:
-        return AutoConfig.for_model(kind, **options)
-    except Exception as problem:  # each model type checks its own values, in its own way
-        reason = " ".join(str(problem.__cause__ or problem).split()).rstrip(".")
-        raise InputError(f"model_config does not describe a {kind}: {reason}; correct the value.") from None
-
-
-def automatic_backend(model: PreTrainedModel, device: str, dtype: torch.dtype) -> str:
-    """The backend ``auto`` takes for the attention layers of this model."""
-    return choose(
-        device,
-        dtype,
-        getattr(model.config, "head_dim", None) or 64,
-        softcap=getattr(model.config, "attn_logit_softcapping", None),
-        alibi=any(hasattr(module, "alibi_slopes") for module in model.modules()),
-    )
+    from transformers import PreTrainedModel
 
 
 def load_model(
@@ -138,21 +35,23 @@ def load_model(
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
     register()
-    native_model_types()  # registers what we add
     more = {} if quantization_config is None else {"quantization_config": quantization_config}
     folder = Path(path)
     try:
-        if folder.is_dir():
-            original = read_json(folder / "config.json")
-            if is_original(original):
-                layout = LAYOUTS[original["model_type"]]
-                config = native_config(layout.native_config(original))
-                weights = layout.native_weights(read_weights(folder), config.to_dict())
-                native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-                attention = resolved(attn_implementation, config)
-                return native_class.from_pretrained(
-                    None, config=config, state_dict=weights, attn_implementation=attention, dtype=dtype, **more
-                )
+        stated = read_json(folder / "config.json") if folder.is_dir() else {}
+        layout = layout_of(stated)
+        if layout is not None:
+            config = native_config(layout.native_config(stated))
+            weights = layout.native_weights(read_weights(folder), config.to_dict())
+            native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            attention = resolved(attn_implementation, config)
+            return native_class.from_pretrained(
+                None, config=config, state_dict=weights, attn_implementation=attention, dtype=dtype, **more
+            )
+        if not folder.is_dir() or stated.get("model_type") in OUR_MODEL_TYPES:  # what a hub name holds is not known yet
+            from varlen_lab.models.architectures import register_architectures
+
+            register_architectures()
         config = AutoConfig.from_pretrained(path, local_files_only=only_local(path))
         attention = resolved(attn_implementation, config)
         return AutoModelForCausalLM.from_pretrained(
@@ -168,24 +67,20 @@ def load_model(
         ) from None
 
 
-def is_original(config: dict[str, Any]) -> bool:
-    """Whether a config.json is of a remote-code layout that we map (and not of a native class of the same name)."""
-    return config.get("model_type") in LAYOUTS and (
-        "auto_map" in config or config["model_type"] not in native_model_types()
-    )
+def layout_of(config: dict[str, Any]) -> Layout | None:
+    """How to read a checkpoint with this config.json when it came with remote code; None when transformers reads it.
 
-
-def native_model_types() -> set[str]:
-    """The ``model_type`` words transformers, and what we add to it, understand."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    from varlen_lab.models.families.architectures import register_architectures
-
-    register_architectures()
-    return set(CONFIG_MAPPING.keys())
+    A native class may have the ``model_type`` of a layout; only a folder that brought code has an ``auto_map``.
+    """
+    places = {kind: place for family in FAMILIES.values() for kind, place in family.layouts.items()}
+    kind = config.get("model_type")
+    if kind not in places or ("auto_map" not in config and kind in native_model_types()):
+        return None
+    return resolve_name(places[kind])
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The config.json of a model folder; InputError when it has none."""
     if not path.is_file():
         raise InputError(f"{path.parent} has no config.json, it is not a model folder; check the path.")
     return json.loads(path.read_text(encoding="utf-8"))
@@ -210,7 +105,11 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @cache
 def only_local(name: str) -> bool:
-    """Whether ``from_pretrained(name)`` should look at this machine alone: a folder, or a hub that gives nothing."""
+    """Whether ``from_pretrained(name)`` should look at this machine alone: a folder, or a hub that gives nothing.
+
+    A hub that does not answer costs a minute: transformers asks six times for each file and waits in between. So one
+    question is asked here. After a refusal only what was downloaded before can help, and that is found without asking.
+    """
     if Path(name).is_dir():
         return True
     from huggingface_hub import HfApi

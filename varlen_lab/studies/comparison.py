@@ -24,13 +24,14 @@ from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
 from varlen_lab.machine.progress import bar
+from varlen_lab.models.building import build_model
 from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
 from varlen_lab.packing.rows import IGNORE
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import Batch, batched, collator, load_rows, load_tokenizer, pad_id
 from varlen_lab.training.engines import Engine, put_in
 from varlen_lab.training.plan import Step, plan_steps
-from varlen_lab.training.setup import build_model, describe, make_accelerator, make_engine
+from varlen_lab.training.setup import describe, make_accelerator, make_engine
 from varlen_lab.training.step import optimize, token_loss_sum
 
 if TYPE_CHECKING:

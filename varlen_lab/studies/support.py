@@ -10,22 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from varlen_lab.leaks.checking import audit
-from varlen_lab.models.loading import automatic_backend, families, tiny, variants
+from varlen_lab.models.building import automatic_backend, families, tiny, variants
 from varlen_lab.packing.collators import VarlenCollator
 
-PAGE = {  # family: (as the page writes it, does the page say yes?)
-    "baichuan": ("baichuan 1/2", False),
-    "chatglm": ("chatglm 2/3", False),
-    "deepseek": ("deepseek", True),
-    "gemma": ("gemma", False),
-    "internlm": ("internlm 1/2", True),
-    "llama": ("llama 2", True),
-    "mistral": ("mistral", True),
-    "qwen": ("qwen 1/1.5", False),
-    "starcoder": ("starcoder", False),
-    "yi": ("yi", True),
-    "zephyr": ("zephyr", True),
-}
 LENGTHS = [7, 1, 40, 23, 3, 31]  # one-token documents, and some longer than the stand-ins' windows
 LIMIT = 5e-6  # of the logits, fp32
 

@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = lazy_face(
         "conversion": ["Conversion", "convert", "merge"],
         "data": ["Batch", "batched", "collator", "load_rows", "load_tokenizer"],
         "plan": ["Outlook", "plan_steps", "share"],
-        "setup": ["build_model"],
         "step": ["token_loss_sum"],
         "trainer": ["train"],
     },

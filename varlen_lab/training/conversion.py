@@ -24,7 +24,8 @@ from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError
 from varlen_lab.models.adapters import add_adapter, base_of, open_adapter
-from varlen_lab.models.loading import PLAIN, from_scratch, load_model, native_config, resolved
+from varlen_lab.models.building import PLAIN, from_scratch, native_config, resolved
+from varlen_lab.models.loading import load_model
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.data import load_tokenizer
 from varlen_lab.training.engines import put_in

@@ -20,7 +20,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.loading import PLAIN, only_local
+from varlen_lab.models.loading import only_local
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collated, token_weights
 from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
 from varlen_lab.packing.strategies import PackReport, pack_lengths
@@ -86,11 +86,6 @@ class Batch(NamedTuple):
         ]
         squares = sum(int((one.astype(np.int64) ** 2).sum()) for one in lengths)
         return cls(inputs, labels, sum(len(one["input_ids"]) for one in features), weights, squares)
-
-
-def attention_name(config: Config) -> str:
-    """The attention for the mode of this config, as ``models`` takes it."""
-    return ATTENTION_NAMES[config.attn_backend] if config.mode == "varlen" else PLAIN
 
 
 def collator(mode: str, pad_token_id: int) -> Callable[[list[Any]], dict[str, Any]]:

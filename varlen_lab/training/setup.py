@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.attention.huggingface import register
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.measure import noise_of
 from varlen_lab.machine.gpu import gpu_facts, why_unusable
 from varlen_lab.machine.launch import first_alone
-from varlen_lab.models.adapters import add_adapter, four_bits
-from varlen_lab.models.loading import automatic_backend, from_scratch, load_model
-from varlen_lab.training.data import attention_name, load_parts
+from varlen_lab.models.building import DTYPES, automatic_backend, resolve_dtype, weight_dtype
+from varlen_lab.training.data import load_parts
 from varlen_lab.training.engines import Engine, ShardedEngine
 from varlen_lab.training.engines.zero import ZeroEngine, zero_settings
 from varlen_lab.training.plan import USUAL_SHARE, Outlook, Step, Work, memory_needed, operations_per_second
-from varlen_lab.training.recompute import recompute
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from varlen_lab.packing.strategies import PackReport
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def make_accelerator(config: Config) -> Accelerator:
@@ -45,42 +39,6 @@ def make_accelerator(config: Config) -> Accelerator:
     cpu = config.device == "cpu" or not torch.cuda.is_available()
     # bf16 is the engine's: it needs no loss scale
     return Accelerator(cpu=cpu, mixed_precision="fp16" if resolve_dtype(config) == "fp16" else "no")
-
-
-def resolve_dtype(config: Config) -> str:
-    """``fp32``, ``bf16`` or ``fp16``. On a CPU fp32: without bf16 units bf16 is some 150 times slower."""
-    if config.dtype != "auto":
-        return config.dtype
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def weight_dtype(config: Config) -> torch.dtype:
-    """What weights are kept in: fp32, unless the run is in bf16 and wants no master weights."""
-    return torch.bfloat16 if resolve_dtype(config) == "bf16" and not config.master_weights else torch.float32
-
-
-def build_model(config: Config) -> PreTrainedModel:
-    """The model of a config, with the attention of its mode and every dropout of its own at 0.
-
-    Weights are fp32, or bf16 without ``master_weights`` where the run is in bf16. With dropout, packed and unpacked
-    runs would throw different dice and could not be compared. Under LoRA and QLoRA what comes back is peft's wrapper.
-    """
-    dtype = weight_dtype(config)
-    if config.pretrained_model_name_or_path is None:
-        model = from_scratch(config.model_config or {}, attention_name(config), seed=config.seed).to(dtype)
-    else:
-        on_gpu = config.device != "cpu" and torch.cuda.is_available()
-        bits = four_bits("cuda" if on_gpu else "cpu") if config.method == "qlora" else None
-        model = load_model(config.pretrained_model_name_or_path, attention_name(config), dtype, bits)
-    for module, name, _ in noise_of(model):
-        setattr(module, name, 0.0)
-    if config.gradient_checkpointing:
-        recompute(model, config.recompute)
-    if config.torch_compile:
-        register(compiled=True)
-        model.compile(dynamic=True)  # rows differ in length
-    return model if config.method == "full" else add_adapter(model, config)
 
 
 def make_engine(

@@ -14,6 +14,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
 from varlen_lab.machine.progress import bar
+from varlen_lab.models.building import build_model
 from varlen_lab.training.checkpoint import (
     History,
     data_fingerprint,
@@ -28,7 +29,7 @@ from varlen_lab.training.data import Batch, batched, collator, load_tokenizer, p
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.plan import plan_steps, row_costs, share
-from varlen_lab.training.setup import build_model, describe, look_ahead, make_accelerator, make_engine, shared_rows
+from varlen_lab.training.setup import describe, look_ahead, make_accelerator, make_engine, shared_rows
 from varlen_lab.training.step import optimize
 
 if TYPE_CHECKING:

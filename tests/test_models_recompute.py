@@ -1,4 +1,4 @@
-"""What is computed again changes no number, and what is dear is not computed again."""
+"""What is computed again changes no number, and what is expensive is not computed again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from varlen_lab.config.schema import Config
-from varlen_lab.models.loading import tiny
+from varlen_lab.models.building import is_expensive, recompute, tiny
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.training.recompute import is_dear, recompute
 from varlen_lab.training.trainer import train
 
 LENGTHS = [5, 1, 17, 9]
@@ -24,11 +23,11 @@ class Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
-        self.dear = 0
+        self.expensive = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls[func._schema.name] += 1
-        self.dear += is_dear(func) and "backward" not in func._schema.name
+        self.expensive += is_expensive(func) and "backward" not in func._schema.name
         return func(*args, **(kwargs or {}))
 
 
@@ -50,20 +49,20 @@ def test_gradients_are_the_same_to_the_bit(family: str) -> None:
         again, counted = gradients(family, what)
         assert len(again) == len(kept) and all(map(torch.equal, again, kept))
         assert sum(counted.calls.values()) > sum(plain.calls.values())  # something was done twice
-        assert (counted.dear == plain.dear) == (what == "cheap")
+        assert (counted.expensive == plain.expensive) == (what == "cheap")
 
 
-def test_dear_are_products_and_attention() -> None:
+def test_expensive_are_products_and_attention() -> None:
     import torch.nn.attention.varlen
 
-    dear = [
+    expensive = [
         torch.ops.aten.mm.default,
         torch.ops.aten.addmm.default,
         torch.ops.aten._scaled_dot_product_flash_attention.default,
         torch.ops.torch_attn._varlen_attn.default,
     ]
     cheap = [torch.ops.aten.mul.Tensor, torch.ops.aten.silu.default, torch.ops.aten.embedding.default]
-    assert all(map(is_dear, dear)) and not any(map(is_dear, cheap))
+    assert all(map(is_expensive, expensive)) and not any(map(is_expensive, cheap))
 
 
 @pytest.mark.parametrize("what", ["all", "cheap"])

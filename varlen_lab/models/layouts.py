@@ -1,6 +1,6 @@
 """Checkpoints in the layout of their original remote code, mapped to native classes and back, tensor by tensor.
 
-A layout is a list of rules. A rule names one original tensor, the native tensors it holds, and how to cut it:
+A layout is a list of rules. A rule names one original tensor, the native tensors it holds, and how to split it:
 
     Rule("model.layers.*.self_attn.W_pack.weight", (Q, K, V), thirds)      Baichuan keeps q, k and v in one matrix
 
@@ -19,39 +19,40 @@ import torch
 
 from varlen_lab.errors import InputError
 
-Config = Mapping[str, Any]  # the native config as a dict
+NativeConfig = Mapping[str, Any]  # the config of the native class as a dict
 State = dict[str, torch.Tensor]
 
+# Names of a native class. (GLM has another name for gate and up only, DeepSeek-V2 for its experts.)
 Q, K, V, O = (f"model.layers.*.self_attn.{name}_proj.weight" for name in "qkvo")
-QB, KB, VB = (f"model.layers.*.self_attn.{name}_proj.bias" for name in "qkv")
+Q_BIAS, K_BIAS, V_BIAS, O_BIAS = (f"model.layers.*.self_attn.{name}_proj.bias" for name in "qkvo")
 GATE, UP, DOWN = (f"model.layers.*.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
 NORM_1, NORM_2 = "model.layers.*.input_layernorm.weight", "model.layers.*.post_attention_layernorm.weight"
 EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
-def whole(tensor: torch.Tensor, config: Config) -> Sequence[torch.Tensor]:
+def unsplit(tensor: torch.Tensor, config: NativeConfig) -> Sequence[torch.Tensor]:
     """One original tensor is one native tensor."""
     return (tensor,)
 
 
-def thirds(tensor: torch.Tensor, config: Config) -> Sequence[torch.Tensor]:
-    """q, k and v of equal size, one below the other."""
+def thirds(tensor: torch.Tensor, config: NativeConfig) -> Sequence[torch.Tensor]:
+    """q, k and v of equal size, one after the other along the first axis."""
     return tensor.chunk(3)
 
 
-def below(parts: Sequence[torch.Tensor], config: Config) -> torch.Tensor:
-    """The inverse of every cut along the first axis."""
+def concatenated(parts: Sequence[torch.Tensor], config: NativeConfig) -> torch.Tensor:
+    """The inverse of every split along the first axis."""
     return torch.cat(list(parts))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One original tensor and what it is made of."""
+    """One original tensor and the native tensors it is made of."""
 
     original: str
     native: tuple[str, ...]
-    cut: Callable[[torch.Tensor, Config], Sequence[torch.Tensor]] = whole
-    join: Callable[[Sequence[torch.Tensor], Config], torch.Tensor] = below
+    split: Callable[[torch.Tensor, NativeConfig], Sequence[torch.Tensor]] = unsplit
+    join: Callable[[Sequence[torch.Tensor], NativeConfig], torch.Tensor] = concatenated
 
 
 @dataclass(frozen=True)
@@ -64,31 +65,32 @@ class Layout:
     before: Callable[[State], State] = dict  # what rules cannot say, done first when reading
     after: Callable[[State], State] = dict  # and its inverse, done last when writing
 
-    def native_weights(self, original: State, config: Config) -> State:
+    def native_weights(self, original: State, config: NativeConfig) -> State:
         """The tensors of an original checkpoint under the names, and in the shapes, of the native class."""
         rules = {rule.original: rule for rule in self.rules}
         native: State = {}
         for name, tensor in self.before(original).items():
             if any(re.search(pattern, name) for pattern in self.ignored):
                 continue
-            layer, plain = layer_of(name)
-            if plain not in rules:
+            layer, general = layer_of(name)
+            if general not in rules:
                 raise InputError(
                     f"the checkpoint has a tensor {name!r} that its layout does not know; it is another model, "
                     "or a newer version of it."
                 )
-            rule = rules[plain]
-            for target, part in zip(rule.native, rule.cut(tensor, config), strict=True):
+            rule = rules[general]
+            for target, part in zip(rule.native, rule.split(tensor, config), strict=True):
                 native[target.replace("*", layer)] = part.contiguous()
         return native
 
-    def original_weights(self, native: State, config: Config) -> State:
+    def original_weights(self, native: State, config: NativeConfig) -> State:
         """The inverse: the tensors of a native model as the original checkpoint stored them."""
         original: State = {}
         layers = sorted({layer_of(name)[0] for name in native}, key=lambda layer: int(layer or -1))
         for rule in self.rules:
             for layer in layers if "*" in rule.original else [""]:
                 parts = [native[name] for target in rule.native if (name := target.replace("*", layer)) in native]
+                # a rule may find nothing: biases that this size does not have, a first layer without experts
                 if len(parts) == len(rule.native):
                     original[rule.original.replace("*", layer)] = rule.join(parts, config)
         return self.after(original)
@@ -110,7 +112,12 @@ def renamed(original: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
     return {native: original[name] for name, native in names.items() if name in original}
 
 
-LLAMA_WORDS = {
+def rope(theta: float, kind: str = "default", **more: Any) -> dict[str, Any]:
+    """``rope_parameters`` as transformers writes them; ``theta`` is the base of the rotary frequencies."""
+    return {"rope_type": kind, "rope_theta": float(theta), **more}
+
+
+LLAMA_SETTINGS = {
     name: name
     for name in (
         "vocab_size",
@@ -130,4 +137,4 @@ LLAMA_WORDS = {
         "tie_word_embeddings",
     )
 }
-LLAMA_REST = same(O, GATE, UP, DOWN, NORM_1, NORM_2, EMBED, NORM, HEAD)
+LLAMA_REST = same(O, GATE, UP, DOWN, NORM_1, NORM_2, EMBED, NORM, HEAD)  # all but q, k and v

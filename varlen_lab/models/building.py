@@ -1,0 +1,232 @@
+"""A model with random weights from a config: the one of a training run, or a tiny stand-in of a family.
+
+``build_model``   the model of a training run: its attention, its precision, no dropout, recomputed activations
+``from_scratch``  random weights from a transformers config dict
+``tiny``          a small random model of a family's real architecture, for lessons and tests
+
+Pretrained weights are opened by ``loading``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from varlen_lab.attention.dispatch import choose
+from varlen_lab.attention.huggingface import hf_name_of, register
+from varlen_lab.config.schema import Config
+from varlen_lab.errors import InputError, nearest
+from varlen_lab.models.adapters import add_adapter, four_bits
+from varlen_lab.models.registry import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+PLAIN = "plain"  # attention without seams, whichever of transformers' own is exact for an architecture
+
+# Small enough for a laptop. Most variants have fewer key/value heads than these 4 query heads, and with equal numbers a
+# kernel that mixes the two up would go unseen.
+TINY = {
+    "vocab_size": 2048,  # the built-in tokenizer's
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 4096,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+# What ``architectures`` adds to transformers. To register it imports several models, so it waits until one is wanted.
+OUR_MODEL_TYPES = {"varlen_baichuan", "varlen_deepseek_moe"}
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NOISE = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # torch's operations that are matrix products
+
+
+def build_model(config: Config) -> PreTrainedModel:
+    """The model of a training run, with the attention of its mode and every dropout of its own at 0.
+
+    Weights are fp32, or bf16 without ``master_weights`` where the run is in bf16. With dropout, packed and unpacked
+    runs would draw different random numbers and could not be compared. Under LoRA and QLoRA what comes back is peft's
+    wrapper. InputError when there is no such model.
+    """
+    dtype, attention = weight_dtype(config), attention_name(config)
+    if config.pretrained_model_name_or_path is None:
+        model = from_scratch(config.model_config or {}, attention, seed=config.seed).to(dtype)
+    else:
+        from varlen_lab.models.loading import load_model  # which itself needs this file
+
+        on_gpu = config.device != "cpu" and torch.cuda.is_available()
+        bits = four_bits("cuda" if on_gpu else "cpu") if config.method == "qlora" else None
+        model = load_model(config.pretrained_model_name_or_path, attention, dtype, bits)
+    for module, name, _ in noise_of(model):
+        setattr(module, name, 0.0)
+    if config.gradient_checkpointing:
+        recompute(model, config.recompute)
+    if config.torch_compile:
+        register(compiled=True)
+        model.compile(dynamic=True)  # rows differ in length
+    return model if config.method == "full" else add_adapter(model, config)
+
+
+def attention_name(config: Config) -> str:
+    """The ``attn_implementation`` for the mode of a run: one of our backends for varlen, ``PLAIN`` for the others."""
+    return hf_name_of(config.attn_backend) if config.mode == "varlen" else PLAIN
+
+
+def resolve_dtype(config: Config) -> str:
+    """``fp32``, ``bf16`` or ``fp16``. On a CPU fp32: without bf16 units bf16 is some 150 times slower."""
+    if config.dtype != "auto":
+        return config.dtype
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def weight_dtype(config: Config) -> torch.dtype:
+    """What weights are kept in: fp32, unless the run is in bf16 and wants no master weights."""
+    return torch.bfloat16 if resolve_dtype(config) == "bf16" and not config.master_weights else torch.float32
+
+
+def noise_of(model: Any) -> list[tuple[Any, str, float]]:
+    """``(module, attribute, probability)`` of every dropout and jitter of a model that is not 0."""
+    noise = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, float) and value and any(word in name for word in NOISE)
+    ]
+    # torch's own dropout modules call their probability ``p``
+    return noise + [
+        (m, "p", m.p) for m in model.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p
+    ]
+
+
+def recompute(model: Any, what: str) -> None:
+    """Compute activations of a transformers model again in the backward pass instead of keeping them.
+
+    ``"all"``    of a layer only its input is kept: 2 bytes a token and channel in bf16, and a second forward pass
+    ``"cheap"``  results of matrix products and of attention are kept too: about half of the activations stay, and next
+                 to no time is lost, for norms, rotations and gates are a few percent of the work
+
+    Neither changes a number: what is computed again is computed from the same values by the same kernels.
+    """
+    options: dict[str, Any] = {"use_reentrant": False}
+    if what == "cheap":
+        from torch.utils.checkpoint import create_selective_checkpoint_contexts
+
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, save_expensive)
+    name = "activation_checkpointing_enable"  # its name from transformers 5.20 on
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable(options)
+
+
+def save_expensive(context: Any, operation: Any, *args: Any, **more: Any) -> Any:
+    """torch's policy for one operation: keep what a matrix product or an attention kernel returned, nothing else."""
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    return CheckpointPolicy.MUST_SAVE if is_expensive(operation) else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def is_expensive(operation: torch._ops.OpOverload) -> bool:
+    """A matrix product, or a kernel of attention: torch's, flash-attn's, by the name it is registered under."""
+    name = operation._schema.name.split("::")[-1]
+    return name in PRODUCTS or "attn" in name or "attention" in name
+
+
+def from_scratch(config: dict[str, Any], attn_implementation: str, *, seed: int) -> PreTrainedModel:
+    """A model with random fp32 weights; the same seed gives the same weights, and the caller's RNG is left alone."""
+    from transformers import AutoModelForCausalLM
+
+    register()
+    native = native_config(config)
+    attention = resolved(attn_implementation, native)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
+
+
+def native_config(config: dict[str, Any]) -> PretrainedConfig:
+    """A transformers config from a dict with ``model_type``; InputError when it does not describe a model."""
+    from transformers import AutoConfig
+
+    options = dict(config)
+    kind = options.pop("model_type", None)
+    known = native_model_types()
+    if kind not in known:
+        raise InputError(
+            f"model_config has model_type {kind!r}, transformers does not know it"
+            f"{nearest(str(kind), known)}; for example 'llama'."
+        )
+    if kind in OUR_MODEL_TYPES:
+        from varlen_lab.models.architectures import register_architectures
+
+        register_architectures()
+    try:
+        return AutoConfig.for_model(kind, **options)
+    except Exception as problem:  # each model type checks its own values, in its own way
+        reason = " ".join(str(problem.__cause__ or problem).split()).rstrip(".")
+        raise InputError(f"model_config does not describe a {kind}: {reason}; correct the value.") from None
+
+
+def native_model_types() -> set[str]:
+    """The ``model_type`` words that transformers, and what we add to it, understand."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return {*CONFIG_MAPPING.keys(), *OUR_MODEL_TYPES}
+
+
+def resolved(attn_implementation: str, config: PretrainedConfig) -> str:
+    """``PLAIN`` is the attention without seams that is exact for this architecture; any other name is itself."""
+    if attn_implementation != PLAIN:
+        return attn_implementation
+    if getattr(config, "alibi", False):
+        return "varlen"  # transformers' own would not see the slopes
+    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
+
+
+def automatic_backend(model: PreTrainedModel, device: str, dtype: torch.dtype) -> str:
+    """The backend ``auto`` takes for the attention layers of this model."""
+    return choose(
+        device,
+        dtype,
+        getattr(model.config, "head_dim", None) or 64,
+        softcap=getattr(model.config, "attn_logit_softcapping", None),
+        alibi=any(hasattr(module, "alibi_slopes") for module in model.modules()),
+    )
+
+
+def families() -> list[str]:
+    """Names of the model families, in the order of XTuner's page."""
+    return list(FAMILIES)
+
+
+def variants(family: str) -> list[str]:
+    """Sizes or generations of a family whose architecture differs; InputError when there is no such family."""
+    return list(family_named(family).variants)
+
+
+def tiny(family: str, variant: str | None = None, *, seed: int = 0, **config: Any) -> PreTrainedModel:
+    """A tiny random model of a family's real architecture, with varlen attention, in fp32.
+
+    ``config`` overrides any key of its config. Saved with ``save_pretrained`` it is an ordinary HF folder; its
+    vocabulary has the size of the built-in tokenizer's.
+    """
+    known = family_named(family).variants
+    variant = variant or next(iter(known))
+    if variant not in known:
+        raise InputError(f"{family} has no variant {variant!r}, it has {', '.join(known)}{nearest(variant, known)}.")
+    return from_scratch(TINY | known[variant] | config, "varlen", seed=seed)
+
+
+def family_named(name: str) -> Family:
+    """The record of a family; InputError when there is no such family."""
+    if name not in FAMILIES:
+        raise InputError(
+            f"there is no family {name!r}, the families are {', '.join(FAMILIES)}{nearest(name, FAMILIES)}."
+        )
+    return FAMILIES[name]
