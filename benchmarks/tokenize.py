@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()
     from varlen_lab.documents.builtin import builtin_tokenizer
-    from varlen_lab.documents.sources import read_dialogues
+    from varlen_lab.documents.reading import read_dialogues
 
     dialogues, _ = read_dialogues("builtin:docstrings", progress=False)
     dialogues = dialogues[: args.documents]

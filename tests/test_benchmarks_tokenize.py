@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import tokenize
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.sources import read_dialogues
+from varlen_lab.documents.reading import read_dialogues
 
 
 def test_it_says_ratio_and_goal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

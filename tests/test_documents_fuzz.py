@@ -13,9 +13,8 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.documents.fields import LONGEST
-from varlen_lab.documents.records import MAP_FNS
-from varlen_lab.documents.sources import read_dialogues
+from varlen_lab.documents.reading import LONGEST, read_dialogues
+from varlen_lab.documents.registry import MAP_FNS
 from varlen_lab.errors import InputError
 
 GOOD = {"instruction": "2+2?", "output": "4"}

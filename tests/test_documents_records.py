@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.documents.fields import BadRecord
-from varlen_lab.documents.records import dialogue_of
-from varlen_lab.documents.sources import read_dialogues
+from varlen_lab.documents.reading import BadRecord, dialogue_of, read_dialogues
 from varlen_lab.errors import InputError
 
 DIALOGUE = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import pytest
 
-from varlen_lab.documents.templates import TEMPLATES, segments
+from varlen_lab.documents.registry import TEMPLATES
+from varlen_lab.documents.templates import segments
 
 DIALOGUE = [
     {"role": "system", "content": "S"},

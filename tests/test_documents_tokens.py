@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.templates import TEMPLATES, names, segments
+from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
+from varlen_lab.documents.templates import segments
 from varlen_lab.documents.tokens import encode, prompt_ids, token_ids
 from varlen_lab.errors import InputError
 
@@ -63,7 +64,7 @@ def test_only_answers_are_trained_and_the_first_label_never(turns: list[tuple[st
     assert sum(label != -100 for label in row["labels"]) < len(row["labels"])
 
 
-@pytest.mark.parametrize("template", names())
+@pytest.mark.parametrize("template", [OF_TOKENIZER, *TEMPLATES])
 @pytest.mark.parametrize("system", ["", "Be brief."])
 def test_a_prompt_is_the_beginning_of_the_document(template: str, system: str) -> None:
     dialogue = [{"role": "system", "content": system}] * bool(system) + ONE

@@ -9,8 +9,8 @@ import pytest
 
 from varlen_lab.documents import load_documents
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.sources import read_dialogues
-from varlen_lab.documents.templates import names
+from varlen_lab.documents.reading import read_dialogues
+from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
 from varlen_lab.documents.tokens import encode
 from varlen_lab.errors import InputError
 
@@ -88,7 +88,7 @@ def test_skipped_records_are_counted_and_the_first_is_named(tmp_path: Path) -> N
         load_documents(path, TOKENIZER, skip_bad=True, progress=False)
 
 
-@pytest.mark.parametrize("template", names())
+@pytest.mark.parametrize("template", [OF_TOKENIZER, *TEMPLATES])
 def test_what_is_trained_on_is_the_answers_and_their_end_marks(template: str) -> None:
     """Counted by hand: three answers of different words, nothing of the system, the questions or the marks of turns."""
     dialogue = [{"role": "system", "content": "Use one word."}]

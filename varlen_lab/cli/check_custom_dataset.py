@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         config = read_config("tiny_llama_full_docstrings_e1", ["max_length=2048", *options])
     else:
         config = read_config(args.source, args.cfg_options)
-    from varlen_lab.documents.sources import read_dialogues
+    from varlen_lab.documents.reading import read_dialogues
     from varlen_lab.documents.tokens import encode
     from varlen_lab.training.data import load_tokenizer, pack_rows
 

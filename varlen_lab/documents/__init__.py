@@ -2,9 +2,9 @@
 
     dataset = load_documents("builtin:docstrings", builtin_tokenizer())   # columns input_ids, labels
 
-``sources`` finds the records, ``records`` makes dialogues of them, ``templates`` writes a dialogue as text
-and says which pieces are trained on, ``encode`` makes tokens and labels. ``corpus`` and ``tokenizer`` are
-built in.
+``reading`` finds records and makes dialogues of them, ``tokens`` makes tokens and labels of dialogues: the common path.
+``formats`` reads files other than JSON lines, ``shapes`` and ``agents`` records without ``messages``, ``templates``
+fills in a named template. ``builtin`` has the built-in corpus and tokenizer. ``registry`` lists what has a name.
 """
 
 from varlen_lab import lazy_face
@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "builtin": ["builtin_dialogues", "builtin_tokenizer"],
+        "reading": ["read_dialogues"],
         "registry": ["TEMPLATES"],
-        "sources": ["read_dialogues"],
         "tokens": ["encode", "load_documents", "prompt_ids"],
     },
 )

@@ -22,8 +22,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from varlen_lab.config.recipes.react import react_prompt
-from varlen_lab.documents.fields import BadRecord, Turns, parsed
+from varlen_lab.documents.reading import BadRecord, Turns, parsed
+from varlen_lab.documents.registry import Shape
 from varlen_lab.errors import nearest
 
 # ------------------------------------------------------------------------------------------------------- MOSS
@@ -32,7 +32,7 @@ SPEAKERS = ("Human", "Inner Thoughts", "Commands", "Tool Responses", "MOSS")
 RESULTS, END_OF_RESULTS = "<|Results|>:", "<eor>\n"
 
 
-def from_moss(record: dict[str, Any]) -> Turns:
+def from_moss(record: dict[str, Any], shape: Shape) -> Turns:
     """The turns of a ``moss-003-sft`` record, each field a piece of its own, in the order of the record."""
     chat = parsed(record["chat"], "chat", dict, "an object of turns")
     chat = {name: turn for name, turn in chat.items() if turn is not None}  # a table has a cell for the longest chat
@@ -44,16 +44,18 @@ def from_moss(record: dict[str, Any]) -> Turns:
         name = f"turn_{number}"
         if name not in chat:
             raise BadRecord(f"num_turns is {count}, but chat has no {name}")
-        for who, said in parsed(chat[name], name, dict, "an object of what each said").items():
-            if who not in SPEAKERS:
-                raise BadRecord(f"{name} has {who!r}, speakers are {', '.join(SPEAKERS)}{nearest(who, SPEAKERS)}")
-            if not isinstance(said, str):
-                raise BadRecord(f"{name}: {who} holds {type(said).__name__}, not text")
-            yield from tool_said(said) if who == "Tool Responses" else [("text", said)]
+        for speaker, text in parsed(chat[name], name, dict, "an object of what each said").items():
+            if speaker not in SPEAKERS:
+                raise BadRecord(
+                    f"{name} has {speaker!r}, speakers are {', '.join(SPEAKERS)}{nearest(speaker, SPEAKERS)}"
+                )
+            if not isinstance(text, str):
+                raise BadRecord(f"{name}: {speaker} holds {type(text).__name__}, not text")
+            yield from tool_response(text) if speaker == "Tool Responses" else [("text", text)]
 
 
-def tool_said(text: str) -> Turns:
-    """The marks are trained on where they stand, what is between them never."""
+def tool_response(text: str) -> Turns:
+    """The pieces of a tool's response: its marks are trained on where they stand, what is between them never."""
     begin = RESULTS if text.startswith(RESULTS) else ""
     end = END_OF_RESULTS if text.endswith(END_OF_RESULTS) else ""
     yield from [("text", begin)] * bool(begin)
@@ -68,7 +70,7 @@ RESULT = re.compile(r"<\|startofexec\|>(.*?)<\|endofexec\|>(.*)", re.DOTALL)
 TOOLS = ("function", "tool")  # a result in a message of its own
 
 
-def from_msagent(record: dict[str, Any]) -> Turns:
+def from_msagent(record: dict[str, Any], shape: Shape) -> Turns:
     """The turns of an MSAgent-Bench record as ReAct. Questions in a row are one; a call that is not JSON is bad."""
     asked = ""
     for number, message in enumerate(parsed(record["conversations"], "conversations"), start=1):
@@ -95,19 +97,20 @@ def answer_of(value: str, number: int) -> Turns:
     called, mark, result = value.partition("<|startofexec|>")
     if "<|startofexec|>" in result:
         raise BadRecord(f"message {number} uses tools more than once before it answers, which XTuner leaves out")
-    said, calls = THOUGHT.subn(lambda thought: action_of(thought, number), called)
-    yield "assistant", f"{said}\n" if calls else f"Final Answer:{said}\n"
+    text, calls = THOUGHT.subn(lambda thought: action_of(thought, number), called)
+    yield "assistant", f"{text}\n" if calls else f"Final Answer:{text}\n"
     found = RESULT.fullmatch(mark + result)
     if found and found[2].strip():
         try:
-            given = json_in(found[1])
+            response = json_in(found[1])
         except (ValueError, RecursionError):  # as XTuner: the call is trained on, what follows is left out
             return
-        yield "tool", f"Response:{given}\n"
+        yield "tool", f"Response:{response}\n"
         yield "assistant", f"Final Answer:{found[2].strip()}\n"
 
 
 def action_of(thought: re.Match[str], number: int) -> str:
+    """A tool call as ReAct writes it: the words before it as the thought, the JSON in it as action and input."""
     try:
         call = json_in(thought[2])
     except (ValueError, RecursionError):
@@ -123,6 +126,18 @@ def json_in(text: str) -> Any:
     return json.loads(text.replace("```JSON", "").replace("```", "").replace("\n", ""))
 
 
+def react_prompt(tools: dict[str, str]) -> str:
+    """XTuner's system prompt for ReAct with tools: name -> what it does. Python's way to write them is meant."""
+    return (
+        f"你是一个可以调用外部工具的助手，可以使用的工具包括：\n{tools}\n如果使用工具请遵循以下格式回复：\n```\n"
+        "Thought:思考你当前步骤需要解决什么问题，是否需要使用工具\n"
+        f"Action:工具名称，你的工具必须从 [{list(tools)}] 选择\n"
+        "Action Input:工具输入参数\n```\n工具返回按照以下格式回复：\n```\nResponse:调用工具后的结果\n```\n"
+        "如果你已经知道了答案，或者你不需要工具，请遵循以下格式回复\n```\nThought:给出最终答案的思考过程\n"
+        "Final Answer:最终答案\n```\n开始!\n"
+    )
+
+
 def tools_of(text: str) -> dict[str, str]:
     """Name and description, with those of its parameters, of each tool that a system message describes in JSON."""
     found = {}
@@ -133,9 +148,10 @@ def tools_of(text: str) -> dict[str, str]:
 
 
 def parameters_of(tool: dict[str, Any]) -> str:
+    """Name and description of the parameters of a tool, as XTuner writes them; ``""`` when the tool names none."""
     try:
         parameters = {one["name"]: one["description"] for one in tool["paths"][0]["parameters"]}
-    except (KeyError, IndexError, TypeError):  # a tool may say nothing of them
+    except (KeyError, IndexError, TypeError):
         return ""
     return f"\n输入参数: {parameters}"
 

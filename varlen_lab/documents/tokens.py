@@ -7,12 +7,9 @@ its answer:
     text       <s>   <|user|>  2+2?  </s>  <|assistant|>  4   </s>
     labels    -100    -100     -100  -100      -100       4   </s>
 
-Each segment is tokenised by itself, so a prompt gets the very ids it will get when the model is asked later.
-
-The chat template inside a tokenizer: a program of its publisher, asked what it writes.
-
-Its text is rendered twice for every answer, once up to it and once including it: the difference is what the model has
-to say.
+Each segment is tokenised by itself, so a prompt gets the very ids it will get when the model is asked later. Named
+templates cut a dialogue into segments in ``templates``. The template inside a tokenizer is a program of its publisher:
+here it is run twice for every answer, up to it and including it, and the difference is what the model has to say.
 """
 
 from __future__ import annotations
@@ -20,14 +17,15 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varlen_lab.documents.sources import read_dialogues
-from varlen_lab.documents.templates import OF_TOKENIZER, Dialogue, Segments, get, segments
+from varlen_lab.documents.reading import Dialogue, read_dialogues
+from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
+from varlen_lab.documents.templates import Segments, segments, template_named
 from varlen_lab.errors import InputError
 from varlen_lab.packing.rows import IGNORE
 
@@ -35,11 +33,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
     from datasets import Dataset
-
-
-from itertools import islice
-
-from varlen_lab.documents.templates import TEMPLATES, merged
 
 CHUNK = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's threads busy
 
@@ -58,14 +51,13 @@ def encode(
     Documents without a trained token are dropped; ``dataset.info.description`` says how many.
     Raises InputError for an unknown template, for no dialogue, and when every label is masked.
     """
+    import datasets
     import pyarrow as pa
-    from datasets import Dataset as HFDataset
-    from datasets import DatasetInfo
     from rich.console import Console
     from rich.progress import track
 
     if prompt_template != OF_TOKENIZER:
-        get(prompt_template)  # a typo is found before any work
+        template_named(prompt_template)  # a typo is found before any work
     tables = []
     starts = range(0, len(dialogues), CHUNK)
     bar = Console(stderr=True)
@@ -79,9 +71,9 @@ def encode(
             f"{prompt_template!r}: every label is masked; give them answers the tokenizer can write."
         )
     dropped = len(dialogues) - kept
-    info = DatasetInfo(description=f"{kept} documents; {dropped} without a token to train on were dropped")
+    info = datasets.DatasetInfo(description=f"{kept} documents; {dropped} without a token to train on were dropped")
     table = pa.concat_tables(tables)
-    return HFDataset(table, info=info, fingerprint=content_digest(table))
+    return datasets.Dataset(table, info=info, fingerprint=content_digest(table))
 
 
 def content_digest(table: pa.Table) -> str:
@@ -121,11 +113,9 @@ def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
     if not texts:
         return []
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and (backend.truncation, backend.padding, backend.encode_special_tokens) == (
-        None,
-        None,
-        tokenizer.split_special_tokens,
-    ):  # the same ids as below, without the offsets and word numbers that nobody asks for
+    as_asked = (None, None, getattr(tokenizer, "split_special_tokens", False))
+    if backend is not None and (backend.truncation, backend.padding, backend.encode_special_tokens) == as_asked:
+        # the same ids as below, without the offsets and word numbers that nobody asks for
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
     return tokenizer(
         texts,
@@ -137,9 +127,22 @@ def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
 
 
 def pieces_of(dialogues: Sequence[Dialogue], tokenizer: Any, prompt_template: str) -> list[Segments]:
+    """The segments of each dialogue, none of them empty, untrained neighbours joined."""
     if prompt_template == OF_TOKENIZER:
-        return tokenizer_segments(dialogues, tokenizer)
-    return [segments(dialogue, prompt_template, tokenizer.eos_token or "") for dialogue in dialogues]
+        return list(map(merged, tokenizer_segments(dialogues, tokenizer)))
+    eos = tokenizer.eos_token or ""
+    return [merged(segments(dialogue, prompt_template, eos)) for dialogue in dialogues]
+
+
+def merged(pieces: Segments) -> Segments:
+    """The same text with empty pieces gone and untrained neighbours joined."""
+    result: Segments = []
+    for text, trained in pieces:
+        if text and result and not trained and not result[-1][1]:
+            result[-1] = (result[-1][0] + text, False)
+        elif text:
+            result.append((text, trained))
+    return result
 
 
 def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.Table:
@@ -173,24 +176,20 @@ def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.
 def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Segments]:
     """The pieces of every dialogue under the tokenizer's own chat template; one list per dialogue.
 
-    Raises InputError when the tokenizer has no template, or one that rewrites earlier turns as a dialogue
-    grows (some drop old reasoning): then "the text up to here" is not the beginning of the whole text.
+    All dialogues are rendered in two calls, for a call has its price. Raises InputError when the tokenizer has no
+    template, or one that rewrites earlier turns as a dialogue grows (see ``differences``).
     """
-    prompts, answered = [], []
-    for dialogue in dialogues:
-        for turn, message in enumerate(dialogue):
-            if message["role"] == "assistant":
-                prompts.append(dialogue[:turn])
-                answered.append(dialogue[: turn + 1])
+    turns = [[turn for turn, one in enumerate(dialogue) if one["role"] == "assistant"] for dialogue in dialogues]
+    prompts = [dialogue[:turn] for dialogue, answers in zip(dialogues, turns) for turn in answers]
+    answered = [dialogue[: turn + 1] for dialogue, answers in zip(dialogues, turns) for turn in answers]
     before = iter(rendered(tokenizer, prompts, add_generation_prompt=True))
     after = iter(rendered(tokenizer, answered, add_generation_prompt=False))
-    results = []
-    for dialogue in dialogues:
-        answers = sum(message["role"] == "assistant" for message in dialogue)
+    results: list[Segments] = []
+    for dialogue, answers in zip(dialogues, turns):
         if not answers:  # written text: no template of the tokenizer puts its first token in front
-            results.append(merged([(tokenizer.bos_token or "", False), *segments(dialogue, "plain")]))
+            results.append([(tokenizer.bos_token or "", False), *segments(dialogue, "plain")])
             continue
-        results.append(differences(list(islice(before, answers)), list(islice(after, answers))))
+        results.append(differences(islice(before, len(answers)), islice(after, len(answers))))
     return results
 
 
@@ -212,9 +211,10 @@ def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: b
         ) from None
 
 
-def differences(before: list[str], after: list[str]) -> Segments:
+def differences(before: Iterable[str], after: Iterable[str]) -> Segments:
     """Pieces of one dialogue from its texts up to each answer and including it: A ⊂ AB ⊂ ABC ⊂ ABCD.
 
+    Raises InputError when a text does not begin with the one before it: some templates drop old reasoning.
     White space behind the end mark (``<|im_end|>\\n``) is the template's line break, not the model's word.
     """
     pieces: Segments = []
@@ -227,10 +227,10 @@ def differences(before: list[str], after: list[str]) -> Segments:
                 "the data into dialogues of one answer."
             )
         answer = text[len(prompt) :]
-        spoken = answer.rstrip()
-        pieces += [(prompt[len(done) :], False), (spoken, True), (answer[len(spoken) :], False)]
+        trained = answer.rstrip()
+        pieces += [(prompt[len(done) :], False), (trained, True), (answer[len(trained) :], False)]
         done = text
-    return merged(pieces)
+    return pieces
 
 
 def load_documents(

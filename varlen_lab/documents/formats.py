@@ -1,4 +1,4 @@
-"""Records out of files, one at a time: JSON lines, JSON, CSV, Parquet.
+"""Records out of JSON, CSV and Parquet files, a saved dataset folder and a dataset of the hub, one at a time.
 
 The rule: a file that holds records is never lost for one of them. What cannot be read as a record comes as a
 ``BadRecord`` in its place, with file and line (or number), and reading goes on behind it; only a file in which no
@@ -8,45 +8,28 @@ memory than the record being read.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from varlen_lab.documents.fields import BadRecord
+from varlen_lab.documents.reading import (
+    BUILTIN,
+    BadRecord,
+    Records,
+    jsonl_records,
+    lines_of,
+    numbered,
+    similar_name,
+    utf8,
+)
 from varlen_lab.errors import InputError
 
-# ("train.jsonl:3", record); a BadRecord stands in for what cannot be read as a record.
-Located = Iterator[tuple[str, Any]]
-
-UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
 ROWS = 1000  # of a Parquet file read at once
 
 
-def numbered(records: Iterable[Any], name: str) -> Located:
-    """Records that have no line, with their number from 1."""
-    for number, record in enumerate(records, start=1):
-        yield f"{name}, record {number}", record
-
-
-def jsonl_records(path: Path) -> Located:
-    """A record a line; empty lines are passed over, their numbers count."""
-    for number, line in enumerate(lines_of(path, newline="\n"), start=1):
-        if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(utf8(line.rstrip("\r\n"), "the line"))
-            except BadRecord as reason:
-                yield f"{path}:{number}", reason
-            except (ValueError, RecursionError) as error:
-                what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-                yield f"{path}:{number}", BadRecord(f"the line is not JSON ({what})")
-
-
-def json_records(path: Path) -> Located:
+def json_records(path: Path) -> Records:
     """A list of records; a file of one record a line is read as .jsonl, whatever its name says."""
     text = text_of(path)
     try:
@@ -60,7 +43,7 @@ def json_records(path: Path) -> Located:
     return numbered(records if isinstance(records, list) else [records], str(path))
 
 
-def csv_records(path: Path) -> Located:
+def csv_records(path: Path) -> Records:
     """Rows under a line of column names; a row's line is its first, for cells may hold line breaks.
 
     A row that is not CSV, such as one whose quote never closes, costs its first line only: the lines behind it are
@@ -136,7 +119,7 @@ def row_of(cells: list[str], columns: list[str]) -> dict[str, str | None]:
     return dict(zip(columns, cells + [None] * (len(columns) - len(cells))))
 
 
-def parquet_records(path: Path) -> Located:
+def parquet_records(path: Path) -> Records:
     import pyarrow.parquet as pq
 
     number = 0
@@ -165,37 +148,6 @@ def rows_of(batch: Any) -> Iterator[Any]:
                 yield BadRecord(f"the row cannot be read ({first_line(error)})")
 
 
-READERS: dict[str, Callable[[Path], Located]] = {
-    ".jsonl": jsonl_records,
-    ".json": json_records,
-    ".parquet": parquet_records,
-    ".csv": csv_records,
-}
-
-
-def lines_of(path: Path, newline: str) -> Iterator[str]:
-    """The lines of a text file, one in memory at a time; a byte order mark, as Windows writes it, is no part of it.
-
-    A byte that is not UTF-8 costs its line only: it stays in it as a half character, for ``utf8`` to find.
-    """
-    try:
-        with path.open("rb") as file:
-            if file.read(2) in UTF16:
-                raise InputError(f"{path} is not UTF-8 text (byte 0); save it as UTF-8.")
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as text:
-            yield from text
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
-
-
-def utf8(text: str, what: str) -> str:
-    """The text, unless ``lines_of`` met a byte in it that is not UTF-8."""
-    if not text.isascii() and (found := FOREIGN_BYTE.search(text)):
-        at = len(text[: found.start()].encode("utf-8", "surrogateescape"))
-        raise BadRecord(f"{what} is not UTF-8 text (byte {at} of it)")
-    return text
-
-
 def text_of(path: Path) -> str:
     """The whole file as text."""
     try:
@@ -211,3 +163,46 @@ def first_line(error: Exception) -> str:
     """What an exception of another library says, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def saved_dataset(path: Path) -> Records:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        dataset = load_from_disk(str(path))
+    except Exception as error:  # datasets has a dozen kinds for "no saved dataset"
+        raise InputError(
+            f"{path} is a folder but no saved dataset ({first_line(error)}); "
+            "name a file in it, or write the folder with Dataset.save_to_disk."
+        ) from None
+    if isinstance(dataset, DatasetDict):
+        if "train" not in dataset:
+            raise InputError(f"{path} has splits {', '.join(dataset)} but no train; name one split's folder.")
+        dataset = dataset["train"]
+    return numbered(dataset, str(path))
+
+
+def hub_dataset(name: str) -> Records:
+    """The ``train`` split of a dataset on the hub, or of one that was downloaded before."""
+    from datasets import config, load_dataset
+    from huggingface_hub import HfApi
+
+    refusal = None
+    try:
+        HfApi().dataset_info(name, timeout=10)
+    except Exception as error:  # not there, gated, no network: as many kinds as there are layers
+        refusal = error
+    before = config.HF_HUB_OFFLINE
+    try:
+        # load_dataset would ask a silent hub six times; after one refusal only what is on disk can help.
+        config.HF_HUB_OFFLINE = before or refusal is not None
+        dataset = load_dataset(name, split="train")
+    except Exception as error:
+        raise InputError(
+            f"{name!r} is neither a file or folder here nor a dataset the hub gives us "
+            f"({first_line(refusal or error)})"
+            + (similar_name(Path(name)) or f"; check the name and the network, or use {BUILTIN}.")
+        ) from None
+    finally:
+        config.HF_HUB_OFFLINE = before
+    return numbered(dataset, name)

@@ -1,0 +1,248 @@
+"""Where dialogues come from: the built-in corpus, a file, a saved ``datasets`` folder, or a hub name.
+
+The rule: every record becomes a good dialogue, or is named with its file and line and with the reason why not. This
+file holds the common path, JSON lines with ``messages``. Other files are read in ``formats``, other shapes of a record
+in ``shapes`` and ``agents``; the registry says which function reads what.
+
+A good dialogue has perhaps one system message, then user and assistant in turn, nobody silent, at least one answer.
+A question at the end that nobody answers is left off, as XTuner does: nothing could be trained on it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from varlen_lab.config.schema import HALF_CHARACTER
+from varlen_lab.documents.builtin import builtin_dialogues
+from varlen_lab.documents.registry import MAP_FNS, READERS, Shape
+from varlen_lab.errors import InputError, nearest
+
+# messages {"role": ..., "content": ...}: system, user, assistant; "tool", what a tool gave back; those of VERBATIM
+Dialogue = list[dict[str, str]]
+Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord stands in for what cannot be read
+Turns = Iterator[tuple[str, Any]]  # (role, content) as found in a record, not yet checked
+
+BUILTIN = "builtin:docstrings"
+ROLES = ("system", "user", "assistant")
+OTHER_NAMES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
+# Roles of text that already stands as the model shall read it, no template adds to it -> is it trained on?
+VERBATIM = {"text": True, "context": False}
+# role -> the roles that may come behind it; "" is the beginning
+FOLLOWING = {
+    "": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant",),
+}
+FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
+LONGEST = 300  # characters of a reason
+
+
+class BadRecord(Exception):
+    """Why one record is no dialogue, as half a sentence (``message 2 is empty``); its place is put in front later.
+
+    It quotes what a person's file holds, so it is made fit to print: one line, not endless, no half characters.
+    """
+
+    def __init__(self, reason: str) -> None:
+        line = " ".join(reason.encode("utf-8", "backslashreplace").decode().split())
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+        super().__init__(line if len(line) <= LONGEST else line[: LONGEST - 4] + " ...")
+
+
+def read_dialogues(
+    data_path: str | os.PathLike[str] | list[str],
+    *,
+    system: str = "",
+    map_fn: str = "auto",
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> tuple[list[Dialogue], list[str]]:
+    """All dialogues at ``data_path``, and the reasons of the records that were skipped.
+
+    ``data_path``: ``builtin:docstrings``; a .jsonl, .json, .parquet or .csv file; a folder of ``Dataset.save_to_disk``;
+    otherwise a dataset's name on the hub, whose ``train`` split is read; or a list of these. ``system`` is put in front
+    of dialogues without a system message. ``map_fn``, a row of MAP_FNS, says how a record is read. Raises InputError
+    for what cannot be found or read, for a bad record (unless ``skip_bad``), and for no dialogue at all.
+    """
+    if isinstance(data_path, list):
+        parts = [
+            read_dialogues(one, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress) for one in data_path
+        ]
+        return [one for found, _ in parts for one in found], [reason for _, reasons in parts for reason in reasons]
+    name = os.fspath(data_path)
+    dialogues, skipped = [], []
+    for place, record in records_at(name, progress):
+        try:
+            dialogues.append(dialogue_of(record, system, map_fn))
+        except BadRecord as reason:
+            if not skip_bad:
+                raise InputError(f"{place}: {reason}; correct the record, or set skip_bad = True.") from None
+            skipped.append(f"{place}: {reason}")
+    if not dialogues:
+        why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
+        raise InputError(f"{name} holds no dialogue{why}; give it at least one with an assistant turn.")
+    return dialogues, skipped
+
+
+def located(name: str) -> tuple[str, Path]:
+    """What ``name`` is, decided without reading it: ``builtin``, ``file``, ``folder`` (a saved dataset) or ``hub``.
+
+    With it the path of a file or folder. Raises InputError for a name that can be none of these.
+    """
+    if name.startswith("builtin:"):
+        if name != BUILTIN:
+            raise InputError(f"there is no built-in dataset {name!r}{nearest(name, [BUILTIN]) or f'; use {BUILTIN}.'}")
+        return "builtin", Path()
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):  # unlike path.is_dir() it survives a name no file can have
+        return "folder", path
+    ending = path.suffix.lower()
+    if os.path.isfile(path):
+        if ending not in READERS:
+            known = ", ".join(READERS)
+            raise InputError(f"{path} ends in {ending or 'nothing'!r}, data files end in {known}; rename it.")
+        return "file", path
+    # the hub's names are "owner/name" or "name": no ending of a data file, no other path
+    if ending in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"there is no file {name}{similar_name(path) or '; check the path.'}")
+    return "hub", Path()
+
+
+def similar_name(path: Path) -> str:
+    """The hint at a file beside ``path`` whose name is nearly the same, or ``""``."""
+    return nearest(path.name, os.listdir(path.parent) if os.path.isdir(path.parent) else [])
+
+
+def records_at(name: str, progress: bool = True) -> Records:
+    """(place, record) of everything at ``name``."""
+    kind, path = located(name)
+    if kind == "builtin":
+        return numbered(({"messages": messages} for messages in builtin_dialogues(progress)), name)
+    if kind == "file":
+        return resolve_name(READERS[path.suffix.lower()])(path)
+    from varlen_lab.documents import formats
+
+    return formats.saved_dataset(path) if kind == "folder" else formats.hub_dataset(name)
+
+
+def numbered(records: Iterable[Any], name: str) -> Records:
+    """Records that have no line, with their number from 1."""
+    for number, record in enumerate(records, start=1):
+        yield f"{name}, record {number}", record
+
+
+def jsonl_records(path: Path) -> Records:
+    """A record a line; empty lines are passed over, their numbers count."""
+    for number, line in enumerate(lines_of(path, newline="\n"), start=1):
+        if line.strip():
+            try:
+                yield f"{path}:{number}", json.loads(utf8(line.rstrip("\r\n"), "the line"))
+            except BadRecord as reason:
+                yield f"{path}:{number}", reason
+            except (ValueError, RecursionError) as error:
+                what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                yield f"{path}:{number}", BadRecord(f"the line is not JSON ({what})")
+
+
+def lines_of(path: Path, newline: str) -> Iterator[str]:
+    """The lines of a text file, one in memory at a time; a byte order mark, as Windows writes it, is no part of it.
+
+    A byte that is not UTF-8 costs its line only: it stays in it as a half character, for ``utf8`` to find.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # the byte order marks of UTF-16
+                raise InputError(f"{path} is not UTF-8 text (byte 0); save it as UTF-8.")
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as text:
+            yield from text
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+
+
+def utf8(text: str, what: str) -> str:
+    """The text, unless ``lines_of`` met a byte in it that is not UTF-8."""
+    if not text.isascii() and (found := FOREIGN_BYTE.search(text)):
+        at = len(text[: found.start()].encode("utf-8", "surrogateescape"))
+        raise BadRecord(f"{what} is not UTF-8 text (byte {at} of it)")
+    return text
+
+
+def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue:
+    """The checked dialogue in ``record``; ``system`` is put in front of one that has no system message.
+
+    ``map_fn``: a row of MAP_FNS, the shapes looked for. Raises BadRecord with the reason.
+    """
+    if map_fn not in MAP_FNS:
+        hint = nearest(map_fn, MAP_FNS) or f"; known are {', '.join(MAP_FNS)}."
+        raise InputError(f"there is no dataset_map_fn {map_fn!r}{hint}")
+    if isinstance(record, BadRecord):
+        raise record
+    if not isinstance(record, dict):
+        raise BadRecord(f"it is {type(record).__name__}, not an object with named fields")
+    shapes = MAP_FNS[map_fn].values()
+    for shape in shapes:
+        if all(record.get(field) is not None for field in shape.fields):
+            return checked(resolve_name(shape.function)(record, shape), system)
+    raise resolve_name("varlen_lab.documents.shapes:unknown_shape")(record, [shape.fields for shape in shapes])
+
+
+def from_messages(record: dict[str, Any], shape: Shape) -> Turns:
+    """The turns of a list of messages, each with a role and a content under the shape's names for them."""
+    for number, message in enumerate(parsed(record[shape.fields[0]], shape.fields[0]), start=1):
+        if not isinstance(message, dict) or shape.role not in message or shape.content not in message:
+            raise BadRecord(f"message {number} needs {shape.role!r} and {shape.content!r}")
+        name = message[shape.role]
+        role = OTHER_NAMES.get(name, name) if isinstance(name, str) else None
+        if role not in ROLES:
+            hint = nearest(str(name), [*ROLES, *OTHER_NAMES])
+            raise BadRecord(f"message {number} has role {name!r}; roles are system, user and assistant{hint}")
+        yield role, message[shape.content]
+
+
+def parsed(value: Any, field: str, kind: type = list, what: str = "a list of messages") -> Any:
+    """The list (or other ``kind``) in a field; a table's cell holds it written as JSON, or as Python writes it."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            try:
+                value = ast.literal_eval(value)  # MSAgent-Bench's; literals only, nothing is run
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                raise BadRecord(f"{field} is text, not {what}") from None
+    if not isinstance(value, kind):
+        raise BadRecord(f"{field} is {type(value).__name__}, not {what}")
+    return value
+
+
+def checked(turns: Turns, system: str = "") -> Dialogue:
+    """The messages of ``turns``, their order and contents checked, an unanswered end left off; or BadRecord."""
+    dialogue: Dialogue = []
+    previous = ""
+    for number, (role, content) in enumerate(turns, start=1):
+        if role not in VERBATIM and role not in FOLLOWING[previous]:
+            expected = " or ".join(one for one in FOLLOWING[previous] if one != "tool")
+            raise BadRecord(f"roles are out of order: message {number} is {role}, expected {expected}")
+        if not isinstance(content, str):
+            raise BadRecord(f"message {number} holds {type(content).__name__}, not text")
+        if not content.strip() and role not in VERBATIM:
+            raise BadRecord(f"message {number} ({role}) is empty")
+        if not content.isascii() and HALF_CHARACTER.search(content):
+            raise BadRecord(f"message {number} ({role}) holds half of a character (a lone surrogate)")
+        dialogue.append({"role": role, "content": content})
+        previous = role if role not in VERBATIM else previous
+    if not any(message["role"] in ("assistant", "text") and message["content"].strip() for message in dialogue):
+        raise BadRecord("no assistant turn, there is nothing to train on")
+    if previous in ("user", "tool"):
+        dialogue.pop()
+    if system and dialogue[0]["role"] in FOLLOWING["system"]:
+        dialogue.insert(0, {"role": "system", "content": system})
+    return dialogue
