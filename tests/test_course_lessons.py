@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from varlen_lab.course.lessons import check_parameters, notebook_parameters, parse_value
+from varlen_lab.course.lessons import Lesson, value_of
 from varlen_lab.errors import InputError
 
 PARAMETERS = "quick = False\ndevice = 'auto'\nsteps = 30\nlr: float = 1e-3\nname = None"
@@ -25,8 +25,8 @@ def write_lesson(path: Path, *cells: object, title: str = "A lesson", parameters
 
 
 def test_parameters_are_read_from_the_tagged_cell(tmp_path: Path) -> None:
-    found = notebook_parameters(write_lesson(tmp_path / "00_a.ipynb", new_code_cell("other = 1")))
-    assert found == {"quick": False, "device": "auto", "steps": 30, "lr": 1e-3, "name": None}
+    lesson = Lesson(write_lesson(tmp_path / "00_a.ipynb", new_code_cell("other = 1")))
+    assert lesson.parameters == {"quick": False, "device": "auto", "steps": 30, "lr": 1e-3, "name": None}
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def test_parameters_are_read_from_the_tagged_cell(tmp_path: Path) -> None:
 )
 def test_unknown_or_wrong_parameter_is_refused(tmp_path: Path, parameters: dict, words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
-        check_parameters(write_lesson(tmp_path / "00_a.ipynb"), parameters)
+        Lesson(write_lesson(tmp_path / "00_a.ipynb")).check(parameters)
 
 
 @pytest.mark.parametrize("parameters", [{"lr": 1}, {"name": "x"}, {"name": 3}, {"steps": 5, "quick": True}])
 def test_fitting_parameter_is_accepted(tmp_path: Path, parameters: dict) -> None:
-    check_parameters(write_lesson(tmp_path / "00_a.ipynb"), parameters)
+    Lesson(write_lesson(tmp_path / "00_a.ipynb")).check(parameters)
 
 
 def test_parameters_cell_that_is_not_plain_python_is_named(tmp_path: Path) -> None:
     lesson = write_lesson(tmp_path / "00_a.ipynb", parameters="%matplotlib inline\nquick = False")
     with pytest.raises(InputError, match="line 1"):
-        notebook_parameters(lesson)
+        Lesson(lesson).parameters  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_parameters_cell_that_is_not_plain_python_is_named(tmp_path: Path) -> No
     ],
 )
 def test_words_of_the_command_line_become_values(text: str, value: object) -> None:
-    assert parse_value(text) == value and type(parse_value(text)) is type(value)
+    assert value_of(text) == value and type(value_of(text)) is type(value)

@@ -10,23 +10,11 @@ from typing import Any
 import nbformat
 import pytest
 
-from varlen_lab.course.lessons import notebook_parameters, title_of
+from varlen_lab.course.lessons import Lesson, find_lessons
 from varlen_lab.course.pages import TAG
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
-NAMES = [
-    "00_why_varlen",
-    "01_install",
-    "02_find_a_config",
-    "03_copy_the_config",
-    "04_edit_the_config",
-    "05_train",
-    "06_convert",
-    "07_masks",
-    "08_three_losses",
-    "09_packing",
-]
 NOTEBOOKS = sorted(path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[str(p.relative_to(FOLDER)) for p in NOTEBOOKS])
 
@@ -50,8 +38,11 @@ def fetched_images(markdown: str) -> list[str]:
     return re.findall(r"""!\[[^\]]*\]\(https?:[^)]*\)|<img\b[^>]*src=["']https?:[^>]*>""", markdown)
 
 
-def test_the_lessons_exist() -> None:
-    assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))][: len(NAMES)] == NAMES
+def test_the_lessons_are_numbered_without_a_gap_and_each_leads_to_the_next() -> None:
+    lessons = find_lessons()
+    assert [lesson.name[:2] for lesson in lessons] == [f"{number:02}" for number in range(len(lessons))]
+    for lesson, following in zip(lessons, [*lessons[1:], lessons[0]], strict=True):
+        assert f"]({following.path.name})" in lesson.notebook.cells[-1].source, lesson.name
 
 
 def test_some_lesson_shows_something_on_the_index() -> None:
@@ -81,7 +72,7 @@ def test_notebook_is_committed_without_outputs_and_run_metadata(path: Path) -> N
 def test_notebook_has_one_parameters_cell_with_quick_and_device(path: Path) -> None:
     tagged = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    parameters = notebook_parameters(path)
+    parameters = Lesson(path).parameters
     assert parameters["quick"] is False and parameters["device"] == "auto"
 
 
@@ -96,7 +87,7 @@ def test_code_cells_are_short(path: Path) -> None:
 def test_notebook_opens_with_its_title(path: Path) -> None:
     first = nbformat.read(path, as_version=4).cells[0]
     assert first.cell_type == "markdown" and first.source.startswith("# ")
-    assert title_of(path) == first.source.splitlines()[0][2:].strip()
+    assert Lesson(path).title == first.source.splitlines()[0][2:].strip()
 
 
 @each_notebook

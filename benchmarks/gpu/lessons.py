@@ -32,13 +32,13 @@ def measure(bench: Bench) -> Iterator[Cell]:
 
 def walked(bench: Bench, number: str, figure: str | None) -> dict[str, Any]:
     """Run one lesson; RuntimeError with its own words when a cell fails."""
-    from varlen_lab.course.lessons import find_notebook, read_notebook
+    from varlen_lab.course.lessons import find_lesson, read_notebook
     from varlen_lab.course.notebooks import run_notebook
 
     # a kernel starts in the notebook's folder; on a machine where the package is not installed it would not find it
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
-        path = find_notebook(number)
+        path = find_lesson(number).path
         output = Path(folder) / path.name
         outcome = run_notebook(path, output, {"device": bench.device, "quick": bench.rehearsal})
         if outcome.status != "ok":

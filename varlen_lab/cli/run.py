@@ -32,16 +32,12 @@ def run(args: argparse.Namespace) -> int:
     """0 when every cell ran, 1 when one failed; either way the copy and the page are written."""
     from rich.console import Console
 
-    from varlen_lab.course.lessons import find_notebook, parse_value
-    from varlen_lab.course.notebooks import progress_line, run_notebook, terminal_line
+    from varlen_lab.course.lessons import find_lesson, value_of
+    from varlen_lab.course.notebooks import run_shown
 
-    path = find_notebook(args.notebook)
-    output = args.output or Path("runs") / path.name
+    lesson = find_lesson(args.notebook)
+    output = args.output or Path("runs") / lesson.path.name
     console = Console(highlight=False, soft_wrap=True)
-    with progress_line(console, path.stem) as on_cell:
-        outcome = run_notebook(
-            path, output, {name: parse_value(text) for name, text in args.parameter}, on_cell=on_cell
-        )
-    console.print(terminal_line(outcome))
+    outcome = run_shown(lesson, output, {name: value_of(word) for name, word in args.parameter}, console)
     console.print(f"  {output}\n  {output.with_suffix('.html')}", markup=False)
     return 0 if outcome.status == "ok" else 1

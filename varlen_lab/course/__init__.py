@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_face(
             "check_window",
             "guess",
         ],
-        "lessons": ["find_lessons"],
+        "lessons": ["Lesson", "find_lesson", "find_lessons"],
         "notebooks": ["run_notebook", "walkthrough"],
     },
 )

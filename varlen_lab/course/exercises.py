@@ -38,12 +38,20 @@ class Verdict:
         return f'<div style="border-left:4px solid {colour};padding:.3em .8em">{escape(str(self))}</div>'
 
 
+def right(words: str) -> Verdict:
+    """The answer is the right one; ``words`` say why it is."""
+    return Verdict(True, words)
+
+
+def not_yet(words: str) -> Verdict:
+    """The answer is not the right one; ``words`` name the mistake, or what to think of."""
+    return Verdict(False, words)
+
+
 def guess(said: Any, truth: float, unit: str = "") -> Verdict:
     """Set a prediction beside what was measured; there is no wrong guess, only none."""
     if said is None or said is ...:
-        return Verdict(
-            False, "write your guess in the cell above first, then run it again; a guess makes you remember."
-        )
+        return not_yet("write your guess in the cell above first, then run it again; a guess makes you remember.")
     near = abs(float(said) - truth) <= 0.15 * abs(truth)
     return Verdict(near, f"you said {said:g}{unit}, measured: {truth:.3g}{unit}.")
 
@@ -52,96 +60,92 @@ def check_cu_seqlens(answer: Sequence[int], lengths: Sequence[int]) -> Verdict:
     """The seams of documents of these lengths: the running total, starting at 0."""
     given, seams = as_list(answer), [0, *np.cumsum(lengths).tolist()]
     if given == seams:
-        return Verdict(True, f"{len(lengths)} documents have {len(seams)} edges, from 0 to {seams[-1]}.")
+        return right(f"{len(lengths)} documents have {len(seams)} edges, from 0 to {seams[-1]}.")
     if given == list(lengths):
-        return Verdict(False, "these are the lengths; cu_seqlens is their running total.")
+        return not_yet("these are the lengths; cu_seqlens is their running total.")
     if given == seams[1:]:
-        return Verdict(False, "the ends are right but the leading 0 is missing: the first document starts there.")
+        return not_yet("the ends are right but the leading 0 is missing: the first document starts there.")
     if given == seams[:-1]:
-        return Verdict(False, "the starts are right but the end of the last document is missing.")
+        return not_yet("the starts are right but the end of the last document is missing.")
     if given == [edge - 1 for edge in seams[1:]] or given == [0, *(edge - 1 for edge in seams[1:])]:
-        return Verdict(False, "an end is one past the last token, as in a Python slice.")
-    return Verdict(False, f"there must be {len(seams)} numbers, each the total of the lengths before it.")
+        return not_yet("an end is one past the last token, as in a Python slice.")
+    return not_yet(f"there must be {len(seams)} numbers, each the total of the lengths before it.")
 
 
 def check_position_ids(answer: Sequence[int], lengths: Sequence[int]) -> Verdict:
     """Positions in a packed row: 0, 1, 2, … anew in every document."""
     given, total = as_list(answer), sum(lengths)
-    right = [position for length in lengths for position in range(length)]
-    if given == right:
-        return Verdict(True, "every document counts from 0, as if it were alone.")
+    wanted = [position for length in lengths for position in range(length)]
+    if given == wanted:
+        return right("every document counts from 0, as if it were alone.")
     if given == list(range(total)):
-        return Verdict(False, "these positions run through the whole row; every document starts again at 0.")
-    if given == [position + 1 for position in right]:
-        return Verdict(False, "positions count from 0, these count from 1.")
+        return not_yet("these positions run through the whole row; every document starts again at 0.")
+    if given == [position + 1 for position in wanted]:
+        return not_yet("positions count from 0, these count from 1.")
     if given == np.repeat(np.arange(len(lengths)), lengths).tolist():
-        return Verdict(False, "this says which document a token is in, not where in its document it stands.")
+        return not_yet("this says which document a token is in, not where in its document it stands.")
     if len(given) != total:
-        return Verdict(False, f"the row has {total} tokens, this has {len(given)} positions.")
-    wrong = next(i for i in range(total) if given[i] != right[i])
-    return Verdict(False, f"token {wrong} should be at position {right[wrong]}, not {given[wrong]}.")
+        return not_yet(f"the row has {total} tokens, this has {len(given)} positions.")
+    wrong = next(i for i in range(total) if given[i] != wanted[i])
+    return not_yet(f"token {wrong} should be at position {wanted[wrong]}, not {given[wrong]}.")
 
 
 def check_labels(answer: Sequence[int], input_ids: Sequence[int], lengths: Sequence[int]) -> Verdict:
     """Labels of a packed row: the tokens themselves, and -100 for the first of every document."""
     given, ids = as_list(answer), as_list(input_ids)
     starts = Boundaries.from_lengths(lengths).cu_seqlens[:-1].tolist()
-    right = [-100 if i in starts else token for i, token in enumerate(ids)]
-    if given == right:
-        return Verdict(True, "nothing before a seam is asked to predict what follows it.")
+    wanted = [-100 if i in starts else token for i, token in enumerate(ids)]
+    if given == wanted:
+        return right("nothing before a seam is asked to predict what follows it.")
     if given == ids:
-        return Verdict(False, "the last token of a document is still asked to predict the first of the next one.")
+        return not_yet("the last token of a document is still asked to predict the first of the next one.")
     if given == [*ids[1:], -100] or given == ids[1:]:
-        return Verdict(
-            False, "do not shift: the model shifts labels by itself, a second shift predicts the token after next."
-        )
+        return not_yet("do not shift: the model shifts labels by itself, a second shift predicts the token after next.")
     if given == [-100, *ids[1:]]:
-        return Verdict(False, "the first token of the row is masked, the first of every other document is not.")
+        return not_yet("the first token of the row is masked, the first of every other document is not.")
     ends = [start - 1 for start in starts[1:]] + [len(ids) - 1]
     if given == [-100 if i in ends else token for i, token in enumerate(ids)]:
-        return Verdict(
-            False, "you masked the last token of each document; the label at a seam is the first of the next."
-        )
-    return Verdict(False, f"labels must be the tokens, with -100 at {', '.join(map(str, starts))}.")
+        return not_yet("you masked the last token of each document; the label at a seam is the first of the next.")
+    return not_yet(f"labels must be the tokens, with -100 at {', '.join(map(str, starts))}.")
 
 
 def check_mask(answer: Any, lengths: Sequence[int]) -> Verdict:
     """A (T, T) mask, True where query i may see key j."""
     given, total = np.asarray(answer, dtype=bool), sum(lengths)
     if given.shape != (total, total):
-        return Verdict(False, f"the mask must be {total} by {total}, this is {' by '.join(map(str, given.shape))}.")
+        return not_yet(f"the mask must be {total} by {total}, this is {' by '.join(map(str, given.shape))}.")
     document = np.repeat(np.arange(len(lengths)), lengths)
     own = document[:, None] == document[None, :]
     past = np.tril(np.ones((total, total), dtype=bool))
     if np.array_equal(given, own & past):
-        return Verdict(True, f"{int(given.sum())} cells, and not one of them crosses a seam.")
+        return right(f"{int(given.sum())} cells, and not one of them crosses a seam.")
     if np.array_equal(given, past):
         crossing = int((past & ~own).sum())
-        return Verdict(False, f"this is the full causal mask: {crossing} of its {int(past.sum())} cells cross a seam.")
+        return not_yet(f"this is the full causal mask: {crossing} of its {int(past.sum())} cells cross a seam.")
     if np.array_equal(given, own):
-        return Verdict(False, "the seams are right, but tokens see the future: keep only j <= i.")
+        return not_yet("the seams are right, but tokens see the future: keep only j <= i.")
     if np.array_equal(given, (own & past).T):
-        return Verdict(False, "this is transposed: rows are queries, columns are keys.")
+        return not_yet("this is transposed: rows are queries, columns are keys.")
     if np.array_equal(given, own & past & ~np.eye(total, dtype=bool)):
-        return Verdict(False, "a token must see itself.")
-    return Verdict(False, f"{int((given != (own & past)).sum())} cells differ; ask of each: same document? not later?")
+        return not_yet("a token must see itself.")
+    return not_yet(f"{int((given != (own & past)).sum())} cells differ; ask of each: same document? not later?")
 
 
 def check_step_loss(answer: float, sums: Sequence[float], counts: Sequence[int]) -> Verdict:
     """The loss of an optimizer step from the loss sums and trained-token counts of its rows."""
-    right = sum(sums) / sum(counts)
+    truth = sum(sums) / sum(counts)
     means = [total / count for total, count in zip(sums, counts, strict=True)]
-    if abs(answer - right) < 1e-9 * max(1, abs(right)):
-        return Verdict(True, f"{right:.4f}: every trained token weighs the same, whatever row it landed in.")
+    if abs(answer - truth) < 1e-9 * max(1, abs(truth)):
+        return right(f"{truth:.4f}: every trained token weighs the same, whatever row it landed in.")
     if abs(answer - sum(means) / len(means)) < 1e-9:
-        return Verdict(
-            False, "this is the mean of the rows' means: a token in a short row weighs more than one in a long row."
+        return not_yet(
+            "this is the mean of the rows' means: a token in a short row weighs more than one in a long row."
         )
     if abs(answer - sum(sums)) < 1e-9:
-        return Verdict(False, "this is the sum; divide it by the number of trained tokens.")
+        return not_yet("this is the sum; divide it by the number of trained tokens.")
     if abs(answer - sum(sums) / len(sums)) < 1e-9:
-        return Verdict(False, "divide by the number of trained tokens, not by the number of rows.")
-    return Verdict(False, "add up the loss sums of all rows, then divide once, by the count of all trained tokens.")
+        return not_yet("divide by the number of trained tokens, not by the number of rows.")
+    return not_yet("add up the loss sums of all rows, then divide once, by the count of all trained tokens.")
 
 
 def check_config(answer: str, **wanted: Any) -> Verdict:
@@ -149,23 +153,23 @@ def check_config(answer: str, **wanted: Any) -> Verdict:
     try:
         config = load_text(answer, "your text")
     except InputError as problem:
-        return Verdict(False, f"it is refused: {problem}")
+        return not_yet(f"it is refused: {problem}")
     for name, value in wanted.items():
         if getattr(config, name) != value:
-            return Verdict(False, f"it loads, but {name} is {getattr(config, name)!r} and should be {value!r}.")
-    return Verdict(True, f"it loads: attention runs in mode {config.mode!r}.")
+            return not_yet(f"it loads, but {name} is {getattr(config, name)!r} and should be {value!r}.")
+    return right(f"it loads: attention runs in mode {config.mode!r}.")
 
 
 def check_window(answer: Sequence[int]) -> Verdict:
     """The ``window_size`` that makes torch's ``varlen_attn`` causal."""
     given = tuple(as_list(answer))
     if given == (-1, 0):
-        return Verdict(True, "(-1, 0): everything to the left, nothing to the right.")
+        return right("(-1, 0): everything to the left, nothing to the right.")
     if given == (-1, -1):
-        return Verdict(False, "(-1, -1) is the default and has no limit on either side: tokens see the future.")
+        return not_yet("(-1, -1) is the default and has no limit on either side: tokens see the future.")
     if given == (0, -1):
-        return Verdict(False, "the first number is the left side, the past: this sees the future only.")
-    return Verdict(False, "the two numbers say how far a token sees to the left and to the right; -1 is without limit.")
+        return not_yet("the first number is the left side, the past: this sees the future only.")
+    return not_yet("the two numbers say how far a token sees to the left and to the right; -1 is without limit.")
 
 
 def check_fill(answer: float, lengths: Sequence[int], rows: int, max_length: int) -> Verdict:
@@ -173,14 +177,14 @@ def check_fill(answer: float, lengths: Sequence[int], rows: int, max_length: int
     given, tokens = float(answer), sum(lengths)
     truth = tokens / (rows * max_length)
     if abs(given - truth) < 5e-3:
-        return Verdict(True, f"{tokens} tokens in {rows} × {max_length} places: {truth:.1%}.")
+        return right(f"{tokens} tokens in {rows} × {max_length} places: {truth:.1%}.")
     if abs(given - 100 * truth) < 0.5:
-        return Verdict(False, "write a share between 0 and 1, not per cent.")
+        return not_yet("write a share between 0 and 1, not per cent.")
     if abs(given - (1 - truth)) < 5e-3:
-        return Verdict(False, "this is the empty share; fill is what is left of it.")
+        return not_yet("this is the empty share; fill is what is left of it.")
     if abs(given - tokens / (len(lengths) * max_length)) < 5e-3:
-        return Verdict(False, "this is the fill of one document a row; count the packed rows.")
-    return Verdict(False, "divide the tokens by the places: rows × max_length.")
+        return not_yet("this is the fill of one document a row; count the packed rows.")
+    return not_yet("divide the tokens by the places: rows × max_length.")
 
 
 def as_list(answer: Any) -> list[Any]:

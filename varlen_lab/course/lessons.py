@@ -1,8 +1,8 @@
-"""Which notebooks there are and which parameters they take, read from the files; nothing is executed here.
+"""A lesson is a notebook, ``notebooks/NN_name.ipynb``: what it says of itself is read, nothing is executed.
 
-A lesson is ``notebooks/NN_name.ipynb``. Its parameters are the plain ``name = literal`` lines of the one
-cell tagged ``parameters``. papermill only warns about a parameter a notebook does not have, so a typo would
-run the defaults in silence; ``check_parameters`` refuses it before anything starts.
+The file is the only record of a lesson. Its number and name are those of the file, its title is the first heading,
+its parameters are the plain ``name = literal`` lines of the one cell tagged ``parameters``. So a notebook that is
+laid into the folder is found by ``run``, by ``walkthrough`` and by the tests.
 """
 
 from __future__ import annotations
@@ -10,50 +10,110 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from varlen_lab.errors import InputError, nearest
 
-LESSONS = "[0-9][0-9]_*.ipynb"
+
+@dataclass(frozen=True)
+class Lesson:
+    """The notebook at ``path``; title and parameters are read when they are asked for. InputError when it is none."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """``05_train``."""
+        return self.path.stem
+
+    @cached_property
+    def title(self) -> str:
+        """The first heading, or the file name in words."""
+        for cell in self.notebook.cells:
+            first = cell.source.strip().split("\n", 1)[0]
+            if cell.cell_type == "markdown" and first.startswith("# "):
+                return first[2:].strip()
+        return self.name[3:].replace("_", " ").capitalize()
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """Names and defaults; ``...`` stands for a default whose value is not known without running the cell."""
+        found: dict[str, Any] = {}
+        for cell in self.notebook.cells:
+            if cell.cell_type != "code" or "parameters" not in cell.metadata.get("tags", []):
+                continue
+            try:
+                statements = ast.parse(cell.source).body
+            except SyntaxError as problem:
+                raise InputError(
+                    f"{self.path.name}: the parameters cell is not plain Python (line {problem.lineno}); "
+                    "keep it to lines like quick = False."
+                ) from None
+            for node in statements:
+                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                    value = literal(node.value, otherwise=...)
+                    found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+        return found
+
+    @cached_property
+    def notebook(self) -> Any:
+        """The file as nbformat reads it."""
+        return read_notebook(self.path)
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """InputError for a name the notebook does not have, or a value of another type than its default.
+
+        papermill only warns about a name it does not find, so a typo would run the defaults in silence.
+        """
+        for name, value in parameters.items():
+            if name not in self.parameters:
+                names = ", ".join(self.parameters)
+                has = f"it has {names}" if names else "it has no cell tagged parameters"
+                raise InputError(f"{self.path.name} has no parameter {name!r}{nearest(name, self.parameters)}; {has}.")
+            default = self.parameters[name]
+            if default is None or default is ... or type(value) is type(default):
+                continue
+            if not (isinstance(default, float) and type(value) is int):  # 1 for 1e-3 is fine, True for 1 is not
+                kind = type(default).__name__
+                raise InputError(
+                    f"{self.path.name}: {name} is {default!r} by default, so {value!r} must be a {kind} too."
+                )
 
 
-def find_lessons() -> list[Path]:
-    """The numbered notebooks: of the folder we stand in, else of the clone this package is installed from."""
+def find_lessons() -> list[Lesson]:
+    """The numbered notebooks in order: of the folder we stand in, else of the clone this package is installed from."""
     for folder in (Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"):
-        lessons = sorted(folder.glob(LESSONS))
-        if lessons:
-            return lessons
+        if paths := sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+            return [Lesson(path) for path in paths]
     raise InputError(
         "there are no notebooks here: neither ./notebooks nor the installed package has any; "
         "run this in a clone of the repository."
     )
 
 
-def find_notebook(word: str, lessons: list[Path] | None = None) -> Path:
-    """A lesson by name (05_train) or number (05); unless ``lessons`` limits the choice, any path too."""
+def find_lesson(word: str, lessons: list[Lesson] | None = None) -> Lesson:
+    """A lesson by name (05_train) or number (05); without ``lessons`` to choose from, any notebook by its path."""
     if lessons is None:
         if Path(word).is_file():
-            return Path(word)
+            return Lesson(Path(word))
         lessons = find_lessons()
-    stem = Path(word).stem
+    wanted = Path(word).stem
     for lesson in lessons:
-        if stem in (lesson.stem, lesson.stem[:2]):
+        if wanted in (lesson.name, lesson.name[:2]):
             return lesson
-    names = [lesson.stem for lesson in lessons]
-    raise InputError(f"there is no notebook {word!r}{nearest(stem, names)}; the lessons are {', '.join(names)}")
-
-
-def need_jupyter() -> None:
-    """InputError when the extra ``notebooks`` is not installed."""
-    for package in ("nbformat", "nbconvert", "ipykernel", "papermill"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"{package} is not installed; pip install 'varlen_lab[notebooks]' brings it.")
+    names = [lesson.name for lesson in lessons]
+    raise InputError(f"there is no notebook {word!r}{nearest(wanted, names)}; the lessons are {', '.join(names)}")
 
 
 def read_notebook(path: Path) -> Any:
-    """The notebook at ``path`` in the current format; InputError when it cannot be read as one."""
-    need_jupyter()
+    """The notebook at ``path`` in the current format; InputError when it, or Jupyter, is not there."""
+    for package in ("nbformat", "nbconvert", "ipykernel", "papermill"):  # all of them: said before anything runs
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"{package} is not installed; pip install 'varlen_lab[notebooks]' brings it.")
     import nbformat
 
     try:
@@ -64,67 +124,15 @@ def read_notebook(path: Path) -> Any:
         raise InputError(f"{path} is not a notebook: it holds no valid notebook JSON.") from None
 
 
-def title_of(path: Path) -> str:
-    """The first heading of a notebook, or its file name in words."""
-    for cell in read_notebook(path).cells:
-        first = cell.source.strip().split("\n", 1)[0]
-        if cell.cell_type == "markdown" and first.startswith("# "):
-            return first[2:].strip()
-    return path.stem[3:].replace("_", " ").capitalize()
-
-
-def notebook_parameters(path: Path) -> dict[str, Any]:
-    """Names and defaults of the cell tagged ``parameters``; ``...`` stands for what is not a literal."""
-    found: dict[str, Any] = {}
-    for cell in read_notebook(path).cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            for node in parsed(path, cell.source):
-                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-                for target in targets:
-                    if isinstance(target, ast.Name):
-                        found[target.id] = literal(node.value)  # type: ignore[attr-defined]
-    return found
-
-
-def parsed(path: Path, source: str) -> list[ast.stmt]:
-    """The statements of a parameters cell; InputError when it is not plain Python."""
-    try:
-        return ast.parse(source).body
-    except SyntaxError as problem:
-        raise InputError(
-            f"{path.name}: the parameters cell is not plain Python (line {problem.lineno}); "
-            "keep it to lines like quick = False."
-        ) from None
-
-
-def literal(node: ast.expr) -> Any:
-    """The value of a literal, or ``...`` for an expression whose type is not known without running it."""
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ...
-
-
-def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
-    """InputError for a name the notebook does not have, or a value of another type than its default."""
-    known = notebook_parameters(path)
-    for name, value in parameters.items():
-        if name not in known:
-            has = f"it has {', '.join(known)}" if known else "it has no cell tagged parameters"
-            raise InputError(f"{path.name} has no parameter {name!r}{nearest(name, known)}; {has}.")
-        default = known[name]
-        widened = isinstance(default, float) and type(value) is int
-        if default is not None and default is not ... and type(value) is not type(default) and not widened:
-            kind = type(default).__name__
-            raise InputError(f"{path.name}: {name} is {default!r} by default, so {value!r} must be a {kind} too.")
-
-
-def parse_value(text: str) -> Any:
+def value_of(word: str) -> Any:
     """A word of the command line as a Python value: ``20`` int, ``true`` bool, anything else text."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
+    constants = {"true": True, "false": False, "none": None}
+    return constants[word.lower()] if word.lower() in constants else literal(word, otherwise=word)
+
+
+def literal(source: str | ast.expr, otherwise: Any) -> Any:
+    """The value of a Python literal; ``otherwise`` when ``source`` is none."""
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(source)
     except (ValueError, SyntaxError):
-        return text
+        return otherwise

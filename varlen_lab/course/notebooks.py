@@ -3,7 +3,7 @@
 Every notebook runs by papermill in a kernel of *this* Python, whether or not Jupyter knows a kernel of that
 name, and in its own folder, as it would in JupyterLab. Each leaves an executed copy and beside it an HTML
 page that needs no network. A failing cell ends its notebook, never the walk: the others run, the page shows
-the error, and the exit code says so. What the pages look like is the business of ``varlen_lab.pages``.
+the error, and the exit code says so. What the pages look like is the business of ``varlen_lab.course.pages``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from varlen_lab.course.lessons import check_parameters, find_lessons, find_notebook, read_notebook, title_of
+from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_notebook
 from varlen_lab.course.pages import Outcome, index_page, notebook_page, one_line
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
@@ -36,28 +36,39 @@ def walkthrough(
     """
     from rich.console import Console
 
+    from varlen_lab.machine.environment import summary
+
     lessons = find_lessons()
-    chosen = lessons if only is None else [find_notebook(word, lessons) for word in only]
+    chosen = lessons if only is None else [find_lesson(word, lessons) for word in only]
     parameters = {"quick": True} if quick else {}
     for lesson in chosen:
-        check_parameters(lesson, parameters)
+        lesson.check(parameters)
     folder = make_folder(Path(out))
     console = Console(highlight=False, soft_wrap=True)
-    outcomes = {lesson: Outcome(lesson.stem, title_of(lesson)) for lesson in lessons}
+    outcomes = {lesson.name: Outcome(lesson.name, lesson.title) for lesson in lessons}
     started = time.monotonic()
     try:
-        for lesson in lessons:
-            if lesson in chosen:
-                with progress_line(console, lesson.stem) as on_cell:
-                    outcomes[lesson] = run_notebook(lesson, folder / lesson.name, parameters, on_cell=on_cell)
-                console.print(terminal_line(outcomes[lesson]))
+        for lesson in [lesson for lesson in lessons if lesson in chosen]:
+            outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, parameters, console)
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
-        index = write_index(folder, list(outcomes.values()), time.monotonic() - started, quick)
+        page = index_page(list(outcomes.values()), summary(), time.monotonic() - started, quick)
+        write_page(folder / "index.html", page)
     failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
     if failed:
         console.print(f"[red]{len(failed)} of {len(chosen)} failed:[/] {', '.join(failed)}")
-    console.print(f"open {index}", markup=False)
+    console.print(f"open {folder / 'index.html'}", markup=False)
     return 1 if failed else 0
+
+
+def run_shown(lesson: Lesson, output: Path, parameters: Mapping[str, Any], console: Any) -> Outcome:
+    """``run_notebook``, with a bar on ``console`` while it runs and one line when it is done."""
+    from rich.markup import escape
+
+    with progress_of_cells(console, lesson.name) as on_cell:
+        outcome = run_notebook(lesson.path, output, parameters, on_cell=on_cell)
+    mark, error = ("[red]✗[/]", f"  [red]{escape(outcome.error)}[/]") if outcome.error else ("[green]✓[/]", "")
+    console.print(f"{mark} {escape(outcome.name):<24} {outcome.seconds:6.1f} s{error}")
+    return outcome
 
 
 def run_notebook(
@@ -70,8 +81,8 @@ def run_notebook(
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    parameters = dict(parameters or {})
-    check_parameters(path, parameters)
+    lesson = Lesson(path)
+    lesson.check(parameters or {})
     if output.suffix != ".ipynb":
         raise InputError(f"{output} must end in .ipynb (the page takes its name); for example -o run.ipynb")
     if output.resolve() == path.resolve():
@@ -79,13 +90,13 @@ def run_notebook(
     make_folder(output.parent)
     for stale in (output, output.with_suffix(".html")):
         stale.unlink(missing_ok=True)
-    total = len(read_notebook(path).cells)
+    total = len(lesson.notebook.cells)
     error, started = "", time.monotonic()
     try:
         papermill.execute_notebook(
             path.resolve(),
             output.resolve(),
-            parameters,
+            dict(parameters or {}),
             kernel_name="python3",
             language="python",
             kernel_manager_class=this_python(),
@@ -99,8 +110,9 @@ def run_notebook(
     except Exception as problem:  # a kernel that died or never came is a failed notebook, not a failed walk
         error = one_line(f"{type(problem).__name__}: {problem}")
     seconds = time.monotonic() - started
-    outcome = Outcome(path.stem, title_of(path), "failed" if error else "ok", seconds, error, output)
-    write_page(path, outcome)
+    outcome = Outcome(lesson.name, lesson.title, "failed" if error else "ok", seconds, error, output)
+    executed = read_notebook(output if output.exists() else path)  # as it was written when no kernel came
+    write_page(output.with_suffix(".html"), notebook_page(executed, outcome, path.parent))
     return outcome
 
 
@@ -131,39 +143,14 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def write_page(source: Path, outcome: Outcome) -> None:
-    """The page of one notebook; when the kernel never came, of the notebook as it was written."""
-    executed = outcome.executed
-    assert executed is not None
-    html = notebook_page(read_notebook(executed if executed.exists() else source), outcome, source.parent)
-    with written_whole(executed.with_suffix(".html"), "w") as file:
+def write_page(path: Path, html: str) -> None:
+    """Whole or not at all."""
+    with written_whole(path, "w") as file:
         file.write(html)
 
 
-def write_index(folder: Path, outcomes: list[Outcome], seconds: float, quick: bool) -> Path:
-    """``index.html`` of what was executed: the table of notebooks, then what is tagged ``walkthrough``."""
-    from varlen_lab.machine.environment import summary
-
-    notebooks = [
-        read_notebook(outcome.executed) if outcome.executed and outcome.executed.exists() else None
-        for outcome in outcomes
-    ]
-    with written_whole(folder / "index.html", "w") as file:
-        file.write(index_page(outcomes, notebooks, summary(), seconds, quick))
-    return folder / "index.html"
-
-
-def terminal_line(outcome: Outcome) -> str:
-    """One line for the terminal, in rich markup: mark, name, seconds, and the error if there was one."""
-    from rich.markup import escape
-
-    mark = {"ok": "[green]✓[/]", "failed": "[red]✗[/]", "not run": "·"}[outcome.status]
-    error = f"  [red]{escape(outcome.error)}[/]" if outcome.error else ""
-    return f"{mark} {escape(outcome.name):<24} {outcome.seconds:6.1f} s{error}"
-
-
 @contextmanager
-def progress_line(console: Any, name: str) -> Iterator[OnCell]:
+def progress_of_cells(console: Any, name: str) -> Iterator[OnCell]:
     """A bar over the cells of one notebook; it vanishes when the notebook is done. Yields the callback."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

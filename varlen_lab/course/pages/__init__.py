@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from varlen_lab.course.lessons import read_notebook
+
 HERE = Path(__file__).parent
 TAG = "walkthrough"
 PAPERMILL_MARKER = "papermill-error-cell-tag"
@@ -28,7 +30,7 @@ OUTPUT_ORDER = [  # richest first; widgets and JavaScript are left out on purpos
     "text/latex",
     "text/plain",
 ]
-HERO = [70, 300, 180]  # tokens of the documents in the head of the index
+HEAD = [70, 300, 180]  # tokens of the documents whose masks stand at the head of the index
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,14 @@ def notebook_page(nb: Any, outcome: Outcome, images: Path) -> str:
     return page.render(title=outcome.title, outcome=outcome, body=body)
 
 
-def index_page(
-    outcomes: Sequence[Outcome],
-    notebooks: Sequence[Any | None],
-    facts: dict[str, str],
-    seconds: float,
-    quick: bool,
-) -> str:
-    """The page over all notebooks; ``notebooks[i]`` is what ``outcomes[i]`` executed, or None."""
-    results = [
-        (outcome, html)
-        for outcome, nb in zip(outcomes, notebooks)
-        if nb is not None and (html := shown_outputs(nb, outcome))
-    ]
+def index_page(outcomes: Sequence[Outcome], facts: dict[str, str], seconds: float, quick: bool) -> str:
+    """The page over all notebooks: their table, then what is tagged ``walkthrough`` in the executed copies."""
+    from varlen_lab.packing.boundaries import Boundaries  # here, for they import torch and numpy: pages do not need to
+    from varlen_lab.viz.masks import count_cells
+
+    head = Boundaries.from_lengths(HEAD)
+    executed = [outcome for outcome in outcomes if outcome.executed and outcome.executed.exists()]
+    results = [(outcome, html) for outcome in executed if (html := shown_outputs(outcome))]
     ran = [outcome for outcome in outcomes if outcome.status != "not run"]
     page = templates().get_template("index.html.j2")
     return page.render(
@@ -82,27 +79,26 @@ def index_page(
         slowest=max((outcome.seconds for outcome in ran), default=0.0) or 1.0,
         duration=duration(seconds),
         date=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        mask=mask_geometry(HERO),
+        mask={"total": head.total, "spans": head.spans, "crossing": count_cells(head).cross_share},
     )
 
 
-def shown_outputs(nb: Any, outcome: Outcome) -> str:
+def shown_outputs(outcome: Outcome) -> str:
     """Outputs, not code, of the cells tagged ``walkthrough``, and tagged markdown; '' if there are none."""
-    kept = [cell for cell in nb.cells if TAG in cell.metadata.get("tags", [])]
-    kept = [cell for cell in kept if cell.cell_type == "markdown" or cell.get("outputs")]
-    if not kept:
+    assert outcome.executed is not None
+    nb = read_notebook(outcome.executed)
+    tagged = [cell for cell in nb.cells if TAG in cell.metadata.get("tags", [])]
+    nb.cells = [cell for cell in tagged if cell.cell_type == "markdown" or cell.get("outputs")]
+    if not nb.cells:
         return ""
-    part = nb.copy()
-    part.cells = kept
     images = Path(nb.metadata.get("papermill", {}).get("input_path") or ".").parent
-    return cells_html(part, images, outcome.title, code=False)
+    return cells_html(nb, images, outcome.title, code=False)
 
 
 def cells_html(nb: Any, images: Path, title: str, *, code: bool = True) -> str:
     """The cells of ``nb`` as an HTML fragment."""
-    exporter = cells_exporter(code)
     resources = {"metadata": {"path": str(images), "name": title}}
-    return exporter.from_notebook_node(nb, resources)[0]
+    return cells_exporter(code).from_notebook_node(nb, resources)[0]
 
 
 @cache
@@ -147,22 +143,6 @@ def code_colours() -> str:
 def plain(css: str) -> str:
     """Without the backgrounds and line heights that the style sheet of the page decides."""
     return "\n".join(line for line in css.splitlines() if not re.match(r"(pre|\.highlight \{|td|span\.line)", line))
-
-
-def mask_geometry(lengths: list[int]) -> dict[str, Any]:
-    """Triangles inside documents and rectangles between them, in cells of the mask; and the share between.
-
-    Lengths [2, 1]: 6 cells a causal row sees, 4 of them inside a document, so a third crosses a seam.
-    """
-    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
-    starts = [end - length for end, length in zip(ends, lengths)]
-    total = ends[-1]
-    inside = sum(length * (length + 1) // 2 for length in lengths)
-    return {
-        "total": total,
-        "spans": list(zip(starts, ends)),
-        "crossing": 1 - inside / (total * (total + 1) // 2),
-    }
 
 
 def duration(seconds: float) -> str:
