@@ -28,9 +28,9 @@ DUMMY = Backend(
 )
 
 
-def attend_dummy(*tensors: Any, **options: Any) -> torch.Tensor:
+def attend_dummy(*tensors: Any) -> torch.Tensor:
     CALLS.append(len(tensors[0]))
-    return attend_reference(*tensors, **options)
+    return attend_reference(*tensors)
 
 
 @pytest.fixture

@@ -27,22 +27,22 @@ def test_a_sound_kernel_passes(tmp_path: Path) -> None:
     assert found["exact"] and found["isolated"] and found["leak"] == 0.0 and found["beyond"] == []
 
 
-def merged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, **options: Any) -> torch.Tensor:
+def merged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
     lengths = row.lengths.tolist()
-    return SOUND(q, k, v, Boundaries.from_lengths([*lengths[:3], lengths[3] + lengths[4], *lengths[5:]]), **options)
+    return SOUND(q, k, v, Boundaries.from_lengths([*lengths[:3], lengths[3] + lengths[4], *lengths[5:]]), options)
 
 
-def bidirectional(*args: Any, causal: bool, **options: Any) -> torch.Tensor:
-    return SOUND(*args, causal=False, **options)
+def bidirectional(*args: Any) -> torch.Tensor:
+    return SOUND(*args[:-1], args[-1]._replace(causal=False))
 
 
-def rough(*args: Any, **options: Any) -> torch.Tensor:
-    return SOUND(*args, **options).bfloat16().float() * 1.02
+def rough(*args: Any) -> torch.Tensor:
+    return SOUND(*args).bfloat16().float() * 1.02
 
 
-def holes(q: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+def holes(q: torch.Tensor, *args: Any) -> torch.Tensor:
     """A kernel that leaves its last token unwritten."""
-    out = SOUND(q, *args, **options)
+    out = SOUND(q, *args)
     return torch.cat([out[:-1], torch.full_like(out[-1:], float("nan"))])
 
 

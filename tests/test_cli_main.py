@@ -155,7 +155,7 @@ def test_check_env_finds_an_attention_that_leaks(
     monkeypatch.setattr(
         sdpa,
         "attend_sdpa",
-        lambda q, k, v, boundaries, **options: sound(q, k, v, Boundaries.from_lengths([len(q)]), **options),
+        lambda q, k, v, boundaries, options: sound(q, k, v, Boundaries.from_lengths([len(q)]), options),
     )
     monkeypatch.setattr("varlen_lab.cli.check_env.accelerator", lambda: None)
     assert main(["check-env"]) == 2

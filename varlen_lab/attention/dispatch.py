@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.packing.boundaries import Boundaries
@@ -69,17 +70,8 @@ def attend(
         raise InputError(
             f"backend {backend!r} is unknown, use auto or one of {', '.join(BACKENDS)}{nearest(backend, BACKENDS)}."
         )
-    out: torch.Tensor = resolve(BACKENDS[backend].function)(
-        q,
-        k,
-        v,
-        boundaries,
-        causal=causal,
-        scale=1 / math.sqrt(q.shape[-1]) if scale is None else scale,
-        window=window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-    )
+    options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
+    out: torch.Tensor = resolve(BACKENDS[backend].function)(q, k, v, boundaries, options)
     return out
 
 

@@ -14,22 +14,14 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
 
 def attend_flash_attn(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    boundaries: Boundaries,
-    *,
-    causal: bool,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-    alibi_slopes: torch.Tensor | None,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, options: Options
 ) -> torch.Tensor:
     """``flash_attn_varlen_func``; q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V)."""
     check_kernel_input("flash_attn", q)
@@ -49,11 +41,11 @@ def attend_flash_attn(
         boundaries.cu_seqlens,
         boundaries.max_seqlen,
         boundaries.max_seqlen,
-        softmax_scale=scale,
-        causal=causal,
-        window_size=window_size(causal, window),
-        softcap=softcap or 0.0,
-        alibi_slopes=None if alibi_slopes is None else alibi_slopes.float(),
+        softmax_scale=options.scale,
+        causal=options.causal,
+        window_size=window_size(options),
+        softcap=options.softcap or 0.0,  # its word for none
+        alibi_slopes=None if options.alibi_slopes is None else options.alibi_slopes.float(),
     )
     return out[..., : v.shape[-1]]
 
@@ -70,9 +62,8 @@ def flash_attn_takes(head_dim: int, softcap: bool, alibi: bool) -> bool:
             one = torch.zeros(1, 1, head_dim, device="cuda", dtype=torch.bfloat16)
             q, k, v = (one.clone().requires_grad_() for _ in range(3))
             slopes = torch.ones(1, device="cuda") if alibi else None
-            cap = 1.0 if softcap else None
-            row = Boundaries.from_lengths([1], "cuda")
-            out = attend_flash_attn(q, k, v, row, causal=True, scale=1.0, window=None, softcap=cap, alibi_slopes=slopes)
+            options = Options(scale=1.0, softcap=1.0 if softcap else None, alibi_slopes=slopes)
+            out = attend_flash_attn(q, k, v, Boundaries.from_lengths([1], "cuda"), options)
             torch.autograd.grad(out.sum(), (q, k, v))
     except Exception:  # no GPU, another architecture, a head dim left out: all of them mean "not this"
         return False
@@ -80,33 +71,24 @@ def flash_attn_takes(head_dim: int, softcap: bool, alibi: bool) -> bool:
 
 
 def attend_torch_varlen(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    boundaries: Boundaries,
-    *,
-    causal: bool,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-    alibi_slopes: torch.Tensor | None,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, options: Options
 ) -> torch.Tensor:
     """``torch.nn.attention.varlen.varlen_attn``; q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V)."""
     check_kernel_input("torch_varlen", q)
-    if softcap is not None or alibi_slopes is not None:
-        what = "softcap" if softcap is not None else "ALiBi"
+    if options.softcap is not None or options.alibi_slopes is not None:
+        what = "softcap" if options.softcap is not None else "ALiBi"
         raise InputError(f"varlen_attn cannot do {what}; use backend='flash_attn', or 'reference' anywhere.")
     from torch.nn.attention.varlen import varlen_attn
 
     known = varlen_parameters()
     if "window_size" not in known:
         raise InputError(f"varlen_attn of torch {torch.__version__} has no window_size; upgrade to torch >= 2.11.")
-    options: dict[str, Any] = {"scale": scale, "window_size": window_size(causal, window)}
-    if q.shape[1] != k.shape[1] and "enable_gqa" in known:
-        options["enable_gqa"] = True
+    words: dict[str, Any] = {"scale": options.scale, "window_size": window_size(options)}
+    if q.shape[1] != k.shape[1] and "enable_gqa" in known:  # torch 2.11 takes grouped heads without being told
+        words["enable_gqa"] = True
     q, k, v_padded = same_head_dim(q, k, v)
     cu, longest = boundaries.cu_seqlens, boundaries.max_seqlen
-    out: torch.Tensor = varlen_attn(q, k, v_padded, cu, cu, longest, longest, **options)  # type: ignore[assignment]
+    out: torch.Tensor = varlen_attn(q, k, v_padded, cu, cu, longest, longest, **words)  # type: ignore[assignment]
     return out[..., : v.shape[-1]]
 
 
@@ -118,10 +100,10 @@ def varlen_parameters() -> frozenset[str]:
     return frozenset(inspect.signature(varlen_attn).parameters)
 
 
-def window_size(causal: bool, window: int | None) -> tuple[int, int]:
-    """Our window (tokens seen, own one included) as flash-attn's (left, right); -1 means unlimited."""
-    left = -1 if window is None else window - 1
-    return left, 0 if causal else left
+def window_size(options: Options) -> tuple[int, int]:
+    """Our window (tokens seen, own one included) as flash-attn's (left, right): tokens beside it; -1: no limit."""
+    left = -1 if options.window is None else options.window - 1
+    return left, 0 if options.causal else left
 
 
 def same_head_dim(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -21,47 +21,43 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from varlen_lab.attention.flash import same_head_dim
+from varlen_lab.attention.reference import Options
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-BLOCK = 128
+BLOCK = 128  # tokens: the kernel's own default, and what its tiles are tuned for
 # Every layout of heads, kind of mask and of score is a kernel of its own. Past dynamo's usual 8 it would go on without
 # one, and make all T x T scores: here a named backend runs or says why not.
 COMPILING: dict[str, Any] = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
-MASKS: Any = WeakTensorKeyDictionary()  # cu_seqlens -> {(causal, window): BlockMask}
+# cu_seqlens -> {(causal, window): BlockMask}. Weak, so that masks go with their batch; a key is the tensor itself, for
+# every layer of a model gets the same object and two batches with equal seams are rare.
+MASKS: Any = WeakTensorKeyDictionary()
 
 
 def attend_flex(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    boundaries: Boundaries,
-    *,
-    causal: bool,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-    alibi_slopes: torch.Tensor | None,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, options: Options
 ) -> torch.Tensor:
-    """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the arguments."""
+    """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the options."""
     from torch._dynamo import config as dynamo  # takes a second to import
 
+    # Without a compiler flex_attention computes no gradient, and says so only deep inside of the backward pass.
     if q.device.type != "cuda" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         raise InputError(
             f"backend 'flex' has no backward on {q.device.type}; use backend='sdpa', or 'reference' for a softcap."
         )
     q_, k_, v_ = same_head_dim(q, k, v)
-    # in a compiled score a number must be a tensor; filled on the device, for a copy would stop it
-    cap = None if softcap is None else torch.full((), softcap, device=q.device)
+    # A compiled score may capture tensors, not Python numbers. The tensor is filled on the device, because a copy would
+    # make the CPU wait for it.
+    cap = None if options.softcap is None else torch.full((), options.softcap, device=q.device)
     with dynamo.patch(COMPILING):
         out = kernel(q.device.type)(
             *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
-            score_mod=score_mod(cap, alibi_slopes),
-            block_mask=shared_mask(boundaries, causal, window),
-            scale=scale,
+            score_mod=score_mod(cap, options.alibi_slopes),
+            block_mask=shared_mask(boundaries, options.causal, options.window),
+            scale=options.scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
     return out[0].transpose(0, 1)[..., : v.shape[-1]]
@@ -84,6 +80,7 @@ def block_mask(boundaries: Boundaries, causal: bool, window: int | None, block: 
     """
     from torch.nn.attention.flex_attention import BlockMask
 
+    # All of it is arithmetic on the device with sizes known on the CPU: nothing here waits for the GPU.
     document = boundaries.document_ids()
     total, device = boundaries.total, document.device
     starts = torch.arange(0, total, block, device=device)
@@ -109,13 +106,19 @@ def block_mask(boundaries: Boundaries, causal: bool, window: int | None, block: 
 
 
 def listed(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """bool (Q, K) -> how many key blocks a query block has, and which: int32 (1, 1, Q) and (1, 1, Q, K)."""
+    """bool (Q, K) -> how many key blocks a query block has, and which: int32 (1, 1, Q) and (1, 1, Q, K).
+
+    A stable sort puts the wanted blocks first and in order; the kernel reads only as many as are counted.
+    """
     order = blocks.int().argsort(dim=1, descending=True, stable=True)
     return blocks.sum(1, dtype=torch.int32)[None, None], order.int()[None, None]
 
 
 def mask_mod(document: torch.Tensor, causal: bool, window: int | None) -> Callable[..., torch.Tensor]:
-    """Query i sees key j: the same document, not later, not farther back than the window."""
+    """What FlexAttention asks for a pair of tokens in a block that is seen in part: does query i see key j?
+
+    The same document, not later, not farther back than the window.
+    """
 
     def visible(batch: Any, head: Any, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         seen = document[i] == document[j]

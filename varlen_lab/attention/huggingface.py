@@ -120,13 +120,14 @@ def varlen_attention(
             f"attention dropout is {dropout}, packed and unpacked runs could not be compared; "
             "set attention_dropout=0 in the model's config."
         )
-    slopes = getattr(module, "alibi_slopes", None)
     if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave q and k in fp32, v is in bf16
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     # rows of a batch are laid end to end: (B, H, T, D) -> (B * T, H, D)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-    out = kernel(q, k, v, cu_seq_lens_q, max_length_q, backend, scaling, sliding_window, softcap, slopes)
+    asked = {"backend": backend, "scale": scaling, "window": sliding_window, "softcap": softcap}
+    slopes = getattr(module, "alibi_slopes", None)  # models that need them keep them there: transformers passes none
+    out = kernel(q, k, v, cu_seq_lens_q, max_length_q, alibi_slopes=slopes, **asked)
     return out.unflatten(0, (batch, length)), None
 
 
@@ -136,15 +137,10 @@ def attend_between(
     v: torch.Tensor,
     cu_seq_lens: torch.Tensor,
     max_length: int | None,
-    backend: str,
-    scale: float | None,
-    window: int | None,
-    softcap: float | None,
-    slopes: torch.Tensor | None,
+    **asked: Any,
 ) -> torch.Tensor:
-    """``attend`` with the seams as a batch carries them."""
-    seams = boundaries_of(cu_seq_lens, max_length, len(q))
-    return attend(q, k, v, seams, backend=backend, scale=scale, window=window, softcap=softcap, alibi_slopes=slopes)
+    """``attend`` with the seams as a batch carries them; a function of its own, for ``register`` to keep uncompiled."""
+    return attend(q, k, v, boundaries_of(cu_seq_lens, max_length, len(q)), **asked)
 
 
 def boundaries_of(cu_seq_lens: torch.Tensor, max_length: int | None, total: int) -> Boundaries:

@@ -6,43 +6,46 @@ Works in any dtype and on any device; in float64 it is what every fast path is m
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from varlen_lab.packing.boundaries import Boundaries
 
 
+class Options(NamedTuple):
+    """What a backend is asked for beside q, k, v and the boundaries: the arguments of ``attend``, checked."""
+
+    scale: float
+    causal: bool = True
+    window: int | None = None  # tokens a query sees, itself included
+    softcap: float | None = None
+    alibi_slopes: torch.Tensor | None = None  # (H,)
+
+
 def attend_reference(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    boundaries: Boundaries,
-    *,
-    causal: bool,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-    alibi_slopes: torch.Tensor | None,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, options: Options
 ) -> torch.Tensor:
-    """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the arguments."""
+    """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the options."""
     group = q.shape[1] // k.shape[1]  # how many query heads share one key/value head
     outputs = []
     for start, end in boundaries.spans:
         q_LHD = q[start:end]
         k_LHD = k[start:end].repeat_interleave(group, dim=1)
         v_LHV = v[start:end].repeat_interleave(group, dim=1)
-        scores_HLL = torch.einsum("ihd,jhd->hij", q_LHD, k_LHD) * scale
-        if softcap is not None:
-            scores_HLL = softcap * torch.tanh(scores_HLL / softcap)
+        scores_HLL = torch.einsum("ihd,jhd->hij", q_LHD, k_LHD) * options.scale
+        if options.softcap is not None:
+            scores_HLL = options.softcap * torch.tanh(scores_HLL / options.softcap)
         position = torch.arange(end - start, device=q.device)
         back = position[:, None] - position[None, :]  # how far key j lies behind query i
-        if alibi_slopes is not None:
-            scores_HLL = scores_HLL - alibi_slopes[:, None, None].to(scores_HLL.dtype) * back.abs()
-        scores_HLL = scores_HLL.masked_fill(~visible(back, causal, window), float("-inf"))
+        if options.alibi_slopes is not None:
+            scores_HLL = scores_HLL - options.alibi_slopes[:, None, None].to(scores_HLL.dtype) * back.abs()
+        scores_HLL = scores_HLL.masked_fill(~visible(back, options), float("-inf"))
         outputs.append(torch.einsum("hij,jhv->ihv", scores_HLL.softmax(dim=-1), v_LHV))
     return torch.cat(outputs)
 
 
-def visible(back: torch.Tensor, causal: bool, window: int | None) -> torch.Tensor:
+def visible(back: torch.Tensor, options: Options) -> torch.Tensor:
     """Which keys a query may see, given how far back they lie: not the future, and at most ``window`` tokens."""
-    seen = back >= 0 if causal else torch.ones_like(back, dtype=torch.bool)
-    return seen if window is None else seen & (back.abs() < window)
+    seen = back >= 0 if options.causal else torch.ones_like(back, dtype=torch.bool)
+    return seen if options.window is None else seen & (back.abs() < options.window)

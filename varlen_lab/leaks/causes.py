@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from varlen_lab.attention.reference import attend_reference
+from varlen_lab.attention.reference import Options, attend_reference
+from varlen_lab.leaks.measure import AttentionCall, flat, watching
 from varlen_lab.leaks.report import Finding
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -31,56 +31,38 @@ class Call:
     v: torch.Tensor
     out: torch.Tensor
     rows: int
-    scale: float
-    window: int | None
-    softcap: float | None
-    slopes: torch.Tensor | None
+    options: Options
 
 
 @contextmanager
 def capture() -> Iterator[list[Call]]:
-    """Keep the first attention call of each layer type and window that transformers dispatches meanwhile."""
-    from transformers import AttentionInterface
+    """The first attention call of each layer type and window that transformers dispatches meanwhile.
 
+    One of each kind is enough: layers of one type and window run the same code, and a call of all would keep the
+    queries, keys and values of the whole model.
+    """
     calls: list[Call] = []
-    seen: set[tuple[str, int | None]] = set()
-    real = AttentionInterface.get_interface
+    kinds: set[tuple[str, int | None]] = set()
 
-    def spying(self: Any, name: str, default: Any) -> Any:
-        function = real(self, name, default)
+    def keep(call: AttentionCall) -> None:
+        window = call.options.get("sliding_window", getattr(call.module, "sliding_window", None))
+        kind = (type(call.module).__name__, window)
+        if kind in kinds or call.query.shape[2] != call.key.shape[2]:  # a cache or cross attention has other keys
+            return
+        kinds.add(kind)
+        q, k, v = (flat(x.detach().transpose(1, 2)) for x in (call.query, call.key, call.value))
+        layer = f"{kind[0]} of layer {getattr(call.module, 'layer_idx', '?')}"
+        options = Options(
+            scale=call.options.get("scaling") or q.shape[-1] ** -0.5,
+            window=window,
+            softcap=call.options.get("softcap"),
+            alibi_slopes=getattr(call.module, "alibi_slopes", None),
+        )
+        out = flat(call.out.detach()).view(len(q), q.shape[1], -1)
+        calls.append(Call(layer, q, k, v, out, len(call.query), options))
 
-        def call(
-            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **options: Any
-        ) -> Any:
-            result = function(module, query, key, value, *rest, **options)
-            window = options.get("sliding_window", getattr(module, "sliding_window", None))
-            kind = (type(module).__name__, window)
-            if kind not in seen and query.shape[2] == key.shape[2]:
-                seen.add(kind)
-                q, k, v = (x.detach().transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-                calls.append(
-                    Call(
-                        layer=f"{kind[0]} of layer {getattr(module, 'layer_idx', '?')}",
-                        q=q,
-                        k=k,
-                        v=v,
-                        out=result[0].detach().flatten(0, 1).view(len(q), q.shape[1], -1),
-                        rows=len(query),
-                        scale=options.get("scaling") or q.shape[-1] ** -0.5,
-                        window=window,
-                        softcap=options.get("softcap"),
-                        slopes=getattr(module, "alibi_slopes", None),
-                    )
-                )
-            return result
-
-        return call
-
-    AttentionInterface.get_interface = spying  # type: ignore[method-assign]
-    try:
+    with watching(keep):
         yield calls
-    finally:
-        AttentionInterface.get_interface = real  # type: ignore[method-assign]
 
 
 def explain(calls: list[Call], documents: Boundaries) -> list[Finding]:
@@ -89,8 +71,8 @@ def explain(calls: list[Call], documents: Boundaries) -> list[Finding]:
     for call in calls:
         if documents.max_seqlen > LONGEST or len(call.q) != documents.total:
             continue
-        for fault, matches in candidates(call, documents):
-            if matches:
+        for fault, seams, options in rules(call, documents):
+            if fits(call, seams, options):
                 if fault is not None:
                     findings.append(fault)
                 break
@@ -101,61 +83,40 @@ def explain(calls: list[Call], documents: Boundaries) -> list[Finding]:
     return findings
 
 
-def candidates(call: Call, documents: Boundaries) -> Iterator[tuple[Finding | None, bool]]:
-    """(fault, does it fit): the right rule first, then the known mistakes, cheapest first."""
+def rules(call: Call, documents: Boundaries) -> Iterator[tuple[Finding | None, Boundaries, Options]]:
+    """What the call may have computed: the right rule first (None), then known mistakes, cheapest first.
+
+    A rule is the documents it keeps apart and its options; a mistake comes with the finding it would be.
+    """
+    where, options, window = call.layer, call.options, call.options.window
+    yield None, documents, options
     row = len(call.q) // call.rows
-    whole_rows = Boundaries.from_lengths([row] * call.rows, call.q.device)
-    yield None, fits(call, documents, call.window)
     if row <= LONGEST:
-        what, fix = (
-            "every token sees its whole row, seams or not",
-            "pass the seams; see the other findings, or VarlenCollator",
-        )
-        yield Finding(IGNORES_SEAMS, call.layer, what, fix), fits(call, whole_rows, call.window)
-    if call.window is not None:
-        for window, word in (
-            (call.window + 1, "one too wide"),
-            (call.window - 1, "one too narrow"),
-            (None, "not applied"),
-        ):
-            if window is None or window >= 1:
-                what = (
-                    f"the window is {word}: sliding_window={call.window} means a token and the "
-                    f"{call.window - 1} before it"
-                )
-                fix = (
-                    f"pass window_size=({call.window - 1}, 0) to a flash-attn kernel; attend(window={call.window}) does"
-                )
-                yield Finding("window", call.layer, what, fix), fits(call, documents, window)
-    what, fix = (
-        "tokens see the future of their own document",
-        "causal=True, or window_size=(-1, 0) for torch's varlen_attn",
-    )
-    yield Finding("bidirectional", call.layer, what, fix), fits(call, documents, call.window, causal=False)
+        what = "every token sees its whole row, seams or not"
+        fix = "pass the seams; see the other findings, or VarlenCollator"
+        whole_rows = Boundaries.from_lengths([row] * call.rows, call.q.device)
+        yield Finding(IGNORES_SEAMS, where, what, fix), whole_rows, options
+    if window is not None:
+        promise = f"sliding_window={window} means a token and the {window - 1} before it"
+        fix = f"pass window_size=({window - 1}, 0) to a flash-attn kernel; attend(window={window}) does"
+        for wrong, word in ((window + 1, "one too wide"), (window - 1, "one too narrow"), (None, "not applied")):
+            if wrong != 0:
+                finding = Finding("window", where, f"the window is {word}: {promise}", fix)
+                yield finding, documents, options._replace(window=wrong)
+    what = "tokens see the future of their own document"
+    fix = "causal=True, or window_size=(-1, 0) for torch's varlen_attn"
+    yield Finding("bidirectional", where, what, fix), documents, options._replace(causal=False)
     for number in range(1, len(documents.spans)):
-        merged = [end - start for start, end in documents.spans]
+        merged = documents.lengths.tolist()
         merged[number - 1 : number + 1] = [merged[number - 1] + merged[number]]
         what = f"document {number} (from token {documents.spans[number][0]}) is merged with the one before it"
         fix = "cu_seqlens lacks this seam; build it with Boundaries.from_lengths(lengths)"
-        yield (
-            Finding("merged documents", call.layer, what, fix),
-            fits(call, Boundaries.from_lengths(merged, call.q.device), call.window),
-        )
+        finding = Finding("merged documents", where, what, fix)
+        yield finding, Boundaries.from_lengths(merged, call.q.device), options
 
 
-def fits(call: Call, documents: Boundaries, window: int | None, causal: bool = True) -> bool:
+def fits(call: Call, documents: Boundaries, options: Options) -> bool:
     """Whether the captured output is what the reference computes under this rule, up to rounding."""
-    q, k, v = (x.double() for x in (call.q, call.k, call.v))
-    expected = attend_reference(
-        q,
-        k,
-        v,
-        documents,
-        causal=causal,
-        scale=call.scale,
-        window=window,
-        softcap=call.softcap,
-        alibi_slopes=call.slopes,
-    )
+    expected = attend_reference(call.q.double(), call.k.double(), call.v.double(), documents, options)
     limit = {torch.float64: 1e-9, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
     return bool((call.out.double() - expected).abs().max() <= limit * max(1e-6, float(expected.abs().max())))

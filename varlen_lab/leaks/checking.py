@@ -18,18 +18,12 @@ from typing import Any
 import torch
 
 from varlen_lab.leaks.causes import IGNORES_SEAMS, capture, explain
-from varlen_lab.leaks.measure import Parity, leak_matrix, parity, sees_the_future, undisturbed
+from varlen_lab.leaks.measure import Parity, leak_matrix, logits_of, parity, sees_the_future, undisturbed
 from varlen_lab.leaks.report import AuditReport, Finding
 from varlen_lab.leaks.traps import border_labels, documents_of, preflight
 
-__all__ = ["AuditReport", "Finding", "audit", "preflight"]
-
-TOLERANCE = {
-    torch.float64: 1e-9,
-    torch.float32: 1e-5,
-    torch.bfloat16: 3e-2,
-    torch.float16: 5e-3,
-}  # of the largest value
+# Largest difference that is still rounding, as a share of the largest value.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
 def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> AuditReport:
@@ -44,13 +38,15 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     batch = {name: value for name, value in batch.items() if value is not None}
     documents, notes = documents_of(batch, boundaries)
     suspects = preflight(model, batch, boundaries=documents)
-    findings: list[Finding] = list(border_labels(batch, documents))
+    findings = list(border_labels(batch, documents))
     with undisturbed(model) as silenced:
         if silenced:
             notes.append(f"set to 0 for the measurement: {', '.join(silenced)}")
         with capture() as calls:
-            leaks = leak_matrix(model, batch, documents)
-        future = sees_the_future(model, batch, documents)
+            logits, embedded = logits_of(model, batch)
+        leaks = leak_matrix(logits, embedded, documents)
+        future = sees_the_future(logits, embedded, documents)
+        del logits, embedded  # and their graph: parity needs the memory
         agreement, alone = parity(model, batch, documents)
         notes.append(f"documents alone were run with {alone} attention")
     limit = TOLERANCE[agreement.dtype]

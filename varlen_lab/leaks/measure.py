@@ -6,18 +6,17 @@ respect to another's inputs is not small but exactly 0. It takes one backward pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from varlen_lab.models.building import noise_of
 from varlen_lab.packing.boundaries import Boundaries
-
-IGNORE = -100
+from varlen_lab.packing.rows import IGNORE
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,10 @@ class Parity:
         return self.nan_packed or self.nan_alone
 
     def within(self, limit: float) -> bool:
-        """Whether all three are rounding, relative to the largest logit and gradient."""
+        """Whether all three are rounding, relative to the largest logit and gradient.
+
+        Gradients may differ ten times as much: they are sums over all tokens, added up in another order.
+        """
         return (
             self.logits <= limit * max(1.0, self.logit_scale)
             and self.loss <= limit * max(1.0, self.logit_scale)
@@ -70,58 +72,105 @@ def undisturbed(model: Any) -> Iterator[list[str]]:
                 model.set_attn_implementation(implementation)
 
 
+class AttentionCall(NamedTuple):
+    """One attention call of a model: query (B, H, T, D), key and value (B, K, S, ·), out (B, T, H, V)."""
+
+    module: Any
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    out: torch.Tensor
+    options: dict[str, Any]  # the keyword arguments
+    with_values: Callable[[torch.Tensor], torch.Tensor]  # the same call with other values -> its out
+
+
+@contextmanager
+def watching(watch: Callable[[AttentionCall], None]) -> Iterator[None]:
+    """``watch`` is told of every attention call that transformers dispatches meanwhile; results are not changed.
+
+    A layer asks ``AttentionInterface.get_interface`` for its function in every forward pass, so that is the one place
+    where calls of every model and every implementation can be seen. Models with code of their own do not ask there.
+    """
+    from transformers import AttentionInterface
+
+    real = AttentionInterface.get_interface
+
+    def get_interface(self: Any, name: str, default: Any) -> Any:
+        function = real(self, name, default)
+
+        def call(
+            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **options: Any
+        ) -> Any:
+            def with_values(values: torch.Tensor) -> torch.Tensor:
+                out: torch.Tensor = function(module, query, key, values, *rest, **options)[0]
+                return out
+
+            result = function(module, query, key, value, *rest, **options)
+            watch(AttentionCall(module, query, key, value, result[0], options, with_values))
+            return result
+
+        return call
+
+    AttentionInterface.get_interface = get_interface  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        AttentionInterface.get_interface = real  # type: ignore[method-assign]
+
+
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch without its labels: the loss is ours, so that both runs weigh every token alike."""
     return {name: value for name, value in batch.items() if name != "labels"}
 
 
-@contextmanager
-def embeddings(model: Any, kept: list[torch.Tensor]) -> Iterator[None]:
-    """Cut the graph behind the embedding and keep its output as a leaf, so gradients per token can be asked for."""
+def logits_of(model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (rows * T, V), and the embeddings (rows, T, C) they came from: a leaf to ask for gradients of each token.
+
+    The graph is cut behind the embedding, for two tokens with one id share a row of its table: there the gradients of
+    both would be one sum.
+    """
+    kept: list[torch.Tensor] = []
 
     def cut(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        leaf = output.detach().requires_grad_()
-        kept.append(leaf)
-        return leaf
+        kept.append(output.detach().requires_grad_())
+        return kept[-1]
 
     handle = model.get_input_embeddings().register_forward_hook(cut)
     try:
-        yield
+        logits = flat(model(**inputs_of(batch)).logits)
     finally:
         handle.remove()
+    return logits, kept[0]
 
 
-def leak_matrix(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> torch.Tensor:
+def leak_matrix(logits: torch.Tensor, embedded: torch.Tensor, documents: Boundaries) -> torch.Tensor:
     """(documents, documents) float64: max |d outputs of i / d inputs of j|, the diagonal set to 0."""
-    kept: list[torch.Tensor] = []
-    with embeddings(model, kept):
-        logits = flat(model(**inputs_of(batch)).logits)
     leaks = torch.zeros(len(documents.spans), len(documents.spans), dtype=torch.float64)
-    weights = probe(logits)
+    weights = random_weights(logits)
     for row, (start, end) in enumerate(documents.spans):
-        (gradient,) = torch.autograd.grad((logits[start:end] * weights[start:end]).sum(), kept[0], retain_graph=True)
-        for column, strength in enumerate(by_document(gradient, documents)):
-            leaks[row, column] = 0.0 if row == column else strength
+        told = (logits[start:end] * weights[start:end]).sum()
+        (gradient,) = torch.autograd.grad(told, embedded, retain_graph=True)
+        strength = flat(gradient).abs().amax(-1)
+        for column, (first, last) in enumerate(documents.spans):
+            leaks[row, column] = 0.0 if row == column else float(strength[first:last].max())
     return leaks
 
 
-def sees_the_future(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> float:
+def sees_the_future(logits: torch.Tensor, embedded: torch.Tensor, documents: Boundaries) -> float:
     """Max gradient from the first half of every document's outputs to the second half of its own inputs."""
-    kept: list[torch.Tensor] = []
-    with embeddings(model, kept):
-        logits = flat(model(**inputs_of(batch)).logits)
     early = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     for start, end in documents.spans:
         early[start : (start + end) // 2] = True
+    weights = random_weights(logits)
     strongest = 0.0
-    for parity in (0, 1):  # every other document, so that a leak into a neighbour is not taken for the future
+    for turn in (0, 1):  # every other document, so that a leak into a neighbour is not taken for the future
         mine = torch.zeros_like(early)
-        for start, end in documents.spans[parity::2]:
+        for start, end in documents.spans[turn::2]:
             mine[start:end] = True
         if not (early & mine).any():
             continue
-        part = (logits[early & mine] * probe(logits)[early & mine]).sum()
-        (gradient,) = torch.autograd.grad(part, kept[0], retain_graph=True)
+        told = (logits[early & mine] * weights[early & mine]).sum()
+        (gradient,) = torch.autograd.grad(told, embedded, retain_graph=True)
         later = flat(gradient)[~early & mine]
         strongest = max(strongest, float(later.abs().max()) if len(later) else 0.0)
     return strongest
@@ -131,12 +180,12 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
     """Logits, loss and parameter gradients, packed against alone; and the attention the documents alone ran with."""
     ids = flat(batch["input_ids"])
     labels = flat(batch.get("labels", batch["input_ids"])).clone()
-    labels[documents.cu_seqlens[:-1].long()] = IGNORE
+    labels[documents.cu_seqlens[:-1].long()] = IGNORE  # alone, nothing stands before a first token to predict it
     count = max(1, int((labels != IGNORE).sum()))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     logits = flat(model(**inputs_of(batch)).logits)
-    loss = token_losses(logits, labels, documents) / count
+    loss = loss_of(logits, labels) / count
     gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained and loss.requires_grad else []
 
     alone_with = trusted_attention(model)
@@ -146,7 +195,7 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
         one = model(input_ids=ids[None, start:end], use_cache=False).logits[0]
         nan_alone |= bool(one.isnan().any())
         worst = max(worst, float((one - logits[start:end]).detach().abs().max()))
-        part = token_losses(one, labels[start:end], Boundaries.from_lengths([end - start])) / count
+        part = loss_of(one, labels[start:end]) / count
         alone_loss += float(part.detach())
         if gradients:
             for index, gradient in enumerate(torch.autograd.grad(part, trained, allow_unused=True)):
@@ -171,7 +220,7 @@ def trusted_attention(model: Any) -> str:
     """Switch to transformers' eager attention, the plain formula, unless the layers know more than it does."""
     mine = str(getattr(model.config, "_attn_implementation", "its own"))
     if any(hasattr(module, "alibi_slopes") for module in model.modules()):
-        return mine  # eager would not see the slopes
+        return mine  # eager would not see the slopes (ALiBi)
     try:
         model.set_attn_implementation("eager")
     except (ValueError, AttributeError, KeyError):
@@ -179,8 +228,8 @@ def trusted_attention(model: Any) -> str:
     return str(model.config._attn_implementation)
 
 
-def token_losses(logits: torch.Tensor, labels: torch.Tensor, documents: Boundaries) -> torch.Tensor:
-    """Sum of next-token losses inside documents; logits (T, V), labels (T,) with seams masked."""
+def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum of next-token losses; logits (T, V), labels (T,) with the first of each document ignored."""
     return F.cross_entropy(logits[:-1].float(), labels[1:], ignore_index=IGNORE, reduction="sum")
 
 
@@ -189,13 +238,7 @@ def flat(x: torch.Tensor) -> torch.Tensor:
     return x.flatten(0, 1)
 
 
-def probe(logits: torch.Tensor) -> torch.Tensor:
-    """Fixed random weights, so that no leak cancels out in a sum."""
-    dice = torch.Generator(device="cpu").manual_seed(0)
-    return torch.randn(logits.shape, generator=dice).to(logits)
-
-
-def by_document(gradient: torch.Tensor, documents: Boundaries) -> list[float]:
-    """Largest |gradient| on the inputs of each document."""
-    strength = flat(gradient).abs().amax(-1)
-    return [float(strength[start:end].max()) for start, end in documents.spans]
+def random_weights(logits: torch.Tensor) -> torch.Tensor:
+    """Fixed random weights of the logits' shape: in a plain sum the two signs of a leak could cancel out."""
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    return torch.randn(logits.shape, generator=generator).to(logits)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.measure import inputs_of, undisturbed
+from varlen_lab.leaks.measure import AttentionCall, inputs_of, undisturbed, watching
 from varlen_lab.leaks.traps import documents_of
 
 TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
@@ -67,7 +67,7 @@ def attention_seen(model: Any, batch: Mapping[str, Any], *, boundaries: Any = No
             f"{type(model).__name__} made no attention call that can be asked, its layers may be recurrent or its code "
             "remote; use a native transformers attention, or audit(), which needs none."
         )
-    lengths = np.array([end - start for start, end in documents.spans])
+    lengths = documents.lengths.cpu().numpy()
     first = np.cumsum(lengths) - lengths
     weights = [np.add.reduceat(answer[0], first, axis=0) / lengths[:, None] for _, answer in answers]
     cells = np.stack([answer[1] for _, answer in answers]) if len(columns) > 1 else None
@@ -80,44 +80,25 @@ def asking(columns: list[tuple[torch.Tensor, int]]) -> Iterator[list[tuple[str, 
 
     An entry is (column of each token, int64 (rows, T); number of columns). Its array is float64 (rows * T, columns).
     """
-    from transformers import AttentionInterface
-
     answers: list[tuple[str, list[np.ndarray]]] = []
-    real = AttentionInterface.get_interface
 
-    def spying(self: Any, name: str, default: Any) -> Any:
-        function = real(self, name, default)
+    def ask(call: AttentionCall) -> None:
+        if call.query.shape[2] == call.key.shape[2] == columns[0][0].shape[1]:  # not cross attention, not a cache
+            layer = f"layer {getattr(call.module, 'layer_idx', len(answers))}"
+            answers.append((layer, [weights(call, column, count) for column, count in columns]))
 
-        def call(
-            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **more: Any
-        ) -> Any:
-            result = function(module, query, key, value, *rest, **more)
-            if query.shape[2] == key.shape[2] == columns[0][0].shape[1]:  # not cross attention, not a cache
-
-                def ask(values: torch.Tensor) -> torch.Tensor:
-                    return function(module, query, key, values, *rest, **more)[0]
-
-                layer = f"layer {getattr(module, 'layer_idx', len(answers))}"
-                answers.append((layer, [weights(ask, value, column, count) for column, count in columns]))
-            return result
-
-        return call
-
-    AttentionInterface.get_interface = spying  # type: ignore[method-assign]
-    try:
+    with watching(ask):
         yield answers
-    finally:
-        AttentionInterface.get_interface = real  # type: ignore[method-assign]
 
 
-def weights(ask: Any, value: torch.Tensor, column: torch.Tensor, count: int) -> np.ndarray:
-    """What each query puts on each column, mean over heads; float64 (rows * T, columns). Values are (rows, K, T, V)."""
-    width = value.shape[-1]
+def weights(call: AttentionCall, column: torch.Tensor, count: int) -> np.ndarray:
+    """What each query of a call puts on each column, mean over heads; float64 (rows * T, columns)."""
+    width = call.value.shape[-1]
     found = []
-    for low in range(0, count, width):
-        places = torch.arange(low, low + width, device=value.device)
-        ones = (column.to(value.device)[:, :, None] == places).to(value.dtype)  # (rows, T, V)
-        out = ask(ones[:, None].expand_as(value).contiguous())  # (rows, T, heads, V)
+    for low in range(0, count, width):  # as many columns at once as a head has channels: no kernel takes more
+        places = torch.arange(low, low + width, device=call.value.device)
+        ones = (column.to(call.value.device)[:, :, None] == places).to(call.value.dtype)  # (rows, T, V)
+        out = call.with_values(ones[:, None].expand_as(call.value).contiguous())  # (rows, T, heads, V)
         out = out.reshape(*out.shape[:2], -1, width)
         found.append(out.double().mean(dim=2).flatten(0, 1).cpu().numpy())
     return np.concatenate(found, axis=1)[:, :count]

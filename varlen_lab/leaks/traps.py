@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
+from varlen_lab.attention.huggingface import AUTO
+from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.report import Finding
 from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.rows import IGNORE
 
 NATIVE = ("eager", "sdpa", "flex_attention")  # implementations of transformers that guess documents from positions
-OURS = "varlen"
 RECURRENT = re.compile(r"mamba|ssm|rwkv|recurrent|deltanet|linearattention|shortconv|hyena|lstm|gru", re.IGNORECASE)
 CONTAINER = re.compile(r"(Model|ForCausalLM|Block|Layer|Norm\w*|Cache)$")  # of such layers, not one themselves
-WIDEST_HEAD = 256
 COLLATE = "build the batch with varlen_lab.packing.VarlenCollator and load the model with attn_implementation='varlen'"
 
 
@@ -63,7 +64,7 @@ def preflight(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -
         found += native_traps(model, batch, documents, implementation)
     elif "flash" in implementation:
         found += flash_traps(model, batch, implementation)
-    elif implementation.startswith(OURS) and "cu_seq_lens_q" not in batch:
+    elif implementation.startswith(AUTO) and "cu_seq_lens_q" not in batch:  # all our names begin so
         found.append(Finding("cu_seq_lens missing", "batch", "our attention was not told the seams", COLLATE))
     return found
 
@@ -124,9 +125,10 @@ def flash_traps(model: Any, batch: Mapping[str, Any], implementation: str) -> It
             "dtype", "model", f"{implementation} runs in fp16 or bf16, the model is {model.dtype}", "cast the model"
         )
     width = getattr(model.config, "head_dim", None) or 0
-    if width > WIDEST_HEAD:
+    widest = BACKENDS["flash_attn"].widest_head
+    if widest is not None and width > widest:
         yield Finding(
-            "head dim", "config.head_dim", f"{width} is wider than {WIDEST_HEAD}", "use attn_implementation='varlen'"
+            "head dim", "config.head_dim", f"{width} is wider than {widest}", "use attn_implementation='varlen'"
         )
 
 
@@ -151,7 +153,7 @@ def border_labels(batch: Mapping[str, Any], documents: Boundaries) -> Iterator[F
     if "labels" not in batch:
         return
     labels, width = batch["labels"].reshape(-1), batch["input_ids"].shape[1]
-    wrong = [start for start, _ in documents.spans if start % width and int(labels[start]) != -100]
+    wrong = [start for start, _ in documents.spans if start % width and int(labels[start]) != IGNORE]
     if wrong:
         yield Finding(
             "border label",
