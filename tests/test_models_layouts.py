@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import original_checkpoints
 import original_forwards
 import pytest
 import torch
@@ -88,7 +89,8 @@ def shaken(family: str, variant: str, **config) -> torch.nn.Module:
 def written(folder: Path, key: tuple[str, str], config: dict) -> torch.nn.Module:
     """The stand-in, saved as its original authors would have."""
     model = shaken(*key)
-    original = layout_named(config["model_type"]).original_weights(model.state_dict(), model.config.to_dict())
+    layout = layout_named(config["model_type"])
+    original = original_checkpoints.original_weights(layout, model.state_dict(), model.config.to_dict())
     torch.save(original, folder / "pytorch_model.bin")
     auto = {"auto_map": {"AutoModelForCausalLM": "modeling.Model"}}
     (folder / "config.json").write_text(json.dumps(config | auto | {"tie_word_embeddings": False}))
@@ -112,7 +114,7 @@ def test_a_folder_in_the_original_layout_opens_exactly(key: tuple[str, str], cas
 def test_there_and_back_again(key: tuple[str, str], case: tuple) -> None:
     layout, model = layout_named(case[0]["model_type"]), shaken(*key)
     native, config = dict(model.state_dict()), model.config.to_dict()
-    original = layout.original_weights(native, config)
+    original = original_checkpoints.original_weights(layout, native, config)
     again = layout.native_weights(original, config)
     assert again.keys() == native.keys() and all(torch.equal(again[name], native[name]) for name in native)
     assert sum(t.numel() for t in original.values()) == sum(t.numel() for t in native.values())
@@ -128,7 +130,7 @@ def test_a_wrong_cut_would_be_seen() -> None:
     config, forward = CASES["internlm", "internlm2-7b"]
     model = shaken("internlm", "internlm2-7b")
     layout = layout_named("internlm2")
-    original = layout.original_weights(model.state_dict(), model.config.to_dict())
+    original = original_checkpoints.original_weights(layout, model.state_dict(), model.config.to_dict())
     for name in original:
         if name.endswith("wqkv.weight"):
             q, k, v = original[name].split([64, 32, 32])

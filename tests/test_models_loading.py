@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ def test_names() -> None:
         tiny("llama", "llama9")
 
 
-def test_the_seed_decides_and_the_callers_dice_are_left_alone() -> None:
+def test_the_seed_decides_and_the_callers_rng_is_left_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -85,3 +87,18 @@ def test_a_model_config_that_describes_none_is_one_sentence(values: dict, word: 
     with pytest.raises(InputError, match="model_config does not describe a llama") as caught:
         native_config({"model_type": "llama"} | values)
     assert word in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_our_model_types_are_known_and_imported_only_when_one_is_wanted() -> None:
+    code = """
+import sys
+from varlen_lab.models.building import OUR_MODEL_TYPES, tiny
+tiny("llama")
+assert "varlen_lab.models.architectures" not in sys.modules
+assert not any("deepseek" in name for name in sys.modules)
+from varlen_lab.models import architectures
+ours = (architectures.BaichuanConfig, architectures.DeepseekMoeConfig)
+assert {config.model_type for config in ours} == OUR_MODEL_TYPES
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of their original remote code, mapped to native classes and back, tensor by tensor.
+"""Checkpoints in the layout of their original remote code, mapped to native classes tensor by tensor.
 
 A layout is a list of rules. A rule names one original tensor, the native tensors it holds, and how to split it:
 
@@ -40,11 +40,6 @@ def thirds(tensor: torch.Tensor, config: NativeConfig) -> Sequence[torch.Tensor]
     return tensor.chunk(3)
 
 
-def concatenated(parts: Sequence[torch.Tensor], config: NativeConfig) -> torch.Tensor:
-    """The inverse of every split along the first axis."""
-    return torch.cat(list(parts))
-
-
 @dataclass(frozen=True)
 class Rule:
     """One original tensor and the native tensors it is made of."""
@@ -52,7 +47,6 @@ class Rule:
     original: str
     native: tuple[str, ...]
     split: Callable[[torch.Tensor, NativeConfig], Sequence[torch.Tensor]] = unsplit
-    join: Callable[[Sequence[torch.Tensor], NativeConfig], torch.Tensor] = concatenated
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,7 @@ class Layout:
     native_config: Callable[[dict[str, Any]], dict[str, Any]]
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = (r"rotary_emb\.inv_freq$",)
-    before: Callable[[State], State] = dict  # what rules cannot say, done first when reading
-    after: Callable[[State], State] = dict  # and its inverse, done last when writing
+    before: Callable[[State], State] = dict  # what rules cannot say, done first
 
     def native_weights(self, original: State, config: NativeConfig) -> State:
         """The tensors of an original checkpoint under the names, and in the shapes, of the native class."""
@@ -83,18 +76,6 @@ class Layout:
                 native[target.replace("*", layer)] = part.contiguous()
         return native
 
-    def original_weights(self, native: State, config: NativeConfig) -> State:
-        """The inverse: the tensors of a native model as the original checkpoint stored them."""
-        original: State = {}
-        layers = sorted({layer_of(name)[0] for name in native}, key=lambda layer: int(layer or -1))
-        for rule in self.rules:
-            for layer in layers if "*" in rule.original else [""]:
-                parts = [native[name] for target in rule.native if (name := target.replace("*", layer)) in native]
-                # a rule may find nothing: biases that this size does not have, a first layer without experts
-                if len(parts) == len(rule.native):
-                    original[rule.original.replace("*", layer)] = rule.join(parts, config)
-        return self.after(original)
-
 
 def layer_of(name: str) -> tuple[str, str]:
     """``model.layers.3.mlp`` -> ``("3", "model.layers.*.mlp")``; the layer is ``""`` where there is none."""
@@ -110,11 +91,6 @@ def same(*names: str) -> tuple[Rule, ...]:
 def renamed(original: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The settings of an original config that exist, under their native names."""
     return {native: original[name] for name, native in names.items() if name in original}
-
-
-def rope(theta: float, kind: str = "default", **more: Any) -> dict[str, Any]:
-    """``rope_parameters`` as transformers writes them; ``theta`` is the base of the rotary frequencies."""
-    return {"rope_type": kind, "rope_theta": float(theta), **more}
 
 
 LLAMA_SETTINGS = {

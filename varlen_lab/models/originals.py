@@ -34,10 +34,10 @@ from varlen_lab.models.layouts import (
     Rule,
     V,
     renamed,
-    rope,
     same,
     thirds,
 )
+from varlen_lab.models.registry import positions
 
 # ------------------------------------------------------------------------------------------------- Baichuan
 
@@ -77,7 +77,7 @@ def chatglm_config(original: dict[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": original.get("seq_length", 2048),
         "pad_token_id": original.get("pad_token_id", 0),
         "eos_token_id": original.get("eos_token_id", 2),
-        "rope_parameters": rope(10000 * original.get("rope_ratio", 1), partial_rotary_factor=0.5),
+        "rope_parameters": positions(1e4 * original.get("rope_ratio", 1), partial_rotary_factor=0.5),
     }
 
 
@@ -122,12 +122,12 @@ def internlm_rope(original: dict[str, Any]) -> dict[str, Any]:
     """``rope_parameters`` from ``rotary`` (InternLM 1) or ``rope_theta`` and ``rope_scaling`` (2 and 3)."""
     rotary = original.get("rotary") or {}
     scaling = original.get("rope_scaling") or {"type": rotary.get("type", "default")}
-    theta = rotary.get("base", original.get("rope_theta", 10000))
+    theta = float(rotary.get("base", original.get("rope_theta", 10000)))
     kind = scaling.get("rope_type") or scaling.get("type")
     # InternLM 1 calls its own extension "dynamic" without a factor; up to the training length it is the default
     if kind == "dynamic" and "factor" in scaling:
-        return rope(theta, "dynamic", factor=float(scaling["factor"]))
-    return rope(theta)
+        return positions(theta, "dynamic", factor=float(scaling["factor"]))
+    return positions(theta)
 
 
 def group_shape(config: NativeConfig) -> tuple[int, int, int]:
@@ -143,18 +143,11 @@ def ungroup(wqkv: torch.Tensor, config: NativeConfig) -> Sequence[torch.Tensor]:
     return block[:, :-2].reshape(-1, wqkv.shape[-1]), block[:, -2].flatten(0, 1), block[:, -1].flatten(0, 1)
 
 
-def group(parts: Sequence[torch.Tensor], config: NativeConfig) -> torch.Tensor:
-    """The inverse of ``ungroup``."""
-    groups, _, dim = group_shape(config)
-    q, k, v = (x.view(groups, -1, dim, x.shape[-1]) for x in parts)
-    return torch.cat([q, k, v], dim=1).flatten(0, 2)
-
-
 INTERNLM = Layout(internlm_config, (*same(Q, K, V, Q_BIAS, K_BIAS, V_BIAS, O_BIAS), *LLAMA_REST))
 INTERNLM2 = Layout(
     internlm_config,
     (
-        Rule("model.layers.*.attention.wqkv.weight", (Q, K, V), ungroup, group),
+        Rule("model.layers.*.attention.wqkv.weight", (Q, K, V), ungroup),
         Rule("model.layers.*.attention.wo.weight", (O,)),
         Rule("model.layers.*.feed_forward.w1.weight", (GATE,)),
         Rule("model.layers.*.feed_forward.w3.weight", (UP,)),
@@ -188,7 +181,7 @@ def qwen_config(original: dict[str, Any]) -> dict[str, Any]:
         "model_type": "qwen2",
         "num_key_value_heads": original["num_attention_heads"],
         "intermediate_size": original["intermediate_size"] // 2,
-        "rope_parameters": rope(original.get("rotary_emb_base", 10000)),
+        "rope_parameters": positions(float(original.get("rotary_emb_base", 10000))),
     }
 
 

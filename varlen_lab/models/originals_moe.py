@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from varlen_lab.models.layouts import LLAMA_REST, LLAMA_SETTINGS, K, Layout, Q, State, V, renamed, rope, same
+from varlen_lab.models.layouts import LLAMA_REST, LLAMA_SETTINGS, K, Layout, Q, State, V, renamed, same
+from varlen_lab.models.registry import positions
 
 EXPERT_SETTINGS = {
     name: name
@@ -33,7 +34,7 @@ def deepseek_config(original: dict[str, Any]) -> dict[str, Any]:
         "model_type": "varlen_deepseek_moe",
         "num_key_value_heads": original.get("num_key_value_heads") or heads,
         "qk_rope_head_dim": original["hidden_size"] // heads,
-        "rope_parameters": rope(original.get("rope_theta", 10000)),
+        "rope_parameters": positions(float(original.get("rope_theta", 10000))),
     }
 
 
@@ -53,28 +54,6 @@ def stack_experts(state: State) -> State:
     return stacked
 
 
-def unstack_experts(state: State) -> State:
-    """The inverse of ``stack_experts``."""
-    apart: State = {}
-    for name, tensor in state.items():
-        prefix, _, last = name.rpartition(".")
-        if last == "gate_up_proj" and prefix.endswith(".experts"):
-            for number, expert in enumerate(tensor):
-                for kind, part in zip(("gate", "up"), expert.chunk(2), strict=True):
-                    apart[f"{prefix}.{number}.{kind}_proj.weight"] = part.contiguous()
-        elif last == "down_proj" and prefix.endswith(".experts"):
-            for number, expert in enumerate(tensor):
-                apart[f"{prefix}.{number}.down_proj.weight"] = expert.contiguous()
-        else:
-            apart[name] = tensor
-    return apart
-
-
 SHARED = same(*(f"model.layers.*.mlp.shared_experts.{name}_proj.weight" for name in ("gate", "up", "down")))
 ROUTED = same("model.layers.*.mlp.gate.weight", *(f"model.layers.*.mlp.experts.{n}_proj" for n in ("gate_up", "down")))
-DEEPSEEK = Layout(
-    deepseek_config,
-    (*same(Q, K, V), *LLAMA_REST, *SHARED, *ROUTED),
-    before=stack_experts,
-    after=unstack_experts,
-)
+DEEPSEEK = Layout(deepseek_config, (*same(Q, K, V), *LLAMA_REST, *SHARED, *ROUTED), before=stack_experts)

@@ -27,7 +27,6 @@ class Family:
     title: str  # as the page writes it
     on_page: bool  # whether the page says that varlen attention works
     template: str  # name of its chat template
-    about: str
     variants: Mapping[str, dict[str, Any]]
     layouts: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,7 +65,6 @@ RECORDS = (
         title="baichuan 1/2",
         on_page=False,
         template="baichuan_chat",
-        about="Llamas; the 13B ones have ALiBi, Baichuan 2 has a normalised output matrix",
         variants={
             "baichuan-7b": {"model_type": "llama"},
             "baichuan-13b": {"model_type": "varlen_baichuan", "alibi": True},
@@ -82,7 +80,6 @@ RECORDS = (
         title="chatglm 2/3",
         on_page=False,
         template="chatglm3",
-        about="native as GLM: half of each head is rotated, two key/value heads",
         variants={
             "chatglm2-6b": GLM | {"rope_parameters": positions(1e4, partial_rotary_factor=0.5)},
             "chatglm3-6b-32k": GLM | {"rope_parameters": positions(5e5, partial_rotary_factor=0.5)},
@@ -96,7 +93,6 @@ RECORDS = (
         title="deepseek",
         on_page=True,
         template="deepseek_moe",
-        about="Llamas (LLM, Coder) and mixtures of experts (MoE, V2-Lite with latent attention)",
         variants={
             "deepseek-llm-7b": {"model_type": "llama"},
             "deepseek-llm-67b": LLAMA_GROUPED,
@@ -125,7 +121,6 @@ RECORDS = (
         title="gemma",
         on_page=False,
         template="gemma",
-        about="native: wide heads, capped scores (2), layers with a sliding window (2, 3)",
         variants={
             "gemma-2b": {"model_type": "gemma", "num_key_value_heads": 1, "head_dim": 32},
             "gemma-7b": {"model_type": "gemma", "num_key_value_heads": 4, "head_dim": 32},
@@ -148,7 +143,6 @@ RECORDS = (
         title="internlm 1/2",
         on_page=True,
         template="internlm_chat",
-        about="Llamas in three layouts: with biases (1), q, k and v in one matrix (2), plain (3)",
         variants={
             "internlm-7b": {"model_type": "llama", "attention_bias": True},
             "internlm2-7b": LLAMA_GROUPED | {"rope_parameters": positions(1e6)},
@@ -166,7 +160,6 @@ RECORDS = (
         title="llama 2",
         on_page=True,
         template="llama2_chat",
-        about="native: the plain case, with grouped key/value heads in the larger and later ones",
         variants={
             "llama2-7b": {"model_type": "llama"},
             "llama2-70b": LLAMA_GROUPED,
@@ -182,7 +175,6 @@ RECORDS = (
         title="mistral",
         on_page=True,
         template="mistral",
-        about="native: the first release has a sliding window",
         variants={
             "mistral-7b-v0.1": MISTRAL | {"sliding_window": 8},
             "mistral-7b-v0.3": MISTRAL | {"sliding_window": None},
@@ -198,7 +190,6 @@ RECORDS = (
         title="qwen 1/1.5",
         on_page=False,
         template="qwen_chat",
-        about="1 maps to Qwen2's class, later ones are native; MoE routes token by token",
         variants={
             "qwen-7b": {"model_type": "qwen2", "num_key_value_heads": 4},
             "qwen1.5-7b": {"model_type": "qwen2", "num_key_value_heads": 4, "rms_norm_eps": 1e-6},
@@ -217,7 +208,6 @@ RECORDS = (
         title="starcoder",
         on_page=False,
         template="starcoder_chat",
-        about="native: 1 has one key/value head and learned positions, 2 a sliding window",
         variants={
             "starcoder-15b": {"model_type": "gpt_bigcode", "multi_query": True, "n_inner": 176},
             "starcoder2-15b": {
@@ -234,7 +224,6 @@ RECORDS = (
         title="yi",
         on_page=True,
         template="yi",
-        about="a Llama with grouped-query attention",
         variants={"yi-6b": {"model_type": "llama", "num_key_value_heads": 1, "rope_parameters": positions(5e6)}},
     ),
     # Mistral 7B v0.1, fine-tuned; its window of 4,096 tokens came along.
@@ -243,7 +232,6 @@ RECORDS = (
         title="zephyr",
         on_page=True,
         template="zephyr",
-        about="Mistral 7B v0.1, fine-tuned, with its sliding window",
         variants={"zephyr-7b-beta": MISTRAL | {"sliding_window": 8}},
     ),
 )
