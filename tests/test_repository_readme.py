@@ -61,13 +61,19 @@ def test_commands_files_and_names_exist(text: str) -> None:
     assert all(f"tiny_{family}_full_docstrings_e1" in config_names() for family in families())
 
 
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
+def test_the_table_of_steps_has_every_lesson_in_order(text: str) -> None:
+    linked = re.findall(r"\| \[(\d\d) [^\]]+\]\((notebooks/\S+\.ipynb)\) \|$", text, flags=re.MULTILINE)
+    names = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert linked == [(name[:2], f"notebooks/{name}.ipynb") for name in names]
+
+
 def test_the_two_readmes_say_the_same() -> None:
     def blocks(text: str) -> list[str]:
         return re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
 
     code = [[line.split("#")[0].strip() for line in block.splitlines()] for block in blocks(README)[:3]]
     assert code == [[line.split("#")[0].strip() for line in block.splitlines()] for block in blocks(CHINESE)[:3]]
-    assert re.findall(r"notebooks/\d\d_\w+\.ipynb", README) == re.findall(r"notebooks/\d\d_\w+\.ipynb", CHINESE)
     assert README.count("\n## ") == CHINESE.count("\n## ")
 
 
