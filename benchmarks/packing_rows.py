@@ -48,13 +48,13 @@ def trl(strategy: str) -> Callable[[Any, int, Path], Any]:
 
 
 def ours(dataset: Any, max_length: int, folder: Path) -> Any:
-    from varlen_lab.packing.dataset import pack_dataset
+    from varlen_lab.packing.strategies import pack_dataset
 
     return pack_dataset(dataset, max_length, cache_dir=folder)
 
 
 def ours_in_chunks(dataset: Any, max_length: int, folder: Path) -> Any:
-    from varlen_lab.packing.dataset import pack_dataset
+    from varlen_lab.packing.strategies import pack_dataset
 
     return pack_dataset(dataset, max_length, cache_dir=folder, chunk_tokens=CHUNK)
 
@@ -166,9 +166,8 @@ def collate_section(documents: int) -> list[tuple[str, bool]]:
     from transformers import DataCollatorWithFlattening
 
     from varlen_lab.packing.collators import VarlenCollator
-    from varlen_lab.packing.dataset import pack_dataset
-    from varlen_lab.packing.rows import RowReader
-    from varlen_lab.packing.strategies import pack_lengths
+    from varlen_lab.packing.readers import RowReader
+    from varlen_lab.packing.strategies import pack_dataset, pack_lengths
 
     name, wanted = SFT_LIKE[0], 300
     max_length = DISTRIBUTIONS[name].max_length

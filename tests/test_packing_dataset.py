@@ -15,10 +15,10 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing import dataset as cache
+from varlen_lab.packing import rows as row_files
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.packing.dataset import pack_dataset
-from varlen_lab.packing.rows import RowReader
+from varlen_lab.packing.readers import RowReader
+from varlen_lab.packing.strategies import pack_dataset
 
 LENGTHS = [3, 9, 4, 4, 7, 1, 1, 8, 2, 5, 10, 12, 6] * 20
 
@@ -43,7 +43,7 @@ def test_the_second_time_it_is_only_opened(on_disk: Dataset, tmp_path: Path, mon
     first = pack_dataset(on_disk, 12)
     files = sorted((tmp_path / "documents").glob("packed-*"))
     assert len(files) == 1  # beside the dataset's own files
-    monkeypatch.setattr(cache, "write_share", None)  # writing again would fail
+    monkeypatch.setattr(row_files, "write_share", None)  # writing again would fail
     again = pack_dataset(load_from_disk(str(tmp_path / "documents")), 12)
     assert again.to_list() == first.to_list()
 
@@ -70,7 +70,7 @@ def test_killed_while_writing_and_run_again(on_disk: Dataset, tmp_path: Path, se
         f"""
         import time
         from datasets import load_from_disk
-        from varlen_lab.packing import dataset as packing, pack_dataset
+        from varlen_lab.packing import rows as packing, pack_dataset
         steady = packing.row_batches
         def slow(*arguments):
             for batch in steady(*arguments):
@@ -106,6 +106,40 @@ def test_a_folder_that_cannot_be_is_one_sentence(on_disk: Dataset, tmp_path: Pat
         pack_dataset(on_disk, 12, num_proc=0)
     with pytest.raises(InputError, match=r"chunk_tokens is 1\.5"):
         pack_dataset(on_disk, 12, chunk_tokens=1.5)  # type: ignore[arg-type]
+
+
+def test_a_dataset_in_a_folder_that_cannot_be_written_is_packed_in_memory_with_one_warning(
+    on_disk: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    expected = pack_dataset(on_disk, 12, cache_dir=tmp_path / "elsewhere").to_list()
+    monkeypatch.setattr(row_files, "write_share", refuse)
+    with pytest.warns(UserWarning, match=r"cannot be written \(Permission denied\).*pass a cache_dir") as warned:
+        assert pack_dataset(on_disk, 12).to_list() == expected
+    assert len(warned) == 1
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\); choose another cache_dir"):
+        pack_dataset(on_disk, 12, cache_dir=tmp_path / "chosen")
+
+
+def test_a_file_of_a_cache_is_packed_beside_it_and_known_by_its_fingerprint(on_disk: Dataset, tmp_path: Path) -> None:
+    (source,) = (tmp_path / "documents").glob("*.arrow")
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "tokens.arrow").write_bytes(source.read_bytes())
+
+    def opened(fingerprint: str) -> Dataset:
+        documents = Dataset.from_file(str(folder / "tokens.arrow"))
+        documents._fingerprint = fingerprint  # its content's, as the reader of the cache knows it
+        return documents
+
+    first = pack_dataset(opened("a"), 12)
+    assert Path(first.cache_files[0]["filename"]).parent == folder  # memory-mapped from there
+    os.utime(folder / "tokens.arrow", (0, 0))
+    assert pack_dataset(opened("a"), 12).cache_files == first.cache_files
+    assert pack_dataset(opened("b"), 12).cache_files != first.cache_files
+    assert first.to_list() == pack_dataset(on_disk, 12, cache_dir=tmp_path / "elsewhere").to_list()
 
 
 def test_a_column_of_another_kind_is_one_sentence() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
-from varlen_lab.packing.dataset import pack_dataset
+from varlen_lab.packing.strategies import pack_dataset
 
 DOCUMENTS = st.lists(st.integers(1, 30), min_size=1, max_size=25)
 

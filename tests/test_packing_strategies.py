@@ -137,12 +137,18 @@ def test_a_pack_is_indexed_like_a_list() -> None:
 
 
 BAD = [
-    (([], 10), "non-empty"),
+    (([], 10), "there are no documents"),
     (([3, 0], 10), "document 1 has length 0"),
     (([3, -2], 10), "document 1 has length -2"),
-    (([1.5], 10), "whole numbers"),
-    (([float("nan")], 10), "whole numbers"),
-    (([[1, 2]], 10), "shape"),
+    (([1.5], 10), "document 0 has length 1.5"),
+    (([3, float("nan")], 10), "document 1 has length nan"),
+    (([float("inf")], 10), "document 0 has length inf"),
+    (([3, "a"], 10), "document 1 has length a"),
+    (([3, True], 10), "document 1 has length True"),
+    (([0, 2, 6], 10), "look like cu_seqlens"),
+    (([[1, 2], [3]], 10), "flat list"),
+    ((5, 10), "the lengths are 5"),
+    (([[1, 2]], 10), "flat list"),
     (([3], 0), "max_length is 0"),
     (([3], 2.5), "max_length is 2.5"),
     (([3], True), "max_length is True"),

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.packing.dataset import pack_dataset
-from varlen_lab.packing.sequential import PackedStream, SequentialPacker
-from varlen_lab.packing.strategies import pack_lengths
+from varlen_lab.packing.readers import PackedStream
+from varlen_lab.packing.sequential import SequentialPacker
+from varlen_lab.packing.strategies import pack_dataset, pack_lengths
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=60)
 

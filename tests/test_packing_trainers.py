@@ -13,7 +13,7 @@ from datasets import Dataset
 from varlen_lab.attention.huggingface import register
 from varlen_lab.models.building import tiny
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.packing.dataset import pack_dataset
+from varlen_lab.packing.strategies import pack_dataset
 
 STEPS, ROW = 3, 4096
 LENGTHS = [(37 * k) % 700 + (1 if k % 9 == 0 else 40) for k in range(40)]

@@ -8,7 +8,8 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.models.building import build_model, tiny
-from varlen_lab.packing.collators import WEIGHTINGS, token_weights
+from varlen_lab.packing.collators import token_weights
+from varlen_lab.packing.registry import WEIGHTINGS
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.data import Batch, collator
 from varlen_lab.training.setup import make_accelerator, make_engine

@@ -19,8 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time ``lazy_face`` do
     from varlen_lab.models.loading import load_model
     from varlen_lab.packing.boundaries import Boundaries
     from varlen_lab.packing.collators import VarlenCollator
-    from varlen_lab.packing.dataset import pack_dataset
-    from varlen_lab.packing.strategies import pack_lengths
+    from varlen_lab.packing.strategies import pack_dataset, pack_lengths
     from varlen_lab.studies.comparison import compare
     from varlen_lab.training.conversion import convert
     from varlen_lab.training.trainer import train

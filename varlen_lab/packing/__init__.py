@@ -1,10 +1,10 @@
-"""Packing: documents into rows, and the seams that stay with them.
+"""Packing: documents into rows, and the boundaries that stay with them.
 
-``boundaries``  Boundaries, the one carrier of seams        ``segments``    what is placed; the lower bound
-``planner``     lengths -> packs, by one of the strategies  ``best_fit``  ``tightest``  ``sequential``
-``dataset``     pack_dataset: documents -> packed rows      ``columns``  ``rows``  ``cache``  ``stream``
-``reader``      rows straight from memory                   ``collate``     rows -> batches, three ways
-``report``      what packing does to a dataset, in numbers; ``cost``: to a training run
+``boundaries``  Boundaries, the one carrier of seams        ``registry``    strategies, over-long rules, weightings
+``strategies``  pack_lengths and pack_dataset, the plan and its report
+``whole``       what is placed; best_fit, concat            ``tightest``  ``sequential``
+``rows``        a plan becomes Arrow rows, kept on disk     ``readers``     rows for loops: a stream, a memory map
+``collators``   rows -> batches, in three ways              ``cost``        what packing does to a training run
 """
 
 from varlen_lab import lazy_face
@@ -15,9 +15,9 @@ __getattr__, __dir__, __all__ = lazy_face(
         "boundaries": ["Boundaries"],
         "collators": ["PackedCollator", "PaddedCollator", "VarlenCollator", "token_weights"],
         "cost": ["Cost"],
-        "dataset": ["pack_dataset"],
-        "rows": ["RowReader", "document_lengths"],
-        "sequential": ["PackedStream", "SequentialPacker"],
-        "strategies": ["PackReport", "Packs", "pack_lengths"],
+        "readers": ["PackedStream", "RowReader"],
+        "rows": ["document_lengths"],
+        "sequential": ["SequentialPacker"],
+        "strategies": ["PackReport", "Packs", "pack_dataset", "pack_lengths"],
     },
 )

@@ -9,21 +9,25 @@ int32, starting at 0, strictly increasing, ending at the number of tokens T. Eve
 
 Boundaries are always an explicit argument. They are never read back from position ids, because two
 neighbours can merge there: a document of 2 followed by a piece that starts at position 2 looks like one of 6.
+
+Below them are the checks of what a person passes in: document lengths, counts, and names of choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, nearest
 
-INT32_LIMIT = 2**31
+INT32_LIMIT = 2**31  # cu_seqlens is int32, and the attention kernels take nothing wider
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +61,9 @@ class Boundaries:
                 )
 
     @classmethod
-    def from_lengths(cls, lengths: Iterable[int], device: torch.device | str | None = None) -> Boundaries:
+    def from_lengths(cls, lengths: Any, device: torch.device | str | None = None) -> Boundaries:
         """Boundaries of documents with these lengths, in row order: ``[2, 4, 3] -> cu_seqlens [0, 2, 6, 9]``."""
-        sizes = [as_length(length) for length in lengths]
-        if not sizes:
-            raise InputError("there are no lengths, a row needs at least one document; pass e.g. [2, 4, 3].")
-        edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        if edges[-1] >= INT32_LIMIT:
-            raise InputError(
-                f"the row has {edges[-1]:,} tokens, cu_seqlens is int32 and ends below {INT32_LIMIT:,}; "
-                "split it into several rows."
-            )
+        edges = np.concatenate([[0], np.cumsum(checked_lengths(lengths, one_row=True))])
         return cls(torch.from_numpy(edges.astype(np.int32)).to(device))
 
     @classmethod
@@ -119,15 +115,57 @@ class Boundaries:
         return f"Boundaries({len(self)} documents, {self.total} tokens, longest {self.max_seqlen})"
 
 
-def as_length(length: object) -> int:
-    """A document length as a positive Python int, or an InputError that says what it was."""
+def checked_lengths(lengths: Any, one_row: bool = False) -> np.ndarray:
+    """Document lengths as an int64 array of shape (documents,): the one check of them in the library.
+
+    ``lengths``: ``Boundaries``, an array or tensor, or anything that can be listed. ``one_row``: the documents lie in
+    one packed row, so together they must stay below int32.
+    Raises InputError for no documents, for a length that is below 1 or not whole, and for a row that is too long.
+    """
+    given = getattr(lengths, "lengths", lengths)
+    given = given.cpu() if isinstance(given, torch.Tensor) else given
     try:
-        size = int(length)  # type: ignore[call-overload]
-        whole = size == length
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole or isinstance(length, bool):
-        raise InputError(f"a document length is {length!r}, it must be a whole number of tokens.")
-    if size < 1:
-        raise InputError(f"a document length is {size}, it must be at least 1 token; drop empty documents.")
-    return size
+        given = given if hasattr(given, "__array__") else list(given)
+        array = np.asarray(given)
+    except (TypeError, ValueError):  # no list at all, or lists of different lengths in a list
+        array = np.empty((0, 0))
+    if array.ndim != 1:
+        raise InputError(
+            f"the lengths are {reprlib.repr(lengths)}, they must be a flat list of token counts; pass e.g. [2, 4, 3]."
+        )
+    if not len(array):
+        raise InputError("there are no documents, at least one is needed; pass their lengths, e.g. [70, 300, 180].")
+    whole = np.ones(len(array), dtype=bool)
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # infinite % 1 is nan, which is not whole either
+            whole = array % 1 == 0
+    elif array.dtype.kind not in "iu" or (isinstance(given, list) and bool in map(type, given)):
+        # numpy makes one type of a mixed list (True becomes 1, 3 becomes "3"): ask each length by itself
+        whole = np.array([isinstance(length, int | np.integer) and not isinstance(length, bool) for length in given])
+    if not whole.all():
+        first = int(np.argmin(whole))
+        raise InputError(f"document {first} has length {given[first]!s}, it must be a whole number of tokens.")
+    if array.min() < 1:
+        first = int(np.argmin(array >= 1))
+        cumulative = first == 0 == array[0] and len(array) > 1 and (array[1:] > array[:-1]).all()
+        hint = "these look like cu_seqlens, pass lengths" if cumulative else "drop empty documents"
+        raise InputError(f"document {first} has length {array[first]:.0f}, it must be at least 1 token; {hint}.")
+    if one_row and array.sum() >= INT32_LIMIT:
+        raise InputError(
+            f"the row has {array.sum():,.0f} tokens, cu_seqlens is int32 and ends below {INT32_LIMIT:,}; "
+            "split it into several rows."
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def checked_count(name: str, value: Any, advice: str) -> int:
+    """``value`` as an int of at least 1, or an InputError that ends with ``advice``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} is {value!r}, it must be a whole number of at least 1; {advice}.")
+    return int(value)
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises InputError when ``value`` is none of the names in ``choices``, with the one that was perhaps meant."""
+    if value not in choices:
+        raise InputError(f"{name} {value!r} is unknown, use one of {', '.join(choices)}{nearest(value, choices)}.")

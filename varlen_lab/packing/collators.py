@@ -1,14 +1,16 @@
-"""Packed rows become batches, in three ways. The same rows go into all three, so the documents are the same.
+"""Packed rows become batches, in three ways, and every token gets its weight in the loss.
+
+The same rows go into all three collators, so the documents are the same:
 
 ``VarlenCollator``   all rows end to end as one, seams in ``cu_seq_lens``; attention stays inside documents
 ``PackedCollator``   rows as they are, positions run through, no seams: every token sees the whole row
-``PaddedCollator``   every document alone on a line of its own, the rest filled up: what packing replaces
+``PaddedCollator``   a row for each document, filled up to the longest: what packing replaces
 
 A feature is a dict with ``input_ids``, ``labels`` and ``seq_lengths`` (a row of ``pack_dataset``). The first
 label of every document is -100 in all three, so all three average over exactly the same tokens.
 
-What one token counts for in the loss of a step. The loss is always ``sum(w * nll) / sum(w)`` over the whole step:
-all its rows, accumulated batches and processes. Four choices of ``w``, each a line:
+The loss is always ``sum(w * nll) / sum(w)`` over the whole step: all its rows, accumulated batches and processes.
+``token_weights`` gives ``w``, by one of four weightings (``WEIGHTINGS``):
 
     token       w = 1                                  every trained token counts the same
     sample      w = 1 / trained tokens of its document every document counts the same, long or short
@@ -37,7 +39,8 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import INT32_LIMIT
+from varlen_lab.packing.boundaries import INT32_LIMIT, check_choice
+from varlen_lab.packing.registry import WEIGHTINGS
 from varlen_lab.packing.rows import IGNORE
 
 Feature = Mapping[str, Any]
@@ -64,11 +67,11 @@ class VarlenCollator:
                 f"the batch has {tokens:,} tokens, cu_seq_lens is int32 and ends below {INT32_LIMIT:,}; "
                 "take fewer rows."
             )
-        lengths = join([lengths for _, _, lengths in rows], np.int32)
+        lengths = end_to_end([lengths for _, _, lengths in rows], np.int32)
         cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
         lengths.cumsum(dtype=np.int32, out=cu_seqlens[1:])
-        input_ids = join([ids for ids, _, _ in rows], np.int64)
-        labels = join([targets for _, targets, _ in rows], np.int64)
+        input_ids = end_to_end([ids for ids, _, _ in rows], np.int64)
+        labels = end_to_end([targets for _, targets, _ in rows], np.int64)
         short = -tokens % (self.pad_to_multiple_of or 1)
         if short:  # one segment more
             input_ids = np.append(input_ids, np.full(short, self.pad_token_id))
@@ -106,15 +109,15 @@ class PackedCollator:
         rows = [tuple(map(np.concatenate, zip(*split_documents(feature), strict=True))) for feature in features]
         width = max(len(ids) for ids, _ in rows)
         return {
-            "input_ids": fill([ids for ids, _ in rows], width, self.pad_token_id),
-            "labels": fill([labels for _, labels in rows], width, IGNORE),
+            "input_ids": padded([ids for ids, _ in rows], width, self.pad_token_id),
+            "labels": padded([labels for _, labels in rows], width, IGNORE),
             "position_ids": torch.arange(width).expand(len(rows), width).contiguous(),
         }
 
 
 @dataclass(frozen=True)
 class PaddedCollator:
-    """Every document on a line of its own, filled up to the longest: the unpacked baseline.
+    """A row for each document, filled up to the longest: the unpacked baseline.
 
     Returns ``input_ids, labels, attention_mask, position_ids`` of shape (documents, longest document). A
     feature may also be a single document without ``seq_lengths``.
@@ -132,14 +135,14 @@ class PaddedCollator:
         ]
         width = max(len(ids) for ids, _ in documents)
         return {
-            "input_ids": fill([ids for ids, _ in documents], width, self.pad_token_id),
-            "labels": fill([labels for _, labels in documents], width, IGNORE),
-            "attention_mask": fill([np.ones(len(ids)) for ids, _ in documents], width, 0),
+            "input_ids": padded([ids for ids, _ in documents], width, self.pad_token_id),
+            "labels": padded([labels for _, labels in documents], width, IGNORE),
+            "attention_mask": padded([np.ones(len(ids)) for ids, _ in documents], width, 0),
             "position_ids": torch.arange(width).expand(len(documents), width).contiguous(),
         }
 
 
-def join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+def end_to_end(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     """Arrays end to end, as a new array of ``dtype``."""
     return parts[0].astype(dtype) if len(parts) == 1 else np.concatenate(parts, dtype=dtype)
 
@@ -185,7 +188,7 @@ def split_documents(feature: Feature) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(ids[s : s + n], labels[s : s + n]) for s, n in zip(starts, lengths, strict=True)]
 
 
-def fill(rows: list[np.ndarray], width: int, value: int) -> torch.Tensor:
+def padded(rows: list[np.ndarray], width: int, value: int) -> torch.Tensor:
     """Rows of different lengths as one int64 tensor (rows, width), the right end filled with ``value``."""
     block = np.full((len(rows), width), value, dtype=np.int64)
     for line, row in zip(block, rows, strict=True):
@@ -193,29 +196,29 @@ def fill(rows: list[np.ndarray], width: int, value: int) -> torch.Tensor:
     return torch.from_numpy(block)
 
 
-WEIGHTINGS = ("token", "sample", "pack", "longalign")
+def token_weights(feature: Feature, weighting: str) -> np.ndarray:
+    """The weight of every token of a packed row, float64 of shape (tokens,); 0 where nothing is trained.
 
-
-def token_weights(feature: Mapping[str, Any], weighting: str) -> np.ndarray:
-    """The weight of every token of a packed row, float64; 0 where nothing is trained.
-
+    ``weighting``: a name of ``WEIGHTINGS``. The weights of one of its units (token, document or row) add up to 1.
     The first token of a document is never trained, whatever its label says.
     """
+    check_choice("loss_weighting", weighting, WEIGHTINGS)
     ids, labels, lengths = checked_row(feature)
     starts = np.cumsum(lengths) - lengths
     trained = labels != IGNORE
     trained[starts] = False
-    if weighting == "token":
+    unit = WEIGHTINGS[weighting].unit
+    if unit == "token":
         return trained.astype(np.float64)
-    if weighting == "pack":
+    if unit == "row":
         counts = np.full(len(ids), trained.sum())
     else:
         counts = np.repeat(np.add.reduceat(trained, starts, dtype=np.int64), lengths)
     return np.where(trained, 1 / np.maximum(counts, 1), 0.0)
 
 
-def collated(
-    collate: Callable[[list[Any]], dict[str, Any]], features: Sequence[Mapping[str, Any]], weights: list[np.ndarray]
+def collate_weights(
+    collate: Callable[[list[Any]], dict[str, Any]], features: Sequence[Feature], weights: list[np.ndarray]
 ) -> torch.Tensor:
     """Per-token weights laid out as ``collate`` lays out labels, float32 with 0 for padding.
 

@@ -1,6 +1,6 @@
 """What packing changes about a training run: padding, attention, steps, and documents in a step.
 
-The baseline is told as it is. Batches of documents in random order are mostly padding; batches of documents
+The baseline is no straw man. Batches of documents in random order are mostly padding; batches of documents
 grouped by length, as ``group_by_length`` of HF Trainer makes them, hardly pad at all, and then packing saves
 steps rather than padding. Documents of 2, 4 and 6 tokens, two a batch, rows of 6:
 
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from varlen_lab.errors import InputError
+from varlen_lab.packing.boundaries import checked_count
 from varlen_lab.packing.strategies import Packs
 
 MEGABATCH = 50  # batches: as far as HF Trainer's group_by_length looks for documents of one length
@@ -26,7 +26,7 @@ class Cost:
 
     batch_size: int
     accumulative_counts: int
-    padding: float  # share of computed tokens that is padding: documents in random order, a document a line
+    padding: float  # share of computed tokens that is padding: documents in random order, a row each
     grouped_padding: float  # the same with documents grouped by length
     packed_padding: float  # the same in packed rows brought to max_length
     padded_attention: float  # sum of len^2 in packed rows, over what the padded batches compute
@@ -41,17 +41,16 @@ class Cost:
 
         Raises InputError for a batch size or an accumulation below 1.
         """
-        for name, value in (("batch_size", batch_size), ("accumulative_counts", accumulative_counts)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}, it must be a whole number of at least 1; try 1.")
+        batch_size = checked_count("batch_size", batch_size, "try 1")
+        accumulative_counts = checked_count("accumulative_counts", accumulative_counts, "try 1")
         lengths = np.minimum(packs.document_lengths, packs.max_length)
         shuffled = np.random.default_rng(seed).permutation(lengths)
         widest = batch_maxima(shuffled, batch_size)
         grouped = batch_maxima(group_by_length(shuffled, batch_size), batch_size)
         rows = np.add.reduceat(packs.lengths, packs.offsets[:-1]).astype(float)
         varlen = float((packs.lengths.astype(float) ** 2).sum())
-        lines = batch_size * accumulative_counts  # of a step
-        before, after = (-(-number // lines) for number in (len(lengths), len(packs)))
+        rows_per_step = batch_size * accumulative_counts
+        before, after = (-(-number // rows_per_step) for number in (len(lengths), len(packs)))
         documents = len(np.unique(packs.order))
         return cls(
             batch_size=batch_size,
@@ -98,5 +97,5 @@ def batch_maxima(lengths: np.ndarray, batch_size: int) -> np.ndarray:
 
 def group_by_length(lengths: np.ndarray, batch_size: int) -> np.ndarray:
     """Sorted within stretches of ``MEGABATCH`` batches, as HF Trainer's sampler does."""
-    size = MEGABATCH * batch_size
-    return np.concatenate([np.sort(lengths[at : at + size])[::-1] for at in range(0, len(lengths), size)])
+    stretch = MEGABATCH * batch_size
+    return np.concatenate([np.sort(lengths[at : at + stretch])[::-1] for at in range(0, len(lengths), stretch)])

@@ -7,58 +7,115 @@ Columns of the result: ``input_ids`` and ``labels`` (the documents of a row end 
                                           labels      -100 2 3 -100 5
                                           seq_lengths        3      2
 
-A column of token lists as Arrow holds it: flat tokens and where each document begins, read without copies.
+Arrow holds a column of token lists as flat tokens and where each document begins: ``[[1, 2, 3], [4, 5]]`` is the tokens
+``1 2 3 4 5`` and the offsets ``0 3 5``; a dataset on disk has one such pair for every record batch, memory-mapped.
+``ListColumn`` finds document ``i`` in them and copies any segments of documents end to end: a few steps in C for each
+segment, none for a token. No formats, no decoding, no Python lists: they are what makes reading a dataset slow.
 
-``[[1, 2, 3], [4, 5]]`` lies in memory as the tokens ``1 2 3 4 5`` and the offsets ``0 3 5``; a data set on disk
-has one such pair for every record batch, memory-mapped. ``ListColumn`` finds document ``i`` in them, and
-``gather`` copies any segments of documents end to end: a few steps in C for each segment, none for a token.
-
-Not here: formats, decoding, Python lists. They are what makes reading a data set slow.
-
-Packed rows read straight from Arrow's memory, for training loops that should not wait for data.
-
-``datasets`` turns every row it hands out into Python or numpy objects through a layer of formats, which costs more
-than collating. ``RowReader`` looks the row up in the memory map instead: three views, nothing copied.
-
-    rows = RowReader(pack_dataset(documents, 2048))
-    loader = DataLoader(rows, batch_size=2, collate_fn=VarlenCollator())      # or HF Trainer's train_dataset
+On disk, packed rows are written once and opened from then on. A file is there whole or not at all, so a run that is
+killed leaves nothing that a later run would take for rows, and two runs at once can only write the same thing twice.
+Its name says what it was made from: the dataset's fingerprint and every choice of the packing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from operator import getitem
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varlen_lab.errors import InputError
-from varlen_lab.packing.strategies import Packs
+from varlen_lab.errors import InputError, nearest
+from varlen_lab.files.writing import written_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-
-import itertools
-from operator import getitem
-from typing import TYPE_CHECKING, Any
-
-from varlen_lab.errors import nearest
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-
-from typing import TYPE_CHECKING
-
-import torch
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+    from varlen_lab.packing.strategies import Packs
 
 IGNORE = -100  # the label PyTorch's cross entropy skips
-CHUNK = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
 COLUMNS = ("input_ids", "labels", "seq_lengths")
+CHUNK = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
+BLOCK = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on
+INT32 = np.iinfo(np.int32)
+LAYOUT = "1"  # of the packed files; another number when rows of the same plan would come out differently
+
+
+class ListColumn:
+    """One column of a ``datasets.Dataset`` that holds lists of whole numbers.
+
+    ``lengths``: tokens of each document, int64, as the dataset shows them (selected, shuffled).
+    Raises InputError for a column that is missing, holds something else, or has gaps.
+    """
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        if name not in dataset.column_names:
+            raise InputError(
+                f"the dataset has columns {', '.join(dataset.column_names)}, packing needs {name}"
+                f"{nearest(name, dataset.column_names) or '; tokenise it first'}."
+            )
+        self.name = name
+        chunks = [chunk for chunk in dataset.data.column(name).chunks if len(chunk)]
+        self.tokens = [flat_tokens(chunk, name) for chunk in chunks]
+        self.dtype = self.tokens[0].dtype if chunks else np.dtype(np.int32)
+        # slices of a memoryview are made in C; slices of an array would each cost a Python object ten times as slow
+        self.views: list[Any] = [memoryview(tokens.view(np.uint8)) for tokens in self.tokens]  # type: ignore[arg-type]
+        offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self.begins = np.concatenate([o[:-1] for o in offsets] or [[]]).astype(np.int64)
+        self.lengths = np.concatenate([np.diff(o) for o in offsets] or [[]]).astype(np.int64)
+        self.chunk = np.repeat(np.arange(len(chunks), dtype=np.int32), [len(chunk) for chunk in chunks])
+        if dataset._indices is not None:  # selected or shuffled: the table is as before, the order is here
+            rows = dataset._indices.column(0).to_numpy()
+            self.begins, self.lengths, self.chunk = self.begins[rows], self.lengths[rows], self.chunk[rows]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The tokens of one row, a view that must not be written to."""
+        begin = self.begins[row]
+        return self.tokens[self.chunk[row]][begin : begin + self.lengths[row]]
+
+    def gather(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """``lengths[i]`` tokens of ``documents[i]`` from ``starts[i]`` on, for all ``i`` end to end, int32."""
+        import pyarrow as pa
+
+        ends = np.cumsum(lengths)
+        # Arrow's allocator keeps its pages; malloc would give them back, and every chunk would fault them in again.
+        tokens = np.frombuffer(pa.allocate_buffer(4 * int(ends[-1])), np.int32)
+        cuts = [0, *(np.searchsorted(ends, np.arange(BLOCK, len(tokens), BLOCK)) + 1).tolist(), len(ends)]
+        done = 0
+        for begin, end in itertools.pairwise(cuts):
+            block = self.copied(documents[begin:end], starts[begin:end], lengths[begin:end])
+            if self.dtype != np.int32 and len(block) and (block.max() > INT32.max or block.min() < INT32.min):
+                raise InputError(f"{self.name} holds {block.max()}, a token is at most {INT32.max}; tokenise it again.")
+            tokens[done : done + len(block)] = block
+            done += len(block)
+        return tokens
+
+    def copied(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The same tokens in the column's own type: one ``bytes.join`` of slices of memory, no loop over segments."""
+        width = self.dtype.itemsize
+        begins = (self.begins[documents] + starts) * width
+        ends = begins + lengths * width
+        views = map(self.views.__getitem__, self.chunk[documents].tolist())
+        return np.frombuffer(b"".join(map(getitem, views, map(slice, begins.tolist(), ends.tolist()))), self.dtype)
+
+
+def flat_tokens(chunk: object, name: str) -> np.ndarray:
+    """The values below one Arrow list array, as numpy sees them without a copy; or an InputError."""
+    import pyarrow as pa
+
+    kind = chunk.type  # type: ignore[attr-defined]
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(kind.value_type):
+        raise InputError(f"{name} is a column of {kind}, it must hold lists of token numbers; tokenise it first.")
+    if chunk.null_count or chunk.values.null_count:  # type: ignore[attr-defined]
+        raise InputError(f"{name} has missing values, every document needs all its tokens; drop those documents.")
+    return chunk.values.to_numpy(zero_copy_only=True)  # type: ignore[attr-defined]
 
 
 def document_lengths(dataset: Dataset) -> np.ndarray:
@@ -88,14 +145,18 @@ def row_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a plan (or the range ``rows`` of them), about ``chunk_tokens`` tokens to a batch.
 
-    Raises InputError when ``labels`` are not as long as ``input_ids``, or the plan is another dataset's.
+    Raises InputError when ``labels`` are not as long as ``input_ids``.
     """
     import pyarrow as pa
 
     input_ids = ListColumn(dataset, "input_ids")
     labels = ListColumn(dataset, "labels") if "labels" in dataset.column_names else None
-    for column in filter(None, (input_ids, labels)):
-        check_lengths(column, packs.document_lengths)
+    if labels is not None and (labels.lengths != input_ids.lengths).any():
+        wrong = int(np.argmax(labels.lengths != input_ids.lengths))
+        raise InputError(
+            f"document {wrong} has {input_ids.lengths[wrong]} input_ids and {labels.lengths[wrong]} labels, "
+            "they must be equally long; tokenise it again."
+        )
     ends = np.cumsum(packs.lengths)[packs.offsets[1:] - 1]  # tokens up to the end of each row
     rows = rows or range(len(packs))
     first = rows.start
@@ -104,146 +165,73 @@ def row_batches(
         last = min(max(int(np.searchsorted(ends, begin + chunk_tokens, side="right")), first + 1), rows.stop)
         part = slice(packs.offsets[first], packs.offsets[last])
         plan = packs.order[part], packs.starts[part], packs.lengths[part]
-        edges = np.concatenate([[0], ends[first:last] - begin])
+        row_edges = np.concatenate([[0], ends[first:last] - begin])
         seams = packs.offsets[first : last + 1] - packs.offsets[first]
-        yield pa.record_batch(
-            [
-                lists(edges, input_ids.gather(*plan)),
-                # What follows a seam cannot be predicted from before it: every first label is masked.
-                lists(edges, (labels or input_ids).gather(*plan, first=IGNORE)),
-                lists(seams, plan[2].astype(np.int32)),
-            ],
-            schema=schema(),
-        )
+        targets = (labels or input_ids).gather(*plan)
+        targets[np.cumsum(plan[2]) - plan[2]] = IGNORE  # what follows a seam cannot be predicted from before it
+        columns = [(row_edges, input_ids.gather(*plan)), (row_edges, targets), (seams, plan[2].astype(np.int32))]
+        lists = [pa.ListArray.from_arrays(pa.array(at.astype(np.int32)), pa.array(flat)) for at, flat in columns]
+        yield pa.record_batch(lists, schema=schema())
         first = last
 
 
-def lists(offsets: np.ndarray, values: np.ndarray) -> pa.ListArray:
-    """Arrow lists over numpy memory, not copied."""
+def row_files(
+    dataset: Dataset, choices: Sequence[object], chosen: str | os.PathLike[str] | None, shards: int
+) -> list[Path]:
+    """The files of these packed rows, one for each process that writes; none for a dataset that lives in memory.
+
+    They are in the folder ``chosen``, else beside the dataset's own files.
+    """
+    import datasets
+    from datasets.fingerprint import Hasher
+
+    sources = dataset.cache_files if datasets.is_caching_enabled() else []
+    if chosen is None and not sources:
+        return []
+    folder = Path(sources[0]["filename"]).parent if chosen is None else Path(chosen).expanduser()
+    name = f"packed-{Hasher.hash([LAYOUT, *map(repr, (dataset._fingerprint, *choices))])}"
+    if shards == 1:
+        return [folder / f"{name}.arrow"]
+    return [folder / f"{name}-{shard:05d}-of-{shards:05d}.arrow" for shard in range(shards)]
+
+
+def open_rows(files: Sequence[Path]) -> Dataset | None:
+    """The rows in these files, memory-mapped; None when there are none, or one is missing or damaged."""
+    from datasets import Dataset, concatenate_datasets
+
+    if not files or not all(file.is_file() for file in files):
+        return None
+    try:
+        return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+    except (OSError, ValueError):  # what pyarrow raises for a file cut short
+        return None
+
+
+def write_rows(dataset: Dataset, packs: Packs, files: Sequence[Path], chunk_tokens: int) -> None:
+    """Write the rows of a plan, an equal share of them to each file, each by a process of its own.
+
+    Raises OSError where a file cannot be written.
+    """
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    cuts = np.linspace(0, len(packs), len(files) + 1).astype(int).tolist()
+    jobs = [(dataset, packs, file, chunk_tokens, range(*cut)) for file, cut in zip(files, itertools.pairwise(cuts))]
+    if len(files) == 1:
+        return write_share(*jobs[0])
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    # spawn, not fork: this process has threads (torch's, Arrow's) that a forked one would find half alive
+    with ProcessPoolExecutor(len(files), mp_context=get_context("spawn")) as pool:
+        for share in [pool.submit(write_share, *job) for job in jobs]:
+            share.result()
+    return None
+
+
+def write_share(dataset: Dataset, packs: Packs, file: Path, chunk_tokens: int, rows: range) -> None:
+    """Write a range of rows to ``file``: all of it appears, or nothing."""
     import pyarrow as pa
 
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
-
-
-def check_lengths(column: ListColumn, expected: np.ndarray) -> None:
-    """Raises InputError naming the first document of another length than planned."""
-    if len(column) != len(expected):
-        raise InputError(
-            f"the plan is for {len(expected):,} documents and the dataset has {len(column):,}, "
-            "they must belong together; plan again with document_lengths(dataset)."
-        )
-    wrong = column.lengths != expected
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise InputError(
-            f"document {first} has {expected[first]} input_ids and {column.lengths[first]} {column.name}, "
-            "they must be equally long; tokenise it again."
-        )
-
-
-PIECE = 1 << 15  # tokens joined at a time: they are still in the processor's cache when they are copied on
-INT32 = np.iinfo(np.int32)
-
-
-class ListColumn:
-    """One column of a ``datasets.Dataset`` that holds lists of whole numbers.
-
-    ``lengths``: tokens of each document, int64, as the dataset shows them (selected, shuffled).
-    Raises InputError for a column that is missing, holds something else, or has gaps.
-    """
-
-    def __init__(self, dataset: Dataset, name: str) -> None:
-        if name not in dataset.column_names:
-            raise InputError(
-                f"the dataset has columns {', '.join(dataset.column_names)}, packing needs {name}"
-                f"{nearest(name, dataset.column_names) or '; tokenise it first'}."
-            )
-        self.name = name
-        chunks = [chunk for chunk in dataset.data.column(name).chunks if len(chunk)]
-        self.tokens = [flat_tokens(chunk, name) for chunk in chunks]
-        self.dtype = self.tokens[0].dtype if chunks else np.dtype(np.int32)
-        self.views: list[Any] = [memoryview(tokens.view(np.uint8)) for tokens in self.tokens]  # type: ignore[arg-type]
-        offsets = [chunk.offsets.to_numpy() for chunk in chunks]
-        self.begins = np.concatenate([o[:-1] for o in offsets] or [[]]).astype(np.int64)
-        self.lengths = np.concatenate([np.diff(o) for o in offsets] or [[]]).astype(np.int64)
-        self.chunk = np.repeat(np.arange(len(chunks), dtype=np.int32), [len(chunk) for chunk in chunks])
-        if dataset._indices is not None:  # selected or shuffled: the table is as before, the order is here
-            rows = dataset._indices.column(0).to_numpy()
-            self.begins, self.lengths, self.chunk = self.begins[rows], self.lengths[rows], self.chunk[rows]
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """The tokens of one row, a view that must not be written to."""
-        begin = self.begins[row]
-        return self.tokens[self.chunk[row]][begin : begin + self.lengths[row]]
-
-    def gather(
-        self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray, first: int | None = None
-    ) -> np.ndarray:
-        """``lengths[i]`` tokens of ``documents[i]`` from ``starts[i]`` on, for all ``i`` end to end, int32.
-
-        ``first``: what to write in place of the first token of every segment. The result is not to be written to.
-        """
-        import pyarrow as pa
-
-        ends = np.cumsum(lengths)
-        # Arrow's allocator keeps its pages; malloc would give them back, and every chunk would fault them in again.
-        tokens = np.frombuffer(pa.allocate_buffer(4 * int(ends[-1])), np.int32)
-        cuts = [0, *(np.searchsorted(ends, np.arange(PIECE, len(tokens), PIECE)) + 1).tolist(), len(ends)]
-        done = 0
-        for begin, end in itertools.pairwise(cuts):
-            piece = self._joined(documents[begin:end], starts[begin:end], lengths[begin:end])
-            if self.dtype != np.int32 and len(piece) and (piece.max() > INT32.max or piece.min() < INT32.min):
-                raise InputError(f"{self.name} holds {piece.max()}, a token is at most {INT32.max}; tokenise it again.")
-            tokens[done : done + len(piece)] = piece
-            done += len(piece)
-        if first is not None:
-            tokens[ends - lengths] = first
-        return tokens
-
-    def _joined(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The same in the column's own type, by one join of slices of memory."""
-        size = self.dtype.itemsize
-        begins = (self.begins[documents] + starts) * size
-        ends = begins + lengths * size
-        views = map(self.views.__getitem__, self.chunk[documents].tolist())
-        return np.frombuffer(b"".join(map(getitem, views, map(slice, begins.tolist(), ends.tolist()))), self.dtype)
-
-
-def flat_tokens(chunk: object, name: str) -> np.ndarray:
-    """The values below one Arrow list array, as numpy sees them without a copy; or an InputError."""
-    import pyarrow as pa
-
-    kind = chunk.type  # type: ignore[attr-defined]
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(kind.value_type):
-        raise InputError(f"{name} is a column of {kind}, it must hold lists of token numbers; tokenise it first.")
-    if chunk.null_count or chunk.values.null_count:  # type: ignore[attr-defined]
-        raise InputError(f"{name} has missing values, every document needs all its tokens; drop those documents.")
-    return chunk.values.to_numpy(zero_copy_only=True)  # type: ignore[attr-defined]
-
-
-class RowReader(torch.utils.data.Dataset):
-    """A packed dataset as rows ``{"input_ids", "labels", "seq_lengths"}`` of numpy views, int32, read-only.
-
-    Raises InputError when the dataset lacks a column of a packed one.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.columns = {name: ListColumn(dataset, name) for name in COLUMNS}
-
-    def __len__(self) -> int:
-        return len(self.columns["input_ids"])
-
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        return {name: column[row] for name, column in self.columns.items()}
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return (self[row] for row in range(len(self)))
-
-    def __reduce__(self) -> tuple[type[RowReader], tuple[Dataset]]:
-        return RowReader, (self.dataset,)  # a DataLoader worker opens the file itself
+    with written_whole(file) as opened, pa.ipc.new_stream(opened, schema()) as stream:
+        for batch in row_batches(dataset, packs, chunk_tokens, rows):
+            stream.write_batch(batch)
+            del batch  # before the next is made: one chunk in memory, not two

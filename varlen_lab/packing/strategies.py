@@ -1,4 +1,4 @@
-"""Lengths in, packs out: which documents share a row.
+"""Which documents share a row: ``pack_lengths`` plans it, ``pack_dataset`` also writes the rows.
 
 ``pack_lengths`` looks at nothing but the lengths. The result is in CSR form: pack ``p`` holds the segments
 ``order[offsets[p]:offsets[p + 1]]``, and segment ``s`` is ``lengths[s]`` tokens of document ``order[s]`` from
@@ -12,29 +12,37 @@ token ``starts[s]`` on. Lengths 4, 4, 7, 3, 3 in rows of 10:
 
 Whatever is cut, truncated or dropped is counted in ``Packs.report()``. Same input, same packs, always.
 
-What packing does to a dataset, in numbers a person can act on.
+``pack_dataset`` takes a tokenised dataset and gives a packed one:
+
+    Dataset in memory       packed in memory
+    Dataset on disk         packed beside its files, a chunk at a time; the second time it is only opened
+    IterableDataset         a ``PackedStream``, packed as it is read
+
+The plan is made once for the whole dataset. Chunks and processes only copy, so their number changes no row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+import os
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from varlen_lab.errors import InputError, nearest
-from varlen_lab.packing.sequential import LOOKAHEAD, sequential
-from varlen_lab.packing.tightest import tightest
-from varlen_lab.packing.whole import (
-    OVERLONG,
-    Placement,
-    Segments,
-    best_fit,
-    checked_lengths,
-    checked_max_length,
-    lower_bound,
-    whole_segments,
-)
+from varlen_lab.errors import InputError
+from varlen_lab.packing.boundaries import check_choice, checked_count, checked_lengths
+from varlen_lab.packing.registry import OVERLONG, STRATEGIES
+from varlen_lab.packing.rows import CHUNK, document_lengths, open_rows, row_files, rows_from_plan, write_rows
+from varlen_lab.packing.sequential import LOOKAHEAD
+from varlen_lab.packing.whole import lower_bound, whole_segments
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+    from varlen_lab.packing.readers import PackedStream
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +73,7 @@ class Packs:
 
     def report(self) -> PackReport:
         """What this plan does to the documents: fill, cost, and everything that was cut or lost."""
-        return PackReport.of(
-            document_lengths=self.document_lengths,
-            order=self.order,
-            lengths=self.lengths,
-            offsets=self.offsets,
-            max_length=self.max_length,
-            strategy=self.strategy,
-        )
+        return PackReport.of(self)
 
 
 def pack_lengths(
@@ -94,49 +95,73 @@ def pack_lengths(
     ``lookahead``: how many documents ``sequential`` may hold back.
     Raises InputError for lengths that are not positive whole numbers and for unknown names.
     """
-    document_lengths = checked_lengths(lengths)
-    max_length = checked_max_length(max_length)
-    if strategy not in STRATEGIES:
-        raise InputError(
-            f"strategy {strategy!r} is unknown, use one of {', '.join(STRATEGIES)}{nearest(strategy, STRATEGIES)}."
-        )
-    if overlong not in OVERLONG:
-        raise InputError(
-            f"overlong {overlong!r} is unknown, use one of {', '.join(OVERLONG)}{nearest(overlong, OVERLONG)}."
-        )
-    if strategy == "concat":
-        segments, placement = concat(document_lengths, max_length)
+    documents = checked_lengths(lengths)
+    max_length = checked_count("max_length", max_length, "try 2048")
+    check_choice("strategy", strategy, STRATEGIES)
+    check_choice("overlong", overlong, OVERLONG)
+    module, function = STRATEGIES[strategy].function.split(":")
+    place = getattr(importlib.import_module(module), function)
+    if STRATEGIES[strategy].keeps_whole:
+        segments = whole_segments(documents, max_length, overlong)
+        placement = place(segments.lengths, max_length, seed, lookahead)
     else:
-        segments = whole_segments(document_lengths, max_length, overlong)
-        placement = WHOLE[strategy](segments.lengths, max_length, seed, lookahead)
-    documents, starts, sizes = (column[placement.order] for column in segments)
-    return Packs(documents, starts, sizes, placement.offsets, max_length, strategy, document_lengths)
+        placement = place(documents, max_length, seed, lookahead)
+        segments = placement.segments
+    order, starts, sizes = (column[placement.order] for column in segments)
+    return Packs(order, starts, sizes, placement.offsets, max_length, strategy, documents)
 
 
-def concat(document_lengths: np.ndarray, max_length: int) -> tuple[Segments, Placement]:
-    """All documents end to end, cut every ``max_length`` tokens; the last row is as short as it comes out."""
-    ends = np.cumsum(document_lengths)
-    cuts = np.union1d(ends, np.arange(max_length, ends[-1], max_length))
-    begins = np.concatenate([[0], cuts[:-1]])
-    documents = np.searchsorted(ends, begins, side="right")
-    starts = begins - (ends - document_lengths)[documents]
-    offsets = np.concatenate([np.searchsorted(begins, np.arange(0, ends[-1], max_length)), [len(begins)]])
-    return Segments(documents, starts, cuts - begins), Placement(np.arange(len(begins)), offsets)
+def pack_dataset(
+    dataset: Dataset | IterableDataset,
+    max_length: int,
+    strategy: str | None = None,
+    overlong: str = "truncate",
+    *,
+    seed: int | None = None,
+    lookahead: int = LOOKAHEAD,
+    cache_dir: str | os.PathLike[str] | None = None,
+    num_proc: int = 1,
+    chunk_tokens: int = CHUNK,
+) -> Dataset | PackedStream:
+    """Pack a dataset of documents (columns ``input_ids`` and, optionally, ``labels``) into rows.
 
+    The result has ``input_ids``, ``labels`` and ``seq_lengths``. Without ``labels`` every token is trained on, as in
+    pretraining. The first label of every document is -100: it cannot be predicted from before the seam.
 
-def unpacked(lengths: np.ndarray) -> Placement:
-    """One document a row: no packing at all, as the baseline to compare with."""
-    return Placement(np.arange(len(lengths)), np.arange(len(lengths) + 1))
+    ``strategy`` (default ``best_fit``), ``overlong``, ``seed``, ``lookahead``: as in ``pack_lengths``.
+    ``cache_dir``: where the packed file goes; by default beside the dataset's own files, if it has any.
+    ``num_proc``: processes that write it. ``chunk_tokens``: about so many tokens are in memory at a time.
 
+    An ``IterableDataset`` becomes a ``PackedStream`` (strategy ``sequential``); nothing is cached.
+    Raises InputError for an empty dataset, columns that do not fit, and a ``cache_dir`` that cannot be written.
+    Where the dataset's own folder cannot be written, there is a warning and the rows are packed in memory.
+    """
+    from datasets import IterableDataset
 
-# name -> (segment lengths, max_length, seed, lookahead) -> rows of whole segments
-WHOLE: dict[str, Callable[[np.ndarray, int, int | None, int], Placement]] = {
-    "best_fit": lambda lengths, max_length, seed, lookahead: best_fit(lengths, max_length, seed),
-    "tightest": lambda lengths, max_length, seed, lookahead: tightest(lengths, max_length, seed),
-    "sequential": lambda lengths, max_length, seed, lookahead: sequential(lengths, max_length, lookahead),
-    "unpacked": lambda lengths, max_length, seed, lookahead: unpacked(lengths),
-}
-STRATEGIES = (*WHOLE, "concat")
+    num_proc = checked_count("num_proc", num_proc, "leave it out if unsure")
+    chunk_tokens = checked_count("chunk_tokens", chunk_tokens, "leave it out if unsure")
+    if isinstance(dataset, IterableDataset):
+        if strategy not in (None, "sequential"):
+            raise InputError(f"strategy {strategy!r} needs all lengths at once, a stream is packed by 'sequential'.")
+        from varlen_lab.packing.readers import PackedStream
+
+        return PackedStream(dataset, max_length, overlong, lookahead)
+    strategy = strategy or "best_fit"
+    files = row_files(dataset, (max_length, strategy, overlong, seed, lookahead), cache_dir, num_proc)
+    if (rows := open_rows(files)) is not None:
+        return rows
+    packs = pack_lengths(document_lengths(dataset), max_length, strategy, overlong, seed=seed, lookahead=lookahead)
+    if not files:
+        return rows_from_plan(dataset, packs)
+    try:
+        write_rows(dataset, packs, files, chunk_tokens)
+        return open_rows(files)
+    except OSError as problem:
+        reason = f"{files[0].parent} cannot be written ({problem.strerror})"
+        if cache_dir is not None:
+            raise InputError(f"{reason}; choose another cache_dir.") from None
+        warnings.warn(f"{reason}, the rows are packed in memory, next time again; pass a cache_dir.", stacklevel=2)
+        return rows_from_plan(dataset, packs)
 
 
 @dataclass(frozen=True)
@@ -160,37 +185,30 @@ class PackReport:
     attention_share: float  # sum of len^2 over sum of T^2: the attention work that varlen still does
 
     @classmethod
-    def of(
-        cls,
-        document_lengths: np.ndarray,
-        order: np.ndarray,
-        lengths: np.ndarray,
-        offsets: np.ndarray,
-        max_length: int,
-        strategy: str,
-    ) -> PackReport:
-        """Count from a plan in CSR form (see ``planner``)."""
-        packed = np.bincount(order, weights=lengths, minlength=len(document_lengths)).astype(np.int64)
-        segments = np.bincount(order, minlength=len(document_lengths))
-        missing = document_lengths - packed
-        row_tokens = np.add.reduceat(lengths, offsets[:-1])
+    def of(cls, packs: Packs) -> PackReport:
+        """Count a plan."""
+        documents = packs.document_lengths
+        packed = np.bincount(packs.order, weights=packs.lengths, minlength=len(documents)).astype(np.int64)
+        segments = np.bincount(packs.order, minlength=len(documents))
+        missing = documents - packed
+        row_tokens = np.add.reduceat(packs.lengths, packs.offsets[:-1])
         total = int(packed.sum())
         return cls(
-            strategy=strategy,
-            max_length=max_length,
-            documents=len(document_lengths),
-            tokens=int(document_lengths.sum()),
-            packs=len(offsets) - 1,
+            strategy=packs.strategy,
+            max_length=packs.max_length,
+            documents=len(documents),
+            tokens=int(documents.sum()),
+            packs=len(packs),
             packed_tokens=total,
-            fill=total / ((len(offsets) - 1) * max_length),
-            lower_bound=lower_bound(lengths, max_length),
-            documents_per_pack=len(order) / (len(offsets) - 1),
+            fill=total / (len(packs) * packs.max_length),
+            lower_bound=lower_bound(packs.lengths, packs.max_length),
+            documents_per_pack=len(packs.order) / len(packs),
             truncated_documents=int(((segments > 0) & (missing > 0)).sum()),
             truncated_tokens=int(missing[segments > 0].sum()),
             split_documents=int((segments > 1).sum()),
             dropped_documents=int((segments == 0).sum()),
             dropped_tokens=int(missing[segments == 0].sum()),
-            attention_share=float((lengths.astype(float) ** 2).sum() / (row_tokens.astype(float) ** 2).sum()),
+            attention_share=float((packs.lengths.astype(float) ** 2).sum() / (row_tokens.astype(float) ** 2).sum()),
         )
 
     def to_dict(self) -> dict[str, object]:

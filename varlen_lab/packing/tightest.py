@@ -20,15 +20,15 @@ from varlen_lab.packing.whole import Placement, best_fit, longest_first, lower_b
 
 MOST_LENGTHS = 320  # distinct lengths; more are rounded up to a grid, or the program is slow
 ROUNDS, ITERATIONS = 60, 60
-UP = 0.7  # rounding up takes the parts that are at least this share of the largest
-WORTHWHILE = 1.002  # best-fit this close to the bound is left alone
+ROUND_UP = 0.7  # rounding up takes the uses that are at least this share of the largest
+WORTHWHILE = 1.002  # best-fit this close to the bound is left as it is
 EXACT = 1e-9  # the solver's noise
-SMOOTHING = 0.8  # weight of the steadier prices: plain ones jump, and the generation takes ten times as long
+SMOOTHING = 0.8  # weight of the steady prices: the solver's own jump, and the generation takes ten times as long
 CLOSE = 2e-4  # the program stops within this of the proven bound
-COLUMNS = 300  # new patterns a pricing
+NEW_PATTERNS = 300  # at most this many are added at a time
 
 
-def tightest(lengths: np.ndarray, max_length: int, seed: int | None = None) -> Placement:
+def tightest(lengths: np.ndarray, max_length: int, seed: int | None = None, lookahead: int = 0) -> Placement:
     """Place segments (int64 lengths, none over ``max_length``) in at most as many rows as ``best_fit``.
 
     ``seed`` shuffles which of several equally long segments goes where.
@@ -40,7 +40,7 @@ def tightest(lengths: np.ndarray, max_length: int, seed: int | None = None) -> P
     grid = -(-int(lengths.max() - lengths.min() + 1) // MOST_LENGTHS)
     room = max_length // grid  # a segment that reaches beyond the last grid line has a row to itself
     sizes, counts = np.unique(np.minimum(-(-lengths // grid), room), return_counts=True)
-    rows = patterns(sizes, counts, room)
+    rows = pattern_rows(sizes, counts, room)
     if len(rows) >= len(simple.offsets) - 1:
         return simple
     # The segments, longest first, are handed to the places that ask for their length.
@@ -50,98 +50,104 @@ def tightest(lengths: np.ndarray, max_length: int, seed: int | None = None) -> P
     return Placement(order, np.concatenate([[0], np.cumsum([len(row) for row in rows])]))
 
 
-def patterns(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> list[np.ndarray]:
-    """The rows, each as the numbers (indices into ``lengths``) of its documents, longest first."""
+def pattern_rows(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> list[np.ndarray]:
+    """Rows for ``counts[i]`` documents of ``lengths[i]``, each as the indices into ``lengths``, longest first."""
     left = counts.copy()
     rows: list[np.ndarray] = []
-    columns = first_columns(lengths, counts, max_length)
+    patterns = first_patterns(lengths, counts, max_length)
     for _ in range(ROUNDS):
-        columns, used, _ = solve(lengths, left, columns, max_length)
-        whole = rounded(columns, used, left)
+        patterns, uses, _ = solve(lengths, left, patterns, max_length)
+        whole = whole_uses(patterns, uses, left)
         if not whole.any():
             break
-        left = left - columns @ whole
-        for column, times in zip(columns.T[whole > 0], whole[whole > 0].tolist(), strict=True):
-            rows += [np.repeat(np.arange(len(lengths)), column)[::-1]] * times
+        left = left - patterns @ whole
+        for pattern, times in zip(patterns.T[whole > 0], whole[whole > 0].tolist(), strict=True):
+            rows += [np.repeat(np.arange(len(lengths)), pattern)[::-1]] * times
         if not left.any():
             return rows
-        # A pattern that asks for more than is left is worth what it finds: cut, it can be rounded again.
-        columns = np.unique(np.minimum(columns, left[:, None]), axis=1)
-        columns = np.concatenate([columns[:, columns.any(axis=0)], alone(lengths, left, max_length)], axis=1)
+        # A pattern that asks for more than is left still has its use: cut down to what is left, it can be taken again.
+        patterns = np.unique(np.minimum(patterns, left[:, None]), axis=1)
+        patterns = patterns[:, patterns.any(axis=0)]
+        patterns = np.concatenate([patterns, one_length_patterns(lengths, left, max_length)], axis=1)
+    # Rounding finds nothing more to take whole: what is left is a handful of documents.
     numbers = np.repeat(np.arange(len(lengths)), left)
-    order, offsets = best_fit(lengths[numbers], max_length)
+    order, offsets, _ = best_fit(lengths[numbers], max_length)
     return rows + [numbers[order[a:b]] for a, b in itertools.pairwise(offsets)]
 
 
 def program_bound(sizes: np.ndarray, max_length: int) -> float:
     """Proven by the prices of the program: no plan of whole documents needs fewer rows than this."""
     lengths, counts = np.unique(sizes, return_counts=True)
-    return solve(lengths, counts, first_columns(lengths, counts, max_length), max_length)[2]
+    return solve(lengths, counts, first_patterns(lengths, counts, max_length), max_length)[2]
 
 
-def first_columns(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> np.ndarray:
+def first_patterns(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> np.ndarray:
     """(lengths, patterns): as many of one length as fit, and the patterns best-fit comes up with."""
     numbers = np.repeat(np.arange(len(lengths)), counts)
-    order, offsets = best_fit(lengths[numbers], max_length)
+    order, offsets, _ = best_fit(lengths[numbers], max_length)
     seen = {tuple(np.bincount(numbers[order[a:b]], minlength=len(lengths))) for a, b in itertools.pairwise(offsets)}
-    return np.concatenate([alone(lengths, counts, max_length), np.array(sorted(seen)).T], axis=1)
+    return np.concatenate([one_length_patterns(lengths, counts, max_length), np.array(sorted(seen)).T], axis=1)
 
 
-def alone(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> np.ndarray:
-    """One pattern for each length: as many as fit in a row, and as there are."""
+def one_length_patterns(lengths: np.ndarray, counts: np.ndarray, max_length: int) -> np.ndarray:
+    """One pattern for each length: as many as fit in a row, and as there are. The program always has a solution."""
     return np.diag(np.minimum(max_length // lengths, counts))[:, counts > 0]
 
 
 def solve(
-    lengths: np.ndarray, demand: np.ndarray, columns: np.ndarray, max_length: int
+    lengths: np.ndarray, demand: np.ndarray, patterns: np.ndarray, max_length: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Generate patterns until the program is within ``CLOSE`` of its bound: patterns, their uses, the bound."""
-    centre = lengths / max_length  # prices in proportion to length: a good first guess
+    """Generate patterns until the program is within ``CLOSE`` of its bound: patterns, their uses, the bound.
+
+    ``demand[i]`` documents of ``lengths[i]`` are to be placed; ``patterns``: (lengths, patterns), what is known so far.
+    """
+    steady = lengths / max_length  # prices in proportion to length: a good first guess
     bound = 0.0
-    known = {column.tobytes() for column in columns.T.astype(np.int64)}
+    known = {pattern.tobytes() for pattern in patterns.T.astype(np.int64)}
     for _ in range(ITERATIONS):
-        used, plain, value = program(columns, demand)
-        # The smooth prices first; if they know no new pattern, the plain ones, and then there is none.
-        for prices in (SMOOTHING * centre + (1 - SMOOTHING) * plain, plain):
+        uses, newest, value = fewest_rows(patterns, demand)
+        # The smooth prices first; if they know no new pattern, the solver's own, and then there is none.
+        for prices in (SMOOTHING * steady + (1 - SMOOTHING) * newest, newest):
             table = knapsack(lengths, prices, max_length)
             allowed = prices / max(1.0, table[-1])  # no pattern is worth more than its row: a feasible dual
             if allowed @ demand > bound:
-                bound, centre = float(allowed @ demand), allowed
-            fresh = [c for c in price(lengths, prices, table, max_length) if c.tobytes() not in known]
+                bound, steady = float(allowed @ demand), allowed
+            found = new_patterns(lengths, prices, table, max_length)
+            fresh = [pattern for pattern in found if pattern.tobytes() not in known]
             if fresh:
                 break
         if not fresh or value <= bound * (1 + CLOSE):
             break
-        known.update(column.tobytes() for column in fresh)
-        columns = np.concatenate([columns, np.stack(fresh, axis=1)], axis=1)
-    return columns, np.pad(used, (0, columns.shape[1] - len(used))), bound
+        known.update(pattern.tobytes() for pattern in fresh)
+        patterns = np.concatenate([patterns, np.stack(fresh, axis=1)], axis=1)
+    return patterns, np.pad(uses, (0, patterns.shape[1] - len(uses))), bound
 
 
-def program(columns: np.ndarray, demand: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Fewest rows that hold at least ``demand``: use of each column, price of each length, value."""
+def fewest_rows(patterns: np.ndarray, demand: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """The program in fractions: how often to use each pattern, the price of each length, and the number of rows."""
     from scipy.optimize import linprog
     from scipy.sparse import csc_matrix
 
-    result = linprog(np.ones(columns.shape[1]), A_ub=-csc_matrix(columns), b_ub=-demand, method="highs-ds")
+    result = linprog(np.ones(patterns.shape[1]), A_ub=-csc_matrix(patterns), b_ub=-demand, method="highs-ds")
     return result.x, -result.ineqlin.marginals, float(result.fun)
 
 
-def rounded(columns: np.ndarray, used: np.ndarray, demand: np.ndarray) -> np.ndarray:
-    """Whole uses, none taking more of a length than there is.
+def whole_uses(patterns: np.ndarray, uses: np.ndarray, demand: np.ndarray) -> np.ndarray:
+    """Uses as whole numbers, none taking more of a length than there is.
 
     Down to the whole part where there is one; else up, the largest parts first, as far as documents last.
     """
-    whole = np.zeros(len(used), dtype=np.int64)
+    whole = np.zeros(len(uses), dtype=np.int64)
     left = demand.copy()
-    up = used.max() < 1 - EXACT
-    for index in np.argsort(-used, kind="stable").tolist():
-        times = int(used[index] >= UP * used.max()) if up else int(used[index] + EXACT)
+    up = uses.max() < 1 - EXACT
+    for index in np.argsort(-uses, kind="stable").tolist():
+        times = int(uses[index] >= ROUND_UP * uses.max()) if up else int(uses[index] + EXACT)
         if not times:
             break
-        column = columns[:, index]
-        needed = column > 0
-        whole[index] = min(times, int((left[needed] // column[needed]).min()))
-        left = left - whole[index] * column
+        pattern = patterns[:, index]
+        needed = pattern > 0
+        whole[index] = min(times, int((left[needed] // pattern[needed]).min()))
+        left = left - whole[index] * pattern
     return whole
 
 
@@ -155,14 +161,14 @@ def knapsack(lengths: np.ndarray, prices: np.ndarray, max_length: int) -> np.nda
     return table
 
 
-def price(lengths: np.ndarray, prices: np.ndarray, table: np.ndarray, max_length: int) -> Iterator[np.ndarray]:
+def new_patterns(lengths: np.ndarray, prices: np.ndarray, table: np.ndarray, max_length: int) -> Iterator[np.ndarray]:
     """The best pattern around each length that is worth more than the row it takes, the most valuable first."""
     worth = prices + table[max_length - lengths]
-    for number in np.argsort(-worth, kind="stable")[:COLUMNS].tolist():
+    for number in np.argsort(-worth, kind="stable")[:NEW_PATTERNS].tolist():
         if worth[number] <= 1 + 1e-9:
             return
-        column = np.zeros(len(lengths), dtype=np.int64)
-        column[number] = 1
+        pattern = np.zeros(len(lengths), dtype=np.int64)
+        pattern[number] = 1
         room = int(max_length - lengths[number])
         while room >= lengths[0] and table[room] > 1e-12:
             fitting = np.searchsorted(lengths, room, side="right")
@@ -171,6 +177,6 @@ def price(lengths: np.ndarray, prices: np.ndarray, table: np.ndarray, max_length
             if gains[chosen] < table[room] - 1e-9:
                 room -= 1  # the value of this room is that of a smaller one
                 continue
-            column[chosen] += 1
+            pattern[chosen] += 1
             room -= int(lengths[chosen])
-        yield column
+        yield pattern
