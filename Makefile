@@ -21,7 +21,7 @@ walkthrough: $(STAMP) ## run every notebook and write runs/walkthrough/index.htm
 	@$(BIN)/varlen-lab walkthrough
 
 test: $(STAMP) ## the fast tests: on all cores, then those that measure time, alone
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m "$(FAST) and not alone"
+	@$(BIN)/python -m pytest -n logical --dist worksteal -m "$(FAST) and not alone"
 	@$(BIN)/python -m pytest -m "$(FAST) and alone"
 
 lint: $(STAMP) ## ruff, mypy and the import contracts

@@ -24,6 +24,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if wants_alone and "mark.alone" not in collection_path.read_text(encoding="utf-8") else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Before the workers start: the built-in corpus, or each of them would build it into an empty cache."""
+    from varlen_lab.documents import builtin_dialogues, builtin_tokenizer
+
+    builtin_dialogues(progress=False)
+    builtin_tokenizer(progress=False)
+
+
 @pytest.fixture(scope="session")
 def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 short dialogues of very different lengths, in the ``messages`` shape."""

@@ -155,6 +155,7 @@ def twenty(small: Config) -> Config:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None:
     """Twenty steps; then the checkpoint of step 10 goes on to the same end, and the last one converts."""
@@ -185,6 +186,7 @@ def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     run(twenty.replace(max_steps=2), tmp_path / "z", *WAYS["zero2"])
@@ -204,6 +206,7 @@ def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_lora_in_two_processes(twenty: Config, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     config = twenty.replace(method="lora", lora_r=4, lora_dropout=0.0, max_steps=4, lr=1e-2)
@@ -218,6 +221,7 @@ def test_lora_in_two_processes(twenty: Config, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_one_dies_and_the_other_is_not_left_waiting(twenty: Config, tmp_path: Path) -> None:
     config = twenty.replace(max_steps=100_000, save_steps=5)
     folder = tmp_path / "d"
@@ -242,6 +246,7 @@ def test_one_dies_and_the_other_is_not_left_waiting(twenty: Config, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_sigterm_saves_in_all(twenty: Config, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     folder.mkdir()
@@ -262,6 +267,7 @@ def test_sigterm_saves_in_all(twenty: Config, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_bad_input_is_said_once(twenty: Config, tmp_path: Path) -> None:
     done = run(twenty.replace(data_path="nowhere.jsonl"), tmp_path / "b", check=False)
     assert done.returncode == 2
