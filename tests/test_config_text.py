@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varlen_lab.config import idle as effect
+from varlen_lab.attention.registry import BACKENDS
+from varlen_lab.config.idle import IDLE
 from varlen_lab.config.names import config_names, named_config, search_names
-from varlen_lab.config.schema import Config, schema, setting_names
+from varlen_lab.config.schema import Config, choices, schema, setting_names
 from varlen_lab.config.text import load, load_text, override, parse_overrides, render
+from varlen_lab.documents.registry import MAP_FNS
 from varlen_lab.errors import InputError
+from varlen_lab.packing.registry import OVERLONG, STRATEGIES, WEIGHTINGS
 
 TEMPLATE = named_config("tiny_llama_full_docstrings_e1")
 
@@ -93,6 +96,13 @@ BAD = [
     ("lr: float = 1e-4", "is not a `name = value` line"),
     ("lr = max_length = 3", "is not a `name = value` line"),
     ("device = 'gpu'", "it must be one of auto, cpu, cuda"),
+    ("pack_strategy = 'unpacked'", "it must be one of best_fit, tightest, sequential, concat"),
+    ("attn_backend = 'torch_varlem'", "did you mean 'torch_varlen'"),
+    ("overlong = ''", "it must be one of truncate, split, drop, error"),
+    ("evaluation_share = 1.0", "it is a share and must be below 1"),
+    ("data_path = []", "a list of it must hold names or files"),
+    ("data_path = ['a', 3]", "a list of it must hold names or files"),
+    ("evaluation_inputs = ['\\ud800']", "half of a character"),
     ("betas = (0.9,)", "betas is"),
     ("save_total_limit = 0", "use -1"),
     ("warmup_ratio = 2.0", "at most 1"),
@@ -108,6 +118,41 @@ def test_a_mistake_is_named_with_file_and_line(text: str, message: str) -> None:
     sentence = str(caught.value)
     assert message in sentence
     assert sentence.startswith("c.py:") and "\n" not in sentence
+
+
+REGISTRIES = {
+    "attn_backend": BACKENDS,
+    "pack_strategy": STRATEGIES,
+    "overlong": OVERLONG,
+    "loss_weighting": WEIGHTINGS,
+    "dataset_map_fn": MAP_FNS,
+}
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_what_a_registry_holds_is_a_choice_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = REGISTRIES[name]
+    with pytest.raises(InputError, match=f"{name} is 'dummy'"):
+        TEMPLATE.replace(**{name: "dummy"})
+    monkeypatch.setitem(registry, "dummy", next(iter(registry.values())))
+    config = TEMPLATE.replace(**{name: "dummy"})
+    assert read(render(config)) == config
+    row = next(row for row in schema() if row.name == name)
+    assert choices(row)[-1] == "dummy"
+    with pytest.raises(InputError, match=r"it must be one of .*dummy.*did you mean 'dummy'"):
+        TEMPLATE.replace(**{name: "dumy"})
+
+
+@pytest.mark.parametrize("name", ["best_fit", "tightest", "sequential", "concat"])
+def test_every_strategy_is_a_setting(name: str) -> None:
+    assert TEMPLATE.replace(pack_strategy=name).pack_strategy == name
+
+
+def test_the_comment_of_a_setting_names_its_choices() -> None:
+    """What a person reads in the file; the kernels are too many, check-env shows them."""
+    for row in schema():
+        if row.name != "attn_backend":
+            assert all(name in row.metadata["comment"] for name in choices(row)), row.name
 
 
 def test_code_in_a_config_is_not_run(tmp_path: Path) -> None:
@@ -190,7 +235,7 @@ def test_an_unknown_recipe_suggests_the_near_one() -> None:
 
 # --------------------------------------------------------------------------------- what has no effect is refused
 
-IDLE = [  # (what is set, what it needs besides to do something)
+WAITS = [  # (what is set, what it needs besides to do something)
     ("attn_backend=sdpa", "use_varlen_attn=True"),
     ("attn_backend=auto", "use_varlen_attn=True"),
     ("pack_strategy=concat pack_to_max_length=False", "pack_to_max_length=True"),
@@ -209,7 +254,7 @@ IDLE = [  # (what is set, what it needs besides to do something)
 ]
 
 
-@pytest.mark.parametrize(("words", "needs"), IDLE, ids=[words for words, _ in IDLE])
+@pytest.mark.parametrize(("words", "needs"), WAITS, ids=[words for words, _ in WAITS])
 def test_an_override_acts_or_is_refused(words: str, needs: str) -> None:
     with pytest.raises(InputError) as caught:
         override(TEMPLATE, words.split())
@@ -221,7 +266,7 @@ def test_an_override_acts_or_is_refused(words: str, needs: str) -> None:
     assert acted != TEMPLATE or words == "attn_backend=auto"
 
 
-@pytest.mark.parametrize("words", [words for words, _ in IDLE if not words.startswith("lora_dropout")])
+@pytest.mark.parametrize("words", [words for words, _ in WAITS if not words.startswith("lora_dropout")])
 def test_a_file_may_hold_what_waits(words: str) -> None:
     """Turning a switch in a file never refuses another line of it."""
     config = override(TEMPLATE, words.split(), acting=False)
@@ -240,7 +285,7 @@ def test_the_switch_of_step_4_refuses_no_other_line(name: str) -> None:
 
 def test_every_setting_can_be_changed_on_the_command_line() -> None:
     """A value that differs is in the config afterwards, whatever its kind; nothing is named that does not exist."""
-    assert {idle.setting for idle in effect.IDLE} <= set(setting_names())
+    assert {idle.setting for idle in IDLE} <= set(setting_names())
     values = {
         "pretrained_model_name_or_path": None, "model_config": "{'model_type': 'llama'}", "data_path": "2024.jsonl",
         "prompt_template": "mistral", "optim_type": "SGD", "loss_weighting": "pack", "betas": "(0.8, 0.9)",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from varlen_lab.config.schema import Config, SettingError, schema
+from varlen_lab.packing.registry import STRATEGIES
 
 
 class Idle(NamedTuple):
@@ -18,7 +19,6 @@ class Idle(NamedTuple):
     setting: str
     when: Callable[[Config], bool]
     why: str
-    remedy: str
 
 
 def pretraining(config: Config) -> bool:
@@ -30,71 +30,54 @@ IDLE = (
     Idle(
         "attn_backend",
         lambda config: not config.use_varlen_attn,
-        "with use_varlen_attn = False, it is the kernel of varlen attention",
-        "set use_varlen_attn=True too",
+        "with use_varlen_attn = False, it is the kernel of varlen attention; set use_varlen_attn=True too",
     ),
     Idle(
         "pack_strategy",
         lambda config: not config.pack_to_max_length,
-        "with pack_to_max_length = False, nothing is packed",
-        "set pack_to_max_length=True too",
+        "with pack_to_max_length = False, nothing is packed; set pack_to_max_length=True too",
     ),
     Idle(
         "overlong",
-        lambda config: config.pack_to_max_length and config.pack_strategy == "concat",
-        "with pack_strategy = 'concat', which cuts every document where a row ends",
-        "set pack_strategy=best_fit too",
+        lambda config: config.pack_to_max_length and not STRATEGIES[config.pack_strategy].keeps_whole,
+        "with pack_strategy = {0.pack_strategy!r}, which cuts documents where rows end; set pack_strategy=best_fit too",
     ),
     Idle(
         "recompute",
         lambda config: not config.gradient_checkpointing,
-        "with gradient_checkpointing = False, everything is kept",
-        "set gradient_checkpointing=True too",
+        "with gradient_checkpointing = False, everything is kept; set gradient_checkpointing=True too",
     ),
     Idle(
         "master_weights",
         lambda config: config.dtype in ("fp32", "fp16"),
-        "with a dtype other than bf16, whose weights stay in fp32",
-        "set dtype=bf16 too",
+        "with a dtype other than bf16, whose weights stay in fp32; set dtype=bf16 too",
     ),
     Idle(
         "max_epochs",
         lambda config: config.max_steps is not None,
-        "with max_steps set, which ends the run or repeats the data until then",
-        "set max_steps=None too",
+        "with max_steps set, which ends the run or repeats the data until then; set max_steps=None too",
     ),
     Idle(
         "start_factor",
         lambda config: config.warmup_ratio == 0,
-        "with warmup_ratio = 0.0, there is no warm-up to start",
-        "set warmup_ratio too",
+        "with warmup_ratio = 0.0, there is no warm-up to start; set warmup_ratio too",
     ),
     Idle(
         "betas",
         lambda config: config.optim_type == "SGD" and config.betas[1] != 0.999,
-        "in its second number with optim_type = 'SGD', which has one momentum",
-        "leave the second at 0.999",
+        "in its second number with optim_type = 'SGD', which has one momentum; leave the second at 0.999",
     ),
     Idle(
         "evaluation_inputs",
         lambda config: config.evaluation_freq == 0,
-        "with evaluation_freq = 0, they are never asked",
-        "set evaluation_freq too",
-    ),
-    Idle(
-        "prompt_template",
-        pretraining,
-        "with dataset_map_fn = 'pretrain' and no question to ask",
-        "set dataset_map_fn=auto too",
-    ),
-    Idle(
-        "SYSTEM",
-        pretraining,
-        "with dataset_map_fn = 'pretrain' and no question to ask",
-        "set dataset_map_fn=auto too",
+        "with evaluation_freq = 0, they are never asked; set evaluation_freq too",
     ),
     *(
-        Idle(row.name, lambda config: config.method == "full", "with method = 'full'", "set method=lora or qlora too")
+        Idle(name, pretraining, "with dataset_map_fn = 'pretrain' and no question to ask; set dataset_map_fn=auto too")
+        for name in ("prompt_template", "SYSTEM")
+    ),
+    *(
+        Idle(row.name, lambda config: config.method == "full", "with method = 'full'; set method=lora or qlora too")
         for row in schema()
         if row.metadata["needs"]
     ),
@@ -108,5 +91,5 @@ def refuse_idle(config: Config, named: Iterable[str]) -> None:
             if idle.setting == name and idle.when(config):
                 value = getattr(config, name)
                 raise SettingError(
-                    name, f"{name} = {value!r} has no effect {idle.why}; {idle.remedy}, or leave it out."
+                    name, f"{name} = {value!r} has no effect {idle.why.format(config)}, or leave it out."
                 )

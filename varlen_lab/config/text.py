@@ -1,9 +1,8 @@
-"""A config as a file: plain ``name = value`` lines, what ``copy-cfg`` leaves behind.
+"""A config as text: the file of ``name = value`` lines that ``copy-cfg`` writes, and the pairs behind a flag.
 
-``load`` reads it without running it: only literals are understood, anything else is refused with its line. ``render``
-writes it, in five parts as on XTuner's page, and ``load(render(config)) == config``.
-
-Settings on a command line: ``--cfg-options max_steps=20 seed=1`` and ``--set``, on top of a config.
+``load`` reads a file without running it: only literals are understood, anything else is refused with its line.
+``render`` writes one, in five parts as on XTuner's page, and ``load(render(config)) == config``. ``override`` puts in
+what a command line changes: ``--cfg-options max_steps=20 seed=1``, ``--set``.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.config.idle import refuse_idle
-from varlen_lab.config.schema import PARTS, Config, SettingError, effective, schema, setting_names, shown, unknown
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.config.schema import PARTS, Config, SettingError, effective, schema, setting_names, unknown
+from varlen_lab.errors import InputError, nearest, shown
 
 LARGEST_FILE = 2**20  # bytes; more is no config, and Python's parser takes a thousand times as much memory
 
@@ -167,6 +166,8 @@ def value_of(text: str, kind: str) -> Any:
 
 def override(config: Config, pairs: list[str], flag: str = "--cfg-options", *, acting: bool = True) -> Config:
     """The config with ``name=value`` pairs put in; ``acting``: one that then does nothing is refused."""
+    if not pairs:
+        return config
     try:
         changes = parse_overrides(pairs, flag)
         changed = config.replace(**changes)
