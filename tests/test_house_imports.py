@@ -108,7 +108,7 @@ def test_no_module_bears_the_name_of_something_exported(room: str) -> None:
         assert name not in files and not isinstance(getattr(package, name), types.ModuleType)
 
 
-@pytest.mark.parametrize("module", ["packing.sequential", "packing.dataset", "packing.collators", "attention.dispatch"])
+@pytest.mark.parametrize("module", ["packing.readers", "packing.strategies", "packing.collators", "attention.dispatch"])
 def test_core_needs_only_numpy_and_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", NOT_CORE)
 
