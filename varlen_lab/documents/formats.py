@@ -12,7 +12,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from varlen_lab.documents.reading import (
     BUILTIN,
@@ -25,6 +25,9 @@ from varlen_lab.documents.reading import (
     utf8,
 )
 from varlen_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 ROWS = 1000  # of a Parquet file read at once
 
@@ -165,7 +168,8 @@ def first_line(error: Exception) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def saved_dataset(path: Path) -> Records:
+def saved_dataset(path: Path) -> Dataset:
+    """The dataset, or its ``train`` split, that ``save_to_disk`` wrote into a folder."""
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -179,10 +183,10 @@ def saved_dataset(path: Path) -> Records:
         if "train" not in dataset:
             raise InputError(f"{path} has splits {', '.join(dataset)} but no train; name one split's folder.")
         dataset = dataset["train"]
-    return numbered(dataset, str(path))
+    return dataset
 
 
-def hub_dataset(name: str) -> Records:
+def hub_dataset(name: str) -> Dataset:
     """The ``train`` split of a dataset on the hub, or of one that was downloaded before."""
     from datasets import config, load_dataset
     from huggingface_hub import HfApi
@@ -205,4 +209,4 @@ def hub_dataset(name: str) -> Records:
         ) from None
     finally:
         config.HF_HUB_OFFLINE = before
-    return numbered(dataset, name)
+    return dataset

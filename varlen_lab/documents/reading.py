@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -30,6 +31,7 @@ Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord st
 Turns = Iterator[tuple[str, Any]]  # (role, content) as found in a record, not yet checked
 
 BUILTIN = "builtin:docstrings"
+function_at = cache(resolve_name)  # "module:function" of the registry -> the function; asked for once a record
 ROLES = ("system", "user", "assistant")
 OTHER_NAMES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 # Roles of text that already stands as the model shall read it, no template adds to it -> is it trained on?
@@ -128,10 +130,12 @@ def records_at(name: str, progress: bool = True) -> Records:
     if kind == "builtin":
         return numbered(({"messages": messages} for messages in builtin_dialogues(progress)), name)
     if kind == "file":
-        return resolve_name(READERS[path.suffix.lower()])(path)
+        return function_at(READERS[path.suffix.lower()])(path)
     from varlen_lab.documents import formats
 
-    return formats.saved_dataset(path) if kind == "folder" else formats.hub_dataset(name)
+    if kind == "folder":
+        return numbered(formats.saved_dataset(path), str(path))
+    return numbered(formats.hub_dataset(name), name)
 
 
 def numbered(records: Iterable[Any], name: str) -> Records:
@@ -191,8 +195,8 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
     shapes = MAP_FNS[map_fn].values()
     for shape in shapes:
         if all(record.get(field) is not None for field in shape.fields):
-            return checked(resolve_name(shape.function)(record, shape), system)
-    raise resolve_name("varlen_lab.documents.shapes:unknown_shape")(record, [shape.fields for shape in shapes])
+            return checked(function_at(shape.function)(record, shape), system)
+    raise function_at("varlen_lab.documents.shapes:unknown_shape")(record, [shape.fields for shape in shapes])
 
 
 def from_messages(record: dict[str, Any], shape: Shape) -> Turns:

@@ -245,11 +245,16 @@ def load_documents(
 ) -> Dataset:
     """Read the dialogues at ``data_path`` (see ``read_dialogues``) and tokenise them (see ``encode``).
 
-    Records left out under ``skip_bad`` are counted in a warning that names the first.
+    Records left out under ``skip_bad`` are counted in a warning that names the first; the second line of
+    ``dataset.info.description`` keeps it.
     """
     dialogues, skipped = read_dialogues(data_path, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress)
     if skipped:
         which = "record" if len(skipped) == 1 else "records"
         read = f"{len(dialogues):,} dialogues were read"
-        warnings.warn(f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read}", stacklevel=2)
-    return encode(dialogues, tokenizer, prompt_template=prompt_template, progress=progress)
+        note = f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read}"
+        warnings.warn(note, stacklevel=2)
+    documents = encode(dialogues, tokenizer, prompt_template=prompt_template, progress=progress)
+    if skipped:
+        documents.info.description += f"\n{note}"
+    return documents
