@@ -23,7 +23,7 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -116,11 +116,10 @@ def usable(
             yield backend.name
 
 
-def resolve(function: str) -> Callable[..., Any]:
-    """What "module:function" of a registry names. Not kept: a look-up in ``sys.modules`` is cheap beside a kernel."""
-    module, _, name = function.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+def resolve(function: str) -> Any:
+    """The function that "module:function" names. Not kept: a look-up in ``sys.modules`` is cheap beside a kernel."""
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

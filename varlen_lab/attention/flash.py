@@ -80,13 +80,11 @@ def attend_torch_varlen(
         raise InputError(f"varlen_attn cannot do {what}; use backend='flash_attn', or 'reference' anywhere.")
     from torch.nn.attention.varlen import varlen_attn
 
-    known = varlen_parameters()
-    if "window_size" not in known:
-        raise InputError(f"varlen_attn of torch {torch.__version__} has no window_size; upgrade to torch >= 2.11.")
     words: dict[str, Any] = {"scale": options.scale, "window_size": window_size(options)}
-    if q.shape[1] != k.shape[1] and "enable_gqa" in known:  # torch 2.11 takes grouped heads without being told
+    if q.shape[1] != k.shape[1] and "enable_gqa" in varlen_parameters():  # torch 2.11 took them untold
         words["enable_gqa"] = True
     q, k, v_padded = same_head_dim(q, k, v)
+    # the same object twice: from torch 2.15 on, cuDNN's kernel on Hopper is taken only then
     cu, longest = boundaries.cu_seqlens, boundaries.max_seqlen
     out: torch.Tensor = varlen_attn(q, k, v_padded, cu, cu, longest, longest, **words)  # type: ignore[assignment]
     return out[..., : v.shape[-1]]
@@ -94,7 +92,7 @@ def attend_torch_varlen(
 
 @cache
 def varlen_parameters() -> frozenset[str]:
-    """Names of the arguments this torch's ``varlen_attn`` takes; they changed in 2.11 and again in 2.12."""
+    """Names of the arguments this torch's ``varlen_attn`` takes; 2.11 has no ``enable_gqa``."""
     from torch.nn.attention.varlen import varlen_attn
 
     return frozenset(inspect.signature(varlen_attn).parameters)

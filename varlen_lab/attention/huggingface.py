@@ -69,7 +69,10 @@ class DeferredMask:
         self.options = options
 
     def build(self) -> torch.Tensor | None:
-        """The mask as transformers' sdpa path would have made it."""
+        """The mask as transformers' sdpa path would have made it: bool, True where a query sees a key; None: causal.
+
+        All options go on by name: their number and their defaults differ between the versions of transformers.
+        """
         from transformers.masking_utils import sdpa_mask
 
         return sdpa_mask(**self.options)
@@ -77,12 +80,10 @@ class DeferredMask:
 
 def varlen_mask(**options: Any) -> torch.Tensor | DeferredMask | None:
     """The mask function of our names: sdpa's, deferred where it would be dense although nothing is padded."""
-    from transformers.masking_utils import sdpa_mask
-
+    mask = DeferredMask(options)
+    # One query, or more keys than queries, is generation with a cache: those masks are small, and are needed.
     training_shape = options.get("q_length") == options.get("kv_length") and options.get("q_length") != 1
-    if options.get("attention_mask") is None and training_shape:
-        return DeferredMask(options)
-    return sdpa_mask(**options)
+    return mask if options.get("attention_mask") is None and training_shape else mask.build()
 
 
 def varlen_attention(
@@ -120,7 +121,9 @@ def varlen_attention(
             f"attention dropout is {dropout}, packed and unpacked runs could not be compared; "
             "set attention_dropout=0 in the model's config."
         )
-    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave q and k in fp32, v is in bf16
+    # Under autocast rotary embeddings leave q and k in fp32 while v is in bf16; a kernel takes one dtype. (autocast
+    # itself casts only for torch's own attention.)
+    if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     # rows of a batch are laid end to end: (B, H, T, D) -> (B * T, H, D)
@@ -140,14 +143,11 @@ def attend_between(
     **asked: Any,
 ) -> torch.Tensor:
     """``attend`` with the seams as a batch carries them; a function of its own, for ``register`` to keep uncompiled."""
-    return attend(q, k, v, boundaries_of(cu_seq_lens, max_length, len(q)), **asked)
-
-
-def boundaries_of(cu_seq_lens: torch.Tensor, max_length: int | None, total: int) -> Boundaries:
-    """The boundaries of a batch. On a GPU the collator's word is taken: reading them would stop the device."""
     if cu_seq_lens.device.type == "cpu" or max_length is None:
-        return Boundaries(cu_seq_lens)
-    return Boundaries.trusted(cu_seq_lens, int(max_length), total)
+        boundaries = Boundaries(cu_seq_lens)
+    else:  # on a GPU the collator's word is taken: to read the seams would make the CPU wait in every layer
+        boundaries = Boundaries.trusted(cu_seq_lens, int(max_length), len(q))
+    return attend(q, k, v, boundaries, **asked)
 
 
 def ordinary_attention(
@@ -165,7 +165,7 @@ def ordinary_attention(
 
     slopes = getattr(module, "alibi_slopes", None)
     if isinstance(mask, DeferredMask):
-        if softcap is not None or slopes is not None:
+        if softcap is not None or slopes is not None:  # the formula below needs windows written out, not a hint
             mask.options["allow_is_causal_skip"] = False
         mask = mask.build()
     if softcap is None and slopes is None:
@@ -175,6 +175,7 @@ def ordinary_attention(
     scores = query @ key.transpose(2, 3) * (options.get("scaling") or query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
+    # with a cache the queries are the last of the keys
     key_position = torch.arange(key.shape[2], device=key.device)
     query_position = key_position[-query.shape[2] :]
     back = query_position[:, None] - key_position[None, :]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, read_config
 from varlen_lab.errors import InputError
+from varlen_lab.packing.rows import IGNORE
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 HELP = "Show a packed row of a config's data: seams, positions, and what is trained on (coloured in a terminal)."
 SHOWS = ("text", "masked_text", "input_ids", "labels", "all")
-IGNORE = -100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
