@@ -32,16 +32,16 @@ GOALS = {
 
 def lengths_of(total: int, mean: int = 270, seed: int = 0) -> list[int]:
     """Lognormal document lengths that add up to ``total``."""
-    dice = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     lengths: list[int] = []
     while sum(lengths) < total:
-        lengths.append(min(total - sum(lengths), max(1, int(dice.lognormal(np.log(mean) - 0.5, 1.0)))))
+        lengths.append(min(total - sum(lengths), max(1, int(generator.lognormal(np.log(mean) - 0.5, 1.0)))))
     return lengths
 
 
 def tensors(total: int) -> list[torch.Tensor]:
-    dice = torch.Generator().manual_seed(0)
-    return [torch.randn(total, HEADS, DIM, generator=dice, requires_grad=True) for _ in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(total, HEADS, DIM, generator=generator, requires_grad=True) for _ in range(3)]
 
 
 def ours(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries) -> torch.Tensor:

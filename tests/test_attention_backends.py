@@ -35,10 +35,10 @@ CAPPED = OPTIONS | {"softcap": {"softcap": 2.0}, "softcap and alibi": {"softcap"
 
 
 def tensors(lengths, heads=(4, 4), dims=(16, 16), dtype=torch.float64, device="cpu", seed=0):
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     total = sum(lengths)
     shapes = ((heads[0], dims[0]), (heads[1], dims[0]), (heads[1], dims[1]))
-    made = (torch.randn(total, *shape, generator=dice, dtype=torch.float64) for shape in shapes)
+    made = (torch.randn(total, *shape, generator=generator, dtype=torch.float64) for shape in shapes)
     return [x.to(device=device, dtype=dtype).requires_grad_() for x in made]
 
 

@@ -49,10 +49,10 @@ def kernel(request: pytest.FixtureRequest) -> str:
 
 
 def qkv(total: int, heads: tuple[int, int] = (8, 2), width: int = 64) -> list[torch.Tensor]:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     query, keys = heads
     return [
-        torch.randn(total, count, width, generator=dice).to(DEVICE, torch.bfloat16).requires_grad_()
+        torch.randn(total, count, width, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_()
         for count in (query, keys, keys)
     ]
 

@@ -78,9 +78,9 @@ def checked(bench: Bench, row: Boundaries, backend: str, case: Case, truth: list
 def tensors(bench: Bench, total: int, heads: tuple[int, int, int]) -> list[torch.Tensor]:
     """q, k, v and a gradient from above, random, in the precision of the device."""
     query, keys, width = heads
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return [
-        torch.randn(total, count, width, generator=dice).to(bench.device, bench.dtype)
+        torch.randn(total, count, width, generator=generator).to(bench.device, bench.dtype)
         for count in (query, keys, keys, query)
     ]
 

@@ -198,12 +198,12 @@ def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torc
 
 def documents_of_steps(bench: Bench, row: int, vocabulary: int = 2000) -> list[list[Documents]]:
     """For each step its rows, for each row its documents: best-fit rows of ``row`` tokens, in random order."""
-    scale, dice = bench.scale, np.random.default_rng(0)
-    lengths = lognormal(scale.mean, CV_ONE, min(scale.longest, row))(dice, scale.step * STEPS // scale.mean)
+    scale, generator = bench.scale, np.random.default_rng(0)
+    lengths = lognormal(scale.mean, CV_ONE, min(scale.longest, row))(generator, scale.step * STEPS // scale.mean)
     packs = pack_lengths(lengths, row)
     numbers = [packs.order[a:b] for a, b in zip(packs.offsets, packs.offsets[1:])]
-    dice.shuffle(numbers)
-    rows = [[dice.integers(3, vocabulary, lengths[n]) for n in row_] for row_ in numbers]
+    generator.shuffle(numbers)
+    rows = [[generator.integers(3, vocabulary, lengths[n]) for n in row_] for row_ in numbers]
     each = max(1, scale.step // row)
     return [rows[at : at + each] for at in range(0, len(rows) - each + 1, each)]
 
