@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import families, from_scratch, native_config, tiny, variants
-from varlen_lab.models.loading import load_model
+from varlen_lab.models.loading import layout_of, load_model
+from varlen_lab.models.registry import FAMILIES
 
 
 def test_names() -> None:
@@ -22,6 +24,15 @@ def test_names() -> None:
         tiny("internlmm")
     with pytest.raises(InputError, match="no variant"):
         tiny("llama", "llama9")
+
+
+def test_a_family_names_a_chat_template_and_layouts_that_exist() -> None:
+    assert {family.template for family in FAMILIES.values()} <= set(TEMPLATES)
+    for model_type in [name for family in FAMILIES.values() for name in family.layouts]:
+        assert (
+            layout_of({"model_type": model_type}) is layout_of({"model_type": model_type, "auto_map": {}}) is not None
+        )
+    assert layout_of({"model_type": "llama", "auto_map": {}}) is None
 
 
 def test_the_seed_decides_and_the_callers_rng_is_left_alone() -> None:

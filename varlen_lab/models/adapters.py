@@ -44,7 +44,10 @@ def add_adapter(model: PreTrainedModel, config: Config) -> Any:
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Last names of the linear layers, the head left out: what XTuner's ``find_all_linear_names`` gives."""
+    """Last names of the linear layers, the head left out: what XTuner's ``find_all_linear_names`` gives.
+
+    peft's own ``target_modules="all-linear"`` is another choice: in some mixtures of experts it adapts the router too.
+    """
     head = model.get_output_embeddings()
     names = {
         name.split(".")[-1]
@@ -79,6 +82,7 @@ def four_bits(device: str) -> Any:
 
 
 def import_peft() -> Any:
+    """The package peft; InputError with the command that installs it where it is missing."""
     try:
         import peft
     except ImportError:
