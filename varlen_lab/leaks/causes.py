@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from varlen_lab.attention.reference import Options, attend_reference
-from varlen_lab.leaks.measure import AttentionCall, flat, watching
+from varlen_lab.leaks.measure import flat
 from varlen_lab.leaks.report import Finding
+from varlen_lab.leaks.seen import AttentionCall, watching
 from varlen_lab.packing.boundaries import Boundaries
 
 IGNORES_SEAMS = "attention ignores the seams"

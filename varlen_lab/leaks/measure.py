@@ -6,10 +6,10 @@ respect to another's inputs is not small but exactly 0. It takes one backward pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,11 +51,15 @@ class Parity:
 
 @contextmanager
 def undisturbed(model: Any) -> Iterator[list[str]]:
-    """Noise off, gradients out of the way, and all of it back afterwards, with the random state."""
+    """Every probability of noise at 0 and no gradients while it lasts; yields which were set to 0, in words.
+
+    Afterwards the model is as it was, also after an exception: noise, gradients, attention and the random state. Its
+    mode is not touched, for some layers do something else in train() than in eval(), and both must be measurable.
+    """
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     noise = noise_of(model)
     implementation = getattr(model.config, "_attn_implementation", None)
-    devices = [model.device] if model.device.type == "cuda" else []
+    devices = [model.device] if model.device.type == "cuda" else []  # beside the CPU's random state
     with torch.random.fork_rng(devices=devices):
         try:
             for parameter, _ in gradients:
@@ -70,52 +74,6 @@ def undisturbed(model: Any) -> Iterator[list[str]]:
                 parameter.grad = gradient
             if implementation is not None and model.config._attn_implementation != implementation:
                 model.set_attn_implementation(implementation)
-
-
-class AttentionCall(NamedTuple):
-    """One attention call of a model: query (B, H, T, D), key and value (B, K, S, ·), out (B, T, H, V)."""
-
-    module: Any
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    out: torch.Tensor
-    options: dict[str, Any]  # the keyword arguments
-    with_values: Callable[[torch.Tensor], torch.Tensor]  # the same call with other values -> its out
-
-
-@contextmanager
-def watching(watch: Callable[[AttentionCall], None]) -> Iterator[None]:
-    """``watch`` is told of every attention call that transformers dispatches meanwhile; results are not changed.
-
-    A layer asks ``AttentionInterface.get_interface`` for its function in every forward pass, so that is the one place
-    where calls of every model and every implementation can be seen. Models with code of their own do not ask there.
-    """
-    from transformers import AttentionInterface
-
-    real = AttentionInterface.get_interface
-
-    def get_interface(self: Any, name: str, default: Any) -> Any:
-        function = real(self, name, default)
-
-        def call(
-            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **options: Any
-        ) -> Any:
-            def with_values(values: torch.Tensor) -> torch.Tensor:
-                out: torch.Tensor = function(module, query, key, values, *rest, **options)[0]
-                return out
-
-            result = function(module, query, key, value, *rest, **options)
-            watch(AttentionCall(module, query, key, value, result[0], options, with_values))
-            return result
-
-        return call
-
-    AttentionInterface.get_interface = get_interface  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        AttentionInterface.get_interface = real  # type: ignore[method-assign]
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,6 +146,8 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
     loss = loss_of(logits, labels) / count
     gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained and loss.requires_grad else []
 
+    # From here on every document runs by itself: eager attention, no seams to get wrong, no cache. Gradients of the
+    # losses are summed document by document, so that only one document's graph is alive at a time.
     alone_with = trusted_attention(model)
     worst, alone_loss, nan_alone = 0.0, 0.0, False
     summed: list[torch.Tensor | None] = [None] * len(gradients)
@@ -202,6 +162,7 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
                 if gradient is not None:
                     known = summed[index]
                     summed[index] = gradient if known is None else known + gradient
+    # None: a parameter that takes no part, such as an expert that no token was sent to
     pairs = [(a, b) for a, b in zip(gradients, summed, strict=True) if a is not None and b is not None]
     measured = Parity(
         logits=worst,

@@ -12,16 +12,16 @@ returns the weights themselves. Columns go in chunks as wide as a head, so no T 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.measure import AttentionCall, inputs_of, undisturbed, watching
+from varlen_lab.leaks.measure import inputs_of, undisturbed
 from varlen_lab.leaks.traps import documents_of
 
 TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
@@ -72,6 +72,52 @@ def attention_seen(model: Any, batch: Mapping[str, Any], *, boundaries: Any = No
     weights = [np.add.reduceat(answer[0], first, axis=0) / lengths[:, None] for _, answer in answers]
     cells = np.stack([answer[1] for _, answer in answers]) if len(columns) > 1 else None
     return Seen(tuple(layer for layer, _ in answers), tuple(lengths.tolist()), np.stack(weights), cells)
+
+
+class AttentionCall(NamedTuple):
+    """One attention call of a model: query (B, H, T, D), key and value (B, K, S, ·), out (B, T, H, V)."""
+
+    module: Any
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    out: torch.Tensor
+    options: dict[str, Any]  # the keyword arguments
+    with_values: Callable[[torch.Tensor], torch.Tensor]  # the same call with other values -> its out
+
+
+@contextmanager
+def watching(watch: Callable[[AttentionCall], None]) -> Iterator[None]:
+    """``watch`` is told of every attention call that transformers dispatches meanwhile; results are not changed.
+
+    A layer asks ``AttentionInterface.get_interface`` for its function in every forward pass, so that is the one place
+    where calls of every model and every implementation can be seen. Models with code of their own do not ask there.
+    """
+    from transformers import AttentionInterface
+
+    real = AttentionInterface.get_interface
+
+    def get_interface(self: Any, name: str, default: Any) -> Any:
+        function = real(self, name, default)
+
+        def call(
+            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **options: Any
+        ) -> Any:
+            def with_values(values: torch.Tensor) -> torch.Tensor:
+                out: torch.Tensor = function(module, query, key, values, *rest, **options)[0]
+                return out
+
+            result = function(module, query, key, value, *rest, **options)
+            watch(AttentionCall(module, query, key, value, result[0], options, with_values))
+            return result
+
+        return call
+
+    AttentionInterface.get_interface = get_interface  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        AttentionInterface.get_interface = real  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def preflight(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -
     implementation = str(getattr(model.config, "_attn_implementation", ""))
     found = list(recurrent_layers(model))
     if len(documents.spans) == len(batch["input_ids"]):
-        return found  # a document a row: nothing shares a row
+        return found  # one document in each row: there is no seam to cross
     if implementation in NATIVE:
         found += native_traps(model, batch, documents, implementation)
     elif "flash" in implementation:
@@ -74,6 +74,7 @@ def native_traps(model: Any, batch: Mapping[str, Any], documents: Boundaries, im
     positions = batch.get("position_ids")
     inner = [start for start, _ in documents.spans if start % batch["input_ids"].shape[1]]
     flat = positions.reshape(-1) if positions is not None else None
+    # a seam that positions run through is invisible to sdpa and eager, whatever else the batch says
     through = [seam for seam in inner if flat is None or int(flat[seam]) - int(flat[seam - 1]) == 1]
     if through and "cu_seq_lens_q" in batch:
         yield Finding(
