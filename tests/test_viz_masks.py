@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
+from expect import fresh_python, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.viz.figures import alt_text_masks, draw_masks
 from varlen_lab.viz.masks import band_cells, band_outlines, count_cells, stair_outline
@@ -29,12 +26,6 @@ def brute_force(lengths: list[int], window: int | None, causal: bool = True) -> 
     seen = np.abs(query - key) < (window or len(document) + 1)
     seen &= (key <= query) | (not causal)
     return int(seen.sum()), int((seen & (document[query] == document[key])).sum())
-
-
-def cpu_seconds(lengths: list[int]) -> float:
-    start = time.process_time()
-    draw_masks(lengths).savefig(io.BytesIO(), format="png", dpi=100)
-    return time.process_time() - start
 
 
 def test_a_hand_worked_row() -> None:
@@ -88,18 +79,6 @@ def test_a_boundaries_and_its_lengths_draw_the_same() -> None:
     assert one.getvalue() == two.getvalue()
 
 
-def test_the_cost_does_not_grow_with_tokens() -> None:
-    cpu_seconds([10, 20])  # fonts are found once
-    seconds = [min(cpu_seconds([tokens // 4] * 4) for _ in range(3)) for tokens in (1024, 8192, 131072)]
-    assert max(seconds) <= 1.0 and max(seconds) <= 2 * min(seconds)
-
-
-def test_a_thousand_documents_in_128k_tokens() -> None:
-    cuts = np.sort(np.random.default_rng(0).choice(np.arange(1, 131072), 999, replace=False))
-    lengths = np.diff([0, *cuts, 131072]).tolist()
-    assert cpu_seconds(lengths) <= 2.0
-
-
 @pytest.mark.parametrize("options", [{}, {"window": 3}, {"names": ["a", "文档", "$x_1$"]}, {"dark": True}])
 @pytest.mark.parametrize("lengths", [[2, 4, 3], [1, 1, 1], [1000, 1, 70]])
 def test_ugly_rows_draw(lengths: list[int], options: dict) -> None:
@@ -134,9 +113,8 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "options", "message"), BAD, ids=[str(arguments) for arguments, _, _ in BAD])
 def test_what_cannot_be_drawn_is_one_sentence(arguments: tuple, options: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
+    with refused(message):
         draw_masks(*arguments, **options)
-    assert "\n" not in str(caught.value)
 
 
 def test_drawing_leaves_pyplot_alone() -> None:
@@ -145,5 +123,4 @@ def test_drawing_leaves_pyplot_alone() -> None:
         "draw_masks([3, 4]); draw_losses({'unpacked': [1.0, 2.0]}); draw_rows([[3, 4], [5]])\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
+    assert fresh_python(code) == "False"

@@ -6,10 +6,10 @@ import io
 
 import numpy as np
 import pytest
+from expect import refused, within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.errors import InputError
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.viz.rows import alt_text_rows, check_rows, draw_rows
 from varlen_lab.viz.style import LIGHT
@@ -68,13 +68,10 @@ def test_any_rows_draw(rows: list[list[int]], dark: bool) -> None:
 
 
 def test_thousands_of_rows_draw_soon() -> None:
-    import time
-
     lengths = np.random.default_rng(0).lognormal(5, 1, 5000).astype(int) + 1
     packs = pack_lengths(lengths, 2048)
-    start = time.process_time()
-    draw_rows(packs).savefig(io.BytesIO(), format="png", dpi=60)
-    assert time.process_time() - start <= 5
+    with within(5):
+        draw_rows(packs).savefig(io.BytesIO(), format="png", dpi=60)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +85,5 @@ def test_thousands_of_rows_draw_soon() -> None:
     ],
 )
 def test_what_cannot_be_drawn_is_one_sentence(rows: list, max_length: int | None, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
+    with refused(message):
         draw_rows(rows, max_length)
-    assert "\n" not in str(caught.value)

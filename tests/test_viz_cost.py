@@ -8,8 +8,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from expect import refused, within
 
-from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.viz.figures import alt_text_masks, draw_masks
 from varlen_lab.viz.lengths import draw_lengths
@@ -53,26 +53,28 @@ def test_a_million_tokens_need_no_square_of_them(lengths: list[int]) -> None:
     assert drawn <= 12 * len(lengths) + 200
 
 
+def test_a_thousand_documents_in_128k_tokens_are_drawn_soon() -> None:
+    cuts = np.sort(np.random.default_rng(0).choice(np.arange(1, 131072), 999, replace=False))
+    with within(2):
+        cpu_seconds(np.diff([0, *cuts, 131072]).tolist())
+
+
 def test_counting_a_million_documents_is_quick() -> None:
     lengths = np.full(10**6, 7)
-    start = time.process_time()
-    assert count_cells(lengths).own == 28 * 10**6
-    assert time.process_time() - start <= 5
+    with within(5):
+        assert count_cells(lengths).own == 28 * 10**6
 
 
 @pytest.mark.parametrize("draw", [draw_masks, lambda lengths: draw_seen(lengths, np.zeros((1, 1, 1)))])
 def test_a_million_documents_are_refused_in_one_sentence(draw) -> None:
-    start = time.process_time()
-    with pytest.raises(InputError, match=r"1,000,000 documents|1000000 documents") as caught:
+    with within(10), refused("1,000,000 documents|1000000 documents"):
         draw([1] * 10**6)
-    assert time.process_time() - start <= 10 and "\n" not in str(caught.value)
 
 
 def test_a_million_documents_have_a_length_figure() -> None:
     lengths = np.random.default_rng(0).lognormal(5, 1, 10**6).astype(int) + 1
-    start = time.process_time()
-    assert "1,000,000 documents" in draw_lengths(lengths, 4096).alt_text
-    assert time.process_time() - start <= 5
+    with within(5):
+        assert "1,000,000 documents" in draw_lengths(lengths, 4096).alt_text
 
 
 def test_no_figure_is_left_in_pyplot() -> None:
