@@ -12,7 +12,8 @@ import torch
 
 from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import families, from_scratch, native_config, tiny, variants
+from varlen_lab.models.building import families, from_scratch, native_config, native_model_types, tiny, variants
+from varlen_lab.models.layouts import Layout
 from varlen_lab.models.loading import layout_of, load_model
 from varlen_lab.models.registry import FAMILIES
 
@@ -29,9 +30,10 @@ def test_names() -> None:
 def test_a_family_names_a_chat_template_and_layouts_that_exist() -> None:
     assert {family.template for family in FAMILIES.values()} <= set(TEMPLATES)
     for model_type in [name for family in FAMILIES.values() for name in family.layouts]:
-        assert (
-            layout_of({"model_type": model_type}) is layout_of({"model_type": model_type, "auto_map": {}}) is not None
-        )
+        layout = layout_of({"model_type": model_type, "auto_map": {}})
+        assert isinstance(layout, Layout)
+        # transformers 5.24 has an internlm3 of its own: it reads a folder that brought no code
+        assert layout_of({"model_type": model_type}) is (None if model_type in native_model_types() else layout)
     assert layout_of({"model_type": "llama", "auto_map": {}}) is None
 
 
