@@ -35,8 +35,9 @@ from varlen_lab.config.schema import Config
 from varlen_lab.models.building import build_model
 from varlen_lab.packing.collators import PaddedCollator, split_documents
 from varlen_lab.training import step as loop
-from varlen_lab.training.data import Batch, batched, collator, load_rows, load_tokenizer
-from varlen_lab.training.setup import make_accelerator, make_engine
+from varlen_lab.training.data import load_rows, load_tokenizer
+from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.step import Batch, batched, collator
 
 SHORTEST = 16  # tokens; shorter docstrings are left out
 TOKENS = 40_000  # a contender trains on, each round

@@ -260,7 +260,7 @@ def test_all_four_ways_take_the_same_documents(row: int, tmp_path: Path) -> None
             trained = Counter(int(t) for batch in batches for t in batch.labels.flatten() if t != -100)
             assert trained == wanted
             assert sum(batch.tokens for batch in batches) == sum(map(len, documents))
-            assert sum(batch.squares for batch in batches) == sum(len(one) ** 2 for one in documents)
+            assert sum(batch.sum_squared_lengths for batch in batches) == sum(len(one) ** 2 for one in documents)
             slots[mode] = sum(batch.labels.numel() for batch in batches)
         assert slots["D varlen"] <= slots["C packed"] and slots["D varlen"] <= slots["B grouped"]
         assert slots["D varlen"] == sum(map(len, documents))

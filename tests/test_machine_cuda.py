@@ -26,11 +26,11 @@ from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.conversion import convert
-from varlen_lab.training.data import batched, collator, load_rows, load_tokenizer
+from varlen_lab.training.data import load_rows, load_tokenizer
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
-from varlen_lab.training.setup import make_accelerator, make_engine
-from varlen_lab.training.step import optimize
+from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.step import batched, collator, optimize
 from varlen_lab.training.trainer import train
 
 WHY = why_unusable(gpu_facts())

@@ -11,9 +11,8 @@ from varlen_lab.models.building import build_model, tiny
 from varlen_lab.packing.collators import token_weights
 from varlen_lab.packing.registry import WEIGHTINGS
 from varlen_lab.studies.comparison import compare
-from varlen_lab.training.data import Batch, collator
-from varlen_lab.training.setup import make_accelerator, make_engine
-from varlen_lab.training.step import optimize
+from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.step import Batch, collator, optimize
 
 # Two rows. Trained tokens (the first of a document never is, and -100 never is): 3 + 1, and 2.
 ROWS = [
@@ -91,7 +90,7 @@ def test_the_loss_of_a_step_is_the_definition(weighting: str, together: bool, sm
     batches = [Batch.of(group, collator("varlen", 0), weighting) for group in groups]
     record = next(iter(optimize(engine, [batches])))
     assert record["loss"] == pytest.approx(definition(weighting), rel=1e-5)
-    assert record["trained_tokens"] == 6 and record["squares"] == 16 + 4 + 16
+    assert record["trained_tokens"] == 6 and record["sum_squared_lengths"] == 16 + 4 + 16
 
 
 def test_the_choices_differ() -> None:

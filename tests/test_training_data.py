@@ -13,8 +13,9 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import tiny
 from varlen_lab.studies.comparison import unpacked_batches
-from varlen_lab.training.data import batched, collator, load_rows, load_tokenizer
+from varlen_lab.training.data import load_rows, load_tokenizer
 from varlen_lab.training.plan import plan_steps
+from varlen_lab.training.step import batched, collator
 
 TEMPLATE = named_config("tiny_llama_full_docstrings_e1")
 

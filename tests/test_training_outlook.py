@@ -22,7 +22,7 @@ def test_operations_of_a_llama_by_hand() -> None:
     used = 2 * layer + 64 + 2048 * 64
     work = Work.of(model)
     assert work.per_token == 6 * used
-    assert work.per_square == 6 * 2 * 64
+    assert work.per_squared_length == 6 * 2 * 64
     assert work.operations(10, 100) == 60 * used + 600 * 2 * 64
 
 
@@ -43,8 +43,8 @@ def test_seams_do_not_count_as_work(small: Config, tmp_path: Path) -> None:
     for mode in ("packed", "varlen"):
         config = small.with_mode(mode).replace(work_dir=str(tmp_path / mode))
         records[mode] = train(config, progress=False).records
-    assert [r["squares"] for r in records["packed"]] == [r["squares"] for r in records["varlen"]]
-    assert all(r["squares"] < r["slots"] * 128 for r in records["varlen"])
+    assert [r["sum_squared_lengths"] for r in records["packed"]] == [r["sum_squared_lengths"] for r in records["varlen"]]
+    assert all(r["sum_squared_lengths"] < r["padded_tokens"] * 128 for r in records["varlen"])
     assert all(0 < r["mfu"] < 2 for r in records["varlen"])
 
 

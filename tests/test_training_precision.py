@@ -12,7 +12,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.models.building import build_model
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.checkpoint import read_checkpoint
-from varlen_lab.training.setup import make_accelerator, make_engine
+from varlen_lab.training.engines import make_accelerator, make_engine
 from varlen_lab.training.trainer import train
 
 WAYS = {"bf16, fp32 weights": {"dtype": "bf16"}, "bf16 throughout": {"dtype": "bf16", "master_weights": False}}

@@ -24,9 +24,9 @@ from varlen_lab.errors import InputError
 from varlen_lab.machine import launch
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.conversion import convert
-from varlen_lab.training.data import Batch, collator
 from varlen_lab.training.engines.zero import zero_settings
 from varlen_lab.training.plan import plan_steps, share
+from varlen_lab.training.step import Batch, collator
 from varlen_lab.training.trainer import train
 
 WAYS = {
@@ -199,7 +199,7 @@ def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
         state = read_checkpoint(folder)
         assert state["processes"] == 2
         from varlen_lab.models.building import build_model
-        from varlen_lab.training.setup import make_accelerator, make_engine
+        from varlen_lab.training.engines import make_accelerator, make_engine
 
         engine = make_engine(build_model(config), config, 2, make_accelerator(config))
         engine.restore(folder, state)

@@ -12,10 +12,9 @@ from varlen_lab.config.schema import Config
 from varlen_lab.models.building import tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.training.data import Batch
 from varlen_lab.training.engines import lr_factor
-from varlen_lab.training.setup import make_accelerator, make_engine
-from varlen_lab.training.step import optimize, token_loss_sum
+from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.step import Batch, optimize, token_loss_sum
 
 LENGTHS = [3, 1, 7, 2]
 
@@ -67,7 +66,7 @@ def test_the_loss_is_the_definition(config: Config) -> None:
     assert float(token_loss_sum(model, batch([row])).detach()) == pytest.approx(total, rel=1e-6)
     record, _ = one_step([batch([row])], config)
     assert record["loss"] == pytest.approx(total / count, rel=1e-6)
-    assert record["trained_tokens"] == count and record["tokens"] == record["slots"] == sum(LENGTHS)
+    assert record["trained_tokens"] == count and record["tokens"] == record["padded_tokens"] == sum(LENGTHS)
 
 
 def test_how_documents_are_grouped_does_not_matter(config: Config) -> None:

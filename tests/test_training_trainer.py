@@ -131,7 +131,7 @@ def test_a_history_cut_by_a_kill_keeps_its_whole_lines(tmp_path: Path) -> None:
     history = History({"mode": "varlen"}, path=tmp_path / "history.jsonl")
     history.start()
     for step in (1, 2):
-        history.add({"step": step, "loss": 1 / step, "tokens": 30, "slots": 40, "seconds": 2.0})
+        history.add({"step": step, "loss": 1 / step, "tokens": 30, "padded_tokens": 40, "seconds": 2.0})
     text = (tmp_path / "history.jsonl").read_text()
     (tmp_path / "history.jsonl").write_text(text + json.dumps({"step": 3, "loss": 0.1})[:9])
     again = History.read(tmp_path / "history.jsonl")

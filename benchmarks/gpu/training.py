@@ -33,10 +33,9 @@ from varlen_lab.config.schema import Config
 from varlen_lab.models.building import PLAIN, native_config, recompute, resolved
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
-from varlen_lab.training.data import Batch
 from varlen_lab.training.plan import PEAKS, Work
-from varlen_lab.training.setup import make_accelerator, make_engine
-from varlen_lab.training.step import optimize
+from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.step import Batch, optimize
 
 STEPS = 12  # of different documents at most; then they come again
 Documents = list[np.ndarray]  # token ids of each
@@ -132,7 +131,7 @@ def run(
     records = timed(bench, optimize(engine, steps))
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
-    done = work.operations(tokens, sum(record["squares"] for record in records))
+    done = work.operations(tokens, sum(record["sum_squared_lengths"] for record in records))
     times = sorted(record["seconds"] for record in records)
     peak = next((value for word, value in PEAKS.items() if word in device_name(bench)), None)
     return {
@@ -140,7 +139,7 @@ def run(
         "mfu": done / seconds / peak if peak else None,
         "teraflops": done / seconds / 1e12,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if bench.device == "cuda" else None,
-        "fill": tokens / sum(record["slots"] for record in records),
+        "fill": tokens / sum(record["padded_tokens"] for record in records),
         "step_p50": statistics.median(times),
         "step_p95": times[int(0.95 * (len(times) - 1))],
         "steps": len(times),

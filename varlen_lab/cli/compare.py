@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from varlen_lab.cli import add_config, read_config
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from varlen_lab.studies.comparison import Comparison
-
-HELP = "Run the three modes on the same documents per step, from the same weights, and set the losses side by side."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +75,8 @@ def save(folder: Path, comparisons: list[Comparison]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, comparison in enumerate(comparisons):
         path = folder / f"comparison{f'_{number}' if number else ''}.json"
-        unfinished = path.with_name(path.name + ".tmp")
-        unfinished.write_text(comparison.to_json(), encoding="utf-8")
-        os.replace(unfinished, path)
+        with written_whole(path, "w") as file:
+            file.write(comparison.to_json())
     first = comparisons[0]
     runs = {mode: [one.losses[mode] for one in comparisons] for mode in first.losses}
     losses = first.losses if len(comparisons) == 1 else runs

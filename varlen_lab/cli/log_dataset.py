@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_config, read_config
+from varlen_lab.cli import add_config, open_rows, read_config
 from varlen_lab.errors import InputError
 from varlen_lab.packing.rows import IGNORE
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-HELP = "Show a packed row of a config's data: seams, positions, and what is trained on (coloured in a terminal)."
 SHOWS = ("text", "masked_text", "input_ids", "labels", "all")
 
 
@@ -30,10 +29,7 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.cfg_options)
     from rich.console import Console
 
-    from varlen_lab.training.data import load_rows, load_tokenizer
-
-    tokenizer = load_tokenizer(config)
-    rows, report = load_rows(config, tokenizer)
+    rows, tokenizer, report = open_rows(config)
     if not -len(rows) <= args.row < len(rows):
         raise InputError(f"--row is {args.row}, there are {len(rows)} rows; take 0 to {len(rows) - 1}.")
     number = args.row % len(rows)

@@ -1,15 +1,21 @@
-"""``varlen-lab train``: step 5."""
+"""``varlen-lab train``: step 5. One process is the usual case; who starts several is in ``machine.launch``."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, read_config
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.machine import launch
 
-HELP = "Train from a config; checkpoints go to work_dirs/NAME/iter_N.pth. NPROC_PER_NODE=2 trains in two processes."
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from varlen_lab.training.checkpoint import History
+    from varlen_lab.training.plan import Outlook
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,37 +38,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and say where the result lies."""
+    """Train and say where the result lies; with NPROC_PER_NODE the processes that are started do."""
+    config = config_of(args)
+    if args.launcher == "slurm":
+        launch.read_slurm()
+    if "NPROC_PER_NODE" in os.environ and (count := launch.wanted_processes()) > 1:
+        return launch.start_processes(count, args.argv)
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+    summarise(trained(config, args, console), console, bool(args.resume))
+    return 0
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """The config with what the command line changes; InputError when it sets a value twice."""
     flags = {"work_dir": args.work_dir, "seed": args.seed}
     for name, value in flags.items():
         if value is not None and any(pair.startswith(f"{name}=") for pair in args.cfg_options):
             raise InputError(f"--cfg-options and --{name.replace('_', '-')} both set {name}; keep one of the two.")
     config = read_config(args.config, args.cfg_options, acting=True)
-    config = config.replace(**{name: value for name, value in flags.items() if value is not None})
-    if args.launcher == "slurm":
-        launch.read_slurm()
-    count = launch.wanted_processes()
-    if count > 1:
-        return launch.start_processes(count, args.argv)
+    return config.replace(**{name: value for name, value in flags.items() if value is not None})
+
+
+def trained(config: Config, args: argparse.Namespace, console: Console) -> History:
+    """Train, with the outlook before it and held-out losses and answers on the way printed.
+
+    InputError for a full GPU, and where another process of the run is gone.
+    """
     import torch
-    from rich.console import Console
 
     from varlen_lab.training.trainer import train
 
-    first = launch.rank() == 0
-    console = Console(highlight=False, soft_wrap=True, quiet=not first)
-
-    def announce(outlook) -> None:  # type: ignore[no-untyped-def]
+    def announce(outlook: Outlook) -> None:
         for line in outlook.lines():
             console.print(line, markup=False)
 
-    def tell(record: dict) -> None:
+    def tell(record: dict[str, Any]) -> None:
         facts = [f"held-out loss {record['held_out_loss']:.4f}"] if "held_out_loss" in record else []
         for line in facts + [f"says: {text!r}" for text in record.get("samples", [])]:
             console.print(f"step {record['step']}: {line}", markup=False)
 
     try:
-        history = train(
+        return train(
             config,
             progress=not args.quiet,
             on_start=None if args.quiet else announce,
@@ -83,13 +101,17 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if torch.distributed.is_initialized() and "RANK" in os.environ:
             torch.distributed.destroy_process_group()
-    before = len(history.records) - history.taken
-    if args.resume:
+
+
+def summarise(history: History, console: Console, resumed: bool) -> None:
+    """What was trained, on what, how fast, and where it lies."""
+    if resumed:
+        before = len(history.records) - history.taken
         where = f"from step {before}" if before else "from step 0, there is no checkpoint to resume"
         what = f"{history.taken} steps taken now" if history.taken else "the run is finished, there is nothing to do"
         console.print(f"resumed {where}: {what}", markup=False)
     if not history.records:
-        return 0
+        return
     meta, last = history.meta, history.records[-1]
     console.print(f"{meta['data_report']}", markup=False)
     console.print(
@@ -106,4 +128,3 @@ def run(args: argparse.Namespace) -> int:
     if history.stopped:
         console.print("stopped by SIGTERM; go on with --resume")
     console.print(f"saved {history.checkpoint}", markup=False)
-    return 0

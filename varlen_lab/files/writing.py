@@ -83,6 +83,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed run has left in a folder that nobody else is writing to."""
+    for path in folder.glob(".*.partial"):
+        remove(path)
+
+
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, down to the disk; OSError when a file's contents do not get there."""
     try:

@@ -23,16 +23,15 @@ import torch
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
-from varlen_lab.machine.progress import bar
 from varlen_lab.models.building import build_model
 from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
 from varlen_lab.packing.rows import IGNORE
 from varlen_lab.training.checkpoint import History, read_checkpoint
-from varlen_lab.training.data import Batch, batched, collator, load_rows, load_tokenizer, pad_id
-from varlen_lab.training.engines import Engine, put_in
+from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
+from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
 from varlen_lab.training.plan import Step, plan_steps
-from varlen_lab.training.setup import describe, make_accelerator, make_engine
-from varlen_lab.training.step import optimize, token_loss_sum
+from varlen_lab.training.step import Batch, batched, collator, optimize, token_loss_sum
+from varlen_lab.training.trainer import progress_bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -151,14 +150,10 @@ def compare(
     at once what taking its seams away does; from scratch it has nothing to lose yet.
     Nothing is written to disk. Raises InputError for a mode that does not exist and a checkpoint that does not fit.
     """
-    for mode in modes:
-        if mode not in MODES:
-            raise InputError(f"there is no mode {mode!r}, the modes are {', '.join(MODES)}{nearest(mode, MODES)}.")
-    if not modes:
-        raise InputError(f"no mode was named, choose from {', '.join(MODES)}.")
+    check_modes(modes)
     config = config.with_mode("varlen").replace(max_steps=config.max_steps or DEFAULT_STEPS)
     if config.method != "full":
-        config = config.replace(lora_dropout=0.0)  # the modes would throw different dice
+        config = config.replace(lora_dropout=0.0)  # the modes would draw different random numbers
     tokenizer = load_tokenizer(config)
     rows, _ = load_rows(config, tokenizer, progress=progress)
     steps = plan_steps(len(rows), config)
@@ -171,20 +166,33 @@ def compare(
         model = build_model(run)
         if weights is not None:
             begin_with(model, weights, start)
-        history = History(describe(run, model, accelerator))
+        histories[mode] = History(describe(run, model, accelerator))
         engine = make_engine(model, run, len(steps), accelerator)
         gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
-        batches = batches_of(mode, rows, steps, tokenizer, config)
-        reset_peak_memory()
-        with bar(f"{mode:8}", len(steps), history.meta["backend"], progress) as show:
-            for record in optimize(engine, batches):
-                history.add(record)
-                show(record)
-        history.meta["peak_memory"] = peak_memory()
-        histories[mode] = history
+        take_steps(engine, batches_of(mode, rows, steps, tokenizer, config), histories[mode], len(steps), progress)
     base = gradients[modes[0]]
     cosines = {mode: float(torch.cosine_similarity(base, gradient, dim=0)) for mode, gradient in gradients.items()}
     return Comparison(histories, cosines, None if start is None else str(start))
+
+
+def check_modes(modes: Sequence[str]) -> None:
+    """InputError for a mode that does not exist, and for none at all."""
+    for mode in modes:
+        if mode not in MODES:
+            raise InputError(f"there is no mode {mode!r}, the modes are {', '.join(MODES)}{nearest(mode, MODES)}.")
+    if not modes:
+        raise InputError(f"no mode was named, choose from {', '.join(MODES)}.")
+
+
+def take_steps(engine: Engine, batches: Iterator[list[Batch]], history: History, steps: int, progress: bool) -> None:
+    """Train one mode; its records and the peak of its memory go into ``history``."""
+    reset_peak_memory()
+    with progress_bar(f"{history.meta['mode']:8}", steps, 0, progress) as bar:
+        for record in optimize(engine, batches):
+            history.add(record)
+            bar.set_postfix_str(history.status, refresh=False)
+            bar.update()
+    history.meta["peak_memory"] = peak_memory()
 
 
 def batches_of(mode: str, rows: Dataset, steps: list[Step], tokenizer: Any, config: Config) -> Iterator[list[Batch]]:
@@ -210,7 +218,7 @@ def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
 def begin_with(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
     """Load a checkpoint's weights, or say that they are another model's."""
     try:
-        put_in(model, weights)
+        load_trained_weights(model, weights)
     except RuntimeError:
         raise InputError(
             f"the weights of {start} do not fit the model of this config; pass the config it was trained with."
@@ -226,7 +234,7 @@ def unpacked_batches(
     """
     collate = PaddedCollator(pad_token_id)
     for number, step in enumerate(steps):
-        documents = [document for batch in step for row in batch for document in alone(rows[row], weighting)]
+        documents = [document for batch in step for row in batch for document in documents_of(rows[row], weighting)]
         np.random.default_rng([seed, number]).shuffle(documents)
         yield [
             Batch.of(documents[i : i + UNPACKED_BATCH], collate, weighting)
@@ -234,7 +242,7 @@ def unpacked_batches(
         ]
 
 
-def alone(row: dict[str, Any], weighting: str) -> list[dict[str, Any]]:
+def documents_of(row: dict[str, Any], weighting: str) -> list[dict[str, Any]]:
     """The documents of a row, each with the weights its tokens have in that row."""
     weights = np.split(token_weights(row, weighting), np.cumsum(row["seq_lengths"])[:-1])
     return [

@@ -7,9 +7,9 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "checkpoint": ["History", "read_checkpoint"],
         "conversion": ["Conversion", "convert", "merge"],
-        "data": ["Batch", "batched", "collator", "load_rows", "load_tokenizer"],
+        "data": ["load_rows", "load_tokenizer"],
         "plan": ["Outlook", "plan_steps", "share"],
-        "step": ["token_loss_sum"],
+        "step": ["Batch", "batched", "collator", "token_loss_sum"],
         "trainer": ["train"],
     },
 )

@@ -1,26 +1,20 @@
-"""``iter_N.pth``: the weights of a run with everything needed to understand them, written whole or not at all.
+"""What a run leaves behind: ``iter_N.pth``, from which it goes on to the bit, and ``history.jsonl``, a line a step.
 
-Going on where a run stopped, bit for bit: the same weights, optimizer, schedule, dice, rows and history.
+A checkpoint holds the weights with everything needed to understand them. The plan of a run is a pure function of
+config and data (``plan.plan_steps``), so the step number is the whole position in it. What must not have changed
+meanwhile is compared, and a difference is named instead of trained on.
 
-The plan of a run is a pure function of config and data (``batches.plan_steps``), so the step number is the whole
-position in it. What must not have changed meanwhile is compared, and a difference is named instead of trained on.
-
-What a run leaves behind: one record per optimizer step, kept in memory and in ``history.jsonl``.
-
-The first line of the file says what the numbers were measured on (mode, attention backend, device, dtype, seed,
+The first line of a history says what the numbers were measured on (mode, attention backend, device, dtype, seed,
 versions); every further line is one step. Lines are flushed as they come, so a killed run keeps its history.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import pickle
 import re
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,28 +23,35 @@ import torch
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
-import json
-from dataclasses import dataclass, field
-
-FORMAT = "varlen_lab checkpoint 1"
+FORMAT = "varlen_lab checkpoint 2"
+EARLIER_FORMATS = {"varlen_lab checkpoint 1": {"dice": "rng_state"}}  # the keys that were renamed since
+HISTORY_FORMAT = 2
+FIRST_HISTORY = {"slots": "padded_tokens", "squares": "sum_squared_lengths"}  # keys of format 1, renamed since
 RUN = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
+# settings that say where and how often, not what is computed
+MAY_CHANGE = {
+    "work_dir",
+    "save_steps",
+    "save_total_limit",
+    "evaluation_freq",
+    "evaluation_inputs",
+    "dataloader_num_workers",
+    "visualizer",
+    "gradient_checkpointing",
+}
 
 
 def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
-    """Write ``contents`` (tensors and plain values) so that ``path`` is never half a file: temp, fsync, rename."""
+    """Write ``contents`` (tensors and plain values), whole or not at all; InputError for a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
     try:
-        with unfinished.open("wb") as file:
+        with written_whole(path) as file:
             torch.save({"format": FORMAT, **contents}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
     except (OSError, RuntimeError) as problem:
         if isinstance(problem, RuntimeError) and "PytorchStreamWriter" not in str(problem):
             raise
@@ -59,8 +60,6 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
             f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
             "--resume."
         ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -82,32 +81,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} cannot be read as a checkpoint ({type(problem).__name__}); it is cut short, or it holds more than "
             "weights and plain values and was made by another program."
         ) from None
-    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+    found = contents.get("format") if isinstance(contents, dict) else None
+    if not str(found).startswith("varlen_lab checkpoint "):
         raise InputError(
             f"{path} was not written by varlen-lab train, so its model is unknown; pass an iter_N.pth of a work_dir."
         )
-    return contents
+    if found != FORMAT and found not in EARLIER_FORMATS:
+        raise InputError(
+            f"{path} has the format {found!r}, this version reads {', '.join([*EARLIER_FORMATS, FORMAT])}; convert it "
+            "with the version that wrote it."
+        )
+    return {**renamed(contents, EARLIER_FORMATS.get(found, {})), "format": FORMAT}
 
 
-# settings that say where and how often, not what is computed
-FREE = {
-    "work_dir",
-    "save_steps",
-    "save_total_limit",
-    "evaluation_freq",
-    "evaluation_inputs",
-    "dataloader_num_workers",
-    "visualizer",
-    "gradient_checkpointing",
-}
+def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The same values in the same order, each key in ``names`` under its new name."""
+    return {names.get(name, name): value for name, value in values.items()}
 
 
-def latest(work_dir: Path) -> Path | None:
+def latest_checkpoint(work_dir: Path) -> Path | None:
     """The newest ``iter_N.pth`` of a work dir, or None."""
-    return max(numbered(work_dir), key=lambda path: int(path.stem[5:]), default=None)
+    return max(checkpoints_in(work_dir), key=lambda path: int(path.stem[5:]), default=None)
 
 
-def numbered(work_dir: Path) -> list[Path]:
+def checkpoints_in(work_dir: Path) -> list[Path]:
     """All ``iter_N.pth`` of a work dir, oldest first."""
     found = [path for path in work_dir.glob("iter_*.pth") if re.fullmatch(r"iter_\d+", path.stem)]
     return sorted(found, key=lambda path: int(path.stem[5:]))
@@ -119,8 +116,8 @@ def data_fingerprint(rows: Dataset) -> str:
     table = rows.with_format("arrow")[:]
     for name in ("input_ids", "labels", "seq_lengths"):
         for chunk in table[name].chunks:
-            digest.update(chunk.flatten().to_numpy().tobytes())
-            digest.update(chunk.value_lengths().to_numpy().tobytes())
+            digest.update(chunk.flatten().to_numpy())
+            digest.update(chunk.value_lengths().to_numpy())
     return digest.hexdigest()[:12]
 
 
@@ -130,7 +127,7 @@ def open_checkpoint(path: Path, config: Config, fingerprint: str, processes: int
     trained = load_text(state["config"], f"the config inside {path}")
     for name in setting_names():
         before, now = getattr(trained, name), getattr(config, name)
-        if name not in FREE and before != now:
+        if name not in MAY_CHANGE and before != now:
             raise InputError(
                 f"{path} was trained with {name} = {before!r} and the config says {now!r}, so the run would not be the "
                 "same; put the setting back, or start anew in another work_dir."
@@ -148,7 +145,7 @@ def open_checkpoint(path: Path, config: Config, fingerprint: str, processes: int
     return state
 
 
-def dice() -> dict[str, torch.Tensor]:
+def rng_state() -> dict[str, torch.Tensor]:
     """The states of the random generators."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -156,25 +153,11 @@ def dice() -> dict[str, torch.Tensor]:
     return states
 
 
-def roll(states: dict[str, torch.Tensor]) -> None:
+def set_rng_state(states: dict[str, torch.Tensor]) -> None:
     """Put the generators back."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets: Slurm sends it before it takes a machine away, and a step is then finished first."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # a notebook's thread cannot take signals
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass
@@ -194,10 +177,9 @@ class History:
             return
         if after and self.path.exists():
             self.records = [record for record in History.read(self.path).records if record["step"] <= after]
-        unfinished = self.path.with_name(self.path.name + ".tmp")
-        lines = [{"meta": self.meta}, *self.records]
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        os.replace(unfinished, self.path)
+        with written_whole(self.path, "w") as file:
+            for line in ({"meta": {"format": HISTORY_FORMAT, **self.meta}}, *self.records):
+                file.write(json.dumps(line) + "\n")
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a step, on disk at once."""
@@ -236,16 +218,27 @@ class History:
     @property
     def padding_share(self) -> float:
         """Share of the computed positions that held padding."""
-        return 1 - self.total("tokens") / max(self.total("slots"), 1)
+        return 1 - self.total("tokens") / max(self.total("padded_tokens"), 1)
+
+    @property
+    def status(self) -> str:
+        """Where the run stands, in half a line: loss, learning rate, real tokens a second of late, backend."""
+        last, late = self.records[-1], self.records[-20:]
+        speed = sum(record["tokens"] for record in late) / max(sum(record["seconds"] for record in late), 1e-9)
+        return f"loss {last['loss']:.3f} · lr {last['lr']:.1e} · {speed:,.0f} tok/s · {self.meta['backend']}"
 
     @classmethod
     def read(cls, path: Path) -> History:
-        """A history back from its file; a line cut short by a kill is left out."""
+        """A history back from its file; a line cut short by a kill is left out. InputError for an unknown format."""
         lines = path.read_text(encoding="utf-8").splitlines()
+        meta = json.loads(lines[0])["meta"]
+        found = meta.pop("format", 1)
+        if found not in (1, HISTORY_FORMAT):
+            raise InputError(f"{path} has the format {found!r}, this version reads 1 and {HISTORY_FORMAT}; update it.")
         records = []
         for line in lines[1:]:
             try:
-                records.append(json.loads(line))
+                records.append(renamed(json.loads(line), FIRST_HISTORY if found == 1 else {}))
             except json.JSONDecodeError:
                 break
-        return cls(json.loads(lines[0])["meta"], records, path)
+        return cls(meta, records, path)

@@ -11,7 +11,6 @@ checkpoint's. Only then does it take its name. Weights keep the dtype they were 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,13 @@ from varlen_lab.attention.huggingface import register
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.models.adapters import add_adapter, base_of, open_adapter
 from varlen_lab.models.building import PLAIN, from_scratch, native_config, resolved
 from varlen_lab.models.loading import load_model
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.data import load_tokenizer
-from varlen_lab.training.engines import put_in
+from varlen_lab.training.engines import load_trained_weights
 from varlen_lab.training.engines.zero import consolidate
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours, which may be written anew
 TOLERANCE = 1e-5  # of logits that were copied
-MERGED = 2e-4  # of logits whose adapter was added to the weights: fp32 sums in another order
+TOLERANCE_MERGED = 2e-4  # of logits whose adapter was added to the weights: fp32 sums in another order
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,16 @@ def convert(
     weights = consolidate(pth, trained.method != "full") if pth.is_dir() else state["model"]
     notes = differences(config, trained)
     if trained.method == "full":
-        model: Any = rebuild(state["model_config"], weights, fp32=fp32)
+        model: Any = full_model(state["model_config"], weights, fp32=fp32)
         reopen: Callable[[Path], Any] = lambda folder: open_plain(folder, model)  # noqa: E731
     else:
-        model = adapted(trained, weights)
+        model = adapted_model(trained, weights)
         reopen = lambda folder: open_adapter(base_model(trained), folder).eval()  # noqa: E731
         if fp32:
             notes += ("--fp32 changes nothing, an adapter is trained and kept in fp32",)
     dtype = str(next(iter(weights.values())).dtype if not fp32 else torch.float32).removeprefix("torch.")
     facts = {"config": state["config_name"], "step": state["step"], "dtype": dtype}
-    gap = write(model, load_tokenizer(trained), save_dir, reopen, facts, max_shard_size, state["config"])
+    gap = write_folder(model, load_tokenizer(trained), save_dir, reopen, facts, max_shard_size, state["config"])
     # a tied output layer has two names in a checkpoint, and is one tensor of the model
     counted = model.parameters() if trained.method == "full" else weights.values()
     parameters = sum(value.numel() for value in counted)
@@ -117,7 +117,7 @@ def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_sha
         if named and Path(named).name != Path(str(llm)).name
         else ()
     )
-    gap = write(
+    gap = write_folder(
         model, tokenizer, save_dir, lambda folder: open_plain(folder, model), facts, max_shard_size, None, before
     )
     return Conversion(save_dir, step, dtype, parameters, gap, notes)
@@ -131,7 +131,7 @@ def check_free(save_dir: Path) -> None:
         raise InputError(f"{save_dir} is not empty and not a conversion of ours; choose another SAVE_DIR.")
 
 
-def write(
+def write_folder(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     save_dir: Path,
@@ -142,29 +142,21 @@ def write(
     expected: torch.Tensor | None = None,
 ) -> float:
     """Write a folder, open it again, compare logits with ``expected`` (by default the model's own), then name it."""
-    draft = save_dir.with_name(save_dir.name + ".unfinished")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
+    with folder_written_whole(save_dir) as draft:
         model.save_pretrained(draft, max_shard_size=max_shard_size)
         tokenizer.save_pretrained(draft)
         gap = logit_difference(model, draft, reopen, expected)
-        if not gap <= (TOLERANCE if expected is None else MERGED):
+        if not gap <= (TOLERANCE if expected is None else TOLERANCE_MERGED):
             raise InputError(
                 f"the logits of the converted model differ by {gap:.1e}; nothing was written, this is a bug."
             )
         if config_text is not None:
             (draft / "xtuner_config.py").write_text(config_text, encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps({**facts, "logits": gap}, indent=1), encoding="utf-8")
-        if save_dir.exists():
-            shutil.rmtree(save_dir)
-        draft.rename(save_dir)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return gap
 
 
-def rebuild(model_config: str, weights: dict[str, torch.Tensor], *, fp32: bool) -> PreTrainedModel:
+def full_model(model_config: str, weights: dict[str, torch.Tensor], *, fp32: bool) -> PreTrainedModel:
     """The trained model, from nothing but its checkpoint; its weights are the checkpoint's own memory, not a copy."""
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
@@ -190,11 +182,11 @@ def base_model(config: Config) -> PreTrainedModel:
     return load_model(config.pretrained_model_name_or_path, PLAIN)
 
 
-def adapted(config: Config, weights: dict[str, torch.Tensor]) -> Any:
+def adapted_model(config: Config, weights: dict[str, torch.Tensor]) -> Any:
     """The base model with the trained adapter on it; a quantised base is opened unquantised."""
     model = add_adapter(base_model(config), config)
     try:
-        put_in(model, weights)
+        load_trained_weights(model, weights)
     except RuntimeError as problem:
         raise InputError(
             f"the adapter does not fit {config.pretrained_model_name_or_path!r} ({problem}); it was trained on "

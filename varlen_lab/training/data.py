@@ -1,98 +1,41 @@
-"""From a config to batches: documents, rows, and how rows become what a model takes.
+"""From a config to rows: tokenizer, documents, rows, each made once and kept.
 
-Three modes, all explicit. They see the same documents and train on the same tokens; what differs is who can see
-whom and how much is padding:
+    records  --read, template, tokenise-->  documents  --pack-->  rows
 
-    unpacked   a document a line, padded          transformers' own sdpa with an attention mask
-    packed     several documents a row, no seams  transformers' own sdpa, positions run through
-    varlen     several documents a row, seams     our attention
+Tokenised documents are an Arrow file in the cache folder, ``documents-KEY.arrow``. The key is made of what goes in (the
+bytes of the data files, the tokenizer's own text, the template, the settings that change a document), so a second run,
+a resume, ``compare`` or ``log-dataset`` of the same data tokenises nothing, and a byte more or less makes another file.
+Packed rows lie beside it (``pack_dataset``). Both are mapped into memory, never read into lists. A file that is cut or
+damaged is made again; where nothing can be kept, a warning says so and the run takes its time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import hashlib
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from varlen_lab.config.schema import Config
+from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
+from varlen_lab.documents.reading import located
+from varlen_lab.documents.registry import TEMPLATES
+from varlen_lab.documents.tokens import content_digest, load_documents
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
-from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collated, token_weights
-from varlen_lab.packing.rows import IGNORE, document_lengths, rows_from_plan
-from varlen_lab.packing.strategies import PackReport, pack_lengths
-from varlen_lab.training.plan import Step
+from varlen_lab.packing.rows import IGNORE, document_lengths
+from varlen_lab.packing.strategies import PackReport, pack_dataset, pack_lengths
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-ATTENTION_NAMES = {
-    "auto": "varlen",
-    "reference": "varlen_reference",
-    "sdpa": "varlen_sdpa",
-    "flash_attn": "varlen_fa2",
-    "torch_varlen": "varlen_torch",
-    "flex": "varlen_flex",
-}
-
 TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
-NOTHING = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "seq_lengths": [2]}  # a row that trains on nothing
-
-
-class Batch(NamedTuple):
-    """What one forward pass takes: the model's keyword arguments and the labels; and what the step counts."""
-
-    inputs: dict[str, Any]
-    labels: torch.Tensor
-    tokens: int  # that are no padding
-    weights: torch.Tensor | None = None  # of each label in the loss; None: all the same
-    squares: int = 0  # sum of squared document lengths: the attention that is needed, whatever is computed
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; copies from pinned memory do not wait."""
-        inputs = {
-            name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for name, value in self.inputs.items()
-        }
-        weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
-        return self._replace(inputs=inputs, labels=self.labels.to(device, non_blocking=True), weights=weights)
-
-    @classmethod
-    def of(
-        cls,
-        features: Sequence[Mapping[str, Any]],
-        collate: Callable[[list[Any]], dict[str, Any]],
-        weighting: str = "token",
-    ) -> Batch:
-        """Collate rows; without rows a batch that trains on nothing, for a process that is left over in a step.
-
-        A feature that brings ``weights`` keeps them.
-        """
-        features = list(features) or [NOTHING]
-        inputs = collate(features)
-        labels = inputs.pop("labels")
-        if features[0] is NOTHING:
-            return cls(inputs, labels, 0, None if weighting == "token" else torch.zeros(labels.shape))
-        weights = None
-        if weighting != "token":
-            given = [one["weights"] if "weights" in one else token_weights(one, weighting) for one in features]
-            weights = collated(collate, features, given)
-        lengths = [
-            np.asarray(one["seq_lengths"] if "seq_lengths" in one else [len(one["input_ids"])]) for one in features
-        ]
-        squares = sum(int((one.astype(np.int64) ** 2).sum()) for one in lengths)
-        return cls(inputs, labels, sum(len(one["input_ids"]) for one in features), weights, squares)
-
-
-def collator(mode: str, pad_token_id: int) -> Callable[[list[Any]], dict[str, Any]]:
-    """The collator of a mode; all three take the same packed rows."""
-    if mode == "varlen":
-        return VarlenCollator()
-    return PackedCollator(pad_token_id) if mode == "packed" else PaddedCollator(pad_token_id)
+DOCUMENTS_FORMAT = 1  # another number when the same record comes out as other tokens, or the file is laid out anew
 
 
 def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
@@ -101,8 +44,6 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     A tiny stand-in saved by ``varlen_lab.models`` has no tokenizer but the built-in one's vocabulary size, and is
     given it; any other folder without a tokenizer is refused.
     """
-    from varlen_lab.documents.builtin import builtin_tokenizer
-
     name = config.pretrained_model_name_or_path
     if name is None:
         builtin = builtin_tokenizer()
@@ -151,17 +92,7 @@ def load_parts(
     config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
 ) -> tuple[Dataset, PackReport, Dataset | None]:
     """As ``load_rows``, with the rows of the documents that ``evaluation_share`` holds out, or None."""
-    from varlen_lab.documents import load_documents
-
-    documents = load_documents(
-        config.data_path,
-        tokenizer,
-        prompt_template=config.prompt_template,
-        system=config.SYSTEM,
-        map_fn=config.dataset_map_fn,
-        skip_bad=config.skip_bad,
-        progress=progress,
-    )
+    documents = tokenised_documents(config, tokenizer, progress=progress)
     held_out = None
     if config.evaluation_share:
         order = np.random.default_rng(config.seed).permutation(len(documents))
@@ -171,49 +102,139 @@ def load_parts(
                 f"evaluation_share = {config.evaluation_share} holds out all {cut} documents of {config.data_path!r}; "
                 "lower it, or set it to 0.0."
             )
-        held_out, _ = pack_rows(documents.select(np.sort(order[:cut])).flatten_indices(), config)
-        documents = documents.select(np.sort(order[cut:])).flatten_indices()
+        held_out, _ = pack_rows(documents.select(np.sort(order[:cut])), config)
+        documents = documents.select(np.sort(order[cut:]))
     rows, report = pack_rows(documents, config)
     return rows, report, held_out
+
+
+def load_shared_parts(
+    config: Config, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator, *, progress: bool = False
+) -> tuple[Dataset, PackReport, Dataset | None]:
+    """``load_parts`` in a run of several processes: the first of a machine makes the files, the others open them."""
+    if accelerator.num_processes == 1:
+        return load_parts(config, tokenizer, progress=progress)
+    from varlen_lab.machine.launch import first_alone
+
+    with warnings.catch_warnings():
+        if not accelerator.is_main_process:  # the first one says what there is to say
+            warnings.simplefilter("ignore", UserWarning)
+        return first_alone(accelerator, lambda: load_parts(config, tokenizer, progress=progress))
 
 
 def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
     """Documents as rows, in the way of the config. InputError when none of their tokens is trained on."""
     strategy = "unpacked" if config.mode == "unpacked" else config.pack_strategy
-    packs = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong)
-    rows = rows_from_plan(documents, packs)
-    labels = rows.with_format("arrow")[:]["labels"].combine_chunks()
-    if not (labels.flatten().to_numpy() != IGNORE).any():
+    report = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong).report()
+    rows = pack_dataset(documents, config.max_length, strategy, config.overlong)
+    labels = rows.with_format("arrow")[:]["labels"].chunks
+    if not any((chunk.flatten().to_numpy() != IGNORE).any() for chunk in labels):
         raise InputError(
             f"no token of {config.data_path!r} is trained on, every label within max_length = {config.max_length} is "
             "masked; raise max_length, or check that the data has assistant answers."
         )
-    return rows.with_format("numpy"), packs.report()
+    return rows.with_format("numpy"), report
+
+
+def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False) -> Dataset:
+    """The documents of a config (columns ``input_ids`` and ``labels``), from the cache if it has them.
+
+    What ``load_documents`` says of them, that records were skipped, is said in either case.
+    """
+    key = documents_key(config, tokenizer)
+    path = cache_dir() / f"documents-{key}.arrow" if key else None
+    documents = open_documents(path) if path else None
+    if documents is not None:
+        for note in documents.info.description.splitlines()[1:]:
+            warnings.warn(note, stacklevel=2)
+        return documents
+    documents = load_documents(
+        config.data_path,
+        tokenizer,
+        prompt_template=config.prompt_template,
+        system=config.SYSTEM,
+        map_fn=config.dataset_map_fn,
+        skip_bad=config.skip_bad,
+        progress=progress,
+    )
+    if path is None:
+        return documents
+    keep_in_cache(path, lambda file: write_documents(documents, file))
+    return open_documents(path) or documents  # from the file: packed rows are kept beside it
+
+
+def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Hex digits of everything the tokens of a config's documents depend on; None where that cannot be known.
+
+    Raises InputError for data that is not there.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # a tokenizer written in Python: no text says all that it does
+        return None
+    paths = config.data_path if isinstance(config.data_path, list) else [config.data_path]
+    try:
+        data = [data_digest(str(path)) for path in paths]
+    except OSError:  # reading says in a better sentence what is wrong with the file
+        return None
+    facts = (
+        DOCUMENTS_FORMAT,
+        data,
+        paths if config.skip_bad else None,  # a skipped record is named with its file
+        backend.to_str(),
+        tokenizer.chat_template,
+        tokenizer.special_tokens_map,
+        tokenizer.split_special_tokens,
+        config.prompt_template,
+        TEMPLATES.get(config.prompt_template),
+        config.SYSTEM,
+        config.dataset_map_fn,
+        config.skip_bad,
+    )
+    return hashlib.sha256("\n".join(map(repr, facts)).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+
+
+def data_digest(name: str) -> str:
+    """Hex digits of what ``data_path`` names: the bytes of a file or folder, or what ``datasets`` says of the hub's."""
+    kind, path = located(name)
+    if kind == "builtin":
+        return fingerprint("corpus", CORPUS_VERSION)
+    if kind == "hub":
+        from varlen_lab.documents.formats import hub_dataset
+
+        return hub_dataset(name)._fingerprint
+    digest = hashlib.sha256(path.suffix.lower().encode())  # the same bytes are read as .json or as .csv
+    for file in [path] if kind == "file" else sorted(one for one in path.rglob("*") if one.is_file()):
+        with file.open("rb") as opened:
+            digest.update(f"{file.relative_to(path)}\n".encode() + hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def write_documents(documents: Dataset, file: IO[bytes]) -> None:
+    """Documents as an Arrow stream whose schema holds what they were made of and a digest of their tokens."""
+    import pyarrow as pa
+
+    table = documents.data.table
+    facts = {"digest": content_digest(table), "description": documents.info.description}
+    with pa.ipc.new_stream(file, table.schema.with_metadata(facts)) as stream:
+        stream.write_table(table)
+
+
+def open_documents(path: Path) -> Dataset | None:
+    """The documents in a file of ``write_documents``, memory-mapped; None when it is missing, cut or damaged."""
+    from datasets import Dataset, DatasetInfo
+    from datasets.table import MemoryMappedTable
+
+    try:
+        table = MemoryMappedTable.from_file(str(path))
+        table.validate(full=True)  # or offsets that point nowhere would be followed
+        facts = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+        if facts["digest"] != content_digest(table):
+            return None
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
+        return None
+    return Dataset(table, DatasetInfo(description=facts["description"]), fingerprint=facts["digest"])
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id padding is written with; it is masked everywhere, so any id serves when there is none."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-
-
-def batched(
-    rows: Dataset,
-    steps: list[Step],
-    collate: Callable[[list[Any]], dict[str, Any]],
-    workers: int = 0,
-    weighting: str = "token",
-) -> Iterator[list[Batch]]:
-    """The batches of each step, collated, by ``workers`` processes ahead of time if there are any."""
-    from torch.utils.data import DataLoader
-
-    loader = iter(
-        DataLoader(
-            rows,  # type: ignore[arg-type]
-            batch_sampler=[batch for step in steps for batch in step],
-            collate_fn=partial(Batch.of, collate=collate, weighting=weighting),
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-    )
-    for step in steps:
-        yield [next(loader) for _ in step]

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.config.schema import Config
-from varlen_lab.training.data import batched, collator
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.plan import Step, row_costs, share
-from varlen_lab.training.step import count, token_loss_sum
+from varlen_lab.training.step import batched, collator, count, token_loss_sum
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,7 +43,7 @@ def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, 
     """What the model says to ``evaluation_inputs`` now: greedy, at most 48 tokens. Called in all processes."""
     from varlen_lab.documents.tokens import prompt_ids
 
-    model: Any = engine.bare
+    model: Any = engine.unwrapped_model
     model.eval()
     said = []
     for question in config.evaluation_inputs:

@@ -55,8 +55,8 @@ class BlockwiseLoss(torch.autograd.Function):
         scale = scale.to(wide)
         total = torch.zeros((), dtype=wide, device=logits.device)
         for part in blocks(logits):
-            chances = torch.log_softmax(logits[part], -1, dtype=wide)
-            losses = -chances.gather(1, target[part, None])[:, 0]
+            log_probs = torch.log_softmax(logits[part], -1, dtype=wide)
+            losses = -log_probs.gather(1, target[part, None])[:, 0]
             # a token that is not trained must not spoil the sum, whatever its logits are
             total += torch.where(scale[part] == 0, 0, losses * scale[part]).sum()
         ctx.save_for_backward(logits, target, scale)

@@ -1,6 +1,4 @@
-"""Which rows make one optimizer step, and which process takes which of them.
-
-What a run will do and cost, said before it starts; and how much of the machine a step used.
+"""Which rows make one optimizer step, which process takes which of them, and what the run will do and cost.
 
 Work is counted as arithmetic that is needed: six operations a weight and token (four where frozen), and for attention
 the squares of document lengths, not of rows. Padding and attention across seams count for nothing, so a mode cannot
@@ -9,25 +7,22 @@ look busy by wasting.
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
+from varlen_lab.models.building import DTYPES, resolve_dtype, weight_dtype
+from varlen_lab.packing.rows import IGNORE
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from datasets import Dataset
-
-
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import torch
-
-if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Step = list[list[int]]  # the batches of one optimizer step, each a list of row numbers
@@ -53,8 +48,8 @@ def plan_steps(rows: int, config: Config, processes: int = 1) -> list[Step]:
 def share(steps: list[Step], costs: np.ndarray, processes: int, process: int, batch_size: int) -> list[Step]:
     """The part of one process in every step: as many batches as the others have, and about as much attention.
 
-    ``costs`` is the sum of squared document lengths of each row. Rows go, dearest first, to the process that has
-    least so far. Processes meet after every batch, so one that runs short gets an empty batch.
+    ``costs`` is the sum of squared document lengths of each row. Rows go, the most expensive first, to the process
+    that has least so far. Processes meet after every batch, so one that runs short gets an empty batch.
     """
     if processes == 1:
         return steps
@@ -62,8 +57,7 @@ def share(steps: list[Step], costs: np.ndarray, processes: int, process: int, ba
     for step in steps:
         rows = sorted((row for batch in step for row in batch), key=lambda row: (-costs[row], row))
         each = -(-len(step) // processes)  # batches
-        loads: list[tuple[float, int]] = [(0.0, rank) for rank in range(processes)]
-        heapify(loads)
+        loads: list[tuple[float, int]] = [(0.0, rank) for rank in range(processes)]  # a heap from the start
         parts: list[list[int]] = [[] for _ in range(processes)]
         for row in rows:
             load, rank = heappop(loads)
@@ -78,9 +72,9 @@ def share(steps: list[Step], costs: np.ndarray, processes: int, process: int, ba
 def row_costs(rows: Dataset) -> np.ndarray:
     """Sum of squared document lengths of every row: what its varlen attention costs."""
     lengths = rows.with_format("arrow")[:]["seq_lengths"].combine_chunks()
-    squares = lengths.flatten().to_numpy().astype(np.float64) ** 2
+    squared = lengths.flatten().to_numpy().astype(np.float64) ** 2
     offsets = lengths.offsets.to_numpy()
-    return np.add.reduceat(squares, offsets[:-1] - offsets[0])
+    return np.add.reduceat(squared, offsets[:-1] - offsets[0])
 
 
 PEAKS = {  # dense bf16 operations per second as the makers print them, by a word in the device's name
@@ -98,10 +92,10 @@ USUAL_SHARE = 0.4  # of the peak, that a training loop reaches; the estimate of 
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of a model: per token through its weights, and per squared document length."""
+    """Operations of a model: per token through its weights, and per squared length of a document."""
 
     per_token: float
-    per_square: float
+    per_squared_length: float
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Work:
@@ -114,20 +108,15 @@ class Work:
         # looking a token up costs nothing; a tied matrix is still multiplied with, as the head
         tied = head is not None and head.weight is embedding
         used = weights - (0 if tied else embedding.numel())
-        heads = getattr(config, "num_attention_heads", 0) or getattr(config, "n_head", 1)
+        heads = getattr(config, "num_attention_heads", 0) or 1
         width = getattr(config, "head_dim", 0) or embedding.shape[1] // heads
-        layers = layer_count(config)
-        # two products of len^2 / 2 pairs forward, twice that backward
         each = 4 + 2 * trained / weights
-        return cls(each * used * active_share(config), 6.0 * layers * heads * width)
+        # attention: two products of len^2 / 2 pairs forward, twice that backward
+        return cls(each * used * active_share(config), 6.0 * config.num_hidden_layers * heads * width)
 
-    def operations(self, tokens: float, squares: float) -> float:
-        """Of a number of real tokens in documents whose squared lengths add up to ``squares``."""
-        return self.per_token * tokens + self.per_square * squares
-
-
-def layer_count(config: Any) -> int:
-    return getattr(config, "num_hidden_layers", 0) or getattr(config, "n_layer", 1)
+    def operations(self, tokens: float, sum_squared_lengths: float) -> float:
+        """Of a number of real tokens, in documents of these lengths."""
+        return self.per_token * tokens + self.per_squared_length * sum_squared_lengths
 
 
 def active_share(config: Any) -> float:
@@ -174,6 +163,13 @@ class Outlook:
     memory: float  # bytes of one process, estimated
     seconds: float  # estimated at USUAL_SHARE of the peak
     unpacked_steps: int  # the same data, a document a line, the same batch settings
+    work: Work
+    operations_per_second: float  # that the devices of all processes could do
+
+    def utilisation(self, record: dict[str, Any]) -> float:
+        """Share of what the devices could have done in the time of a step that its arithmetic took."""
+        needed = self.work.operations(record["tokens"], record["sum_squared_lengths"])
+        return needed / max(record["seconds"], 1e-9) / self.operations_per_second
 
     def lines(self) -> list[str]:
         """As ``train`` prints it."""
@@ -193,27 +189,57 @@ class Outlook:
         ]
 
 
-def memory_needed(
-    parameters: int,
-    trained_bytes: float,
-    momenta: int,
-    row_tokens: int,
-    model: PreTrainedModel,
-    checkpointing: bool,
-    bits: int,
-) -> float:
+def estimate(
+    config: Config, model: PreTrainedModel, rows: Dataset, steps: list[Step], accelerator: Accelerator
+) -> Outlook:
+    """What a run of these steps over these rows will do, need and take."""
+    table = rows.with_format("arrow")[:]
+    lengths = np.concatenate([chunk.flatten().to_numpy() for chunk in table["seq_lengths"].chunks]).astype(np.int64)
+    trained = sum(int((chunk.flatten().to_numpy() != IGNORE).sum()) for chunk in table["labels"].chunks)
+    tokens, documents, processes = int(lengths.sum()), len(lengths), accelerator.num_processes
+    lines = config.batch_size * config.accumulative_counts * processes  # documents of an unpacked step
+    epochs = sum(len(batch) for step in steps for batch in step) / len(rows)
+    work = Work.of(model)
+    speed = operations_per_second(accelerator.device, DTYPES[resolve_dtype(config)]) * processes
+    needed = work.operations(tokens * epochs, float((lengths**2).sum()) * epochs)
+    return Outlook(
+        documents=documents,
+        rows=len(rows),
+        steps=len(steps),
+        epochs=epochs,
+        processes=processes,
+        documents_per_step=documents * epochs / len(steps),
+        tokens_per_step=tokens * epochs / len(steps),
+        trained_share=trained / tokens,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2)),
+        seconds=needed / speed / USUAL_SHARE,
+        unpacked_steps=max(1, round(documents * epochs / lines)),
+        work=work,
+        operations_per_second=speed,
+    )
+
+
+def memory_needed(config: Config, model: PreTrainedModel, row: float) -> float:
     """Bytes of a process that holds everything: weights, gradients, optimizer, activations of a batch, logits.
 
-    A rule of thumb (34 bytes per token, width and layer, 12 per logit), meant to tell 8 from 80 GB.
+    ``row``: its usual tokens. A rule of thumb (34 bytes a token, width and layer, 12 a logit), to tell 8 from 80 GB.
     """
-    config = model.config
-    width, vocabulary = model.get_input_embeddings().weight.shape[1], model.get_input_embeddings().num_embeddings
-    layers = layer_count(config)
-    kept = 2 if checkpointing else 34
-    activations = row_tokens * width * (layers * kept + (34 if checkpointing else 0))
-    return (
-        parameters * bits / 8 + trained_bytes * (1 + momenta) + activations * bits / 16 + row_tokens * vocabulary * 12
+    trained_bits = torch.finfo(weight_dtype(config)).bits
+    bits = 4 if config.method == "qlora" else trained_bits
+    weights = sum(p.numel() for p in model.parameters()) * bits / 8
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * trained_bits // 8
+    kept_of_trained = 3 if config.optim_type == "AdamW" else 2  # gradient and momenta, of which AdamW has two
+    embedding, layers, tokens = (
+        model.get_input_embeddings(),
+        model.config.num_hidden_layers,
+        int(row * config.batch_size),
     )
+    # of a recomputed layer its input is kept, and one layer at a time is whole
+    kept = layers * 2 + 34 if config.gradient_checkpointing else layers * 34
+    activations = tokens * embedding.weight.shape[1] * kept * bits / 16
+    return weights + trained * kept_of_trained + activations + tokens * embedding.num_embeddings * 12
 
 
 def size(count: float) -> str:
@@ -223,8 +249,6 @@ def size(count: float) -> str:
 
 def duration(seconds: float) -> str:
     """``40 s``, ``7 min``, ``3.2 h``."""
-    if seconds < 1:
-        return "under a second"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 1 else "under a second"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

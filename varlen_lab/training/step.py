@@ -1,25 +1,114 @@
-"""The training loop, and the one rule that makes packed and unpacked runs comparable.
+"""Batches and the training loop, and the one rule that makes packed and unpacked runs comparable.
 
 The loss of an optimizer step is the weighted sum over all trained tokens of the step, over every batch and every
 process, divided by the sum of the weights (``weighting``; by default every token weighs 1). A mean of means would
 weigh a token by how many neighbours its row happens to have, and no two ways of packing would agree.
+
+Three modes, all explicit. They see the same documents and train on the same tokens; what differs is who can see
+whom and how much is padding:
+
+    unpacked   a document a line, padded          transformers' own sdpa with an attention mask
+    packed     several documents a row, no seams  transformers' own sdpa, positions run through
+    varlen     several documents a row, seams     our attention
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
+from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collate_weights, token_weights
 from varlen_lab.packing.rows import IGNORE
-from varlen_lab.training.data import Batch
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.loss import summed_loss
+from varlen_lab.training.plan import Step
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 MOST_SKIPPED = 5  # steps in a row without a finite loss: then it is not a bad batch, it is the run
+EMPTY_ROW = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "seq_lengths": [2]}  # trains on nothing
+
+
+class Batch(NamedTuple):
+    """What one forward pass takes: the model's keyword arguments and the labels; and what the step counts."""
+
+    inputs: dict[str, Any]
+    labels: torch.Tensor
+    tokens: int  # that are no padding
+    weights: torch.Tensor | None = None  # of each label in the loss; None: all the same
+    sum_squared_lengths: int = 0  # of the documents: the attention that is needed, whatever is computed
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; copies from pinned memory do not wait."""
+        inputs = {
+            name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for name, value in self.inputs.items()
+        }
+        weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
+        return self._replace(inputs=inputs, labels=self.labels.to(device, non_blocking=True), weights=weights)
+
+    @classmethod
+    def of(
+        cls,
+        features: Sequence[Mapping[str, Any]],
+        collate: Callable[[list[Any]], dict[str, Any]],
+        weighting: str = "token",
+    ) -> Batch:
+        """Collate rows; without rows a batch that trains on nothing, for a process that is left over in a step.
+
+        A feature that brings ``weights`` keeps them.
+        """
+        features = list(features) or [EMPTY_ROW]
+        inputs = collate(features)
+        labels = inputs.pop("labels")
+        if features[0] is EMPTY_ROW:
+            return cls(inputs, labels, 0, None if weighting == "token" else torch.zeros(labels.shape))
+        weights = None
+        if weighting != "token":
+            given = [one["weights"] if "weights" in one else token_weights(one, weighting) for one in features]
+            weights = collate_weights(collate, features, given)
+        lengths = [
+            np.asarray(one["seq_lengths"] if "seq_lengths" in one else [len(one["input_ids"])]) for one in features
+        ]
+        squared = sum(int((one.astype(np.int64) ** 2).sum()) for one in lengths)
+        return cls(inputs, labels, sum(len(one["input_ids"]) for one in features), weights, squared)
+
+
+def collator(mode: str, pad_token_id: int) -> Callable[[list[Any]], dict[str, Any]]:
+    """The collator of a mode; all three take the same packed rows."""
+    if mode == "varlen":
+        return VarlenCollator()
+    return PackedCollator(pad_token_id) if mode == "packed" else PaddedCollator(pad_token_id)
+
+
+def batched(
+    rows: Dataset,
+    steps: list[Step],
+    collate: Callable[[list[Any]], dict[str, Any]],
+    workers: int = 0,
+    weighting: str = "token",
+) -> Iterator[list[Batch]]:
+    """The batches of each step, collated, by ``workers`` processes ahead of time if there are any."""
+    from torch.utils.data import DataLoader
+
+    loader = iter(
+        DataLoader(
+            rows,  # type: ignore[arg-type]
+            batch_sampler=[batch for step in steps for batch in step],
+            collate_fn=partial(Batch.of, collate=collate, weighting=weighting),
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
+    for step in steps:
+        yield [next(loader) for _ in step]
 
 
 def optimize(
@@ -35,21 +124,16 @@ def optimize(
     a row the run ends with an InputError; ``on_nonfinite(step, batches)`` may keep the batches, and says where.
     In several processes each brings its part of the step; losses and counts of a record are of all parts.
     """
-    accelerator, model = engine.accelerator, engine.model
-    model.train()
+    accelerator = engine.accelerator
+    engine.model.train()
     wall, cpu = time.perf_counter(), time.process_time()
     skipped = 0
     for number, batches in enumerate(steps, start=done + 1):
-        if engine.seed is not None:  # dropout of LoRA: the same dice after a resume, others in every process
+        if engine.seed is not None:  # dropout of LoRA: the same after a resume, another in every process
             torch.manual_seed(hash((engine.seed, number, accelerator.process_index)))
         batches = [batch.to(accelerator.device) for batch in batches]
         counts = accelerator.reduce(torch.stack([count(batch) for batch in batches]).sum(0), "sum")
-        divisor = counts[0].clamp(min=1e-9).float()  # a step may hold nothing to train on
-        loss = torch.zeros((), device=accelerator.device)
-        for index, batch in enumerate(batches):
-            part = token_loss_sum(model, batch) / divisor
-            engine.backward(part, last=index == len(batches) - 1)
-            loss += part.detach()
+        loss = backward(engine, batches, counts[0])
         lr = engine.scheduler.get_last_lr()[0]
         loss_value, norm, taken = engine.update(accelerator.reduce(loss, "sum"))
         skipped = 0 if taken else skipped + 1
@@ -59,7 +143,7 @@ def optimize(
                 f"the loss is {loss_value} at step {number}, the {skipped}th step in a row that is not finite{kept}; "
                 "lower lr, or look at the data."
             )
-        _, trained, tokens, slots, squares = counts.tolist()
+        _, trained, tokens, padded_tokens, squared = counts.tolist()
         yield {
             "step": number,
             "loss": loss_value,
@@ -68,8 +152,8 @@ def optimize(
             "tokens": int(tokens),
             "trained_tokens": int(trained),
             **({} if taken else {"skipped": True}),
-            "slots": int(slots),
-            "squares": int(squares),
+            "padded_tokens": int(padded_tokens),
+            "sum_squared_lengths": int(squared),
             "seconds": time.perf_counter() - wall,
             "cpu_seconds": time.process_time() - cpu,
         }
@@ -77,11 +161,25 @@ def optimize(
         wall, cpu = time.perf_counter(), time.process_time()
 
 
+def backward(engine: Engine, batches: list[Batch], weight: torch.Tensor) -> torch.Tensor:
+    """Add up the gradients of a step's batches; their loss, each token's divided by the step's whole ``weight``."""
+    divisor = weight.clamp(min=1e-9).float()  # a step may hold nothing to train on
+    loss = torch.zeros((), device=engine.accelerator.device)
+    for index, batch in enumerate(batches):
+        part = token_loss_sum(engine.model, batch) / divisor
+        engine.backward(part, last=index == len(batches) - 1)
+        loss += part.detach()
+    return loss
+
+
 def count(batch: Batch) -> torch.Tensor:
-    """What a step adds up over its batches: weight, trained tokens, tokens, slots, squared lengths; float64."""
+    """What a step adds up over its batches, float64 (5,).
+
+    Weight, trained tokens, tokens, tokens with padding, squared lengths.
+    """
     trained = (batch.labels != IGNORE).sum().double()
     weight = trained if batch.weights is None else batch.weights.sum(dtype=torch.float64)
-    known = torch.tensor([batch.tokens, batch.labels.numel(), batch.squares], dtype=torch.float64)
+    known = torch.tensor([batch.tokens, batch.labels.numel(), batch.sum_squared_lengths], dtype=torch.float64)
     known = known.to(trained.device, non_blocking=True)
     if not batch.tokens:  # the empty batch of a process that is left over
         known = torch.zeros_like(known)

@@ -1,10 +1,16 @@
-"""``train(config)``: from a config to checkpoints. A step is in ``loop``, what goes into it in ``batches``."""
+"""``train(config)``: from a config to checkpoints, its steps in the order in which they happen.
+
+Rows and documents come from ``data``, which rows make a step from ``plan``, how a step is taken from ``step``, how
+weights lie over processes from ``engines``; what is kept of it all is ``checkpoint``.
+"""
 
 from __future__ import annotations
 
-import shutil
-import socket
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +19,27 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
-from varlen_lab.machine.progress import bar
+from varlen_lab.files.writing import remove, remove_unfinished, written_whole
 from varlen_lab.models.building import build_model
 from varlen_lab.training.checkpoint import (
     History,
+    checkpoints_in,
     data_fingerprint,
-    dice,
-    latest,
-    numbered,
+    latest_checkpoint,
     open_checkpoint,
-    roll,
-    stop_on_sigterm,
+    rng_state,
+    set_rng_state,
 )
-from varlen_lab.training.data import Batch, batched, collator, load_tokenizer, pad_id
-from varlen_lab.training.engines import Engine
+from varlen_lab.training.data import load_shared_parts, load_tokenizer, pad_id
+from varlen_lab.training.engines import Engine, any_process, describe, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
-from varlen_lab.training.plan import plan_steps, row_costs, share
-from varlen_lab.training.setup import describe, look_ahead, make_accelerator, make_engine, shared_rows
-from varlen_lab.training.step import optimize
+from varlen_lab.training.plan import Outlook, Step, estimate, plan_steps, row_costs, share
+from varlen_lab.training.step import Batch, batched, collator, optimize
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from varlen_lab.training.plan import Outlook
+    from datasets import Dataset
+    from tqdm import tqdm
+    from transformers import PreTrainedTokenizerBase
 
 
 def train(
@@ -58,140 +62,179 @@ def train(
     losses stay infinite.
     """
     accelerator = make_accelerator(config)
-    first, processes = accelerator.is_main_process, accelerator.num_processes
-    progress = progress and first
+    first = accelerator.is_main_process
     tokenizer = load_tokenizer(config)
     model = build_model(config)
-    work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
-    rows, report, held_out = shared_rows(config, tokenizer, accelerator, work_dir, progress)
-    plan = plan_steps(len(rows), config, processes)
-    outlook, work, speed = look_ahead(config, model, rows, plan, accelerator)
+    rows, report, held_out = load_shared_parts(config, tokenizer, accelerator, progress=progress and first)
+    plan = plan_steps(len(rows), config, accelerator.num_processes)
+    outlook = estimate(config, model, rows, plan, accelerator)
     engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
+    work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     work_dir.mkdir(parents=True, exist_ok=True)
     history = History(describe(config, model, accelerator), path=work_dir / "history.jsonl" if first else None)
     history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
-    history.meta |= {"engine": engine.kind, "operations_per_second": speed}
+    history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
     if first and on_start is not None:
         on_start(outlook)
-    path = (latest(work_dir) if resume is True else Path(resume)) if resume else None
-    done = 0
-    if path is not None:
-        state = open_checkpoint(path, config, history.meta["data"], processes)
-        engine.restore(path, state)
-        roll(state["dice"])
-        done = state["step"]
-        history.checkpoint = path
-    history.start(after=done)
-    if first:
-        (work_dir / f"{config.name or 'config'}.py").write_text(render(config), encoding="utf-8")
-    pad = pad_id(tokenizer)
-    mine = share(plan[done:], row_costs(rows), processes, accelerator.process_index, config.batch_size)
-    batches = batched(rows, mine, collator(config.mode, pad), config.dataloader_num_workers, config.loss_weighting)
-    saved = [path for path in numbered(work_dir) if int(path.stem[5:]) <= done]
-    with (
-        stop_on_sigterm() as stop,
-        curves(config, work_dir if first else None) as draw,
-        bar(config.name or "train", len(plan) - done, history.meta["backend"], progress) as show,
-    ):
-        for record in optimize(engine, batches, done, on_nonfinite=keep_in(work_dir, accelerator)):
-            step = record["step"]
-            used = work.operations(record["tokens"], record["squares"]) / max(record["seconds"], 1e-9)
-            record["mfu"] = used / speed
-            if config.evaluation_freq and step % config.evaluation_freq == 0:
-                if held_out is not None:
-                    record["held_out_loss"] = held_out_loss(engine, held_out, config, pad)
-                if config.evaluation_inputs:
-                    record["samples"] = answers(engine, tokenizer, config, pad)
+    run = Run(config, engine, tokenizer, rows, held_out, plan, outlook, work_dir, history)
+    run.resume(resume)
+    run.begin_files()
+    bar = progress_bar("train", len(plan), run.done, progress and first)
+    with bar, stop_on_sigterm() as stop, tensorboard(config, work_dir if first else None) as draw:
+        for record in optimize(engine, run.batches(), run.done, on_nonfinite=run.keep_nonfinite):
+            run.evaluate(record)
             history.add(record)
-            show(record)
+            bar.set_postfix_str(history.status, refresh=False)
+            bar.update()
             draw(record)
             if first and on_step is not None:
                 on_step(record)
-            stopping = anywhere(accelerator, stop.is_set())
-            if step % config.save_steps == 0 or step == len(plan) or stopping:
-                path = work_dir / f"iter_{step}.pth"
-                engine.save(path, contents(engine, config, step, history))
-                saved = [*(old for old in saved if old != path), path]
-                while 0 < config.save_total_limit < len(saved):
-                    drop(saved.pop(0), first)
-                history.checkpoint = path
-            if stopping:
-                history.stopped = True
+            history.stopped = any_process(accelerator, stop.is_set())
+            run.save_if_due(record["step"])
+            if history.stopped:
                 break
-    if processes > 1 and accelerator.is_local_main_process:
-        shutil.rmtree(work_dir / f".rows-{socket.gethostname()}", ignore_errors=True)
     return history
 
 
-def keep_in(work_dir: Path, accelerator: Accelerator) -> Callable[[int, list[Batch]], Path]:
-    """Where batches go whose loss was not finite: ``nonfinite_step_N.pt``, to be looked at."""
+@dataclass
+class Run:
+    """One run: everything its steps need, and what is done around a step."""
 
-    def keep(step: int, batches: list[Batch]) -> Path:
+    config: Config
+    engine: Engine
+    tokenizer: PreTrainedTokenizerBase
+    rows: Dataset
+    held_out: Dataset | None
+    plan: list[Step]
+    outlook: Outlook
+    work_dir: Path
+    history: History
+    done: int = 0  # steps that were taken before
+    saved: list[Path] = field(default_factory=list)  # checkpoints that save_total_limit counts
+
+    def resume(self, wanted: bool | str | Path) -> None:
+        """Go on from the checkpoint that was named, or the newest; without one the run starts at step 0."""
+        path = latest_checkpoint(self.work_dir) if wanted is True else Path(wanted) if wanted else None
+        if path is None:
+            return
+        processes = self.engine.accelerator.num_processes
+        state = open_checkpoint(path, self.config, self.history.meta["data"], processes)
+        self.engine.restore(path, state)
+        set_rng_state(state["rng_state"])
+        self.done = state["step"]
+        self.history.checkpoint = path
+
+    def begin_files(self) -> None:
+        """History and config in the work dir, and what a killed run left unfinished gone; the first process does it."""
+        self.saved = [path for path in checkpoints_in(self.work_dir) if int(path.stem[5:]) <= self.done]
+        if self.engine.accelerator.is_main_process:
+            remove_unfinished(self.work_dir)
+            with written_whole(self.work_dir / f"{self.config.name or 'config'}.py", "w") as file:
+                file.write(render(self.config))
+        self.history.start(after=self.done)
+
+    def batches(self) -> Iterator[list[Batch]]:
+        """This process's batches of every step that is left."""
+        config, accelerator = self.config, self.engine.accelerator
+        processes, number = accelerator.num_processes, accelerator.process_index
+        steps = share(self.plan[self.done :], row_costs(self.rows), processes, number, config.batch_size)
+        collate = collator(config.mode, pad_id(self.tokenizer))
+        return batched(self.rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
+
+    def evaluate(self, record: dict[str, Any]) -> None:
+        """Add to the record of a step how busy the device was and, where the config says so, how good the model is."""
+        record["mfu"] = self.outlook.utilisation(record)
+        config, pad = self.config, pad_id(self.tokenizer)
+        if config.evaluation_freq and record["step"] % config.evaluation_freq == 0:
+            if self.held_out is not None:
+                record["held_out_loss"] = held_out_loss(self.engine, self.held_out, config, pad)
+            if config.evaluation_inputs:
+                record["samples"] = answers(self.engine, self.tokenizer, config, pad)
+
+    def save_if_due(self, step: int) -> None:
+        """Write a checkpoint every ``save_steps``, at the end and before an early stop; the oldest make room."""
+        if step % self.config.save_steps and step != len(self.plan) and not self.history.stopped:
+            return
+        path = self.work_dir / f"iter_{step}.pth"
+        self.engine.save(path, self.contents(step))
+        self.saved = [*(old for old in self.saved if old != path), path]
+        while 0 < self.config.save_total_limit < len(self.saved):
+            oldest = self.saved.pop(0)
+            if self.engine.accelerator.is_main_process:
+                remove(oldest)
+        self.history.checkpoint = path
+
+    def contents(self, step: int) -> dict[str, Any]:
+        """What a checkpoint holds besides what the engine puts there, and the words to understand it."""
+        model: Any = self.engine.unwrapped_model
+        return {
+            "rng_state": rng_state(),
+            "data": self.history.meta["data"],
+            "step": step,
+            "processes": self.engine.accelerator.num_processes,
+            "config": render(self.config),
+            "config_name": self.config.name,
+            "model_config": model.config.to_json_string(use_diff=False),
+            "meta": {key: value for key, value in self.history.meta.items() if isinstance(value, (str, int))},
+            "losses": self.history.losses,
+        }
+
+    def keep_nonfinite(self, step: int, batches: list[Batch]) -> Path:
+        """Batches whose loss was not finite, as ``nonfinite_step_N.pt``, to be looked at."""
+        accelerator = self.engine.accelerator
         rank = f"_rank_{accelerator.process_index}" if accelerator.num_processes > 1 else ""
-        path = work_dir / f"nonfinite_step_{step}{rank}.pt"
+        path = self.work_dir / f"nonfinite_step_{step}{rank}.pt"
         torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], path)
         return path
 
-    return keep
+
+def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:
+    """A bar on stderr for a terminal of 80 columns or more; quiet in a pipe, and where it was not asked for."""
+    from tqdm.auto import tqdm
+
+    return tqdm(
+        desc=title,
+        total=total,
+        initial=done,
+        disable=None if show else True,  # None: only a terminal gets it
+        dynamic_ncols=True,
+        bar_format="{desc} {n_fmt}/{total_fmt} {bar} {remaining} left{postfix}",
+    )
 
 
-def contents(engine: Engine, config: Config, step: int, history: History) -> dict[str, Any]:
-    """What a checkpoint holds besides what the engine puts there: dice, data, and the words to understand it."""
-    return {
-        "dice": dice(),
-        "data": history.meta["data"],
-        "step": step,
-        "processes": engine.accelerator.num_processes,
-        "config": render(config),
-        "config_name": config.name,
-        "model_config": engine.bare.config.to_json_string(use_diff=False),  # type: ignore[union-attr, operator]
-        "meta": {key: value for key, value in history.meta.items() if isinstance(value, (str, int))},
-        "losses": history.losses,
-    }
+@contextmanager
+def stop_on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets: Slurm sends it before it takes a machine away, and a step is then finished first."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # a notebook's thread cannot take signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def drop(path: Path, first: bool) -> None:
-    """Delete an old checkpoint, a file or a folder."""
-    if first and path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    elif first:
-        path.unlink(missing_ok=True)
+@contextmanager
+def tensorboard(config: Config, work_dir: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """``draw(record)`` into ``work_dir/tensorboard`` if the config asks for it: numbers as curves, answers as text."""
+    if config.visualizer is None or work_dir is None:
+        yield lambda record: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "visualizer = 'tensorboard' needs tensorboard, which is not installed; pip install tensorboard."
+        ) from None
 
-
-def anywhere(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether any process says so; they must stop after the same step."""
-    if accelerator.num_processes == 1:
-        return flag
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
-
-
-class curves:
-    """``draw(record)`` into ``work_dir/tensorboard`` when the config asks for it."""
-
-    def __init__(self, config: Config, work_dir: Path | None) -> None:
-        self.writer: Any = None
-        if config.visualizer is not None and work_dir is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise InputError(
-                    "visualizer = 'tensorboard' needs tensorboard, which is not installed; pip install tensorboard."
-                ) from None
-            self.writer = SummaryWriter(str(work_dir / "tensorboard"))
-
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
-        return self.draw
-
-    def draw(self, record: dict[str, Any]) -> None:
-        """The numbers of a step as curves, its answers as text."""
-        if self.writer is None:
-            return
+    def draw(record: dict[str, Any]) -> None:
         for name, value in record.items():
             if isinstance(value, (int, float)) and name != "step":
-                self.writer.add_scalar(name, value, record["step"])
+                writer.add_scalar(name, value, record["step"])
         for number, text in enumerate(record.get("samples", [])):
-            self.writer.add_text(f"sample_{number}", text, record["step"])
+            writer.add_text(f"sample_{number}", text, record["step"])
 
-    def __exit__(self, *error: object) -> None:
-        if self.writer is not None:
-            self.writer.close()
+    with SummaryWriter(str(work_dir / "tensorboard")) as writer:
+        yield draw

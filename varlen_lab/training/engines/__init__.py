@@ -1,8 +1,8 @@
-"""A model ready to take steps, and the three ways its weights lie over processes.
+"""A model ready to take steps: device and precision of a run, and the three ways its weights lie over processes.
 
     Engine          all weights in every process; several processes average gradients (DDP, through Accelerate)
     ShardedEngine   every process keeps a slice of each layer and fetches the rest when it is needed (FSDP2)
-    ZeroEngine      DeepSpeed's ZeRO, in ``zero``
+    ZeroEngine      DeepSpeed's ZeRO
 
 The loop calls ``backward`` for each batch and ``update`` once a step and does not know which it has. The first two
 write the same ``iter_N.pth``: what was trained on eight GPUs goes on or is converted on one.
@@ -11,6 +11,7 @@ write the same ``iter_N.pth``: what was trained on eight GPUs goes on or is conv
 from __future__ import annotations
 
 import math
+import platform
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,95 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
+from varlen_lab.models.building import DTYPES, automatic_backend, resolve_dtype, weight_dtype
 from varlen_lab.training.checkpoint import save_checkpoint
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """Device, precision and processes of the run. InputError when it asks for a GPU that is not there."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if config.device == "cuda":
+        from varlen_lab.machine.gpu import gpu_facts, why_unusable
+
+        if why := why_unusable(gpu_facts()):
+            raise InputError(f"device = 'cuda' cannot be had: {why}; or set device = 'auto'.")
+    AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
+    cpu = config.device == "cpu" or not torch.cuda.is_available()
+    # bf16 is the engine's: it needs no loss scale
+    return Accelerator(cpu=cpu, mixed_precision="fp16" if resolve_dtype(config) == "fp16" else "no")
+
+
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether any process says so; they must stop after the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -> dict[str, Any]:
+    """What the numbers of a run were measured on."""
+    import transformers
+
+    dtype = resolve_dtype(config)
+    backend = f"transformers {model.config._attn_implementation}"
+    if config.mode == "varlen":
+        backend = config.attn_backend
+        if backend == "auto":
+            backend = automatic_backend(model, accelerator.device.type, DTYPES[dtype])
+    gpu = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.machine()
+    return {
+        "config": config.name,
+        "mode": config.mode,
+        "backend": backend,
+        "device": f"{accelerator.device.type} ({gpu})",
+        "dtype": dtype,
+        "weights": str(weight_dtype(config)).removeprefix("torch."),
+        "seed": config.seed,
+        "method": config.method,
+        "loss_weighting": config.loss_weighting,
+        "processes": accelerator.num_processes,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+def make_engine(
+    model: torch.nn.Module,
+    config: Config,
+    steps: int,
+    accelerator: Accelerator,
+    *,
+    deepspeed: str | None = None,
+    fsdp: bool = False,
+) -> Engine:
+    """The engine that was asked for. InputError when it needs processes that are not there."""
+    if deepspeed and fsdp:
+        raise InputError("--deepspeed and --fsdp were both given, they are two ways to do the same; choose one.")
+    if not deepspeed and not fsdp:
+        return Engine(model, config, steps, accelerator)
+    if not torch.distributed.is_initialized():
+        word = f"--deepspeed {deepspeed}" if deepspeed else "--fsdp"
+        raise InputError(
+            f"{word} shares a model out over processes and this is only one; start it with NPROC_PER_NODE=2, torchrun "
+            "or --launcher slurm, or drop the flag."
+        )
+    if deepspeed and not config.master_weights:
+        raise InputError("master_weights = False was set, DeepSpeed keeps fp32 weights of its own; remove one of them.")
+    if config.method == "qlora":
+        raise InputError("method = 'qlora' keeps weights in four bits, which are not shared out; drop the flag.")
+    if deepspeed:
+        from varlen_lab.training.engines.zero import ZeroEngine, zero_settings
+
+        return ZeroEngine(model, config, steps, accelerator, zero_settings(deepspeed))
+    from varlen_lab.training.engines.sharded import ShardedEngine
+
+    return ShardedEngine(model, config, steps, accelerator)
 
 
 class Engine:
@@ -30,20 +116,18 @@ class Engine:
 
     kind = "ddp"
 
-    def __init__(
-        self, model: torch.nn.Module, config: Config, steps: int, accelerator: Accelerator, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, config: Config, steps: int, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self.precision = precision
+        self.precision = resolve_dtype(config)
         self.max_norm = config.max_norm
-        dice = config.method != "full" and config.lora_dropout > 0
-        self.seed = config.seed if dice else None  # of the dice of a step
-        self.bare = model  # as it was built: what is saved, and what answers questions
+        has_dropout = config.method != "full" and config.lora_dropout > 0
+        self.seed = config.seed if has_dropout else None  # of the random numbers of a step
+        self.unwrapped_model = model  # as it was built: what is saved, and what answers questions
         self.prepare(model, config, steps)
 
     def prepare(self, model: torch.nn.Module, config: Config, steps: int) -> None:
         """Set ``model``, ``optimizer`` and ``scheduler``."""
-        in_precision(model, self.precision, self.accelerator.device.type)
+        autocast_forward(model, self.precision, self.accelerator.device.type)
         optimizer = make_optimizer(model, config)
         self.scheduler = make_schedule(optimizer, config, steps)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -75,7 +159,7 @@ class Engine:
     def state(self) -> dict[str, Any]:
         """Weights that are trained, optimizer and schedule; whole in the first process, called in all."""
         return {
-            "model": trained_only(self.bare, self.bare.state_dict()),
+            "model": trained_only(self.unwrapped_model, self.unwrapped_model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
@@ -98,72 +182,11 @@ class Engine:
 
     def load(self, state: dict[str, Any]) -> None:
         """Weights and optimizer from a whole state."""
-        put_in(self.bare, state["model"])
+        load_trained_weights(self.unwrapped_model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class ShardedEngine(Engine):
-    """FSDP2: parameters, gradients and optimizer states are cut along their first dimension over all processes."""
-
-    kind = "fsdp"
-
-    def prepare(self, model: torch.nn.Module, config: Config, steps: int) -> None:
-        """Shard every layer by itself, then what is left, so that one layer at a time is whole."""
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-        precision = self.precision
-        if precision == "fp16":
-            raise InputError("dtype = 'fp16' needs a loss scale that FSDP2 does not bring; use bf16, or DeepSpeed.")
-        model.to(self.accelerator.device)
-        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if precision == "bf16" else MixedPrecisionPolicy()
-        layers = set(getattr(model, "_no_split_modules", None) or ())
-        for module in list(model.modules()):
-            if type(module).__name__ in layers:
-                fully_shard(module, mesh=mesh, mp_policy=policy)
-        self.model = fully_shard(model, mesh=mesh, mp_policy=policy)
-        self.optimizer = make_optimizer(self.model, config, fused=False)
-        self.scheduler = make_schedule(self.optimizer, config, steps)
-
-    def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of one batch; it stays whole in this process until the ``last`` one."""
-        self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
-        (loss * self.accelerator.num_processes).backward()
-
-    def clip(self) -> torch.Tensor:
-        """As ``Engine.clip``, over the slices of all processes."""
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(trainable, self.max_norm or math.inf, foreach=False)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-
-    def state(self) -> dict[str, Any]:
-        """Slices gathered into whole tensors, on the CPU of the first process."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
-
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        model, optimizer = get_state_dict(self.model, self.optimizer, options=options)
-        return {
-            "model": trained_only(self.bare, model),
-            "optimizer": by_number(optimizer, self.bare) if self.accelerator.is_main_process else {},
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Cut whole tensors into slices again."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
-
-        options = StateDictOptions(full_state_dict=True, strict=False)
-        set_state_dict(
-            self.model,
-            self.optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=by_name(state["optimizer"], self.bare),
-            options=options,
-        )
-
-
-def in_precision(model: torch.nn.Module, precision: str, device: str) -> None:
+def autocast_forward(model: torch.nn.Module, precision: str, device: str) -> None:
     """Let fp32 weights be multiplied in bf16. (fp16 needs a loss scale, which Accelerate brings with its own.)
 
     Accelerate does the same and then casts the logits to fp32, the largest tensor of a step.
@@ -206,25 +229,9 @@ def trained_only(model: torch.nn.Module, state: dict[str, Any]) -> dict[str, Any
     return {name: value for name, value in state.items() if name in trained}
 
 
-def put_in(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+def load_trained_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Load weights: all of them, or under LoRA all that are trained. RuntimeError when they do not fit."""
     expected = trained_only(model, model.state_dict()).keys()
     if weights.keys() != expected:
         raise RuntimeError(f"{len(expected ^ weights.keys())} weights are missing or too many")
     model.load_state_dict(weights, strict=False)
-
-
-def by_number(optimizer: dict[str, Any], model: torch.nn.Module) -> dict[str, Any]:
-    """An optimizer state under parameter names as torch's own optimizers write it, under numbers."""
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    group = {key: value for key, value in optimizer["param_groups"][0].items() if key != "params"}
-    state = {number: optimizer["state"][name] for number, name in enumerate(names) if name in optimizer["state"]}
-    return {"state": state, "param_groups": [{**group, "params": list(range(len(names)))}]}
-
-
-def by_name(optimizer: dict[str, Any], model: torch.nn.Module) -> dict[str, Any]:
-    """The inverse of ``by_number``."""
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    group = {key: value for key, value in optimizer["param_groups"][0].items() if key != "params"}
-    state = {names[number]: value for number, value in optimizer["state"].items()}
-    return {"state": state, "param_groups": [{**group, "params": names}]}

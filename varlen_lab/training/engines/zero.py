@@ -6,11 +6,13 @@ one per process. ``consolidate`` puts the shards together again, without DeepSpe
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
-import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +20,13 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, nearest
+from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.training.checkpoint import RUN, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RUN = RUN
 TAG = "zero"  # the folder of the shards inside a checkpoint
 OFFLOAD = {"device": "cpu", "pin_memory": True}
 SETTINGS: dict[str, dict[str, Any]] = {  # XTuner's names
@@ -74,16 +76,10 @@ class ZeroEngine(Engine):
     kind = "zero"
 
     def __init__(
-        self,
-        model: torch.nn.Module,
-        config: Config,
-        steps: int,
-        accelerator: Accelerator,
-        precision: str,
-        settings: dict[str, Any],
+        self, model: torch.nn.Module, config: Config, steps: int, accelerator: Accelerator, settings: dict[str, Any]
     ) -> None:
         self.settings = settings
-        super().__init__(model, config, steps, accelerator, precision)
+        super().__init__(model, config, steps, accelerator)
 
     def prepare(self, model: torch.nn.Module, config: Config, steps: int) -> None:
         """Set up DeepSpeed around a torch optimizer; its schedule stays ours."""
@@ -122,26 +118,19 @@ class ZeroEngine(Engine):
 
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Every process writes its shards; the folder takes its name when the last one is done."""
-        draft = path.with_name(path.name + ".tmp")
+        from accelerate.utils import broadcast_object_list
+
         first = self.accelerator.is_main_process
-        if first:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
-        with quiet():
-            self.model.save_checkpoint(  # type: ignore[operator]
-                str(draft), tag=TAG, exclude_frozen_parameters=has_frozen(self.bare)
-            )
-        self.accelerator.wait_for_everyone()
-        if first:
-            state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind}
-            save_checkpoint(draft / RUN, {**contents, **state, "processes": self.accelerator.num_processes})
-            for file in draft.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
-            shutil.rmtree(path, ignore_errors=True)
-            draft.rename(path)
+        with folder_written_whole(path) if first else nullcontext() as draft:
+            draft = broadcast_object_list([str(draft)])[0]  # its name, which the first process has chosen
+            with quiet():
+                self.model.save_checkpoint(  # type: ignore[operator]
+                    draft, tag=TAG, exclude_frozen_parameters=has_frozen(self.unwrapped_model)
+                )
+            self.accelerator.wait_for_everyone()
+            if first:
+                state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind}
+                save_checkpoint(Path(draft, RUN), {**contents, **state, "processes": self.accelerator.num_processes})
         self.accelerator.wait_for_everyone()
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
@@ -201,19 +190,13 @@ def has_frozen(model: torch.nn.Module) -> bool:
     return any(not p.requires_grad for p in model.parameters())
 
 
-class quiet:
+@contextmanager
+def quiet() -> Iterator[None]:
     """DeepSpeed prints on import, at start and at every save; its errors are exceptions and still come through."""
-
-    def __enter__(self) -> None:
-        import contextlib
-        import io
-
-        self.stack = contextlib.ExitStack()
-        self.stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        self.stack.enter_context(warnings.catch_warnings())
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-
-    def __exit__(self, *error: object) -> None:
-        logging.disable(logging.NOTSET)
-        self.stack.close()
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
