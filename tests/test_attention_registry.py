@@ -14,6 +14,7 @@ from varlen_lab.attention.huggingface import hf_name_of, register
 from varlen_lab.attention.reference import attend_reference
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.cli import main
+from varlen_lab.config import load_config
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -44,11 +45,10 @@ def dummy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_a_choice_of_the_setting(dummy: None) -> None:
-    from varlen_lab.config.schema import Config
-
-    Config(pretrained_model_name_or_path="x", attn_backend="dummy")
-    with pytest.raises(InputError, match="attn_backend"):
-        Config(pretrained_model_name_or_path="x", attn_backend="dumy")
+    config = load_config("tiny_llama_full_docstrings_e1")
+    assert config.replace(attn_backend="dummy").attn_backend == "dummy"
+    with pytest.raises(InputError, match="did you mean 'dummy'"):
+        config.replace(attn_backend="dumy")
 
 
 def test_auto_takes_it_where_it_ranks_first_and_can(dummy: None, monkeypatch: pytest.MonkeyPatch) -> None:
