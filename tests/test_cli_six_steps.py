@@ -53,7 +53,7 @@ def test_the_pages_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     config = tmp_path / "internlm_7b_full_oasst1_e3_copy.py"
     edit(config)
     data = ROOT / "data" / "dialogues.jsonl"
-    options = ["pretrained_model_name_or_path=internlm", f"data_path={data}", "max_steps=3"]
+    options = ["pretrained_model_name_or_path=internlm", f"data_path={data}", "max_steps=3", "accumulative_counts=2"]
     assert main(["train", str(config), "--quiet", "--cfg-options", *options]) == 0
     pth = "work_dirs/internlm_7b_full_oasst1_e3_copy/iter_3.pth"
     assert main(["convert", "pth_to_hf", str(config), pth, "hf"]) == 0
@@ -145,15 +145,13 @@ def test_copy_cfg_never_overwrites_an_edited_file(tmp_path: Path) -> None:
     assert main([*words, "--force"]) == 0 and "use_varlen_attn = False" in path.read_text()
 
 
-def test_a_conversion_is_quiet(tmp_path: Path, dialogues: Path) -> None:
+def test_a_conversion_is_quiet(tmp_path: Path, dialogues: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No progress bars of other libraries, no warnings: the output of a command is ours."""
     options = [f"data_path={dialogues}", "max_length=128", "max_steps=1", "evaluation_freq=0"]
     name = "tiny_llama_full_docstrings_e1"
-    command = [sys.executable, "-m", "varlen_lab"]
-    train = [*command, "train", name, "--quiet", "--work-dir", "w", "--cfg-options", *options]
-    done = subprocess.run(train, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    convert = [*command, "convert", "pth_to_hf", name, "w/iter_1.pth", "hf"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", name, "--quiet", "--work-dir", "w", "--cfg-options", *options]) == 0
+    convert = [sys.executable, "-m", "varlen_lab", "convert", "pth_to_hf", name, "w/iter_1.pth", "hf"]
     done = subprocess.run(convert, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and "All done!" in done.stdout
     assert done.stderr.strip() == ""
