@@ -19,11 +19,10 @@ from varlen_lab.errors import InputError
 def verb(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """A verb ``fake`` whose ``run`` a test replaces."""
     module = types.ModuleType("varlen_lab.cli.fake")
-    module.HELP = "a fake"  # type: ignore[attr-defined]
     module.add_arguments = lambda parser: parser.add_argument("--count", type=int)  # type: ignore[attr-defined]
     module.run = lambda args: 0  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(cli.VERBS, "fake", ("fake", "a fake"))
+    monkeypatch.setitem(cli.VERBS, "fake", cli.Verb("fake", "a fake", "A fake."))
     return module
 
 
@@ -36,8 +35,10 @@ def raising(problem: BaseException):
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_help_arguments_and_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"varlen_lab.cli.{VERBS[name][0]}")
-    assert module.HELP and callable(module.run)
+    record = VERBS[name]
+    module = importlib.import_module(f"varlen_lab.cli.{record.module}")
+    assert record.help and not record.help.endswith(".")
+    assert callable(getattr(module, record.run)) and callable(getattr(module, record.add_arguments))
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0

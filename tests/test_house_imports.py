@@ -125,7 +125,7 @@ def test_library_imports_without_optional_packages(name: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verb_imports_without_torch_and_plots(verb: str) -> None:
-    python(f"import varlen_lab.cli.{VERBS[verb][0]}", [*OPTIONAL, "torch", "transformers", "numpy"])
+    python(f"import varlen_lab.cli.{VERBS[verb].module}", [*OPTIONAL, "torch", "transformers", "numpy"])
 
 
 def test_help_imports_no_verb() -> None:

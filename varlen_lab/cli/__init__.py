@@ -1,11 +1,11 @@
-"""The command ``varlen-lab``: one thin module a verb, imported only when its verb is asked for.
+"""The command ``varlen-lab``: one thin file for each verb, imported only when its verb is asked for.
 
-A verb module has three names: ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``. What
-``run`` returns is the exit code: 0 done, 1 the check says no, 2 the input or the machine cannot, 130 Ctrl-C.
-An ``InputError`` becomes one line on stderr and exit code 2; every other exception is a bug of ours and keeps
-its traceback. This module decides nothing else.
+A verb's file has ``add_arguments(parser)`` and ``run(args) -> int``. What ``run`` returns is the exit code: 0 done, 1
+the check says no, 2 the input or the machine cannot, 130 Ctrl-C. An ``InputError`` becomes one line on stderr and exit
+code 2; every other exception is a bug of ours and keeps its traceback.
 
-``CONFIG`` on a command line: a file that exists, or a name that ``list-cfg`` shows.
+Below the command itself lies what several verbs do: reading a config, telling data from a config, opening the rows of
+a config's data, saving a figure. ``CONFIG`` on a command line is a file that exists, or a name that ``list-cfg`` shows.
 """
 
 from __future__ import annotations
@@ -16,30 +16,86 @@ import os
 import sys
 import time
 import warnings
-from typing import NoReturn
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
+from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, nearest
+from varlen_lab.files.writing import written_whole
 
-# verb -> (module, one line for --help). The help lines are kept here so that --help imports no verb.
-VERBS: dict[str, tuple[str, str]] = {
-    "check-env": ("check_env", "what this machine can run, with a numeric check"),
-    "list-cfg": ("list_cfg", "the configs that exist; -p PATTERN narrows the list"),
-    "copy-cfg": ("copy_cfg", "copy a config into a folder, to edit it there"),
-    "check-custom-dataset": ("check_custom_dataset", "bad records by line and reason, token counts, the pack report"),
-    "log-dataset": ("log_dataset", "a packed row with its seams and what is trained on"),
-    "train": ("train", "train from a config file or a config name"),
-    "compare": ("compare", "three losses: unpacked, packed and varlen"),
-    "support": ("support", "the support table of eleven model families, measured now"),
-    "audit": ("audit", "does packing change what a model computes? leaks, parity, traps"),
-    "convert": ("convert", "checkpoints to Hugging Face folders: pth_to_hf"),
-    "pack-report": ("pack_report", "what packing does to a dataset: fill, losses, cost, steps"),
-    "masks": ("masks", "draw who sees whom in one packed row"),
-    "run": ("run", "run one notebook with parameters, and keep its page"),
-    "walkthrough": ("walkthrough", "run every notebook, then show it all on one page"),
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from matplotlib.figure import Figure
+
+    from varlen_lab.packing.strategies import PackReport
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One word behind ``varlen-lab``: its file in this folder and what the two ``--help`` say of it.
+
+    ``run(args) -> int`` and ``add_arguments(parser)`` are functions of that file, under these names or the given ones.
+    """
+
+    module: str
+    help: str  # its line in `varlen-lab --help`
+    description: str = ""  # what `varlen-lab VERB --help` begins with, where it says more
+    run: str = "run"
+    add_arguments: str = "add_arguments"
+
+
+# To add a verb, add its file and a row here, in the order of --help. No file is imported before its verb is asked for.
+VERBS: dict[str, Verb] = {
+    "check-env": Verb("check_env", "what this machine can run, with a numeric check"),
+    "list-cfg": Verb("list_cfg", "the configs that exist; -p PATTERN narrows the list"),
+    "copy-cfg": Verb("copy_cfg", "copy a config into a folder, to edit it there"),
+    "check-custom-dataset": Verb(
+        "check_custom_dataset", "bad records by line and reason, token counts, the pack report"
+    ),
+    "log-dataset": Verb(
+        "log_dataset",
+        "a packed row with its seams and what is trained on",
+        "Show a packed row of a config's data: seams, positions, and what is trained on (coloured in a terminal).",
+    ),
+    "train": Verb(
+        "train",
+        "train from a config file or a config name",
+        "Train from a config; checkpoints go to work_dirs/NAME/iter_N.pth. NPROC_PER_NODE=2 trains in two processes.",
+    ),
+    "compare": Verb(
+        "compare",
+        "three losses: unpacked, packed and varlen",
+        "Run the three modes on the same documents per step, from the same weights, and set the losses side by side.",
+    ),
+    "support": Verb("support", "the support table of eleven model families, measured now"),
+    "audit": Verb(
+        "audit",
+        "does packing change what a model computes? leaks, parity, traps",
+        "Audit a config, or a model folder: leak matrix, parity with every document alone, and known traps.",
+    ),
+    "convert": Verb(
+        "convert",
+        "checkpoints to Hugging Face folders: pth_to_hf",
+        "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`; `convert merge LLM ADAPTER SAVE_DIR`.",
+    ),
+    "pack-report": Verb("pack_report", "what packing does to a dataset: fill, losses, cost, steps"),
+    "masks": Verb(
+        "masks",
+        "draw who sees whom in one packed row",
+        "Draw who sees whom in one packed row: full causal attention beside varlen attention.",
+    ),
+    "run": Verb("run", "run one notebook with parameters, and keep its page"),
+    "walkthrough": Verb(
+        "run",
+        "run every notebook, then show it all on one page",
+        "Run every notebook in order, then write one page that opens offline: runs/walkthrough/index.html.",
+        run="run_all",
+        add_arguments="add_arguments_of_all",
+    ),
 }
-
 
 _python_warning = warnings.formatwarning
 
@@ -64,14 +120,14 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"varlen-lab {__version__}")
     parser.set_defaults(options=["--help", "--version"])
     commands = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
-    for name, (module_name, help_line) in VERBS.items():
+    for name, record in VERBS.items():
         if name == verb:
-            module = importlib.import_module(f"varlen_lab.cli.{module_name}")
-            command = commands.add_parser(name, help=help_line, description=module.HELP)
-            module.add_arguments(command)
-            command.set_defaults(run=module.run, options=list(command._option_string_actions))
+            module = importlib.import_module(f"varlen_lab.cli.{record.module}")
+            command = commands.add_parser(name, help=record.help, description=record.description or record.help)
+            getattr(module, record.add_arguments)(command)
+            command.set_defaults(run=getattr(module, record.run), options=list(command._option_string_actions))
         else:
-            commands.add_parser(name, help=help_line, add_help=False)
+            commands.add_parser(name, help=record.help, add_help=False)
     return parser
 
 
@@ -146,3 +202,35 @@ def read_config(word: str, overrides: list[str] | None = None, *, acting: bool =
     """
     config = load_config(word)
     return override(config, overrides or [], acting=acting)
+
+
+def is_data(word: str) -> bool:
+    """Whether a word names data and no config: a file with a data ending, a folder, the built-in corpus."""
+    return word.startswith("builtin:") or word.lower().endswith(tuple(READERS)) or Path(word).is_dir()
+
+
+def read_source(word: str, overrides: list[str]) -> Config:
+    """The Config that ``word`` names; where it is data, one that reads it with the built-in tokenizer."""
+    if not is_data(word):
+        return read_config(word, overrides)
+    config = load_config("tiny_llama_full_docstrings_e1").replace(data_path=word, max_length=2048)
+    return override(config, overrides, acting=False)
+
+
+def open_rows(config: Config) -> tuple[Dataset, Any, PackReport]:
+    """The rows that a config trains on, the tokenizer they were made with, and what became of the documents."""
+    from varlen_lab.training.data import load_rows, load_tokenizer
+
+    tokenizer = load_tokenizer(config)
+    rows, report = load_rows(config, tokenizer)
+    return rows, tokenizer, report
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write the picture whole, in the format of its ending: a full disk never leaves half of one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            figure.savefig(file, format=path.suffix.removeprefix(".").lower(), dpi=dpi)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another -o") from None

@@ -6,10 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from varlen_lab.cli import read_config
+from varlen_lab.cli import open_rows, read_config
 from varlen_lab.errors import InputError
 
-HELP = "Audit a config, or a model folder: leak matrix, parity with every document alone, and known traps."
 LENGTHS = [70, 1, 300, 33, 2, 120, 64, 18]  # of the row a folder is audited on
 
 
@@ -56,11 +55,10 @@ def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
 def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     """The model of a config and a row of its data, one with about eight documents."""
     from varlen_lab.models.building import build_model
-    from varlen_lab.training.data import collator, load_rows, load_tokenizer
+    from varlen_lab.training.step import collator
 
     config = read_config(word).with_mode("varlen")
-    tokenizer = load_tokenizer(config)
-    rows, _ = load_rows(config, tokenizer)
+    rows, _, _ = open_rows(config)
     model = build_model(config)
     if attention is not None:
         model.set_attn_implementation(checked(attention))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from varlen_lab.cli import read_config
+from varlen_lab.cli import read_source
 
-HELP = "Check data before training: bad records by line and reason, token counts, and what packing makes of it."
-DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
 NAMED = 20  # bad records named; the others are counted
 
 
@@ -25,14 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every record is good, or the bad ones were to be skipped; 1 when some are bad; 2 when none can be read."""
-    source = Path(args.source)
-    if source.suffix.lower() in DATA_ENDINGS or source.is_dir() or args.source.startswith("builtin:"):
-        options = [f"data_path={args.source}", *args.cfg_options]
-        config = read_config("tiny_llama_full_docstrings_e1", ["max_length=2048", *options])
-    else:
-        config = read_config(args.source, args.cfg_options)
+    config = read_source(args.source, args.cfg_options)
     from varlen_lab.documents.reading import read_dialogues
     from varlen_lab.documents.tokens import encode
+    from varlen_lab.packing.registry import IGNORE
     from varlen_lab.training.data import load_tokenizer, pack_rows
 
     dialogues, bad = read_dialogues(
@@ -42,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     documents = encode(dialogues, tokenizer, prompt_template=config.prompt_template, progress=False)
     rows, report = pack_rows(documents, config)
     lengths = sorted(len(ids) for ids in documents["input_ids"])
-    trained = sum(label != -100 for labels in documents["labels"] for label in labels)
+    trained = sum(label != IGNORE for labels in documents["labels"] for label in labels)
     facts = {
         "good": len(dialogues),
         "bad": len(bad),

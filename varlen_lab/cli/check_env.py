@@ -13,7 +13,6 @@ from typing import Any
 
 from varlen_lab.machine.environment import Row, accelerator, survey
 
-HELP = "Show what this machine can run, and check packed attention against each document alone."
 LENGTHS = (70, 300, 180)
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]"}
 

@@ -8,8 +8,6 @@ import re
 from varlen_lab.cli import read_config
 from varlen_lab.errors import InputError
 
-HELP = "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`; `convert merge LLM ADAPTER SAVE_DIR`."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """XTuner's words and flags."""

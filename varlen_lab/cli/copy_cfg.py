@@ -10,8 +10,6 @@ from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
 
-HELP = "Copy a config into a folder as NAME_copy.py."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Name and folder, as XTuner has them."""

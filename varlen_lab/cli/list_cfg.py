@@ -8,8 +8,6 @@ import sys
 
 from varlen_lab.config.names import closest_names, config_facts, named_config, search_names
 
-HELP = "List the configs, or those that match a pattern."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The pattern."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, open_rows, read_config
 from varlen_lab.errors import InputError
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from varlen_lab.cli import open_rows, read_config, save_figure
 from varlen_lab.errors import InputError
-from varlen_lab.files.writing import written_whole
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-HELP = "Draw who sees whom in one packed row: full causal attention beside varlen attention."
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -68,19 +63,14 @@ def run(args: argparse.Namespace) -> int:
     boundaries = Boundaries.from_lengths(lengths)
     options = {"window": args.window, "causal": not args.bidirectional, "dark": args.dark}
     figure = draw_masks(boundaries, names=args.names or names, **options)
-    save(figure, args.output, suffix, args.dpi)
+    save_figure(figure, args.output, args.dpi)
     Console(highlight=False, soft_wrap=True).print(f"wrote {args.output}", markup=False)
     return 0
 
 
 def row_of(word: str, number: int) -> tuple[list[int], list[str]]:
     """Document lengths of one packed row of a config's data, and each document's first words."""
-    from varlen_lab.cli import read_config
-    from varlen_lab.training.data import load_rows, load_tokenizer
-
-    config = read_config(word).with_mode("varlen")
-    tokenizer = load_tokenizer(config)
-    rows, _ = load_rows(config, tokenizer)
+    rows, tokenizer, _ = open_rows(read_config(word).with_mode("varlen"))
     if not 0 <= number < len(rows):
         raise InputError(f"--row is {number}, {word} packs into rows 0 to {len(rows) - 1}; choose one of them")
     ids, lengths = rows[number]["input_ids"], rows[number]["seq_lengths"].tolist()
@@ -92,13 +82,3 @@ def row_of(word: str, number: int) -> tuple[list[int], list[str]]:
         names.append(" ".join(words.split()) or f"document {index}")
         start += length
     return lengths, names
-
-
-def save(figure: Figure, path: Path, suffix: str, dpi: int) -> None:
-    """Write the picture whole: a full disk never leaves half of one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            figure.savefig(file, format=suffix, dpi=dpi)
-    except OSError as problem:
-        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another -o") from None

@@ -7,17 +7,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from varlen_lab.cli import is_data, read_source, save_figure
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
+from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 
 if TYPE_CHECKING:
     import numpy as np
 
     from varlen_lab.packing.cost import Cost
     from varlen_lab.packing.strategies import PackReport, Packs
-
-HELP = "Show what packing does to a dataset: how full rows are, what is lost, what it saves, how steps change."
-DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length", type=int, nargs="+", metavar="N", help="tokens of a row (default: the config's; 2048 4096 8192)"
     )
-    parser.add_argument("--strategy", help="best_fit, tightest, sequential or concat (default: the config's)")
-    parser.add_argument("--overlong", help="truncate, split, drop or error (default: the config's)")
+    parser.add_argument("--strategy", help=f"{', '.join(STRATEGIES)} (default: the config's)")
+    parser.add_argument("--overlong", help=f"{', '.join(OVERLONG)} (default: the config's)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: the config's; 8)")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the config to change"
@@ -41,15 +41,18 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from varlen_lab.packing.cost import Cost
+    from varlen_lab.packing.rows import document_lengths
     from varlen_lab.packing.strategies import pack_lengths
+    from varlen_lab.training.data import load_tokenizer, tokenised_documents
 
-    lengths, defaults = read_source(args.source, args.cfg_options)
-    budgets = args.max_length or defaults["max_length"]
-    strategy, overlong = args.strategy or defaults["strategy"], args.overlong or defaults["overlong"]
-    batch_size = defaults["batch_size"] if args.batch_size is None else args.batch_size
+    config, row_lengths = config_and_row_lengths(args.source, args.cfg_options)
+    budgets = args.max_length or row_lengths
+    strategy, overlong = args.strategy or config.pack_strategy, args.overlong or config.overlong
+    batch_size = config.batch_size if args.batch_size is None else args.batch_size
+    lengths = document_lengths(tokenised_documents(config, load_tokenizer(config)))
     plans = [pack_lengths(lengths, budget, strategy, overlong) for budget in dict.fromkeys(budgets)]
     reports = [plan.report() for plan in plans]
-    costs = [Cost.of(plan, batch_size, defaults["accumulative_counts"]) for plan in plans]
+    costs = [Cost.of(plan, batch_size, config.accumulative_counts) for plan in plans]
     found = [report.to_dict() | cost.to_dict() for report, cost in zip(reports, costs, strict=True)]
     console = Console(highlight=False, soft_wrap=True)
     if args.json:
@@ -65,43 +68,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_source(source: str, overrides: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Document lengths, and what the config says about packing them (or the defaults of a bare file)."""
-    from varlen_lab.documents import load_documents
-    from varlen_lab.documents.builtin import builtin_tokenizer
-    from varlen_lab.packing.rows import document_lengths
-
-    if source.startswith("builtin:") or source.lower().endswith(DATA_ENDINGS) or Path(source).is_dir():
-        if overrides:
-            raise InputError(f"--cfg-options changes a config and {source} is data; leave it out.")
-        documents = load_documents(source, builtin_tokenizer(), progress=False)
-        return document_lengths(documents), {
-            "max_length": [2048, 4096, 8192],
-            "strategy": "best_fit",
-            "overlong": "truncate",
-            "batch_size": 8,
-            "accumulative_counts": 1,
-        }
-    from varlen_lab.cli import read_config
-    from varlen_lab.training.data import load_tokenizer
-
-    config = read_config(source, overrides)
-    documents = load_documents(
-        config.data_path,
-        load_tokenizer(config),
-        prompt_template=config.prompt_template,
-        system=config.SYSTEM,
-        map_fn=config.dataset_map_fn,
-        skip_bad=config.skip_bad,
-        progress=False,
-    )
-    return document_lengths(documents), {
-        "max_length": [config.max_length],
-        "strategy": config.pack_strategy,
-        "overlong": config.overlong,
-        "batch_size": config.batch_size,
-        "accumulative_counts": config.accumulative_counts,
-    }
+def config_and_row_lengths(source: str, overrides: list[str]) -> tuple[Config, list[int]]:
+    """The config whose data is packed, and the row lengths to try: its own, or for bare data those in common use."""
+    if is_data(source) and overrides:
+        raise InputError(f"--cfg-options changes a config and {source} is data; leave it out.")
+    config = read_source(source, overrides)
+    if not is_data(source):
+        return config, [config.max_length]
+    return config.replace(batch_size=8, accumulative_counts=1), [2048, 4096, 8192]
 
 
 def table(reports: list[PackReport], costs: list[Cost]) -> Any:
@@ -150,7 +124,6 @@ def lines(reports: list[PackReport], costs: list[Cost]) -> list[tuple[str, list[
 
 def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) -> None:
     """The report as JSON, the lengths as a histogram, and rows before and after packing."""
-    from varlen_lab.cli.masks import save as save_figure
     from varlen_lab.viz.lengths import draw_lengths
     from varlen_lab.viz.rows import draw_rows
 
@@ -160,5 +133,5 @@ def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) 
             file.write(json.dumps(found, indent=2) + "\n")
     except OSError as problem:
         raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o") from None
-    save_figure(draw_lengths(lengths, plan.max_length), folder / "lengths.png", "png", 150)
-    save_figure(draw_rows(plan), folder / "rows.png", "png", 150)
+    save_figure(draw_lengths(lengths, plan.max_length), folder / "lengths.png")
+    save_figure(draw_rows(plan), folder / "rows.png")

@@ -1,11 +1,9 @@
-"""``varlen-lab run``: one notebook, with parameters, into an executed copy and its page."""
+"""``varlen-lab run``: one notebook, with parameters, into an executed copy and its page; ``walkthrough``: all."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-HELP = "Run one notebook with parameters; keep the executed notebook and a page that opens offline."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,3 +39,19 @@ def run(args: argparse.Namespace) -> int:
     outcome = run_shown(lesson, output, {name: value_of(word) for name, word in args.parameter}, console)
     console.print(f"  {output}\n  {output.with_suffix('.html')}", markup=False)
     return 0 if outcome.status == "ok" else 1
+
+
+def add_arguments_of_all(parser: argparse.ArgumentParser) -> None:
+    """Where to write, how long to take, and which notebooks."""
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("runs/walkthrough"), help="folder (default: runs/walkthrough)"
+    )
+    parser.add_argument("--quick", action="store_true", help="shorter trainings: quick=True in each notebook")
+    parser.add_argument("--only", nargs="+", metavar="NB", help="only these: --only 05 07_masks")
+
+
+def run_all(args: argparse.Namespace) -> int:
+    """0 when every notebook ran, 1 when one failed."""
+    from varlen_lab.course.notebooks import walkthrough
+
+    return walkthrough(args.out, quick=args.quick, only=args.only)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 
-HELP = "Audit every variant of the eleven families: does packing change what the model computes?"
 COLUMNS = ("model", "class", "backend", "max |Δ logits|", "|Δ loss|", "max |Δ grad|", "leak", "here", "XTuner's page")
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from varlen_lab.models.building import noise_of
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.report import Finding
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE
 
 NATIVE = ("eager", "sdpa", "flex_attention")  # implementations of transformers that guess documents from positions
 RECURRENT = re.compile(r"mamba|ssm|rwkv|recurrent|deltanet|linearattention|shortconv|hyena|lstm|gru", re.IGNORECASE)

@@ -40,8 +40,7 @@ import torch
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import INT32_LIMIT, check_choice
-from varlen_lab.packing.registry import WEIGHTINGS
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE, WEIGHTINGS
 
 Feature = Mapping[str, Any]
 

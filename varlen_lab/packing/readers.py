@@ -27,8 +27,8 @@ from torch.utils.data import get_worker_info
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import check_choice, checked_count
-from varlen_lab.packing.registry import OVERLONG
-from varlen_lab.packing.rows import COLUMNS, IGNORE, ListColumn
+from varlen_lab.packing.registry import IGNORE, OVERLONG
+from varlen_lab.packing.rows import COLUMNS, ListColumn
 from varlen_lab.packing.sequential import LOOKAHEAD, SequentialPacker
 from varlen_lab.packing.whole import whole_segments
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+IGNORE = -100  # the label of a token that is not trained on: PyTorch's cross entropy skips it
+
 
 @dataclass(frozen=True)
 class Strategy:

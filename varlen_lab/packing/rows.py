@@ -30,6 +30,7 @@ import numpy as np
 
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.files.writing import written_whole
+from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from varlen_lab.packing.strategies import Packs
 
-IGNORE = -100  # the label PyTorch's cross entropy skips
 COLUMNS = ("input_ids", "labels", "seq_lengths")
 CHUNK = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
 BLOCK = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on

@@ -25,7 +25,7 @@ from varlen_lab.errors import InputError, nearest
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
 from varlen_lab.models.building import build_model
 from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
