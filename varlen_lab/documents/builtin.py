@@ -1,21 +1,16 @@
-"""The built-in corpus: the docstrings of the Python that is running, as instruction dialogues.
+"""The built-in corpus and its tokenizer: data and a vocabulary on every machine, without a download.
 
-Real text with a real heavy tail (half the documents are short, one in a hundred is ten times as long), on
-every machine, without a download. Source files are parsed, never run; C modules are read in a fresh
-interpreter (``compiled.py``). The order is fixed (module, then name), and so is every question: the same
-Python gives the same corpus, another Python gives another one, which is why the cache file's name holds the
-Python's fingerprint.
+The corpus is the docstrings of the Python that is running, as instruction dialogues: real text with a real heavy tail
+(half the documents are short, one in a hundred is ten times as long). Source files are parsed, never run; C modules
+are read in a fresh interpreter (``compiled.py``). The order is fixed (module, then name), and so is every question:
+the same Python gives the same corpus, another Python another one, so the cache file's name holds its fingerprint.
 
-The built-in tokenizer: a byte-level BPE of 2,048 tokens, trained on the built-in corpus.
-
-Byte-level: any text can be written with it, there is no unknown token. Small: a model trained from scratch on
-a laptop spends its weights on layers, not on an embedding table. It is an ordinary
-``PreTrainedTokenizerFast`` with a chat template, so ``save_pretrained`` and ``AutoTokenizer`` work; special
-tokens mark the turns:
+The tokenizer is a byte-level BPE of 2,048 tokens, trained on that corpus and good at nothing else. Byte-level: any
+text can be written with it, there is no unknown token. Small: a model trained from scratch on a laptop spends its
+weights on layers, not on an embedding table. It is an ordinary ``PreTrainedTokenizerFast`` with a chat template, so
+``save_pretrained`` and ``AutoTokenizer`` work; special tokens mark the turns:
 
     <s> <|user|> What does `len` do? </s> <|assistant|> Return the number of items in a container. </s>
-
-It does not try to be good at anything but this corpus.
 """
 
 from __future__ import annotations
@@ -40,7 +35,7 @@ CORPUS_VERSION = 1  # of what is collected and how it is asked: raise it and eve
 SHORTEST = 40  # characters; "Return repr(self)." teaches nothing
 LONGEST_SIGNATURE = 60  # characters; a longer one is left out of the question
 
-# Tests quote code on purpose broken, site-packages differ from machine to machine.
+# Tests quote broken code on purpose, site-packages differ from machine to machine.
 SKIPPED_FOLDERS = {
     "__pycache__", "_bundled", "dist-packages", "idle_test", "lib-dynload",
     "site-packages", "test", "tests", "turtledemo",
@@ -49,11 +44,7 @@ SKIPPED_FOLDERS = {
 QUESTIONS = {
     "module": ("What is the module `{name}` for?", "Describe the module `{name}`."),
     "class": ("What is `{name}`?", "Explain the class `{name}`.", "What is `{name}{signature}` for?"),
-    "function": (
-        "What does `{name}` do?",
-        "Explain `{name}{signature}`.",
-        "How do I use `{name}{signature}`?",
-    ),
+    "function": ("What does `{name}` do?", "Explain `{name}{signature}`.", "How do I use `{name}{signature}`?"),
 }
 
 
@@ -78,12 +69,10 @@ def builtin_dialogues(progress: bool = True) -> list[list[dict[str, str]]]:
     Sorted by module, then name. Takes seconds the first time and is read from ``cache_dir()`` afterwards.
     """
     name = f"docstrings-{fingerprint('corpus', CORPUS_VERSION)}.jsonl"
-    text = cached_text(name, lambda: "".join(map(json_line, dialogues_of(collect(progress)))))
+    text = cached_text(
+        name, lambda: "\n".join(json.dumps({"messages": one}) for one in dialogues_of(collect(progress)))
+    )
     return [json.loads(line)["messages"] for line in text.splitlines()]
-
-
-def json_line(dialogue: list[dict[str, str]]) -> str:
-    return json.dumps({"messages": dialogue}) + "\n"
 
 
 def dialogues_of(entries: Iterable[Entry]) -> Iterator[list[dict[str, str]]]:
@@ -121,9 +110,9 @@ def collect(progress: bool = False) -> list[Entry]:
         what = "Reading the standard library"
         for path, module in track(source_files(), what, console=bar, transient=True, disable=not progress):
             entries += entries_of(path.read_bytes(), module)
-        printed, complaint = child.communicate()
+        printed, errors = child.communicate()
     if child.returncode:
-        raise RuntimeError(f"reading the C modules failed: {complaint.strip()}")
+        raise RuntimeError(f"reading the C modules failed: {errors.strip()}")
     return entries + [Entry(*json.loads(line)) for line in printed.splitlines()]
 
 
@@ -199,7 +188,9 @@ def builtin_tokenizer(progress: bool = True) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     name = f"tokenizer-{fingerprint('tokenizer', TOKENIZER_VERSION, CORPUS_VERSION)}.json"
-    text = cached_text(name, lambda: trained_tokenizer(corpus_texts(progress)))
+    text = cached_text(
+        name, lambda: trained_tokenizer(one["content"] for dialogue in builtin_dialogues(progress) for one in dialogue)
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(text),
         pad_token="<pad>",
@@ -209,10 +200,6 @@ def builtin_tokenizer(progress: bool = True) -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
-
-
-def corpus_texts(progress: bool = True) -> list[str]:
-    return [message["content"] for dialogue in builtin_dialogues(progress) for message in dialogue]
 
 
 def trained_tokenizer(texts: Iterable[str]) -> str:

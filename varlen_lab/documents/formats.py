@@ -67,11 +67,9 @@ def csv_records(path: Path) -> Records:
         except BadRecord as reason:
             yield place, reason
         except csv.Error as error:
-            open_end = str(error) == "unexpected end of data"
-            yield (
-                place,
-                BadRecord(f"the row {'opens a quote that never closes' if open_end else f'is not CSV ({error})'}"),
-            )
+            unclosed = str(error) == "unexpected end of data"
+            why = "opens a quote that never closes" if unclosed else f"is not CSV ({error})"
+            yield place, BadRecord(f"the row {why}")
             lines.take_back()
             rows = csv.reader(lines, strict=True)
 

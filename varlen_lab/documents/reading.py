@@ -24,6 +24,7 @@ from varlen_lab.config.schema import HALF_CHARACTER
 from varlen_lab.documents.builtin import builtin_dialogues
 from varlen_lab.documents.registry import MAP_FNS, READERS, Shape
 from varlen_lab.errors import InputError, nearest
+from varlen_lab.packing.boundaries import check_choice
 
 # messages {"role": ..., "content": ...}: system, user, assistant; "tool", what a tool gave back; those of VERBATIM
 Dialogue = list[dict[str, str]]
@@ -185,9 +186,7 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
 
     ``map_fn``: a row of MAP_FNS, the shapes looked for. Raises BadRecord with the reason.
     """
-    if map_fn not in MAP_FNS:
-        hint = nearest(map_fn, MAP_FNS) or f"; known are {', '.join(MAP_FNS)}."
-        raise InputError(f"there is no dataset_map_fn {map_fn!r}{hint}")
+    check_choice("dataset_map_fn", map_fn, MAP_FNS)
     if isinstance(record, BadRecord):
         raise record
     if not isinstance(record, dict):
@@ -200,7 +199,7 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
 
 
 def from_messages(record: dict[str, Any], shape: Shape) -> Turns:
-    """The turns of a list of messages, each with a role and a content under the shape's names for them."""
+    """The turns of ``[{"role": "user", "content": "Hi"}, ...]``, or with the shape's names for the two."""
     for number, message in enumerate(parsed(record[shape.fields[0]], shape.fields[0]), start=1):
         if not isinstance(message, dict) or shape.role not in message or shape.content not in message:
             raise BadRecord(f"message {number} needs {shape.role!r} and {shape.content!r}")

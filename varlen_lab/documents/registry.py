@@ -176,27 +176,15 @@ class Shape:
 MESSAGES = "varlen_lab.documents.reading:from_messages"  # the first of the fields is a list of messages
 COLUMNS = "varlen_lab.documents.shapes:from_columns"  # the last of the fields is the answer
 
-# the first that fits is taken
+# The first that fits is taken. What a record of each looks like is said where it is read.
 SHAPES: dict[str, Shape] = {
-    "messages": Shape(("messages",), MESSAGES, about='[{"role": "user", "content": "Hi"}, ...]'),
-    "sharegpt": Shape(
-        ("conversations",), MESSAGES, about='[{"from": "human", "value": "Hi"}, ...]', role="from", content="value"
-    ),
-    "xtuner": Shape(
-        ("conversation",),
-        "varlen_lab.documents.shapes:from_xtuner",
-        about='[{"system": "Be brief.", "input": "Hi", "output": "Hello"}, ...]',
-    ),
-    "moss": Shape(
-        ("meta_instruction", "chat"),
-        "varlen_lab.documents.agents:from_moss",
-        about='moss-003-sft-data: {"turn_1": {"Human": ..., "MOSS": ...}, ...}',
-    ),
+    "messages": Shape(("messages",), MESSAGES, about="role and content, as in transformers"),
+    "sharegpt": Shape(("conversations",), MESSAGES, about="ShareGPT", role="from", content="value"),
+    "xtuner": Shape(("conversation",), "varlen_lab.documents.shapes:from_xtuner", about="XTuner's own"),
+    "moss": Shape(("meta_instruction", "chat"), "varlen_lab.documents.agents:from_moss", about="moss-003-sft-data"),
     "alpaca_zh": Shape(("instruction_zh", "output_zh"), COLUMNS, about="alpaca-gpt4-chinese", optional="input_zh"),
-    "alpaca": Shape(
-        ("instruction", "output"), "varlen_lab.documents.shapes:from_alpaca", about="Alpaca", optional="input"
-    ),
-    "guanaco": Shape(("text",), "varlen_lab.documents.shapes:from_guanaco", about="### Human: Hi ### Assistant: Hello"),
+    "alpaca": Shape(("instruction", "output"), "varlen_lab.documents.shapes:from_alpaca", "Alpaca", optional="input"),
+    "guanaco": Shape(("text",), "varlen_lab.documents.shapes:from_guanaco", about="Guanaco"),
     "sql": Shape(("context", "question", "answer"), COLUMNS, about="sql-create-context"),
     "orca": Shape(("question", "response"), COLUMNS, about="OpenOrca, Stack Exchange", system="system_prompt"),
     "law": Shape(("question", "answer"), COLUMNS, about="law"),

@@ -36,7 +36,7 @@ def from_alpaca(record: dict[str, Any], shape: Shape) -> Turns:
 
 
 def from_xtuner(record: dict[str, Any], shape: Shape) -> Turns:
-    """XTuner's own format: a turn is a question and its answer, the first may bring a system message."""
+    """Turns ``{"system": "Be brief.", "input": "Hi", "output": "Hello"}``; a system message is the first one's only."""
     for number, turn in enumerate(parsed(record["conversation"], "conversation"), start=1):
         if not isinstance(turn, dict) or "input" not in turn or "output" not in turn:
             raise BadRecord(f"turn {number} needs 'input' and 'output'")
@@ -47,7 +47,7 @@ def from_xtuner(record: dict[str, Any], shape: Shape) -> Turns:
 
 
 def from_guanaco(record: dict[str, Any], shape: Shape) -> Turns:
-    """All turns in one text, each behind its mark."""
+    """All turns in one text: ``### Human: Hi ### Assistant: Hello``."""
     if not isinstance(record["text"], str):
         raise BadRecord(f"text is {type(record['text']).__name__}, not text")
     before, *pieces = GUANACO_TURN.split(record["text"])

@@ -9,31 +9,23 @@ Not here: the template inside a tokenizer, and tokens. ``tokens`` has both.
 from __future__ import annotations
 
 from varlen_lab.documents.reading import VERBATIM, Dialogue
-from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES, Template
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
+from varlen_lab.packing.boundaries import check_choice
 
 Segments = list[tuple[str, bool]]  # (text, is it trained on?)
-
-
-def template_named(name: str) -> Template:
-    """The row of TEMPLATES called ``name``, or an InputError that suggests the near one."""
-    if name not in TEMPLATES:
-        known = [OF_TOKENIZER, *TEMPLATES]
-        hint = nearest(name, known) or f"; known are {', '.join(known)}."
-        raise InputError(f"there is no prompt_template {name!r}{hint}")
-    return TEMPLATES[name]
 
 
 def segments(dialogue: Dialogue, name: str, eos: str = "") -> Segments:
     """The pieces of one dialogue under a named template, empty ones among them, neighbours not joined.
 
-    ``eos`` is the tokenizer's end token, as text.
+    ``eos`` is the tokenizer's end token, as text. Raises InputError for a name that is no row of TEMPLATES.
 
     >>> dialogue = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
     >>> segments(dialogue, "internlm_chat")
     [('<|User|>:2+2?<eoh>\\n<|Bot|>:', False), ('4<eoa>', True), ('\\n', False)]
     """
-    template = template_named(name)
+    check_choice("prompt_template", name, [OF_TOKENIZER, *TEMPLATES])  # what a config may say
+    template = TEMPLATES[name]
     end = template.suffix if template.suffix_as_eos else template.suffix + eos
     pieces: Segments = []
     turn = 0

@@ -25,9 +25,9 @@ import numpy as np
 
 from varlen_lab.documents.reading import Dialogue, read_dialogues
 from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
-from varlen_lab.documents.templates import Segments, segments, template_named
+from varlen_lab.documents.templates import Segments, segments
 from varlen_lab.errors import InputError
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,8 +56,6 @@ def encode(
     from rich.console import Console
     from rich.progress import track
 
-    if prompt_template != OF_TOKENIZER:
-        template_named(prompt_template)  # a typo is found before any work
     tables = []
     starts = range(0, len(dialogues), CHUNK)
     bar = Console(stderr=True)
@@ -117,13 +115,8 @@ def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
     if backend is not None and (backend.truncation, backend.padding, backend.encode_special_tokens) == as_asked:
         # the same ids as below, without the offsets and word numbers that nobody asks for
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-    return tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,  # long documents are meant: packing deals with them
-    )["input_ids"]
+    # verbose=False: no warning of documents longer than the model takes, packing deals with them
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def pieces_of(dialogues: Sequence[Dialogue], tokenizer: Any, prompt_template: str) -> list[Segments]:
@@ -186,28 +179,24 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     after = iter(rendered(tokenizer, answered, add_generation_prompt=False))
     results: list[Segments] = []
     for dialogue, answers in zip(dialogues, turns):
-        if not answers:  # written text: no template of the tokenizer puts its first token in front
+        if answers:
+            results.append(differences(islice(before, len(answers)), islice(after, len(answers))))
+        else:  # text that no template adds to; the tokenizer's own would have put its first token in front
             results.append([(tokenizer.bos_token or "", False), *segments(dialogue, "plain")])
-            continue
-        results.append(differences(islice(before, len(answers)), islice(after, len(answers))))
     return results
 
 
 def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: bool) -> list[str]:
     """Each dialogue as the text of the tokenizer's own chat template."""
     if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; "
-            f"set prompt_template to one of {', '.join(TEMPLATES)}."
-        )
+        raise InputError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; {name_another()}.")
     if not dialogues:
         return []
     try:
         return tokenizer.apply_chat_template(dialogues, tokenize=False, add_generation_prompt=add_generation_prompt)
     except Exception as error:  # a template is a program, it may raise anything
         raise InputError(
-            f"the chat template of the tokenizer refused a dialogue ({error}); set prompt_template to one of "
-            f"{', '.join(TEMPLATES)}, or change the data."
+            f"the chat template of the tokenizer refused a dialogue ({error}); {name_another()}, or change the data."
         ) from None
 
 
@@ -222,15 +211,19 @@ def differences(before: Iterable[str], after: Iterable[str]) -> Segments:
     for prompt, text in zip(before, after, strict=True):
         if not prompt.startswith(done) or not text.startswith(prompt):
             raise InputError(
-                "the chat template of the tokenizer rewrites earlier turns when a dialogue grows, so what is "
-                f"trained on cannot be told; set prompt_template to one of {', '.join(TEMPLATES)}, or cut "
-                "the data into dialogues of one answer."
+                "the chat template of the tokenizer rewrites earlier turns when a dialogue grows, so what is trained "
+                f"on cannot be told; {name_another()}, or cut the data into dialogues of one answer."
             )
         answer = text[len(prompt) :]
         trained = answer.rstrip()
         pieces += [(prompt[len(done) :], False), (trained, True), (answer[len(trained) :], False)]
         done = text
     return pieces
+
+
+def name_another() -> str:
+    """The next step where the tokenizer's own template does not serve."""
+    return f"set prompt_template to one of {', '.join(TEMPLATES)}"
 
 
 def load_documents(
