@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
@@ -16,6 +17,10 @@ from varlen_lab.config.schema import Config
 # that share a core wait for each other at every small kernel. A test of threads asks for its own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# How long an example takes says nothing about the law it is an example of, and on a busy machine it fails at random.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
