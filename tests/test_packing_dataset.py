@@ -60,8 +60,11 @@ def test_every_choice_has_its_own_file(on_disk: Dataset, tmp_path: Path) -> None
 def test_a_file_cut_short_is_written_again(on_disk: Dataset, tmp_path: Path) -> None:
     rows = pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed").to_list()
     (file,) = (tmp_path / "packed").iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    assert pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed").to_list() == rows
+    whole = file.read_bytes()
+    for cut in (100, len(whole) - 8, len(whole) // 2):  # the second is cut where a batch ends
+        file.write_bytes(whole[:cut])
+        assert pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed").to_list() == rows
+        assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1])

@@ -42,6 +42,7 @@ COLUMNS = ("input_ids", "labels", "seq_lengths")
 CHUNK = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
 BLOCK = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on
 INT32 = np.iinfo(np.int32)
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow stream that was written to its end
 LAYOUT = "1"  # of the packed files; another number when rows of the same plan would come out differently
 
 
@@ -202,7 +203,14 @@ def open_rows(files: Sequence[Path]) -> Dataset | None:
     if not files or not all(file.is_file() for file in files):
         return None
     try:
-        return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+        for file in files:
+            with file.open("rb") as opened:
+                opened.seek(-len(END_OF_STREAM), os.SEEK_END)
+                if opened.read() != END_OF_STREAM:  # cut between two batches, which pyarrow does not mind
+                    return None
+        rows = concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+        rows.data.validate(full=True)  # or offsets that point nowhere would be followed
+        return rows
     except (OSError, ValueError):  # what pyarrow raises for a file cut short
         return None
 

@@ -26,7 +26,8 @@ from varlen_lab.documents.tokens import content_digest, load_documents
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
-from varlen_lab.packing.rows import IGNORE, document_lengths
+from varlen_lab.packing.registry import IGNORE
+from varlen_lab.packing.rows import document_lengths
 from varlen_lab.packing.strategies import PackReport, pack_dataset, pack_lengths
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
     """Documents as rows, in the way of the config. InputError when none of their tokens is trained on."""
     strategy = "unpacked" if config.mode == "unpacked" else config.pack_strategy
     report = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong).report()
-    rows = pack_dataset(documents, config.max_length, strategy, config.overlong)
+    rows: Dataset = pack_dataset(documents, config.max_length, strategy, config.overlong)
     labels = rows.with_format("arrow")[:]["labels"].chunks
     if not any((chunk.flatten().to_numpy() != IGNORE).any() for chunk in labels):
         raise InputError(
