@@ -16,9 +16,11 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
@@ -55,11 +57,7 @@ VERBS: dict[str, Verb] = {
     "check-custom-dataset": Verb(
         "check_custom_dataset", "bad records by line and reason, token counts, the pack report"
     ),
-    "log-dataset": Verb(
-        "log_dataset",
-        "a packed row with its seams and what is trained on",
-        "Show a packed row of a config's data: seams, positions, and what is trained on (coloured in a terminal).",
-    ),
+    "log-dataset": Verb("log_dataset", "a packed row with its seams and what is trained on"),
     "train": Verb(
         "train",
         "train from a config file or a config name",
@@ -82,11 +80,7 @@ VERBS: dict[str, Verb] = {
         "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`; `convert merge LLM ADAPTER SAVE_DIR`.",
     ),
     "pack-report": Verb("pack_report", "what packing does to a dataset: fill, losses, cost, steps"),
-    "masks": Verb(
-        "masks",
-        "draw who sees whom in one packed row",
-        "Draw who sees whom in one packed row: full causal attention beside varlen attention.",
-    ),
+    "masks": Verb("masks", "draw who sees whom in one packed row"),
     "run": Verb("run", "run one notebook with parameters, and keep its page"),
     "walkthrough": Verb(
         "run",
@@ -183,16 +177,16 @@ def _complain(sentence: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """The config and the overrides every verb that trains takes."""
-    parser.add_argument("config", metavar="CONFIG", help="a config file, or a name from list-cfg")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings to change: --cfg-options max_steps=20 seed=1",
-    )
+def add_config(
+    parser: argparse.ArgumentParser,
+    name: str = "config",
+    metavar: str = "CONFIG",
+    about: str = "a config file, or a name from list-cfg",
+) -> None:
+    """The argument ``name`` that says which config, and ``--cfg-options``."""
+    parser.add_argument(name, metavar=metavar, help=about)
+    about = "settings to change: --cfg-options max_steps=20 seed=1"
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help=about)
 
 
 def read_config(word: str, overrides: list[str] | None = None, *, acting: bool = False) -> Config:
@@ -226,11 +220,18 @@ def open_rows(config: Config) -> tuple[Dataset, Any, PackReport]:
     return rows, tokenizer, report
 
 
-def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Write the picture whole, in the format of its ending: a full disk never leaves half of one."""
+@contextmanager
+def output_file(path: Path, mode: str = "wb", instead: str = "-o") -> Iterator[IO[Any]]:
+    """An open file that becomes ``path`` whole or not at all; InputError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            figure.savefig(file, format=path.suffix.removeprefix(".").lower(), dpi=dpi)
+        with written_whole(path, mode) as file:
+            yield file
     except OSError as problem:
-        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another -o") from None
+        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another {instead}") from None
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write the picture in the format of its ending."""
+    with output_file(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".").lower(), dpi=dpi)

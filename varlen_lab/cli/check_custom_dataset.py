@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 
-from varlen_lab.cli import read_source
+from varlen_lab.cli import add_config, read_source
 
 NAMED = 20  # bad records named; the others are counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A config, or the file itself."""
-    parser.add_argument(
-        "source", metavar="CONFIG|FILE", help="a config (its data_path is checked), or a data file or folder"
-    )
+    add_config(parser, "source", "CONFIG|FILE", "a config (its data_path is checked), or a data file or folder")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the bad records, and count them")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from varlen_lab.cli import add_config, read_config
+from varlen_lab.cli import add_config, output_file, read_config, save_figure
 from varlen_lab.errors import InputError
-from varlen_lab.files.writing import written_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,15 +71,14 @@ def save(folder: Path, comparisons: list[Comparison]) -> None:
     """``comparison.json`` of the first seed (``comparison_1.json``, ... of the others) and the figure over all."""
     from varlen_lab.viz.losses import draw_losses
 
-    folder.mkdir(parents=True, exist_ok=True)
     for number, comparison in enumerate(comparisons):
         path = folder / f"comparison{f'_{number}' if number else ''}.json"
-        with written_whole(path, "w") as file:
+        with output_file(path, "w") as file:
             file.write(comparison.to_json())
     first = comparisons[0]
     runs = {mode: [one.losses[mode] for one in comparisons] for mode in first.losses}
     losses = first.losses if len(comparisons) == 1 else runs
-    draw_losses(losses, caption=first.caption).savefig(folder / "losses.png", dpi=150)
+    save_figure(draw_losses(losses, caption=first.caption), folder / "losses.png")
 
 
 def shown(column: str, value: object) -> str:

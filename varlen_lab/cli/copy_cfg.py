@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from varlen_lab.cli import output_file
 from varlen_lab.config.names import named_config
 from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
-from varlen_lab.files.writing import written_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +31,7 @@ def run(args: argparse.Namespace) -> int:
     target = args.save_dir / f"{args.config_name}_copy.py"
     if target.exists() and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
-    try:
-        args.save_dir.mkdir(parents=True, exist_ok=True)
-        with written_whole(target, "w") as file:
-            file.write(render(config))
-    except OSError as problem:
-        raise InputError(f"{target} cannot be written ({problem.strerror}); choose another SAVE_DIR.") from None
+    with output_file(target, "w", instead="SAVE_DIR") as file:
+        file.write(render(config))
     print(f"Copy to {target}")
     return 0

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import is_data, read_source, save_figure
+from varlen_lab.cli import add_config, is_data, output_file, read_source, save_figure
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.files.writing import written_whole
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 
 if TYPE_CHECKING:
@@ -22,16 +21,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to pack, into which rows, and where the report goes."""
-    parser.add_argument("source", metavar="CONFIG|FILE", help="a config or its name, a data file, builtin:docstrings")
+    add_config(parser, "source", "CONFIG|FILE", "a config or its name, a data file, builtin:docstrings")
     parser.add_argument(
         "--max-length", type=int, nargs="+", metavar="N", help="tokens of a row (default: the config's; 2048 4096 8192)"
     )
     parser.add_argument("--strategy", help=f"{', '.join(STRATEGIES)} (default: the config's)")
     parser.add_argument("--overlong", help=f"{', '.join(OVERLONG)} (default: the config's)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: the config's; 8)")
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the config to change"
-    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("-o", "--output", type=Path, help="a folder for pack_report.json, lengths.png and rows.png")
 
@@ -127,11 +123,7 @@ def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) 
     from varlen_lab.viz.lengths import draw_lengths
     from varlen_lab.viz.rows import draw_rows
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder / "pack_report.json", "w") as file:
-            file.write(json.dumps(found, indent=2) + "\n")
-    except OSError as problem:
-        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o") from None
+    with output_file(folder / "pack_report.json", "w") as file:
+        file.write(json.dumps(found, indent=2) + "\n")
     save_figure(draw_lengths(lengths, plan.max_length), folder / "lengths.png")
     save_figure(draw_rows(plan), folder / "rows.png")
