@@ -172,7 +172,7 @@ def test_a_cuda_backend_is_as_close_as_bf16_allows(backend: str, case: dict) -> 
 
 @pytest.mark.parametrize("backend", ["reference", *CPU])
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=8), seed=st.integers(0, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_row_equals_its_documents_alone(backend: str, lengths: list[int], seed: int) -> None:
     q, k, v = tensors(lengths, (4, 2), seed=seed)
     packed = attend(q, k, v, Boundaries.from_lengths(lengths), backend=backend)

@@ -212,7 +212,7 @@ def test_no_letters_find_all(pattern: str) -> None:
 
 
 @given(st.text(max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_pattern_is_searched(pattern: str) -> None:
     found = search_names(pattern)
     assert set(found) <= set(config_names()) and len(found) == len(set(found))
@@ -220,7 +220,7 @@ def test_any_pattern_is_searched(pattern: str) -> None:
 
 
 @given(st.sampled_from(config_names()), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_name_is_found_by_its_parts_in_any_order_and_with_a_slip(name: str, dice: random.Random) -> None:
     """Two neighbouring letters change places in the longest part; the others are as they are."""
     parts = name.split("_")

@@ -64,7 +64,7 @@ def read(name: str, content: bytes, map_fn: str = "auto") -> tuple[int, list[str
 
 
 @given(st.lists(records, max_size=5), st.sampled_from(list(MAP_FNS)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_json_is_read_or_named(found: list[Any], map_fn: str) -> None:
     """The same records as lines and as a list: the same are good, and good and bad are all of them."""
     lines = "\n".join(map(json.dumps, found)).encode()
@@ -75,7 +75,7 @@ def test_any_json_is_read_or_named(found: list[Any], map_fn: str) -> None:
 
 
 @given(st.integers(0, 6), damage)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(5, [(30, b"\xff", 0)])  # a byte that is not UTF-8
 @example(5, [(30, b"\x00", 0)])
 @example(0, [(0, b"\xa0", 0)])  # white space in Latin-1 only
@@ -89,7 +89,7 @@ def test_damaged_lines_cost_themselves_only(count: int, edits: list[tuple[int, b
 
 
 @given(st.lists(st.lists(texts, min_size=2, max_size=2), max_size=5), damage)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example([["a", "b"]] * 3, [(20, b'"', 0)])  # a quote that never closes
 def test_any_csv_is_read_or_named(rows: list[list[str]], edits: list[tuple[int, bytes, int]]) -> None:
     file = io.StringIO(newline="")
@@ -113,7 +113,7 @@ def test_a_csv_row_that_does_not_close_costs_its_line_only() -> None:
 
 
 @given(damage)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example([])
 def test_a_damaged_parquet_file_is_read_or_refused(edits: list[tuple[int, bytes, int]]) -> None:
     good, bad = read("a.parquet", damaged(PARQUET, edits))

@@ -53,7 +53,7 @@ def test_a_template_writes_what_is_written_here(template: str) -> None:
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_only_answers_are_trained_and_the_first_label_never(turns: list[tuple[str, str]]) -> None:
     dialogue = []
     for question, answer in turns:
@@ -76,7 +76,7 @@ def test_a_prompt_is_the_beginning_of_the_document(template: str, system: str) -
 
 
 @given(TEXTS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_named_templates_never_change_what_was_said(text: str) -> None:
     dialogue = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
     for name in TEMPLATES:
@@ -117,7 +117,7 @@ def test_a_template_that_rewrites_history_is_refused() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text_survives_the_tokenizer(text: str) -> None:
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
     if not any(token in text for token in TOKENIZER.all_special_tokens):

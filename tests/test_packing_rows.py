@@ -28,7 +28,7 @@ def dataset(lengths: list[int], labels: bool = True) -> Dataset:
 
 
 @given(DOCUMENTS, st.integers(30, 60), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_token_arrives_once_and_no_label_crosses(lengths: list[int], max_length: int, labels: bool) -> None:
     documents = dataset(lengths, labels)
     rows = pack_dataset(documents, max_length)
@@ -53,7 +53,7 @@ def test_concat_cuts_are_seams_too() -> None:
 
 
 @given(DOCUMENTS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_rows_in_one_batch_equal_one_longer_row(lengths: list[int]) -> None:
     """Two rows of 2k are one row of 4k: flattening makes batch size a matter of taste."""
     documents = dataset(lengths)
@@ -74,7 +74,7 @@ def test_a_hand_worked_batch() -> None:
 
 
 @given(DOCUMENTS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_all_collators_train_on_the_same_tokens(lengths: list[int]) -> None:
     rows = list(pack_dataset(dataset(lengths), 40))
     batches = [VarlenCollator()(rows), PackedCollator()(rows), PaddedCollator()(rows)]

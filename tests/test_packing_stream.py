@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -54,7 +54,6 @@ def test_documents_once_and_whole_and_nobody_waits_long(lengths: list[int], max_
 @given(
     LENGTHS, st.integers(1, 30), st.integers(1, 8), st.integers(0, 30), st.sampled_from(["truncate", "split", "drop"])
 )
-@settings(deadline=None)
 def test_resumed_anywhere_equals_no_interruption(
     lengths: list[int], max_length: int, lookahead: int, stop: int, overlong: str
 ) -> None:
@@ -70,7 +69,6 @@ def test_resumed_anywhere_equals_no_interruption(
 
 
 @given(LENGTHS, st.integers(1, 30), st.sampled_from(["truncate", "split", "drop"]))
-@settings(deadline=None)
 def test_every_token_arrives_or_is_counted(lengths: list[int], max_length: int, overlong: str) -> None:
     stream = PackedStream(documents(lengths), max_length, overlong)
     tokens = [token for row in stream for token in row["input_ids"].tolist()]

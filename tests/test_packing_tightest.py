@@ -33,7 +33,7 @@ def fewest_rows(lengths: list[int], max_length: int) -> int:
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.integers(20, 40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_bounds_hold_and_plans_lie_between_truth_and_best_fit(lengths: list[int], max_length: int) -> None:
     truth = fewest_rows(lengths, max_length)
     simple = len(pack_lengths(lengths, max_length))
@@ -43,7 +43,7 @@ def test_bounds_hold_and_plans_lie_between_truth_and_best_fit(lengths: list[int]
 
 
 @given(st.lists(st.integers(5, 60), min_size=1, max_size=60), st.integers(60, 130), st.integers(0, 3) | st.none())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_documents_once_and_whole(lengths: list[int], max_length: int, seed: int | None) -> None:
     packs = pack_lengths(lengths, max_length, "tightest", seed=seed)
     assert sorted(packs.order.tolist()) == list(range(len(lengths)))

@@ -36,7 +36,6 @@ def test_a_hand_worked_row() -> None:
 
 
 @given(LENGTHS, st.none() | st.integers(1, 40), st.booleans())
-@settings(deadline=None)
 def test_counts_equal_brute_force(lengths: list[int], window: int | None, causal: bool) -> None:
     cells = count_cells(lengths, window, causal)
     assert (cells.full, cells.own) == brute_force(lengths, window, causal)
@@ -66,7 +65,7 @@ def test_a_bidirectional_row_is_drawn_and_told() -> None:
 
 
 @given(LENGTHS, st.none() | st.integers(1, 40))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_the_words_hold_the_counts(lengths: list[int], window: int | None) -> None:
     text = alt_text_masks(lengths, window=window)
     assert f"{sum(lengths):,}" in text and "\n" not in text
