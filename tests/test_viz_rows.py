@@ -58,7 +58,7 @@ def test_marks_are_where_pieces_are_not_whole(lengths: list[int], room: int, str
     assert sorted(plan.documents.tolist()) == sorted(min(length, room) for length in lengths)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=6), st.booleans())
 def test_any_rows_draw(rows: list[list[int]], dark: bool) -> None:
     file = io.BytesIO()
