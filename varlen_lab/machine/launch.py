@@ -27,11 +27,6 @@ T = TypeVar("T")
 LAUNCHERS = ("none", "pytorch", "slurm")
 
 
-def rank() -> int:
-    """Number of this process among all; 0 when it is alone."""
-    return int(os.environ.get("RANK", 0))
-
-
 def wanted_processes() -> int:
     """``NPROC_PER_NODE`` where nobody has started processes yet, else 1."""
     text = os.environ.get("NPROC_PER_NODE", "1")
