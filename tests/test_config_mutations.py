@@ -14,21 +14,19 @@ from varlen_lab.config.text import load, load_text, render
 from varlen_lab.errors import InputError
 
 MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [
-    lambda text, dice: flipped(text, dice, 1),
-    lambda text, dice: flipped(text, dice, 30),
-    lambda text, dice: text[: dice.randrange(len(text))],
-    lambda text, dice: put(text, dice, dice.choice(SNIPPETS)),
-    lambda text, dice: put(text, dice, dice.choice(b"()[]{}'\"\\=,#:\n\x00\xff ").to_bytes() * dice.randint(1, 3)),
-    lambda text, dice: b"\n".join(
-        dice.sample(text.split(b"\n"), text.count(b"\n"))
-    ),  # lines in another order, one less
-    lambda text, dice: line_changed(text, dice, lambda line: line + b"\n" + line),  # the same setting twice
-    lambda text, dice: line_changed(text, dice, lambda line: b""),
-    lambda text, dice: line_changed(text, dice, lambda line: swapped(line, dice)),  # a slip of the hand
-    lambda text, dice: line_changed(text, dice, lambda line: line.split(b"=")[0] + b"= " + dice.choice(SNIPPETS)),
-    lambda text, dice: text.replace(b"\n", b"\r\n"),
-    lambda text, dice: b"\xef\xbb\xbf" + text,
-    lambda text, dice: text.decode(errors="replace").encode(dice.choice(["utf-16", "utf-16-le", "gb18030", "utf-32"])),
+    lambda text, rng: flipped(text, rng, 1),
+    lambda text, rng: flipped(text, rng, 30),
+    lambda text, rng: text[: rng.randrange(len(text))],
+    lambda text, rng: put(text, rng, rng.choice(SNIPPETS)),
+    lambda text, rng: put(text, rng, rng.choice(b"()[]{}'\"\\=,#:\n\x00\xff ").to_bytes() * rng.randint(1, 3)),
+    lambda text, rng: b"\n".join(rng.sample(text.split(b"\n"), text.count(b"\n"))),  # lines in another order, one less
+    lambda text, rng: line_changed(text, rng, lambda line: line + b"\n" + line),  # the same setting twice
+    lambda text, rng: line_changed(text, rng, lambda line: b""),
+    lambda text, rng: line_changed(text, rng, lambda line: swapped(line, rng)),  # a slip of the hand
+    lambda text, rng: line_changed(text, rng, lambda line: line.split(b"=")[0] + b"= " + rng.choice(SNIPPETS)),
+    lambda text, rng: text.replace(b"\n", b"\r\n"),
+    lambda text, rng: b"\xef\xbb\xbf" + text,
+    lambda text, rng: text.decode(errors="replace").encode(rng.choice(["utf-16", "utf-16-le", "gb18030", "utf-32"])),
 ]
 SNIPPETS = [
     b"__import__('os').mkdir('%s')", b"open('%s', 'w')", b"import os; os.mkdir('%s')", b"exec('x = 1')", b"lambda: 0",
@@ -42,26 +40,26 @@ SNIPPETS = [
 ]  # fmt: skip
 
 
-def flipped(text: bytes, dice: random.Random, count: int) -> bytes:
+def flipped(text: bytes, rng: random.Random, count: int) -> bytes:
     letters = bytearray(text)
     for _ in range(count):
-        letters[dice.randrange(len(letters))] ^= 1 << dice.randrange(8)
+        letters[rng.randrange(len(letters))] ^= 1 << rng.randrange(8)
     return bytes(letters)
 
 
-def put(text: bytes, dice: random.Random, what: bytes) -> bytes:
-    at = dice.randrange(len(text)) if dice.random() < 0.5 else text.rfind(b"\n", 0, dice.randrange(len(text))) + 1
+def put(text: bytes, rng: random.Random, what: bytes) -> bytes:
+    at = rng.randrange(len(text)) if rng.random() < 0.5 else text.rfind(b"\n", 0, rng.randrange(len(text))) + 1
     return text[:at] + what + text[at:]
 
 
-def line_changed(text: bytes, dice: random.Random, change: Callable[[bytes], bytes]) -> bytes:
+def line_changed(text: bytes, rng: random.Random, change: Callable[[bytes], bytes]) -> bytes:
     lines = text.split(b"\n")
-    number = dice.choice([n for n, line in enumerate(lines) if b" = " in line])
+    number = rng.choice([n for n, line in enumerate(lines) if b" = " in line])
     return b"\n".join([*lines[:number], change(lines[number]), *lines[number + 1 :]])
 
 
-def swapped(line: bytes, dice: random.Random) -> bytes:
-    at = dice.randrange(len(line) - 1)
+def swapped(line: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(line) - 1)
     return line[:at] + line[at + 1 : at + 2] + line[at : at + 1] + line[at + 2 :]
 
 
@@ -70,12 +68,12 @@ def test_mutated_files_never_crash_and_never_run(files: int, tmp_path: Path) -> 
     """Edited config files either load, and come back, or are refused in one short sentence with file and line."""
     texts = [render(named_config(name)).encode() for name in random.Random(2).sample(config_names(), 20)]
     sign, path = tmp_path / "was_run", tmp_path / "c.py"
-    dice = random.Random(0)
+    rng = random.Random(0)
     refused = 0
     for number in range(files):
-        text = dice.choice(texts)
-        for again in range(dice.randint(1, 3)):
-            text = (dice.choice(MUTATIONS) if again else MUTATIONS[number % len(MUTATIONS)])(text, dice)
+        text = rng.choice(texts)
+        for again in range(rng.randint(1, 3)):
+            text = (rng.choice(MUTATIONS) if again else MUTATIONS[number % len(MUTATIONS)])(text, rng)
             if text.count(b" = ") < 2 or text.count(b"\n") < 3:  # nothing left to edit
                 break
         path.write_bytes(text.replace(b"%s", str(sign).encode()))

@@ -221,13 +221,13 @@ def test_any_pattern_is_searched(pattern: str) -> None:
 
 @given(st.sampled_from(config_names()), st.randoms(use_true_random=False))
 @settings(max_examples=60)
-def test_a_name_is_found_by_its_parts_in_any_order_and_with_a_slip(name: str, dice: random.Random) -> None:
+def test_a_name_is_found_by_its_parts_in_any_order_and_with_a_slip(name: str, rng: random.Random) -> None:
     """Two neighbouring letters change places in the longest part; the others are as they are."""
     parts = name.split("_")
-    dice.shuffle(parts)
+    rng.shuffle(parts)
     assert name in search_names(" ".join(parts))
     longest = max(range(len(parts)), key=lambda number: len(parts[number]))
-    at = dice.randrange(len(parts[longest]) - 1)
+    at = rng.randrange(len(parts[longest]) - 1)
     word = parts[longest]
     parts[longest] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
     assert name in search_names(" ".join(parts))

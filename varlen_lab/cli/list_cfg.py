@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from varlen_lab.config.names import closest_names, config_facts, named_config, search_names
+from varlen_lab.config.names import closest_names, config_facts, search_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
         close = ", ".join(closest_names(args.pattern)) or "none; without -p all names are listed"
         print(f"nothing matches {args.pattern!r}; closest: {close}", file=sys.stderr)
         return 1
-    rows = [{"name": name, **facts(name)} for name in found]
+    rows = [{"name": name, **config_facts(name)} for name in found]
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
@@ -40,12 +40,3 @@ def table(rows: list[dict[str, object]]) -> list[str]:
     if sys.stdout.isatty():
         lines[0] = f"\033[1m{lines[0]}\033[0m"
     return lines
-
-
-def facts(name: str) -> dict[str, object]:
-    """What a person chooses by."""
-    config = named_config(name)
-    known = config_facts(name)
-    gib = known.pop("gpu_gib")
-    more = {"varlen": config.use_varlen_attn, "max_length": config.max_length, "epochs": config.max_epochs}
-    return {**known, **more, "gpu_gib": gib}

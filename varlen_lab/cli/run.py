@@ -9,12 +9,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The notebook, where to put the copy, and its parameters."""
     parser.add_argument("notebook", help="a path, or a lesson's name or number: 05_train, 05")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        help="the executed notebook (default: runs/<name>.ipynb)",
-    )
+    parser.add_argument("-o", "--output", type=Path, help="the executed notebook (default: runs/<name>.ipynb)")
     parser.add_argument(
         "-p",
         "--parameter",

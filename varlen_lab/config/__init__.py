@@ -11,15 +11,6 @@ __getattr__, __dir__, __all__ = lazy_face(
     {
         "schema": ["MODES", "Config", "SettingError", "setting_names"],
         "text": ["load", "load_config", "load_text", "override", "parse_overrides", "render"],
-        "names": [
-            "closest_names",
-            "config_facts",
-            "config_names",
-            "name_parts",
-            "named_config",
-            "named_settings",
-            "recipes",
-            "search_names",
-        ],
+        "names": ["config_names", "name_parts", "named_config", "named_settings", "recipes", "search_names"],
     },
 )

@@ -137,19 +137,24 @@ def named_config(name: str) -> Config:
 def config_facts(name: str) -> dict[str, Any]:
     """What a person chooses a config by. ``gpu_gib`` is a rule of thumb for one process without sharing out."""
     if name in cpu_templates():
-        return {
-            "family": cpu_templates()[name],
-            "size": "tiny",
-            "method": "full",
-            "dataset": "docstrings",
-            "gpu_gib": 0,
-        }
-    model, method, dataset, _ = name_parts()[name]
-    row = models()[model]
-    # 16 bytes a weight to train all of it (XTuner's own figure), 2 frozen in bf16, about 0.6 in four bits; and rows
-    bytes_each = {"full": 16, "lora": 2, "qlora": 0.6}[method]
-    gib = round(row.billions * bytes_each * 1e9 / 2**30 + 3)
-    return {"family": row.family, "size": f"{row.billions:g}B", "method": method, "dataset": dataset, "gpu_gib": gib}
+        family, size, method, dataset, gib = cpu_templates()[name], "tiny", "full", "docstrings", 0
+    else:
+        model, method, dataset, _ = name_parts()[name]
+        _, family, billions, _ = models()[model]
+        size = f"{billions:g}B"
+        # 16 bytes a weight to train all of it (XTuner's own figure), 2 frozen in bf16, 0.6 in four bits; and rows
+        gib = round(billions * {"full": 16, "lora": 2, "qlora": 0.6}[method] * 1e9 / 2**30 + 3)
+    config = named_config(name)
+    return {
+        "family": family,
+        "size": size,
+        "method": method,
+        "dataset": dataset,
+        "varlen": config.use_varlen_attn,
+        "max_length": config.max_length,
+        "epochs": config.max_epochs,
+        "gpu_gib": gib,
+    }
 
 
 # ------------------------------------------------------------------------------------------------- finding a name
