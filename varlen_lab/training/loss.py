@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE
 
 BLOCK = {"cpu": 2**20, "cuda": 2**26}  # logits that are cast at once: what a cache holds; few launches of kernels
 

@@ -24,7 +24,7 @@ import torch
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collate_weights, token_weights
-from varlen_lab.packing.rows import IGNORE
+from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import Step
