@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
 
 # One thread a test process, and in what it starts: pytest-xdist gives every core a process of its own, and two threads
 # that share a core wait for each other at every small kernel. A test of threads asks for its own number.
@@ -65,3 +66,11 @@ def small(dialogues: Path, tmp_path: Path) -> Config:
         device="cpu",
         work_dir=str(tmp_path / "w"),
     )
+
+
+@pytest.fixture
+def config_file(small: Config, tmp_path: Path) -> str:
+    """``small`` in mode varlen as a file, for the command line."""
+    path = tmp_path / "c.py"
+    path.write_text(render(small.with_mode("varlen")), encoding="utf-8")
+    return str(path)

@@ -11,20 +11,12 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.cli import main
-from varlen_lab.config.schema import Config
-from varlen_lab.config.text import render
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]})
 
 
-@pytest.fixture
-def config(small: Config, tmp_path: Path) -> str:
-    (tmp_path / "c.py").write_text(render(small.with_mode("varlen")))
-    return str(tmp_path / "c.py")
-
-
-def test_a_row_is_shown_with_its_seams(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["log-dataset", config]) == 0
+def test_a_row_is_shown_with_its_seams(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-dataset", config_file]) == 0
     said = capsys.readouterr().out
     first = said[said.index("row 0 of") :]
     edges = json.loads(first[first.index("[") : first.index("]") + 1])
@@ -34,8 +26,8 @@ def test_a_row_is_shown_with_its_seams(config: str, capsys: pytest.CaptureFixtur
     assert "Count in steps of" in said
 
 
-def test_masks_stand_in_place(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["log-dataset", config, "--show", "all", "--row", "-1"]) == 0
+def test_masks_stand_in_place(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-dataset", config_file, "--show", "all", "--row", "-1"]) == 0
     said = capsys.readouterr().out
     ids = [json.loads(line.removeprefix("input_ids ")) for line in said.splitlines() if line.startswith("input_ids")]
     labels = [json.loads(line.removeprefix("labels ")) for line in said.splitlines() if line.startswith("labels")]
@@ -45,8 +37,8 @@ def test_masks_stand_in_place(config: str, capsys: pytest.CaptureFixture[str]) -
     assert "Count in steps" not in masked[0]
 
 
-def test_a_row_that_is_not_there(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["log-dataset", config, "--row", "999"]) == 2
+def test_a_row_that_is_not_there(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-dataset", config_file, "--row", "999"]) == 2
     assert "--row is 999, there are" in capsys.readouterr().err
 
 
@@ -90,8 +82,10 @@ def test_the_rest_of_a_long_file_is_not_lost(tmp_path: Path, capsys: pytest.Capt
     assert facts["good"] == 10_000 and facts["bad"] == 2 and "long.jsonl:5001" in facts["first_bad"][0]
 
 
-def test_a_good_file_is_good_and_its_configs_settings_are_used(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check-custom-dataset", config, "--cfg-options", "max_length=64"]) == 0
+def test_a_good_file_is_good_and_its_configs_settings_are_used(
+    config_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check-custom-dataset", config_file, "--cfg-options", "max_length=64"]) == 0
     said = capsys.readouterr().out
     assert "40 good records, 0 bad" in said and "rows of 64" in said
 

@@ -9,25 +9,17 @@ import pytest
 from varlen_lab.cli import main
 from varlen_lab.cli.masks import row_of
 from varlen_lab.config.schema import Config
-from varlen_lab.config.text import render
 from varlen_lab.training.data import load_rows, load_tokenizer
 
 
-@pytest.fixture
-def config(small: Config, tmp_path: Path) -> Path:
-    path = tmp_path / "config.py"
-    path.write_text(render(small))
-    return path
-
-
-def test_a_row_of_a_config_is_the_row_that_is_trained_on(config: Path, small: Config, tmp_path: Path) -> None:
+def test_a_row_of_a_config_is_the_row_that_is_trained_on(config_file: str, small: Config, tmp_path: Path) -> None:
     rows, _ = load_rows(small.with_mode("varlen"), load_tokenizer(small))
     number = max(range(len(rows)), key=lambda row: len(rows[row]["seq_lengths"]))
-    lengths, names = row_of(str(config), number)
+    lengths, names = row_of(config_file, number)
     assert lengths == rows[number]["seq_lengths"].tolist() and len(names) == len(lengths)
     assert all("Count in steps of" in name and "<" not in name for name in names)
     picture = tmp_path / "row.svg"
-    assert main(["masks", str(config), "--row", str(number), "--window", "9", "-o", str(picture)]) == 0
+    assert main(["masks", config_file, "--row", str(number), "--window", "9", "-o", str(picture)]) == 0
     assert len(lengths) > 1 and f"packs {len(lengths)} documents" in picture.read_text()
     assert "with a window of 9 tokens" in picture.read_text()
 
@@ -56,7 +48,7 @@ def test_what_to_draw_is_said_once(words: list[str], message: str, capsys: pytes
 
 
 @pytest.mark.parametrize("number", ["-1", "999"])
-def test_a_row_that_is_not_there(config: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["masks", str(config), f"--row={number}"]) == 2
+def test_a_row_that_is_not_there(config_file: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["masks", config_file, f"--row={number}"]) == 2
     told = capsys.readouterr().err
     assert f"--row is {number}" in told and "packs into rows 0 to" in told

@@ -9,7 +9,6 @@ import torch
 
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
-from varlen_lab.config.text import render
 from varlen_lab.models.building import tiny
 from varlen_lab.training.plan import Work, duration, operations_per_second, size
 from varlen_lab.training.trainer import train
@@ -43,7 +42,9 @@ def test_seams_do_not_count_as_work(small: Config, tmp_path: Path) -> None:
     for mode in ("packed", "varlen"):
         config = small.with_mode(mode).replace(work_dir=str(tmp_path / mode))
         records[mode] = train(config, progress=False).records
-    assert [r["sum_squared_lengths"] for r in records["packed"]] == [r["sum_squared_lengths"] for r in records["varlen"]]
+    assert [r["sum_squared_lengths"] for r in records["packed"]] == [
+        r["sum_squared_lengths"] for r in records["varlen"]
+    ]
     assert all(r["sum_squared_lengths"] < r["padded_tokens"] * 128 for r in records["varlen"])
     assert all(0 < r["mfu"] < 2 for r in records["varlen"])
 
@@ -61,9 +62,8 @@ def test_the_outlook_comes_true(small: Config) -> None:
     assert outlook.parameters == outlook.trainable > 0 and outlook.memory > 16 * outlook.parameters
 
 
-def test_train_says_it_first(small: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "c.py").write_text(render(small.with_mode("varlen")))
-    assert main(["train", str(tmp_path / "c.py")]) == 0
+def test_train_says_it_first(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", config_file]) == 0
     said = capsys.readouterr().out
     assert said.index("40 documents in") < said.index("loss")
     assert "of this device's speed" in said and "unpacked it would be" in said

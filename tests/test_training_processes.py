@@ -110,11 +110,10 @@ def test_first_host(nodes: str, host: str) -> None:
 
 
 def test_a_wrong_number_of_processes_is_refused(
-    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "c.py").write_text(render(small))
     monkeypatch.setenv("NPROC_PER_NODE", "two")
-    assert main(["train", str(tmp_path / "c.py")]) == 2
+    assert main(["train", config_file]) == 2
     assert "NPROC_PER_NODE is 'two'" in capsys.readouterr().err
 
 
@@ -138,15 +137,26 @@ def test_flags_that_need_processes_say_so(small: Config, tmp_path: Path) -> None
 # ------------------------------------------------------------------------------------------------- two of them
 
 
-def run(config: Config, folder: Path, *flags: str, processes: int = 2, check: bool = True, **environment: str):
-    """``varlen-lab train`` in processes of their own."""
+def start(config: Config, folder: Path, *flags: str) -> subprocess.Popen[str]:
+    """``varlen-lab train`` in two processes of their own, working in ``folder/w``; its stderr is a pipe."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "c.py").write_text(render(config.replace(work_dir=str(folder / "w"))))
-    more = {"NPROC_PER_NODE": str(processes), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "varlen_lab", "train", "c.py", "--quiet", *flags]
-    done = subprocess.run(command, cwd=folder, env=os.environ | more, capture_output=True, text=True, timeout=300)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    environment = os.environ | {"NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def run(config: Config, folder: Path, *flags: str, code: int = 0) -> str:
+    """``start``, waited for; what it said on stderr."""
+    process = start(config, folder, *flags)
+    try:
+        _, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == code, said[-3000:]
+    return said
 
 
 @pytest.fixture
@@ -223,55 +233,41 @@ def test_lora_in_two_processes(twenty: Config, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_one_dies_and_the_other_is_not_left_waiting(twenty: Config, tmp_path: Path) -> None:
-    config = twenty.replace(max_steps=100_000, save_steps=5)
-    folder = tmp_path / "d"
-    folder.mkdir()
-    (folder / "c.py").write_text(render(config.replace(work_dir="w")))
-    command = [sys.executable, "-m", "varlen_lab", "train", "c.py", "--quiet"]
-    environment = os.environ | {"NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    process = start(twenty.replace(max_steps=100_000, save_steps=5), tmp_path)
     try:
-        wait_for(folder / "w" / "iter_5.pth")
+        wait_for(tmp_path / "w" / "iter_5.pth")
         children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
         victim = next(c for c in children if b"RANK=1\0" in Path(f"/proc/{c}/environ").read_bytes())
         os.kill(int(victim), signal.SIGKILL)
-        start = time.monotonic()
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert time.monotonic() - start < 60
     assert process.returncode == 2 and "process 1 of 2 ended with SIGKILL" in said
-    newest = max((folder / "w").glob("iter_*.pth"), key=lambda path: int(path.stem[5:]))
+    newest = max((tmp_path / "w").glob("iter_*.pth"), key=lambda path: int(path.stem[5:]))
     assert read_checkpoint(newest)["step"] >= 5
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 def test_sigterm_saves_in_all(twenty: Config, tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    folder.mkdir()
-    (folder / "c.py").write_text(render(twenty.replace(work_dir="w", max_steps=100_000, save_steps=50_000)))
-    command = [sys.executable, "-m", "varlen_lab", "train", "c.py", "--quiet"]
-    environment = os.environ | {"NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    process = start(twenty.replace(max_steps=100_000, save_steps=50_000), tmp_path)
     try:
-        wait_for(folder / "w" / "history.jsonl", lines=5)
+        wait_for(tmp_path / "w" / "history.jsonl", lines=5)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, said[-2000:]
-    (saved,) = (folder / "w").glob("iter_*.pth")
-    steps = [json.loads(line) for line in (folder / "w" / "history.jsonl").read_text().splitlines()[1:]]
+    (saved,) = (tmp_path / "w").glob("iter_*.pth")
+    steps = [json.loads(line) for line in (tmp_path / "w" / "history.jsonl").read_text().splitlines()[1:]]
     assert read_checkpoint(saved)["step"] == steps[-1]["step"]
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 def test_bad_input_is_said_once(twenty: Config, tmp_path: Path) -> None:
-    done = run(twenty.replace(data_path="nowhere.jsonl"), tmp_path / "b", check=False)
-    assert done.returncode == 2
-    assert done.stderr.count("nowhere.jsonl") == 1 and "Traceback" not in done.stderr
+    said = run(twenty.replace(data_path="nowhere.jsonl"), tmp_path / "b", code=2)
+    assert said.count("nowhere.jsonl") == 1 and "Traceback" not in said
 
 
 def wait_for(path: Path, lines: int = 0) -> None:
