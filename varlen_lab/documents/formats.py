@@ -150,14 +150,14 @@ def rows_of(batch: Any) -> Iterator[Any]:
 
 
 def text_of(path: Path) -> str:
-    """The whole file as text."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    """The whole file as text; InputError with the line that is not UTF-8."""
+    lines = []
+    for number, line in enumerate(lines_of(path, newline="\n"), start=1):
+        try:
+            lines.append(utf8(line, "the line"))
+        except BadRecord as reason:
+            raise InputError(f"{path}:{number}: {reason}; save the file as UTF-8.") from None
+    return "".join(lines)
 
 
 def first_line(error: Exception) -> str:

@@ -15,33 +15,29 @@ OF_TOKENIZER = "tokenizer"  # the prompt_template that is no row below: the temp
 
 @dataclass(frozen=True)
 class Template:
-    """The strings around a turn, in XTuner's fields (``SYSTEM`` -> ``system``, ...).
+    """The strings around a turn (XTuner's ``SYSTEM``, ``INSTRUCTION``, ``SUFFIX``, ``SEP``).
 
-    ``suffix`` ends an answer and is trained on, like the answer. ``suffix_as_eos``: the suffix already is the
-    end mark, no EOS token follows. ``sep`` stands behind every finished turn and is not trained on.
+    ``end`` stands behind an answer and is trained on, like the answer; ``{eos}`` is the tokenizer's end token. ``sep``
+    stands behind every finished turn and is not trained on.
     """
 
     about: str  # whose format it is
     system: str = ""
     instruction: str = "{input}"
-    suffix: str = ""
-    suffix_as_eos: bool = False
-    sep: str = ""
+    end: str = "{eos}"
+    sep: str = "\n"
 
 
 CHATML = Template(
     about="ChatML: InternLM 2, Qwen, Yi (XTuner trains Yi on default)",
     system="<|im_start|>system\n{system}<|im_end|>\n",
     instruction="<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
-    suffix="<|im_end|>",
-    suffix_as_eos=True,
-    sep="\n",
+    end="<|im_end|>",
 )
 INST = Template(
     about="Mistral, Mixtral, DeepSeek MoE",
     system="[INST] {system} [/INST]\n",
     instruction="[INST] {input} [/INST]",
-    sep="\n",
 )
 
 TEMPLATES: dict[str, Template] = {
@@ -49,15 +45,12 @@ TEMPLATES: dict[str, Template] = {
         about="XTuner's marks for a base model",
         system="<|System|>:{system}\n",
         instruction="<|User|>:{input}\n<|Bot|>:",
-        sep="\n",
     ),
     "internlm_chat": Template(
         about="InternLM",
         system="<|System|>:{system}\n",
         instruction="<|User|>:{input}<eoh>\n<|Bot|>:",
-        suffix="<eoa>",
-        suffix_as_eos=True,
-        sep="\n",
+        end="<eoa>",
     ),
     "internlm2_chat": CHATML,
     "llama2_chat": Template(
@@ -67,15 +60,14 @@ TEMPLATES: dict[str, Template] = {
         "dangerous, or illegal content. Please ensure that your responses are socially unbiased and positive in "
         "nature.\n{system}\n<</SYS>>\n [/INST] ",
         instruction="[INST] {input} [/INST]",
-        sep="\n",
     ),
     "llama3_chat": Template(
         about="Llama 3",
         system="<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
         instruction="<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
-        suffix="<|eot_id|>",
-        suffix_as_eos=True,
+        end="<|eot_id|>",
+        sep="",
     ),
     "mistral": INST,
     "mixtral": INST,
@@ -83,7 +75,6 @@ TEMPLATES: dict[str, Template] = {
         about="Zephyr",
         system="<|system|>\n{system}\n",
         instruction="<|user|>\n{input}\n<|assistant|>\n",
-        sep="\n",
     ),
     "qwen_chat": CHATML,
     "chatglm2": Template(
@@ -96,7 +87,6 @@ TEMPLATES: dict[str, Template] = {
         about="ChatGLM 3",
         system="<|system|>\n{system}",
         instruction="<|user|>\n{input}<|assistant|>\n",
-        sep="\n",
     ),
     "baichuan_chat": Template(
         about="Baichuan", system="{system}\n", instruction="<reserved_102>{input}<reserved_103>", sep="\n"
@@ -108,8 +98,7 @@ TEMPLATES: dict[str, Template] = {
         about="Gemma",
         system="<start_of_turn>system\n{system}<end_of_turn>\n",
         instruction="<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model\n",
-        suffix="<end_of_turn>",
-        sep="\n",
+        end="<end_of_turn>{eos}",
     ),
     "deepseek_coder": Template(
         about="DeepSeek Coder",
@@ -118,38 +107,33 @@ TEMPLATES: dict[str, Template] = {
         "security and privacy issues, and other non-computer science questions, you will refuse to answer. "
         "{system}\n",
         instruction="### Instruction:\n{input}\n### Response:\n",
-        sep="\n",
     ),
     "deepseek_moe": INST,
     "deepseek_v2": Template(
         about="DeepSeek V2",
         system="{system}\n\n",
         instruction="User: {input}\n\nAssistant: ",
-        suffix="<｜end▁of▁sentence｜>",
-        suffix_as_eos=True,
+        end="<｜end▁of▁sentence｜>",
+        sep="",
     ),
     "starcoder_chat": Template(
         about="StarChat (XTuner trains StarCoder on default)",
         system="<|system|>\n{system}<|end|>\n",
         instruction="<|user|>\n{input}<|end|>\n<|assistant|>\n",
-        suffix="<|end|>",
-        suffix_as_eos=True,
-        sep="\n",
+        end="<|end|>",
     ),
     "yi": CHATML,
-    "plain": Template(about="no marks but the end of an answer: for text that is continued", system="{system}"),
+    "plain": Template(about="no marks but the end of an answer: for text that is continued", system="{system}", sep=""),
     "moss_sft": Template(
         about="MOSS, whose data has its own marks",
         system="{system}\n",
         instruction="<|Human|>: {input}<eoh>\n",
-        sep="\n",
     ),
     "wizardlm": Template(
         about="WizardLM",
         system="A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions. {system}\n ",
         instruction="USER: {input} ASSISTANT:",
-        sep="\n",
     ),
 }
 
@@ -195,14 +179,13 @@ SHAPES: dict[str, Shape] = {
     "crime": Shape(("input", "output"), COLUMNS, about="CrimeKgAssitant"),
 }
 
-PRETRAIN = Shape(("text",), "varlen_lab.documents.shapes:from_text", about="text that is trained on whole")
-MSAGENT = Shape(("conversations",), "varlen_lab.documents.agents:from_msagent", about="MSAgent-Bench, read as ReAct")
-
 # dataset_map_fn -> the shapes it looks for: "auto" tells a record by its fields, the others cannot be told by them
 MAP_FNS: dict[str, dict[str, Shape]] = {
     "auto": SHAPES,
-    "pretrain": {"pretrain": PRETRAIN},
-    "msagent_react": {"msagent_react": MSAGENT},
+    "pretrain": {"text": Shape(("text",), "varlen_lab.documents.shapes:from_text", "text, trained on whole")},
+    "msagent_react": {
+        "msagent": Shape(("conversations",), "varlen_lab.documents.agents:from_msagent", "MSAgent-Bench")
+    },
 }
 
 # ------------------------------------------------------------------------------------------------------ data files

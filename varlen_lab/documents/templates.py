@@ -26,7 +26,7 @@ def segments(dialogue: Dialogue, name: str, eos: str = "") -> Segments:
     """
     check_choice("prompt_template", name, [OF_TOKENIZER, *TEMPLATES])  # what a config may say
     template = TEMPLATES[name]
-    end = template.suffix if template.suffix_as_eos else template.suffix + eos
+    end = template.end.replace("{eos}", eos)
     pieces: Segments = []
     turn = 0
     for message in dialogue:

@@ -38,11 +38,7 @@ CHUNK = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's 
 
 
 def encode(
-    dialogues: Sequence[Dialogue],
-    tokenizer: Any,
-    *,
-    prompt_template: str = OF_TOKENIZER,
-    progress: bool = False,
+    dialogues: Sequence[Dialogue], tokenizer: Any, *, prompt_template: str = OF_TOKENIZER, progress: bool = False
 ) -> Dataset:
     """One document per dialogue: equally long int32 list columns ``input_ids`` and ``labels``.
 
@@ -142,21 +138,19 @@ def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.
     """``input_ids`` and ``labels`` of the documents with these segments, the untrainable ones left out."""
     import pyarrow as pa
 
-    tokenised = iter(token_ids([text for document in pieces for text, _ in document], tokenizer))
-    ids: list[list[int]] = []  # of each segment
-    trained: list[bool] = []  # of each segment
-    lengths = np.zeros(len(pieces), np.int64)  # of each document
-    for number, document in enumerate(pieces):
-        parts = [([bos], False)] if bos is not None else []
-        parts += [(next(tokenised), is_trained) for _, is_trained in document]
-        ids += [part for part, _ in parts]
-        trained += [is_trained for _, is_trained in parts]
-        lengths[number] = sum(len(part) for part, _ in parts)
-    segment_lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    input_ids = np.fromiter(chain.from_iterable(ids), np.int32, segment_lengths.sum())
-    labels = np.where(np.repeat(np.array(trained, bool), segment_lengths), input_ids, np.int32(IGNORE))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    labels[offsets[:-1][lengths > 0]] = IGNORE
+    everything = list(chain.from_iterable(pieces))  # the segments of all documents
+    ids = token_ids([text for text, _ in everything], tokenizer)
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    input_ids = np.fromiter(chain.from_iterable(ids), np.int32, lengths.sum())
+    trained = np.repeat(np.array([is_trained for _, is_trained in everything], bool), lengths)
+    labels = np.where(trained, input_ids, np.int32(IGNORE))
+    ends = np.cumsum([0, *map(len, pieces)])  # the first segment of each document, and the number of all
+    offsets = np.cumsum([0, *lengths])[ends]  # the first token of each document, and the number of all
+    if bos is not None:
+        input_ids, labels = np.insert(input_ids, offsets[:-1], bos), np.insert(labels, offsets[:-1], IGNORE)
+        offsets += np.arange(len(offsets))  # each is moved on by the bos of every document before it
+    not_empty = offsets[1:] > offsets[:-1]
+    labels[offsets[:-1][not_empty]] = IGNORE
 
     counted = np.concatenate([[0], np.cumsum(labels != IGNORE)])
     keep = counted[offsets[1:]] > counted[offsets[:-1]]
