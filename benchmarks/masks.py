@@ -29,9 +29,9 @@ MB, CPU = 100, {"ours": 1.0, "ours, 1,000 documents": 2.0}  # goals
 
 def documents(total: int, count: int) -> list[int]:
     """``count`` lengths, lognormal, that add up to ``total``."""
-    from varlen_lab.viz.explorer import deal
+    from varlen_lab.viz.explorer import example_lengths
 
-    return deal(count, total)
+    return example_lengths(count, total)
 
 
 def ours(total: int, count: int = 8) -> None:

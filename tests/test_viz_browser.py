@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from browser_lab import CANVAS, opened, served
 
-from varlen_lab.viz.explorer import START, deal
+from varlen_lab.viz.explorer import START, example_lengths
 from varlen_lab.viz.style import LIGHT
 
 pytestmark = pytest.mark.browser
@@ -91,10 +91,10 @@ def handle(lab: SimpleNamespace, name: str) -> Any:
     )
 
 
-def test_the_notebook_shows_the_row_python_dealt(lab: SimpleNamespace) -> None:
+def test_the_notebook_shows_the_row_python_sent(lab: SimpleNamespace) -> None:
     now = state(lab)
     assert (now["documents"], now["total"], now["mode"]) == (*START, "both")
-    expect_picture(lab, deal(*START))
+    expect_picture(lab, example_lengths(*START))
     assert "packs 6 documents" in lab.canvas.get_attribute("aria-label")
 
 
@@ -103,7 +103,7 @@ def test_a_slider_moves_by_keyboard_and_soon(lab: SimpleNamespace) -> None:
     slider.focus()
     lab.page.keyboard.press("ArrowRight")
     now = wait_for(lab, "state.documents === 8")
-    expect_picture(lab, deal(8, now["total"]))
+    expect_picture(lab, example_lengths(8, now["total"]))
     seconds = []
     for key, documents in (("ArrowRight", 12), ("ArrowLeft", 8), ("ArrowRight", 12), ("ArrowLeft", 8)):
         start = time.perf_counter()
@@ -122,13 +122,13 @@ def test_a_slider_moves_by_drag(lab: SimpleNamespace) -> None:
     lab.page.mouse.up()
     now = wait_for(lab, "state.total === 131072")
     assert now["view"] == {"key": 0, "query": 0, "size": 131072}
-    expect_picture(lab, deal(now["documents"], 131072))
+    expect_picture(lab, example_lengths(now["documents"], 131072))
 
 
 def test_a_click_lets_tokens_see_what_follows(lab: SimpleNamespace) -> None:
     reset(lab)
     now = state(lab)
-    first = deal(now["documents"], now["total"])[0]
+    first = example_lengths(now["documents"], now["total"])[0]
     later = (0.8 * first, 0.2 * first)  # key, query: above the diagonal of the first document
     box = lab.page.locator("label:has-text('causal') input[type=checkbox]")
     assert colour(lab, 1, *later) == LIGHT.empty
@@ -143,7 +143,7 @@ def test_a_click_lets_tokens_see_what_follows(lab: SimpleNamespace) -> None:
 def test_the_pointer_is_told_what_lies_under_it(lab: SimpleNamespace) -> None:
     reset(lab)
     now = state(lab)
-    ends = np.cumsum(deal(now["documents"], now["total"]))
+    ends = np.cumsum(example_lengths(now["documents"], now["total"]))
     for panel, key, query in ((0, 0.1, 0.9), (1, 0.1, 0.9), (0, 0.9, 0.1)):
         lab.page.mouse.move(*spot(lab, panel, key * now["total"], query * now["total"]))
         cell = wait_for(lab, f"state.cell && Math.abs(state.cell.key - {key * now['total']}) < 999")["cell"]

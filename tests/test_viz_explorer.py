@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.viz.explorer import DOCUMENTS, START, TOTALS, deal, explore_masks
+from varlen_lab.viz.explorer import DOCUMENTS, START, TOTALS, example_lengths, explore_masks
 from varlen_lab.viz.masks import count_cells
 
 
 @given(st.integers(1, 2000), st.integers(1, 2**17))
-def test_a_dealt_row_is_full(documents: int, total: int) -> None:
-    lengths = deal(documents, total)
+def test_an_example_row_is_full(documents: int, total: int) -> None:
+    lengths = example_lengths(documents, total)
     assert sum(lengths) == total and min(lengths) >= 1
     assert len(lengths) == min(documents, total)
-    assert lengths == deal(documents, total)
+    assert lengths == example_lengths(documents, total)
 
 
-def test_a_dealt_row_has_long_and_short_documents() -> None:
-    lengths = np.array(deal(64, 8192))
+def test_an_example_row_has_long_and_short_documents() -> None:
+    lengths = np.array(example_lengths(64, 8192))
     assert lengths.max() > 4 * np.median(lengths)
 
 
@@ -31,7 +31,7 @@ def test_a_slider_sends_one_row_and_its_words() -> None:
     sent = []
     explorer.canvas.observe(lambda change: sent.append(change["new"]), "row")
     explorer.documents.value = 12
-    assert len(sent) == 1 and sent[0]["lengths"] == deal(12, START[1])
+    assert len(sent) == 1 and sent[0]["lengths"] == example_lengths(12, START[1])
     assert "12 documents" in explorer.says.value and "packs 12 documents" in sent[0]["words"]
     explorer.window.value = 64
     assert sent[-1]["window"] == 64

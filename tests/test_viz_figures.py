@@ -11,8 +11,9 @@ import pytest
 from varlen_lab.errors import InputError
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.viz.losses import alt_text_losses, draw_losses
+from varlen_lab.viz.masks import factor, percent, plural
 from varlen_lab.viz.rows import alt_text_rows, draw_rows
-from varlen_lab.viz.style import DARK, LIGHT, Theme, factor, percent, plural
+from varlen_lab.viz.style import DARK, LIGHT, Theme
 
 # Machado, Oliveira & Fernandes 2009, severity 1.0, for linear RGB.
 DEUTERANOPIA = np.array(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.viz.lengths import alt_text_lengths, bin_edges, counted, draw_lengths
+from varlen_lab.viz.lengths import alt_text_lengths, bin_edges, count_lengths, draw_lengths
 from varlen_lab.viz.masks import count_cells
 
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=60)
@@ -28,7 +28,7 @@ def svg_of(*arguments: object, **options: object) -> str:
 
 @given(LENGTHS, st.none() | st.integers(1, 6000))
 def test_every_document_and_token_is_in_one_bar(lengths: list[int], max_length: int | None) -> None:
-    spread = counted(lengths, max_length)
+    spread = count_lengths(lengths, max_length)
     assert spread.documents.sum() == len(lengths) and spread.tokens.sum() == sum(lengths)
     over = spread.edges[:-1] > (max_length or np.inf)
     assert spread.documents[over].sum() == sum(length > (max_length or np.inf) for length in lengths)
@@ -73,7 +73,7 @@ def test_what_is_too_long_is_hatched_and_what_fits_is_not() -> None:
         (([3], 0), "max_length is 0"),
         (([3], 2.5), "max_length is 2.5"),
         (([3], True), "max_length is True"),
-        ((5,), "must be a list"),
+        ((5,), "must be a flat list"),
     ],
 )
 def test_what_cannot_be_counted_is_one_sentence(arguments: tuple, message: str) -> None:

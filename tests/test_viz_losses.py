@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from expect import refused
 
-from varlen_lab.viz.losses import alt_text_losses, check_losses, differences, draw_losses, largest, middle
+from varlen_lab.viz.losses import alt_text_losses, check_losses, differences, draw_losses, largest, mean_over_runs
 
 TWO_SEEDS = {
     "unpacked": [[3.0, 2.0], [5.0, 4.0]],
@@ -27,7 +27,7 @@ def test_differences_are_paired_before_they_are_averaged() -> None:
     """Hand-worked: packed is 0.5 above in one seed and 0.5 below in the other; the means agree, the runs do not."""
     curves = check_losses(TWO_SEEDS)
     gaps = differences(curves)
-    assert middle(curves["packed"]).tolist() == middle(curves["unpacked"]).tolist() == [4.0, 3.0]
+    assert mean_over_runs(curves["packed"]).tolist() == mean_over_runs(curves["unpacked"]).tolist() == [4.0, 3.0]
     assert gaps["packed"].tolist() == [[0.5, 0.0], [-0.5, 0.0]]
     assert largest(gaps["packed"]) == 0.5 and largest(gaps["varlen"]) == 0.0
 

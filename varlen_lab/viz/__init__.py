@@ -1,11 +1,10 @@
 """Pictures: plain lengths and losses in, a matplotlib Figure out; nothing here saves or shows.
 
-``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, three curves and their gaps
-``rows``     draw_rows, before and after packing         ``masks``   exact counts and outlines, no drawing
-``lengths``  draw_lengths, how long the documents are    ``seen``    draw_seen, promised and measured masks
-``explorer`` explore_masks, the figure with sliders (``widget``, ``explorer.js``)
-``style``    the one palette and type                    ``picture`` a Figure that carries its alt text
-``packed_row``, ``strips``  the data and the surroundings of the mask figure
+``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, curves and their differences
+``rows``     draw_rows, before and after packing         ``lengths`` draw_lengths, how long the documents are
+``seen``     draw_seen, promised and measured masks      ``explorer`` explore_masks (``widget``) and LiveLosses
+``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
+``style``    colours and type, and the Figure that carries its alt text
 """
 
 from varlen_lab import lazy_face

@@ -1,11 +1,11 @@
-"""The mask explorer: the mask figure with sliders, zoom, and a sentence for every cell under the pointer.
+"""What moves in a notebook: the mask figure with sliders, and a loss curve that grows while a training runs.
 
-    explore_masks()                                    # deals rows of 64 to 131,072 tokens
+    explore_masks()                                    # example rows of 64 to 131,072 tokens
     explore_masks([70, 300, 180], names=["note", "essay", "letter"])
+    train(config, on_step=LiveLosses())
 
-In JupyterLab, VS Code or Colab it is a widget; where widgets cannot run, it is the figure of ``draw_masks``.
-
-A loss curve that grows while a training runs, in a notebook: hand it to ``train(..., on_step=LiveLosses())``.
+The explorer zooms, and says a sentence for every cell under the pointer. In JupyterLab, VS Code or Colab it is a
+widget; where widgets cannot run, it is the figure of ``draw_masks``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def explore_masks(
 ) -> Any:
     """A widget to walk through the mask of a packed row; a Figure where widgets cannot run.
 
-    ``boundaries``: lengths, ``Boundaries`` or a batch; None deals rows by sliders. ``names``: one per document.
+    ``boundaries``: lengths, ``Boundaries`` or a batch; None: example rows, chosen by sliders. ``names``: one each.
     ``causal=False``: tokens see what follows them too. ``tokens``: the text of each token, shown under the pointer.
     ``dark``: None follows the page.
     Raises InputError for what cannot be drawn.
@@ -52,7 +52,7 @@ def explore_masks(
             f"the row has {len(given.lengths):,} documents, the explorer shows at most {WIDGET_LIMIT:,}; "
             "use draw_masks, or a part of it."
         )
-    row = given or PackedRow(deal(*START), window, None, causal)
+    row = given or PackedRow(example_lengths(*START), window, None, causal)
     try:
         from varlen_lab.viz.widget import Explorer
     except ModuleNotFoundError:  # no anywidget or ipywidgets here: pip install varlen_lab[notebooks]
@@ -60,7 +60,7 @@ def explore_masks(
 
         return draw_masks(row.lengths, window=window, names=names, causal=causal, dark=bool(dark))
     if given is None:
-        return Explorer(deal, DOCUMENTS, TOTALS, (*START, row.window), None, None, dark, row.causal)
+        return Explorer(example_lengths, DOCUMENTS, TOTALS, (*START, row.window), None, None, dark, row.causal)
     lengths = given.lengths.tolist()
     count = len(lengths)
     counts = sorted({*range(1, min(count, 64) + 1), *DOCUMENTS, count})
@@ -71,7 +71,7 @@ def explore_masks(
     )
 
 
-def deal(documents: int, total: int) -> list[int]:
+def example_lengths(documents: int, total: int) -> list[int]:
     """Lengths of ``documents`` documents that fill ``total`` tokens, a few long and many short, always the same.
 
     A row has room for one document per token: more are left out.

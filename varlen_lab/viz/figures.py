@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from varlen_lab.viz.masks import CELL_LIMIT, PackedRow
-from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_legend
-from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, Theme, factor, percent, plural, theme
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from varlen_lab.viz.style import Picture
+from varlen_lab.viz import style
+from varlen_lab.viz.masks import CELL_LIMIT, PackedRow, factor, percent, plural
+from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_heading, write_legend
 
 READABLE = 6.0  # points: when the typical block is thinner, there is a lens
 SEAM_LIMIT = 40  # up to this many documents seams are drawn across the square
@@ -43,24 +39,26 @@ def draw_masks(
     ``window - 1`` before it. ``names``: one per document. ``causal=False``: tokens see what follows them too, as in
     an encoder, and the window reaches both ways. Raises InputError for what cannot be drawn.
     """
-    from varlen_lab.viz.style import Picture
-
     row = PackedRow(boundaries, window, names, causal)
-    side = (WIDTH - LEFT - RIGHT - GAP) / 2
+    side = (style.WIDTH - LEFT - RIGHT - GAP) / 2
     height = HEAD + side + DEPTH + 0.52
     title = f"{row.full} and varlen attention over {plural(len(row.lengths), 'document')} in one row"
-    picture = Picture(WIDTH, height, theme(dark), title, row.alt_text())
+    picture = style.Picture(style.WIDTH, height, style.theme(dark), title, row.alt_text())
     for left, varlen in ((LEFT, False), (LEFT + side + GAP, True)):
-        write_title(picture, row, left, side, varlen)
-        axes = picture.panel(left, HEAD, side, side)
-        axes.set(xlim=(0, row.total), ylim=(row.total, 0))
+        write_claim(picture, row, left, side, varlen)
+        axes = picture.panel(left, HEAD, side, side, xlim=(0, row.total), ylim=(row.total, 0))
         draw_square(axes, row, picture.colours, varlen, side)
         lens = draw_lens(picture, axes, row, varlen, left, side)
         if not (varlen and lens):
             write_names(axes, row, picture.colours, varlen, side)
         draw_strips(picture, row, left, HEAD + side, side, varlen)
     write_axis_names(picture, LEFT, HEAD)
-    write_legend(picture, row, LEFT, WIDTH - RIGHT, height - 0.17)
+    colours = picture.colours
+    legend = {"own document": colours.own, "another document": colours.cross, "not seen": colours.empty}
+    end = write_legend(picture, LEFT, height - 0.17, legend | {"label −100": colours.ink})
+    words = f"{plural(len(row.lengths), 'document')}, {plural(row.total, 'token')}"
+    if end + style.text_width(words, style.SMALL) <= style.WIDTH - RIGHT:
+        picture.write(style.WIDTH - RIGHT, height - 0.17, words, style.SMALL, ha="right", color=colours.quiet)
     return picture
 
 
@@ -71,13 +69,10 @@ def alt_text_masks(
     return PackedRow(boundaries, window, names, causal).alt_text()
 
 
-def write_title(picture: Picture, row: PackedRow, left: float, side: float, varlen: bool) -> None:
-    """The claim of one half, with its numbers."""
-    from varlen_lab.viz.style import text_width
-
+def write_claim(picture: style.Picture, row: PackedRow, left: float, side: float, varlen: bool) -> None:
+    """The heading of one half: what its mask lets a token see, with its numbers."""
     cells, colours = row.cells, picture.colours
     window = "" if row.window is None else f", window {row.window:,}"
-    picture.write(left, 0.29, ("Varlen" if varlen else row.full) + window, TITLE, weight="bold")
     if varlen:
         claim, colour = "a token sees only its own document", colours.own
         numbers = f"{plural(cells.own, 'cell')}  ·  attention ÷ {factor(cells.saving)}"
@@ -87,35 +82,36 @@ def write_title(picture: Picture, row: PackedRow, left: float, side: float, varl
     if not cells.cross:
         reason = "there is one document" if len(row.lengths) == 1 else "a token sees only itself"
         claim, colour = "the same mask" if varlen else f"nothing to leak: {reason}", colours.quiet
-    size = min(CLAIM, CLAIM * side / text_width(claim, CLAIM))
-    picture.write(left, 0.545, claim, size, color=colour)
-    picture.write(left, 0.775, numbers, BODY, color=colours.quiet)
+    write_heading(picture, left, side, ("Varlen" if varlen else row.full) + window, claim, colour, numbers)
 
 
 def draw_square(
-    axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: float, part: slice = slice(None)
+    axes: Axes, row: PackedRow, colours: style.Theme, varlen: bool, side: float, part: slice = slice(None)
 ) -> None:
     """The cells of one mask, to scale, none of them thinner than the minimum stroke. ``side`` in inches."""
-    from varlen_lab.viz.style import fill, hatch, lines
-
     low, high = axes.get_xlim()
     points = 72 * side / (high - low)
     axes.set_facecolor(colours.empty)
     if not varlen and row.cells.cross:
-        hatch(axes, row.whole(), colours, stroke=STROKE if (row.window or row.total) * points < STROKE else 0.0)
+        thin = (row.window or row.total) * points < style.STROKE
+        style.hatch(axes, row.full_outline(), colours, stroke=style.STROKE if thin else 0.0)
     if len(row.lengths[part]) <= SEAM_LIMIT:
         before = np.concatenate([[0], row.lengths])[:-1]
         clear = np.maximum(before, row.lengths)[part] * points >= 5  # guides among slivers would hide the cells
         seams = row.starts[part][clear & (row.starts[part] > low)]
-        across = np.stack([np.stack([0 * seams + low, seams], -1), np.stack([seams, seams], -1)], 1)
-        down = np.stack([np.stack([seams, seams], -1), np.stack([seams, 0 * seams + high], -1)], 1)
-        lines(axes, np.concatenate([across, down]), colours.page, 1.0)
-    strokes = np.where(row.thickness[part] * points < STROKE, STROKE, 0.0)
-    fill(axes, row.outlines(part), colours.own, strokes)
+        across, down = style.segments(low, seams, seams, seams), style.segments(seams, seams, seams, high)
+        style.lines(axes, np.concatenate([across, down]), colours.page, 1.0)
+    strokes = np.where(row.thickness[part] * points < style.STROKE, style.STROKE, 0.0)
+    style.fill(axes, row.outlines(part), colours.own, strokes)
     if row.total <= CELL_LIMIT:
-        ticks = np.arange(1, row.total)
-        across = np.stack([np.stack([0 * ticks, ticks], -1), np.stack([0 * ticks + row.total, ticks], -1)], 1)
-        lines(axes, np.concatenate([across, across[:, :, ::-1]]), colours.page, 1.0)
+        draw_grid(axes, row.total, colours)
+
+
+def draw_grid(axes: Axes, total: int, colours: style.Theme, width: float = 1.0) -> None:
+    """Lines between the cells of a small row of ``total`` tokens."""
+    marks = np.arange(1, total)
+    across, down = style.segments(0, marks, total, marks), style.segments(marks, 0, marks, total)
+    style.lines(axes, np.concatenate([across, down]), colours.page, width)
 
 
 def lens_part(row: PackedRow, side: float) -> tuple[slice, float, float] | None:
@@ -131,23 +127,21 @@ def lens_part(row: PackedRow, side: float) -> tuple[slice, float, float] | None:
         off_centre = np.abs((edges[run:] + edges[:-run]) / row.total - 1)
         first = int(np.argmin(unusual + off_centre))
         return slice(first, first + run), float(edges[first]), float(edges[first + run])
-    middle = 1 + int(np.argmin(np.abs(row.starts[1:] - row.total / 2)))  # long documents, thin window: one seam
-    seam, reach = float(row.starts[middle]), 3.0 * int(row.window or 1)
-    return slice(middle - 1, middle + 1), seam - reach, seam + reach
+    second = 1 + int(np.argmin(np.abs(row.starts[1:] - row.total / 2)))  # long documents, thin window: one seam
+    seam, reach = float(row.starts[second]), 3.0 * int(row.window or 1)
+    return slice(second - 1, second + 1), seam - reach, seam + reach
 
 
-def draw_lens(picture: Picture, axes: Axes, row: PackedRow, varlen: bool, left: float, side: float) -> bool:
+def draw_lens(picture: style.Picture, axes: Axes, row: PackedRow, varlen: bool, left: float, side: float) -> bool:
     """The inset in the empty corner, with guides to the place it magnifies; False when none is needed."""
-    from varlen_lab.viz.style import lettering
-
     place = lens_part(row, side)
     if place is None:
         return False
     part, low, high = place
     colours, size = picture.colours, 0.43 * side
     x, y = left + side - size - 0.09, HEAD + 0.27
-    lens = picture.panel(x, y, size, size)
-    lens.set(xlim=(low, high), ylim=(high, low), zorder=3)
+    lens = picture.panel(x, y, size, size, xlim=(low, high), ylim=(high, low))
+    lens.set_zorder(3)
     draw_square(lens, row, colours, varlen, size, part)
     for spine in lens.spines.values():
         spine.set(color=colours.ink, linewidth=1.0)
@@ -159,27 +153,20 @@ def draw_lens(picture: Picture, axes: Axes, row: PackedRow, varlen: bool, left: 
     axes.plot([low, near], [high if below else low, bottom if below else top], **edge)
     axes.plot([high, far], [low if below else high, bottom], **edge)
     times = row.total / (high - low) * size / side
-    what = plural(part.stop - part.start, "document")
-    words = f"{what}, enlarged {factor(times)} times"
-    lens.set_title(words, **lettering(colours.quiet, va="baseline"), loc="right", pad=4)
+    words = f"{plural(part.stop - part.start, 'document')}, enlarged {factor(times)} times"
+    lens.set_title(words, **style.lettering(colours.quiet, va="baseline"), loc="right", pad=4)
     return True
 
 
-def write_names(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: float) -> None:
+def write_names(axes: Axes, row: PackedRow, colours: style.Theme, varlen: bool, side: float) -> None:
     """Names at the left edge of the first square, and beside each block of the second, where they fit."""
-    from varlen_lab.viz.style import lettering, plain, shorten, text_width
-
     inch = side / row.total  # of one token
-    style = lettering(colours.ink)
     for index in np.flatnonzero(row.lengths * inch >= 0.15).tolist():
-        start, length, name = (
-            int(row.starts[index]),
-            int(row.lengths[index]),
-            shorten(plain(row.name(index)), 1.6, SMALL),
-        )
+        start, length = int(row.starts[index]), int(row.lengths[index])
+        name = style.shorten(style.one_line(row.name(index)), 1.6, style.SMALL)
         if not varlen:
-            name = shorten(name, LEFT - 0.14, SMALL)
-            axes.text(-0.07 / inch, start + length / 2, name, ha="right", clip_on=False, **style)
+            name = style.shorten(name, LEFT - 0.14, style.SMALL)
+            style.label(axes, -0.07 / inch, start + length / 2, name, colours.ink, ha="right", clip_on=False)
             continue
         # The diagonal passes through the middle of the block; in a row of cells, a step ends there.
         cell = row.total <= CELL_LIMIT
@@ -192,7 +179,6 @@ def write_names(axes: Axes, row: PackedRow, colours: Theme, varlen: bool, side: 
             (start - 0.07 / inch, "right", start * inch - 0.1),
         )
         for words, (x, ha, room) in product((f"{name}, {plural(length, 'token')}", name), sides):
-            if text_width(words, SMALL) <= room:
-                frame = {"facecolor": colours.empty, "edgecolor": "none", "pad": 1.5}
-                axes.text(x, height, words, ha=ha, bbox=frame, zorder=2.2, **style)
+            if style.text_width(words, style.SMALL) <= room:
+                style.label(axes, x, height, words, colours.ink, paper=colours.empty, ha=ha, zorder=2.2)
                 break

@@ -8,19 +8,16 @@ few tokens. Bins end where ``max_length`` ends; what is longer is hatched, for p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from varlen_lab.errors import InputError
-from varlen_lab.viz.masks import lengths_of
-from varlen_lab.viz.style import CLAIM, SMALL, TITLE, WIDTH, percent, plural, theme
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from varlen_lab.viz.style import Picture
+from varlen_lab.packing.boundaries import checked_count
+from varlen_lab.viz import style
+from varlen_lab.viz.masks import lengths_of, percent, plural
 
 LEFT, RIGHT, HEAD, PANEL, BETWEEN, FOOT = 0.86, 0.22, 0.98, 1.62, 0.40, 0.62  # inches
 BINS = 34  # about this many, equally wide on the logarithmic axis
@@ -74,45 +71,39 @@ def draw_lengths(lengths: Any, max_length: int | None = None, *, dark: bool = Fa
     ``lengths``: of every document, in tokens (a list, an array or ``Boundaries``). ``max_length``: tokens a packed
     row holds. Raises InputError for no documents, a length below 1 and a ``max_length`` below 1.
     """
-    from varlen_lab.viz.style import Picture, shorten
-
-    spread = counted(lengths, max_length)
-    colours = theme(dark)
+    spread = count_lengths(lengths, max_length)
+    colours = style.theme(dark)
     height = HEAD + 2 * PANEL + BETWEEN + FOOT
-    picture = Picture(WIDTH, height, colours, "Lengths of the documents", alt_text_lengths(lengths, max_length))
-    picture.write(LEFT, 0.30, spread.headline, TITLE, weight="bold")
+    picture = style.Picture(
+        style.WIDTH, height, colours, "Lengths of the documents", alt_text_lengths(lengths, max_length)
+    )
+    picture.write(LEFT, 0.30, spread.headline, style.TITLE, weight="bold")
     told = spread.overlong
     cut = "longer" in told
-    picture.write(
-        LEFT,
-        0.56,
-        shorten(told or spread.facts, WIDTH - LEFT - RIGHT, CLAIM),
-        CLAIM,
-        color=colours.cross_ink if cut else colours.quiet,
-    )
+    claim = style.shorten(told or spread.facts, style.WIDTH - LEFT - RIGHT, style.CLAIM)
+    picture.write(LEFT, 0.56, claim, style.CLAIM, color=colours.cross_ink if cut else colours.quiet)
     panels = (("documents", spread.documents, HEAD), ("tokens in them", spread.tokens, HEAD + PANEL + BETWEEN))
     for name, counts, top in panels:
-        axes = picture.panel(LEFT, top, WIDTH - LEFT - RIGHT, PANEL)
+        axes = picture.panel(LEFT, top, style.WIDTH - LEFT - RIGHT, PANEL)
         draw_bars(axes, spread, counts, picture)
         write_axis(axes, spread, name, picture, last=top > HEAD)
     if told:
-        picture.write(LEFT, height - 0.15, spread.facts, SMALL, color=colours.quiet)
+        picture.write_caption(LEFT, spread.facts)
     return picture
 
 
 def alt_text_lengths(lengths: Any, max_length: int | None = None) -> str:
     """What ``draw_lengths`` shows, in words, for a reader who does not see it."""
-    spread = counted(lengths, max_length)
+    spread = count_lengths(lengths, max_length)
     told = f" {spread.overlong[0].upper()}{spread.overlong[1:]}." if spread.overlong else ""
     return f"Histograms of document lengths. {spread.facts}. {spread.headline}.{told}"
 
 
-def counted(lengths: Any, max_length: int | None) -> Spread:
+def count_lengths(lengths: Any, max_length: int | None) -> Spread:
     """The bins and what is in them, or an InputError."""
-    sizes = np.sort(lengths_of(lengths, row=False))[::-1]
-    whole = isinstance(max_length, int | np.integer) and not isinstance(max_length, bool)
-    if max_length is not None and (not whole or max_length < 1):
-        raise InputError(f"max_length is {max_length!r}, a row holds at least 1 token; pass a whole number, or None.")
+    sizes = np.sort(lengths_of(lengths, one_row=False))[::-1]
+    if max_length is not None:
+        max_length = checked_count("max_length", max_length, "leave it out where there is no limit")
     edges = bin_edges(int(sizes[-1]), int(sizes[0]), max_length)
     documents, _ = np.histogram(sizes, edges)
     tokens, _ = np.histogram(sizes, edges, weights=sizes)
@@ -130,17 +121,15 @@ def bin_edges(shortest: int, longest: int, max_length: int | None) -> np.ndarray
     return edges[(edges >= shortest - 0.5) & (edges <= longest + 0.5)]
 
 
-def draw_bars(axes: Axes, spread: Spread, counts: np.ndarray, picture: Picture) -> None:
+def draw_bars(axes: Axes, spread: Spread, counts: np.ndarray, picture: style.Picture) -> None:
     """One bar a bin: blue for what fits, hatched for what does not; a guide at ``max_length``."""
-    from varlen_lab.viz.style import boxes, fill, hatch, lettering, text_width
-
     colours, edges = picture.colours, spread.edges
-    outlines = boxes(edges[:-1], edges[1:], 0, counts)
+    outlines = style.boxes(edges[:-1], edges[1:], 0, counts)
     over = edges[:-1] > (spread.max_length or np.inf)
     shown = counts > 0
-    fill(axes, outlines[shown & ~over], colours.own)
+    style.fill(axes, outlines[shown & ~over], colours.own)
     for outline in outlines[shown & over]:
-        hatch(axes, outline, colours, stroke=0.8)
+        style.hatch(axes, outline, colours, stroke=0.8)
     axes.set_xscale("log")
     low, high = edges[0], edges[-1]
     if spread.max_length is not None:
@@ -151,37 +140,26 @@ def draw_bars(axes: Axes, spread: Spread, counts: np.ndarray, picture: Picture) 
         axes.axvline(spread.max_length + 0.5, color=colours.ink, linewidth=1.0)
         words = f"max_length {spread.max_length:,}"
         at = np.log((spread.max_length + 0.5) / (low / margin)) / np.log(high * margin / (low / margin))
-        left = at * (WIDTH - LEFT - RIGHT) > text_width(words, SMALL) + 0.15
-        place: dict[str, Any] = {
-            "xytext": (-5 if left else 5, -2),
-            "textcoords": "offset points",
-            "ha": "right" if left else "left",
-        }
-        style = lettering(colours.ink, va="top")
-        axes.annotate(words, (spread.max_length + 0.5, 1.0), xycoords=("data", "axes fraction"), **place, **style)
+        left = at * (style.WIDTH - LEFT - RIGHT) > style.text_width(words, style.SMALL) + 0.15
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        font = style.lettering(colours.ink, va="top", ha="right" if left else "left")
+        axes.annotate(words, (spread.max_length + 0.5, 1.0), xytext=(-5 if left else 5, -2), **place, **font)
 
 
-def write_axis(axes: Axes, spread: Spread, name: str, picture: Picture, last: bool) -> None:
+def write_axis(axes: Axes, spread: Spread, name: str, picture: style.Picture, last: bool) -> None:
     """Quiet axes: horizontal guides, whole lengths at 1, 2, 5, 10 ... below the last panel."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-
-    from varlen_lab.viz.style import fonts, lettering
-
     colours = picture.colours
     low, high = axes.get_xlim()
     digits = (1,) if high / low > 300 else (1, 2, 5) if high / low > 10 else (1, 2, 3, 5, 7)
     marks = [digit * 10.0**power for power in range(13) for digit in digits]
     marks = [mark for mark in marks if low <= mark <= high] or [float(spread.lengths[0])]
     marks = marks[:: 1 + len(marks) // 9]
-    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.xaxis.set_major_locator(FixedLocator(marks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.grid(axis="y", color=colours.line, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=SMALL, colors=colours.quiet, labelfontfamily=fonts(), labelbottom=last)
-    axes.set_title(name, loc="left", pad=5, **lettering(colours.quiet, va="baseline"))
+    style.quiet_axes(axes, colours, labelbottom=last)
+    axes.set_title(name, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
     if last:
-        axes.set_xlabel("tokens of a document (logarithmic)", **lettering(colours.quiet, va="top"))
+        axes.set_xlabel("tokens of a document (logarithmic)", **style.lettering(colours.quiet, va="top"))

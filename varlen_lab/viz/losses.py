@@ -8,16 +8,16 @@ rounding (1e-7) and leakage (1e-1) show in one panel. The title says what the nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz.style import BODY, CLAIM, SMALL, TITLE, WIDTH, Theme, plural, theme
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from varlen_lab.viz import style
+from varlen_lab.viz.masks import plural
 
 Losses = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]  # mode -> one number per step, or several runs
 
@@ -35,27 +35,25 @@ def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Fig
     ``caption``: what it was measured on (backend, device, dtype, seed).
     Raises InputError for what cannot be drawn.
     """
-    from varlen_lab.viz.style import Picture, lettering, plain, shorten
-
     curves = check_losses(losses)
     gaps = differences(curves)
-    colours = theme(dark)
+    colours = style.theme(dark)
     height = HEAD + CURVES + FOOT + (BETWEEN + DIFFERENCES if gaps else 0)
     title, claim = headline(gaps, curves)
-    picture = Picture(WIDTH, height, colours, title, alt_text_losses(losses, caption=caption))
-    picture.write(LEFT, 0.30, title, TITLE, weight="bold")
-    picture.write(LEFT, 0.56, claim, CLAIM, color=colours.quiet)
+    picture = style.Picture(style.WIDTH, height, colours, title, alt_text_losses(losses, caption=caption))
+    picture.write(LEFT, 0.30, title, style.TITLE, weight="bold")
+    picture.write(LEFT, 0.56, claim, style.CLAIM, color=colours.quiet)
     runs, count = next(iter(curves.values())).shape
     steps = np.arange(1, count + 1)
 
-    width = WIDTH - LEFT - RIGHT
+    width = style.WIDTH - LEFT - RIGHT
     axes = picture.panel(LEFT, HEAD, width, CURVES)
     for mode, values in curves.items():
         draw_curve(axes, steps, values, mode, colours)
-    dress(axes, colours, "loss", steps)
+    name_axes(axes, colours, "loss", steps)
     if runs > 1:
         words = f"mean of {runs} runs, band from lowest to highest"
-        axes.set_title(words, loc="left", pad=5, **lettering(colours.quiet, va="baseline"))
+        axes.set_title(words, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
     name_ends(axes, curves, colours)
     if gaps:
         axes.tick_params(labelbottom=False)
@@ -63,20 +61,14 @@ def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Fig
         axes.axhline(0, color=colours.quiet, linewidth=0.8, zorder=1)
         for mode, values in gaps.items():
             draw_curve(axes, steps, values, mode, colours)
-        dress(axes, colours, "", steps)
+        name_axes(axes, colours, "", steps)
         scale_symlog(axes, list(gaps.values()))
         words = f"difference to {REFERENCE}, each step" + (" of each run" if runs > 1 else "")
-        axes.set_title(words, loc="left", pad=5, **lettering(colours.quiet, va="baseline"))
+        axes.set_title(words, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
         name_ends(axes, gaps, colours)
-    axes.set_xlabel("optimizer step", **lettering(colours.quiet, va="top"))
+    axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top"))
     if caption:
-        picture.write(
-            LEFT,
-            height - 0.15,
-            shorten(plain(caption), WIDTH - LEFT - 0.1, SMALL),
-            SMALL,
-            color=colours.quiet,
-        )
+        picture.write_caption(LEFT, caption)
     return picture
 
 
@@ -84,9 +76,11 @@ def alt_text_losses(losses: Losses, *, caption: str = "") -> str:
     """What ``draw_losses`` shows, in words, for a reader who does not see it."""
     curves = check_losses(losses)
     runs, steps = next(iter(curves.values())).shape
-    means = {mode: middle(values) for mode, values in curves.items()}
+    means = {mode: mean_over_runs(values) for mode, values in curves.items()}
     ends = ", ".join(f"{mode} from {values[0]:.3g} to {values[-1]:.3g}" for mode, values in means.items())
-    gaps = [f"{mode} differs from {REFERENCE} by at most {size(gap)}" for mode, gap in differences(curves).items()]
+    gaps = [
+        f"{mode} differs from {REFERENCE} by at most {largest_text(gap)}" for mode, gap in differences(curves).items()
+    ]
     seeds = f", means and ranges of {runs} runs" if runs > 1 else ""
     told = f"Loss curves over {plural(steps, 'step')}{seeds}: {ends}. "
     if gaps:
@@ -118,7 +112,7 @@ def check_losses(losses: Losses) -> dict[str, np.ndarray]:
     return curves
 
 
-def middle(values: np.ndarray) -> np.ndarray:
+def mean_over_runs(values: np.ndarray) -> np.ndarray:
     """The mean over runs, float (steps,); nan or infinite where a run is."""
     with np.errstate(invalid="ignore"):
         return values.mean(axis=0)
@@ -138,7 +132,7 @@ def largest(gap: np.ndarray) -> float:
     return float(finite.max()) if len(finite) else float("nan")
 
 
-def size(gap: np.ndarray) -> str:
+def largest_text(gap: np.ndarray) -> str:
     """The largest absolute difference as words."""
     value = largest(gap)
     if value == 0 or value >= 1e-3 or np.isnan(value):
@@ -149,12 +143,12 @@ def size(gap: np.ndarray) -> str:
 
 def headline(gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -> tuple[str, str]:
     """The claim that these numbers support, and the numbers."""
-    told = "largest difference to unpacked: " + ",  ".join(f"{mode} {size(gap)}" for mode, gap in gaps.items())
+    told = "largest difference to unpacked: " + ",  ".join(f"{mode} {largest_text(gap)}" for mode, gap in gaps.items())
     if not gaps:
         (mode, values), *others = curves.items()
         if others:
             return "Loss by step", "no differences are drawn: that needs unpacked and another mode"
-        first, last = middle(values)[[0, -1]]
+        first, last = mean_over_runs(values)[[0, -1]]
         return "Loss by step", f"{mode}: from {first:.2f} to {last:.2f} in {values.shape[1]} steps"
     if {"varlen", "packed"} <= set(gaps):
         varlen, packed = largest(gaps["varlen"]), largest(gaps["packed"])
@@ -163,17 +157,17 @@ def headline(gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -
     return "Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode", told
 
 
-def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, colours: Theme) -> None:
+def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, colours: style.Theme) -> None:
     """The mean of the runs as a line, and what lies between the lowest and the highest as a band."""
-    style = curve_style(mode, colours, len(steps))
-    axes.plot(steps, middle(values), label=mode, **style)
+    line = curve_style(mode, colours, len(steps))
+    axes.plot(steps, mean_over_runs(values), label=mode, **line)
     if len(values) > 1:
         low, high = values.min(axis=0), values.max(axis=0)
-        band: dict[str, Any] = {"color": style["color"], "alpha": 0.22, "linewidth": 0, "zorder": style["zorder"] - 1}
+        band: dict[str, Any] = {"color": line["color"], "alpha": 0.22, "linewidth": 0, "zorder": line["zorder"] - 1}
         axes.fill_between(steps, low, high, where=np.isfinite(low) & np.isfinite(high), **band)
 
 
-def curve_style(mode: str, colours: Theme, steps: int) -> dict[str, Any]:
+def curve_style(mode: str, colours: style.Theme, steps: int) -> dict[str, Any]:
     """How a mode is drawn: unpacked as a broad band under varlen's thin line, packed orange and dashed."""
     look = {
         REFERENCE: {"color": colours.own_soft, "linewidth": 5.0, "zorder": 2},
@@ -183,25 +177,18 @@ def curve_style(mode: str, colours: Theme, steps: int) -> dict[str, Any]:
     return look | {"solid_capstyle": "round"} | ({"marker": "o", "markersize": 4} if steps < 10 else {})
 
 
-def dress(axes: Axes, colours: Theme, name: str, steps: np.ndarray) -> None:
-    """Quiet axes: horizontal guides, no box."""
-    from matplotlib.ticker import AutoLocator, MaxNLocator
+def name_axes(axes: Axes, colours: style.Theme, name: str, steps: np.ndarray) -> None:
+    """Steps across, at whole numbers, and ``name`` up the left side."""
 
-    from varlen_lab.viz.style import fonts, lettering
-
-    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(AutoLocator())
-    axes.grid(axis="y", color=colours.line, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=SMALL, colors=colours.quiet, labelfontfamily=fonts())
-    axes.set_ylabel(name, **lettering(colours.quiet, va="bottom"))
+    style.quiet_axes(axes, colours)
+    axes.set_ylabel(name, **style.lettering(colours.quiet, va="bottom"))
     axes.set_xlim(1, max(2, len(steps)))
 
 
 def scale_symlog(axes: Axes, gaps: list[np.ndarray]) -> None:
     """Log away from zero on both sides, linear only below the smallest difference; a few decades as ticks."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     sizes = np.abs(np.concatenate(gaps, axis=None))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
@@ -229,19 +216,17 @@ def decade_label(value: float, _position: int = 0) -> str:
     return sign + (f"{10.0**exponent:g}" if -3 < exponent < 4 else f"1e{exponent}".replace("-", "−"))
 
 
-def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: Theme) -> None:
+def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: style.Theme) -> None:
     """Each curve's name at its right end, pushed apart so that none covers another."""
-    from varlen_lab.viz.style import lettering, plain, shorten
-
     height = axes.get_window_extent().height / axes.figure.dpi
     step = 0.17 / height  # of the axes, per line of text
     to_axes = axes.transData + axes.transAxes.inverted()
     places = []
     for mode, values in curves.items():
-        line = middle(values)
-        finite = np.flatnonzero(np.isfinite(line))
-        last = float(line[finite[-1]]) if len(finite) else 0.0
-        places.append((float(to_axes.transform((len(line), last))[1]), mode))
+        curve = mean_over_runs(values)
+        finite = np.flatnonzero(np.isfinite(curve))
+        last = float(curve[finite[-1]]) if len(finite) else 0.0
+        places.append((float(to_axes.transform((len(curve), last))[1]), mode))
     places.sort()
     spots: list[float] = []
     for place, _ in places:
@@ -250,5 +235,7 @@ def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: Theme) -> N
     shift = max(min(shift, 1.0 - spots[-1]), -spots[0])
     for spot, (_, mode) in zip(spots, places, strict=True):
         ink = colours.quiet if mode == REFERENCE else curve_style(mode, colours, 99)["color"]
-        style = lettering(ink, fontsize=BODY)
-        axes.text(1.012, spot + shift, shorten(plain(mode), RIGHT - 0.1), transform=axes.transAxes, **style)
+        font = style.lettering(ink, fontsize=style.BODY)
+        axes.text(
+            1.012, spot + shift, style.shorten(style.one_line(mode), RIGHT - 0.1), transform=axes.transAxes, **font
+        )

@@ -8,16 +8,12 @@ Documents of 2, 4 and 3 tokens make one row of 9:
     full causal   9 * 10 / 2 = 45 cells
     varlen        3 + 10 + 6 = 19 cells     the other 26 look into another document
 
-Outlines are in tokens, x = key, y = query. This module draws nothing.
-
-One packed row, checked and counted once: what every part of the mask figure is drawn from.
-
-It holds O(documents) numbers. It draws nothing, but knows the words for a reader who does not see the figure.
+``PackedRow`` is one row, checked and counted once: what every part of a mask figure is drawn from, and the words for a
+reader who does not see it. Outlines are in tokens, x = key, y = query. This module draws nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz.style import factor, percent, plural
+from varlen_lab.packing.boundaries import checked_count, checked_lengths
 
-TOKEN_LIMIT = 2**31  # cu_seqlens is int32
+DOCUMENT_LIMIT = 100_000  # a few seconds; beyond it nothing new is seen
+CELL_LIMIT = 40  # up to this many tokens every cell is drawn
 
 
 @dataclass(frozen=True)
@@ -53,11 +50,36 @@ class Cells:
         return self.full / self.own
 
 
-def lengths_of(boundaries: Any, row: bool = True) -> np.ndarray:
-    """Document lengths, int64, shape (documents,), of a ``Boundaries``, a batch, or anything that lists lengths.
+def percent(share: float) -> str:
+    """A share as a percentage that never rounds to a claim: 0 % means none, 100 % means all.
 
-    A batch is what a VarlenCollator makes: a mapping with ``cu_seq_lens_q``. ``row``: they share one packed row.
-    Raises InputError for no documents, a length below 1 or not whole, or a row too long for int32.
+    >>> percent(0.757), percent(0.9991), percent(0.99999), percent(0.00001)
+    ('76 %', '99.9 %', '>99.9 %', '<0.1 %')
+    """
+    value = 100 * share
+    if value in (0, 100):
+        return f"{value:.0f} %"
+    if value < 0.1 or value > 99.9:
+        return "<0.1 %" if value < 0.1 else ("99.9 %" if value < 99.95 else ">99.9 %")
+    return f"{value:.1f} %" if value < 1 or value >= 99 else f"{value:.0f} %"
+
+
+def factor(value: float) -> str:
+    """A ratio with the digits that matter: 1, 1.01, 4.1, 38, 1,003."""
+    if value < 1.1:
+        return "1" if value == 1 else f"{max(value, 1.01):.2f}"
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 document``, ``1,000 documents``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def lengths_of(boundaries: Any, one_row: bool = True) -> np.ndarray:
+    """Document lengths, int64 of shape (documents,), as ``checked_lengths`` takes them, or of a batch.
+
+    A batch is what a VarlenCollator makes: a mapping with ``cu_seq_lens_q``. ``one_row``: they share one packed row.
     """
     if isinstance(boundaries, Mapping):
         if "cu_seq_lens_q" not in boundaries:
@@ -66,36 +88,12 @@ def lengths_of(boundaries: Any, row: bool = True) -> np.ndarray:
                 "cu_seq_lens_q; collate it with VarlenCollator, or pass lengths."
             )
         boundaries = np.diff(np.asarray(boundaries["cu_seq_lens_q"]))
-    given = getattr(boundaries, "lengths", boundaries)
-    given = given.tolist() if hasattr(given, "tolist") else given
-    try:
-        given = [] if given is None else list(given)
-    except TypeError:
-        raise InputError(f"the lengths are {boundaries!r}, they must be a list; pass e.g. [70, 300, 180].") from None
-    if not given:
-        raise InputError("there are no documents, a row needs at least one; pass lengths, e.g. [70, 300, 180].")
-    for length in given:
-        number = isinstance(length, int | float | np.number) and not isinstance(length, bool)
-        if not number or not math.isfinite(length) or length != math.floor(length):
-            raise InputError(f"a document length is {length!r}, it must be a whole number of tokens.")
-        if length < 1:
-            cumulative = given[0] == 0 and given == sorted(given) and len(given) > 1
-            hint = "these look like cu_seqlens, pass lengths" if cumulative else "drop empty documents"
-            raise InputError(f"a document length is {length}, it must be at least 1 token; {hint}.")
-    if row and sum(given) >= TOKEN_LIMIT:
-        raise InputError(
-            f"the row has {sum(given):,} tokens, the limit is {TOKEN_LIMIT:,}; split it into several rows."
-        )
-    return np.array(given, dtype=np.int64)
+    return checked_lengths(boundaries, one_row)
 
 
 def check_window(window: int | None) -> int | None:
-    """The window itself, or an InputError when it is not a whole number of at least 1."""
-    if window is None:
-        return None
-    if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
-        raise InputError(f"window is {window!r}, a token must see at least itself; use 1 or more, or None.")
-    return int(window)
+    """The window as an int, or an InputError when it is neither None nor a whole number of at least 1."""
+    return None if window is None else checked_count("window", window, "leave it out for no window")
 
 
 def band_cells(length: int, window: int | None = None, causal: bool = True) -> int:
@@ -153,10 +151,6 @@ def check_names(names: Sequence[str] | None, documents: int) -> list[str] | None
     return given
 
 
-DOCUMENT_LIMIT = 100_000  # a few seconds; beyond it nothing new is seen
-CELL_LIMIT = 40  # up to this many tokens every cell is drawn
-
-
 class PackedRow:
     """One packed row, checked and counted: what both halves of the figure are drawn from."""
 
@@ -185,7 +179,7 @@ class PackedRow:
         pairs = zip(starts.tolist(), lengths.tolist(), strict=True)
         return [stair_outline(start, length, self.window, self.causal) for start, length in pairs]
 
-    def whole(self) -> np.ndarray:
+    def full_outline(self) -> np.ndarray:
         """The full mask, as if the row were one document."""
         if self.total > CELL_LIMIT:
             return band_outlines(np.array([0]), np.array([self.total]), self.window, self.causal)[0]

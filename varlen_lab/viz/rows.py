@@ -8,18 +8,14 @@ document was cut (its tail lost, or gone on in another row) its edge is orange.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz.masks import lengths_of
-from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, factor, percent, plural, theme
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from varlen_lab.viz.style import Picture
+from varlen_lab.viz import style
+from varlen_lab.viz.masks import factor, lengths_of, percent, plural
 
 LEFT, RIGHT, GAP, HEAD, FOOT = 0.10, 0.10, 0.30, 1.02, 0.42  # inches
 TALL, HIGHEST = 0.24, 4.2  # inches: one row at most, all rows at most
@@ -33,21 +29,19 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
     ``max_length``: tokens a packed row holds; taken from ``Packs``, else the fullest row.
     Raises InputError for no rows or a row longer than ``max_length``.
     """
-    from varlen_lab.viz.style import Picture, text_width
-
     plan = check_rows(packed, max_length)
     rows, max_length = plan.rows, plan.max_length
-    colours, title = theme(dark), "Rows before and after packing"
+    colours, title = style.theme(dark), "Rows before and after packing"
     before = [np.array([length]) for length in plan.documents]
     tall = min(TALL, HIGHEST / len(before))
     height = HEAD + tall * len(before) + FOOT
     longest = int(plan.documents[0])
-    picture = Picture(WIDTH, height, colours, title, alt_text_rows(packed, max_length))
-    inch = (WIDTH - LEFT - RIGHT - GAP) / (longest + max_length)
+    picture = style.Picture(style.WIDTH, height, colours, title, alt_text_rows(packed, max_length))
+    inch = (style.WIDTH - LEFT - RIGHT - GAP) / (longest + max_length)
     right = LEFT + longest * inch + GAP
     narrow = 2.6  # inches a heading needs, whatever the rows do
-    right = min(max(right, LEFT + narrow), WIDTH - RIGHT - narrow)
-    inch = min((right - GAP - LEFT) / longest, (WIDTH - RIGHT - right) / max_length)
+    right = min(max(right, LEFT + narrow), style.WIDTH - RIGHT - narrow)
+    inch = min((right - GAP - LEFT) / longest, (style.WIDTH - RIGHT - right) / max_length)
     whole = np.zeros(len(before), dtype=bool)
     halves = (
         (LEFT, "Padded", before, longest, (whole, plan.truncated)),
@@ -55,20 +49,20 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
     )
     for left, name, lines, size, cuts in halves:
         waste = 1 - sum(int(line.sum()) for line in lines) / (len(lines) * size)
-        room = (right - GAP if left == LEFT else WIDTH - RIGHT) - left
-        picture.write(left, 0.29, name, TITLE, weight="bold")
+        room = (right - GAP if left == LEFT else style.WIDTH - RIGHT) - left
+        picture.write(left, 0.29, name, style.TITLE, weight="bold")
         kind = "padding" if left == LEFT else "unused"
         claim = f"{percent(waste)} is {kind}" if waste else f"nothing is {kind}"
-        picture.write(left, 0.55, claim, CLAIM, color=colours.cross_ink if waste else colours.own)
+        picture.write(left, 0.55, claim, style.CLAIM, color=colours.cross_ink if waste else colours.own)
         numbers = f"{plural(len(lines), 'row')} of {plural(size, 'token')}"
         if left == right and len(lines) < len(before):
             extra = f"  ·  rows ÷ {factor(len(before) / len(lines))}"
-            numbers += extra if text_width(numbers + extra, BODY) <= room else ""
-        picture.write(left, 0.79, numbers, BODY, color=colours.quiet)
+            numbers += extra if style.text_width(numbers + extra, style.BODY) <= room else ""
+        picture.write(left, 0.79, numbers, style.BODY, color=colours.quiet)
         draw_bars(picture, lines, size, left, inch, tall, cuts)
     words = f"{plural(len(before), 'document')}, one scale; padded rows longest first; hatched: no token there"
     cut = "" if not plan.cut else f"; orange edge: {plural(plan.cut, 'document')} cut there"
-    picture.write(LEFT, height - 0.15, words + cut, SMALL, color=colours.quiet)
+    picture.write_caption(LEFT, words + cut)
     return picture
 
 
@@ -128,7 +122,7 @@ def check_rows(packed: Any, max_length: int | None) -> Plan:
 
 
 def draw_bars(
-    picture: Picture,
+    picture: style.Picture,
     rows: Sequence[np.ndarray],
     size: int,
     left: float,
@@ -137,12 +131,8 @@ def draw_bars(
     cuts: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Rows from the top down: documents in two blues, hatched up to ``size`` tokens, an orange edge at a cut."""
-    from varlen_lab.viz.style import boxes, fill, hatch, lettering, lines, text_width
-
     colours = picture.colours
-    axes = picture.panel(left, HEAD, size * inch, tall * len(rows))
-    axes.set(xlim=(0, size), ylim=(len(rows), 0))
-    axes.spines[:].set_visible(False)
+    axes = picture.panel(left, HEAD, size * inch, tall * len(rows), frame=False, xlim=(0, size), ylim=(len(rows), 0))
     number = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     ends = np.concatenate([np.cumsum(row) for row in rows])
     starts = ends - np.concatenate(rows)
@@ -153,20 +143,18 @@ def draw_bars(
         edge = np.repeat(used, 2)
         down = np.repeat(np.arange(len(rows) + 1), 2)[1:-1]
         outline = np.concatenate([np.stack([edge, down], -1), [[size, len(rows)], [size, 0]]])
-        hatch(axes, outline, colours)
+        style.hatch(axes, outline, colours)
     shades = np.array([colours.own, colours.own_soft])[place % 2]
-    fill(axes, boxes(starts, ends, number + space, number + 1 - space), shades)
+    style.fill(axes, style.boxes(starts, ends, number + space, number + 1 - space), shades)
     if space:
         axes.hlines(np.arange(1, len(rows)), 0, size, colors=colours.page, linewidth=2 * space * tall * 72)
     for edge, cut in zip((starts, ends), cuts, strict=True):
         inside = edge[cut] + (0.02 if edge is starts else -0.02) / inch  # the stroke lies within its piece
-        top, bottom = number[cut] + space, number[cut] + 1 - space
-        marks = np.stack([np.stack([inside, top], -1), np.stack([inside, bottom], -1)], 1)
-        lines(axes, marks, colours.cross_ink, min(3.0, 0.5 * tall * 72 + STROKE), zorder=3, capstyle="butt")
+        marks = style.segments(inside, number[cut] + space, inside, number[cut] + 1 - space)
+        style.lines(axes, marks, colours.cross_ink, min(3.0, 0.5 * tall * 72 + style.STROKE), zorder=3, capstyle="butt")
     if tall < 0.15:
         return
     inks = (colours.on_own, colours.on_soft)
     for start, end, row, index in zip(starts, ends, number, place, strict=True):
-        if text_width(f"{end - start:,}", SMALL) + 0.06 <= (end - start) * inch:
-            style = lettering(inks[index % 2], ha="center")
-            axes.text((start + end) / 2, row + 0.5, f"{end - start:,}", **style)
+        if style.text_width(f"{end - start:,}", style.SMALL) + 0.06 <= (end - start) * inch:
+            style.label(axes, (start + end) / 2, row + 0.5, f"{end - start:,}", inks[index % 2])

@@ -12,20 +12,17 @@ Below, how much crosses in each layer. The title says what was measured, whateve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError
-from varlen_lab.viz.masks import PackedRow
-from varlen_lab.viz.strips import fill_documents, write_axis_names
-from varlen_lab.viz.style import BODY, CLAIM, SMALL, STROKE, TITLE, WIDTH, percent, plural, theme
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from varlen_lab.viz.style import Picture
+from varlen_lab.viz import style
+from varlen_lab.viz.figures import draw_grid, draw_square
+from varlen_lab.viz.masks import PackedRow, percent, plural
+from varlen_lab.viz.strips import show_documents, write_axis_names, write_heading, write_legend
 
 DOCUMENT_LIMIT = 200  # the measurement is document x document
 LEFT, RIGHT, GAP, HEAD, STRIP, LAYERS, FOOT = 0.92, 0.10, 0.30, 1.08, 0.27, 0.62, 0.50  # inches
@@ -45,8 +42,8 @@ class Measured:
         if what not in MEASURES:
             raise InputError(f"what is {what!r}, it must be {' or '.join(map(repr, MEASURES))}.")
         self.what = what
-        self.mass = checked(mass, count, "mass")
-        self.cells = None if cells is None else checked(cells, total, "cells")
+        self.mass = checked_matrices(mass, count, "mass")
+        self.cells = None if cells is None else checked_matrices(cells, total, "cells")
         self.layers = [f"layer {n}" for n in range(len(self.mass))] if layers is None else [str(n) for n in layers]
         if len(self.layers) != len(self.mass) or (self.cells is not None and len(self.cells) != len(self.mass)):
             raise InputError(
@@ -82,7 +79,7 @@ class Measured:
         )
 
 
-def checked(values: Any, size: int, name: str) -> np.ndarray:
+def checked_matrices(values: Any, size: int, name: str) -> np.ndarray:
     """Square matrices, float64 (layers, size, size), or an InputError."""
     try:
         array = np.asarray(values, dtype=float)
@@ -111,15 +108,12 @@ def draw_seen(
     for a small row; ``layers``: their names. ``what``: ``attention`` (mass is shares that sum to 1) or ``gradient``
     (mass is the largest gradient). ``caption``: what it was measured on. Raises InputError for what does not fit.
     """
-    from varlen_lab.viz.figures import draw_square
-    from varlen_lab.viz.style import Picture, plain, shorten, text_width
-
     seen = Measured(boundaries, mass, cells, layers, names, window, what)
-    row, colours = seen.row, theme(dark)
-    side = (WIDTH - LEFT - RIGHT - GAP) / 2
+    row, colours = seen.row, style.theme(dark)
+    side = (style.WIDTH - LEFT - RIGHT - GAP) / 2
     bars = LAYERS if len(seen.mass) > 1 else 0.0
     height = HEAD + side + STRIP + bars + FOOT + (0.22 if caption else 0)
-    picture = Picture(WIDTH, height, colours, "Promised and measured", seen.alt_text())
+    picture = style.Picture(style.WIDTH, height, colours, "Promised and measured", seen.alt_text())
     right = LEFT + side + GAP
     kind = "attention" if what == "attention" else "gradients"
     many = f", {len(seen.mass)} layers" if len(seen.mass) > 1 else ""
@@ -129,28 +123,22 @@ def draw_seen(
         (right, "Measured", seen.claim, colours.cross_ink if leak else colours.own, f"{kind} of this model{many}"),
     )
     for left, title, claim, colour, source in halves:
-        picture.write(left, 0.29, title, TITLE, weight="bold")
-        size = min(CLAIM, CLAIM * side / text_width(claim, CLAIM))
-        picture.write(left, 0.545, claim, size, color=colour)
-        picture.write(left, 0.775, source, BODY, color=colours.quiet)
-        axes = picture.panel(left, HEAD, side, side)
-        axes.set(xlim=(0, row.total), ylim=(row.total, 0))
+        write_heading(picture, left, side, title, claim, colour, source)
+        axes = picture.panel(left, HEAD, side, side, xlim=(0, row.total), ylim=(row.total, 0))
         if left == LEFT:
             draw_square(axes, row, colours, True, side)
         else:
             draw_measured(axes, seen, picture, side)
-        axes = picture.panel(left, HEAD + side + 0.07, side, 0.20)
-        axes.set(xlim=(0, row.total), ylim=(0, 1))
-        axes.spines[:].set_visible(False)
-        fill_documents(axes, row, colours, True, side / row.total)
-    picture.write(LEFT - 0.07, HEAD + side + 0.21, "documents", SMALL, ha="right", color=colours.quiet)
+        axes = picture.panel(left, HEAD + side + 0.07, side, 0.20, frame=False, xlim=(0, row.total), ylim=(0, 1))
+        show_documents(axes, row, colours, True, side / row.total)
+    picture.write(LEFT - 0.07, HEAD + side + 0.21, "documents", style.SMALL, ha="right", color=colours.quiet)
     write_axis_names(picture, LEFT, HEAD)
     if bars:
-        draw_layers(picture, seen, LEFT, HEAD + side + STRIP + 0.20, WIDTH - LEFT - RIGHT, bars - 0.22)
-    write_key(picture, height - 0.17 - (0.22 if caption else 0))
+        draw_layers(picture, seen, LEFT, HEAD + side + STRIP + 0.20, style.WIDTH - LEFT - RIGHT, bars - 0.22)
+    legend = {"own document": colours.own, "LEAK: another document": colours.cross, "not seen": colours.empty}
+    write_legend(picture, LEFT, height - 0.17 - (0.22 if caption else 0), legend)
     if caption:
-        text = shorten(plain(caption), WIDTH - LEFT - 0.1, SMALL)
-        picture.write(LEFT, height - 0.14, text, SMALL, color=colours.quiet)
+        picture.write_caption(LEFT, caption, above=0.14)
     return picture
 
 
@@ -159,78 +147,53 @@ def alt_text_seen(boundaries: Any, mass: Any, *, what: str = "attention", names:
     return Measured(boundaries, mass, None, None, names, None, what).alt_text()
 
 
-def draw_measured(axes: Axes, seen: Measured, picture: Picture, side: float) -> None:
+def draw_measured(axes: Axes, seen: Measured, picture: style.Picture, side: float) -> None:
     """Own cells blue, leaks hatched and named; cell by cell where they were measured."""
-    from varlen_lab.viz.figures import draw_square
-    from varlen_lab.viz.style import boxes, fill, hatch, lettering, lines, text_width
-
     row, colours = seen.row, picture.colours
     if seen.cells is None:
         draw_square(axes, row, colours, True, side)
         for i, j in np.argwhere(seen.leaks).tolist():
             # what lies below the diagonal is a whole rectangle, whatever part of it a window leaves
-            hatch(axes, boxes(row.starts[j], row.ends[j], row.starts[i], row.ends[i])[0], colours, stroke=STROKE / 2)
+            outline = style.boxes(row.starts[j], row.ends[j], row.starts[i], row.ends[i])[0]
+            style.hatch(axes, outline, colours, stroke=style.STROKE / 2)
     else:
         axes.set_facecolor(colours.empty)
         used = (seen.cells != 0).any(axis=0)
         owner = np.repeat(np.arange(len(row.lengths)), row.lengths)
         own = owner[:, None] == owner[None, :]
         for query, key in np.argwhere(used & ~own).tolist():
-            hatch(axes, boxes(key, key + 1, query, query + 1)[0], colours)
+            style.hatch(axes, style.boxes(key, key + 1, query, query + 1)[0], colours)
         queries, keys = np.nonzero(used & own)
-        fill(axes, boxes(keys, keys + 1, queries, queries + 1), colours.own)
-        ticks = np.arange(1, row.total)
-        across = np.stack([np.stack([0 * ticks, ticks], -1), np.stack([0 * ticks + row.total, ticks], -1)], 1)
-        lines(axes, np.concatenate([across, across[:, :, ::-1]]), colours.page, 0.8)
+        style.fill(axes, style.boxes(keys, keys + 1, queries, queries + 1), colours.own)
+        draw_grid(axes, row.total, colours, 0.8)
     largest = seen.mass.max(axis=0)
     inch = side / row.total
     for i, j in np.argwhere(seen.leaks).tolist():
         value = largest[i, j]
         number = percent(value) if seen.what == "attention" else f"{value:.1g}".replace("e-0", "e-")
         for words in (f"LEAK {number}", "LEAK"):
-            if text_width(words, SMALL, "bold") + 0.12 <= row.lengths[j] * inch and row.lengths[i] * inch >= 0.2:
-                frame = {"facecolor": colours.page, "edgecolor": "none", "pad": 1.5}
-                middle = (row.starts[j] + row.lengths[j] / 2, row.starts[i] + row.lengths[i] / 2)
-                axes.text(*middle, words, bbox=frame, weight="bold", **lettering(colours.cross_ink, ha="center"))
+            width = style.text_width(words, style.SMALL, "bold") + 0.12
+            if width <= row.lengths[j] * inch and row.lengths[i] * inch >= 0.2:
+                x, y = row.starts[j] + row.lengths[j] / 2, row.starts[i] + row.lengths[i] / 2
+                style.label(axes, x, y, words, colours.cross_ink, paper=colours.page, weight="bold")
                 break
 
 
-def draw_layers(picture: Picture, seen: Measured, left: float, top: float, width: float, height: float) -> None:
+def draw_layers(picture: style.Picture, seen: Measured, left: float, top: float, width: float, height: float) -> None:
     """A bar a layer: the share of its attention (or its largest gradient) that crosses a seam."""
-    from varlen_lab.viz.style import boxes, fill, hatch, lettering
-
     colours, count = picture.colours, len(seen.mass)
-    axes = picture.panel(left, top, width, height)
-    highest = float(np.nanmax(seen.crossing)) or 1.0
-    axes.set(xlim=(-0.02 * count, count * 1.02), ylim=(0, (1.0 if seen.what == "attention" else highest) * 1.05))
+    highest = 1.0 if seen.what == "attention" else float(np.nanmax(seen.crossing)) or 1.0
+    axes = picture.panel(left, top, width, height, xlim=(-0.02 * count, count * 1.02), ylim=(0, highest * 1.05))
     axes.spines[["top", "right", "left"]].set_visible(False)
     spots = np.arange(count)
     for spot, value in zip(spots.tolist(), seen.crossing.tolist(), strict=True):
         if value:
-            hatch(axes, boxes(spot + 0.1, spot + 0.9, 0, value)[0], colours, stroke=0.8)
-    fill(axes, boxes(spots + 0.1, spots + 0.9, 0, 0), colours.own, 1.2)
-    picture.write(left - 0.07, top + height / 2 + 0.02, "crossing,", SMALL, ha="right", color=colours.quiet)
-    picture.write(left - 0.07, top + height / 2 + 0.15, "by layer", SMALL, ha="right", color=colours.quiet)
+            style.hatch(axes, style.boxes(spot + 0.1, spot + 0.9, 0, value)[0], colours, stroke=0.8)
+    style.fill(axes, style.boxes(spots + 0.1, spots + 0.9, 0, 0), colours.own, 1.2)
+    picture.write(left - 0.07, top + height / 2 + 0.02, "crossing,", style.SMALL, ha="right", color=colours.quiet)
+    picture.write(left - 0.07, top + height / 2 + 0.15, "by layer", style.SMALL, ha="right", color=colours.quiet)
     if count > 12:
         return
     for spot, name, value in zip(spots.tolist(), seen.layers, seen.crossing.tolist(), strict=True):
         number = percent(value) if seen.what == "attention" else f"{value:.1g}"
-        words = f"{name}: {number}"
-        frame = {"facecolor": colours.page, "edgecolor": "none", "pad": 1.5}
-        place = axes.get_ylim()[1] * 0.45
-        axes.text(spot + 0.5, place, words, bbox=frame, **lettering(colours.ink, ha="center"))
-
-
-def write_key(picture: Picture, top: float) -> None:
-    """The three colours in words."""
-    from varlen_lab.viz.style import boxes, fill, hatch, text_width
-
-    colours, left = picture.colours, LEFT
-    for words, colour in (("own document", colours.own), ("LEAK: another document", None), ("not seen", colours.empty)):
-        axes = picture.panel(left, top - 0.11, 0.2, 0.13)
-        axes.set(xlim=(0, 1), ylim=(0, 1))
-        axes.spines[:].set_visible(colour == colours.empty)
-        outline = boxes(0, 1, 0, 1)
-        hatch(axes, outline[0], colours) if colour is None else fill(axes, outline, colour)
-        picture.write(left + 0.27, top, words, SMALL, color=colours.quiet)
-        left += 0.27 + text_width(words, SMALL) + 0.24
+        style.label(axes, spot + 0.5, axes.get_ylim()[1] * 0.45, f"{name}: {number}", colours.ink, paper=colours.page)

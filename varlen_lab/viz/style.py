@@ -1,14 +1,12 @@
-"""One visual language for every figure of the kit: colours, type sizes, and how numbers are written.
+"""One visual language for every figure of the kit: colours, type, the Figure itself and its marks.
 
 Blue is *own document*, hatched orange is *another document* (or wasted), grey is *nothing there*. Blue and
 orange are Okabe and Ito's, apart for every kind of colour vision, and the hatch says it without colour. Sizes
-are points at the width GitHub shows a README (830 px = 8.3 inches at 100 dpi). Nothing imports matplotlib.
+are points at the width GitHub shows a README (830 px = 8.3 inches at 100 dpi).
 
-A matplotlib Figure that carries its own alt text, and the few marks our figures are made of.
-
-The rule: positions are inches from the upper left corner, so squares are square and type never moves. A
-Picture is a plain ``matplotlib.figure.Figure`` without pyplot: no backend is chosen, nothing shown or saved.
-Shown in a notebook it is a sharp PNG with its alt text; saved, the alt text is the file's description.
+Positions are inches from the upper left corner, so squares are square and type never moves. A ``Picture`` is a
+``matplotlib.figure.Figure`` without pyplot: no backend is chosen, nothing shown or saved. It carries its alt text:
+shown in a notebook it is a sharp PNG with it; saved, the alt text is the file's description.
 """
 
 from __future__ import annotations
@@ -34,15 +32,9 @@ WIDTH = 8.3  # inches
 TITLE, CLAIM, BODY, SMALL = 13.0, 10.5, 9.5, 8.2  # points
 STROKE = 1.4  # points: nothing that matters is drawn thinner
 FONT = "DejaVu Sans"  # the one that comes with matplotlib: a figure looks the same everywhere
-FALLBACK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "PingFang SC",
-    "Microsoft YaHei",
-    "WenQuanYi Micro Hei",
-    "SimHei",
-)
+CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
 HATCH = "////"
+SHARP = 200  # dots per inch of what is saved or shown: two pixels for each of GitHub's
 
 
 @dataclass(frozen=True)
@@ -98,35 +90,6 @@ def theme(dark: bool) -> Theme:
     return DARK if dark else LIGHT
 
 
-def percent(share: float) -> str:
-    """A share as a percentage that never rounds to a claim: 0 % means none, 100 % means all.
-
-    >>> percent(0.757), percent(0.9991), percent(0.99999), percent(0.00001)
-    ('76 %', '99.9 %', '>99.9 %', '<0.1 %')
-    """
-    value = 100 * share
-    if value in (0, 100):
-        return f"{value:.0f} %"
-    if value < 0.1 or value > 99.9:
-        return "<0.1 %" if value < 0.1 else ("99.9 %" if value < 99.95 else ">99.9 %")
-    return f"{value:.1f} %" if value < 1 or value >= 99 else f"{value:.0f} %"
-
-
-def factor(value: float) -> str:
-    """A ratio with the digits that matter: 1, 1.01, 4.1, 38, 1,003."""
-    if value < 1.1:
-        return "1" if value == 1 else f"{max(value, 1.01):.2f}"
-    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 document``, ``1,000 documents``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-SHARP = 200  # dots per inch of what is saved or shown: two pixels for each of GitHub's
-
-
 class Picture(Figure):
     """A figure of ``width`` x ``height`` inches. ``title`` and ``alt_text`` go wherever the picture goes."""
 
@@ -135,15 +98,17 @@ class Picture(Figure):
         self.colours, self.title, self.alt_text = colours, title, alt_text
         self.inches = (width, height)
 
-    def panel(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Bare axes at a place in inches; y grows downwards from the upper edge of the picture."""
+    def panel(
+        self, left: float, top: float, width: float, height: float, frame: bool = True, **limits: tuple[float, float]
+    ) -> Axes:
+        """Axes without ticks at a place in inches, ``top`` below the upper edge; ``limits``: ``xlim`` and ``ylim``."""
         w, h = self.inches
         axes = self.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
         axes.set_facecolor("none")
         axes.tick_params(length=0)
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], **limits)
         for side in axes.spines.values():
-            side.set(color=self.colours.line, linewidth=0.8)
+            side.set(color=self.colours.line, linewidth=0.8, visible=frame)
         return axes
 
     def write(self, left: float, top: float, words: str, size: float = BODY, **style: Any) -> Text:
@@ -151,6 +116,11 @@ class Picture(Figure):
         w, h = self.inches
         style = {"color": self.colours.ink, "va": "baseline", "ha": "left"} | style
         return self.text(left / w, 1 - top / h, words, fontsize=size, family=fonts(), **style)
+
+    def write_caption(self, left: float, words: str, above: float = 0.15) -> None:
+        """Small type ``above`` the lower edge, in inches: as much of it as fits on one line."""
+        words = shorten(one_line(words), self.inches[0] - left - 0.1, SMALL)
+        self.write(left, self.inches[1] - above, words, SMALL, color=self.colours.quiet)
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """As in matplotlib, sharp by default; PNG and SVG get the title and the alt text as metadata."""
@@ -205,6 +175,12 @@ def lines(axes: Axes, segments: np.ndarray, colour: str, width: float = STROKE, 
     return drawn
 
 
+def segments(x1: Any, y1: Any, x2: Any, y2: Any) -> np.ndarray:
+    """Line segments from (x1, y1) to (x2, y2), float64 (n, 2, 2), from coordinates that broadcast."""
+    x1, y1, x2, y2 = np.broadcast_arrays(*(np.atleast_1d(value) for value in (x1, y1, x2, y2)))
+    return np.stack([np.stack([x1, y1], -1), np.stack([x2, y2], -1)], 1).astype(float)
+
+
 def boxes(left: Any, right: Any, top: Any, bottom: Any) -> np.ndarray:
     """Outlines of rectangles, float64 (n, 4, 2), from edges that broadcast."""
     left, right, top, bottom = np.broadcast_arrays(*(np.atleast_1d(edge) for edge in (left, right, top, bottom)))
@@ -216,7 +192,7 @@ def boxes(left: Any, right: Any, top: Any, bottom: Any) -> np.ndarray:
 def fonts() -> list[str]:
     """Our font, then those of this machine that know Chinese, so that a document may have a Chinese name."""
     installed = {font.name for font in fontManager.ttflist}
-    return [FONT, *(name for name in FALLBACK_FONTS if name in installed)]
+    return [FONT, *(name for name in CHINESE_FONTS if name in installed)]
 
 
 def lettering(colour: str, **more: Any) -> dict[str, Any]:
@@ -225,7 +201,21 @@ def lettering(colour: str, **more: Any) -> dict[str, Any]:
     return style | more
 
 
-def plain(words: str) -> str:
+def label(axes: Axes, x: float, y: float, words: str, colour: str, paper: str | None = None, **style: Any) -> None:
+    """Small type centred on a place in data coordinates, on a box of the colour ``paper`` if it is given."""
+    frame = None if paper is None else {"facecolor": paper, "edgecolor": "none", "pad": 1.5}
+    axes.text(x, y, words, bbox=frame, **lettering(colour, **{"ha": "center"} | style))
+
+
+def quiet_axes(axes: Axes, colours: Theme, **ticks: Any) -> None:
+    """Horizontal guides, small numbers and no box; ``ticks`` as matplotlib's ``tick_params`` takes them."""
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y", color=colours.line, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL, colors=colours.quiet, labelfontfamily=fonts(), **ticks)
+
+
+def one_line(words: str) -> str:
     """Somebody else's text on one line, its dollar signs not taken for mathematics."""
     return " ".join(words.split()).replace("$", r"\$")
 
