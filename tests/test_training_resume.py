@@ -17,6 +17,7 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 from varlen_lab.training import step as loop
 from varlen_lab.training.checkpoint import History, read_checkpoint, save_checkpoint
 from varlen_lab.training.trainer import train
@@ -116,6 +117,46 @@ def test_resume_names_what_has_changed(config: Config, dialogues: Path, tmp_path
     assert train(config.replace(max_steps=2, save_steps=1), progress=False, resume=True).taken == 0
 
 
+# ------------------------------------------------------------------------------------------------- formats
+
+
+def as_format_1(folder: Path, step: int) -> None:
+    """Rewrite what a run left as an earlier version wrote it: other names, and no format in the history."""
+    path = folder / f"iter_{step}.pth"
+    state = read_checkpoint(path)
+    state["dice"] = state.pop("rng_state")
+    with written_whole(path) as file:  # the tensors are a map of the old file
+        torch.save({**state, "format": "varlen_lab checkpoint 1"}, file)
+    text = (folder / "history.jsonl").read_text()
+    text = text.replace('"padded_tokens"', '"slots"').replace('"sum_squared_lengths"', '"squares"')
+    (folder / "history.jsonl").write_text(text.replace('"format": 2, ', ""))
+
+
+def test_a_run_of_the_first_format_goes_on_to_the_same_end(config: Config, tmp_path: Path) -> None:
+    whole, old = (config.replace(work_dir=str(tmp_path / name)) for name in ("whole", "old"))
+    undisturbed = train(whole, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(old, progress=False, on_step=crash_at(5))
+    as_format_1(tmp_path / "old", 4)
+    assert "slots" in (tmp_path / "old" / "history.jsonl").read_text()
+    before = History.read(tmp_path / "old" / "history.jsonl")
+    assert before.padding_share == 0 and "squares" not in before.records[0]
+    resumed = train(old, progress=False, resume=True)
+    assert resumed.losses == undisturbed.losses
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "old"))
+    keys = [set(record) for record in History.read(tmp_path / "old" / "history.jsonl").records]
+    assert keys == [set(record) for record in undisturbed.records]
+
+
+def test_an_unknown_format_is_refused_by_name(config: Config, tmp_path: Path) -> None:
+    torch.save({"format": "varlen_lab checkpoint 9", "step": 2}, tmp_path / "iter_2.pth")
+    with pytest.raises(InputError, match=r"has the format 'varlen_lab checkpoint 9', this version reads .* 1, .* 2;"):
+        read_checkpoint(tmp_path / "iter_2.pth")
+    (tmp_path / "history.jsonl").write_text('{"meta": {"format": 9}}\n')
+    with pytest.raises(InputError, match="has the format 9"):
+        History.read(tmp_path / "history.jsonl")
+
+
 # ----------------------------------------------------------------------------------------------- not finite
 
 
@@ -169,4 +210,4 @@ def test_killed_at_random_moments_and_resumed(config: Config, tmp_path: Path) ->
     subprocess.run([*command, "killed"], cwd=tmp_path, check=True, capture_output=True)
     assert equal(weights(tmp_path / "whole", 40), weights(tmp_path / "killed", 40))
     assert History.read(history).losses == History.read(tmp_path / "whole" / "history.jsonl").losses
-    assert not list((tmp_path / "killed").glob("*.tmp"))
+    assert not list((tmp_path / "killed").glob(".*.partial"))
