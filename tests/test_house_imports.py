@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 
 import pytest
+from expect import fresh_python
 
 import varlen_lab
 from varlen_lab.cli import VERBS
@@ -49,10 +50,7 @@ sys.meta_path.insert(0, Block())
 
 def python(code: str, blocked: list[str] | None = None) -> str:
     """What a fresh Python prints; ``blocked`` packages cannot be imported in it."""
-    program = BLOCK.format(names=set(blocked or [])) + code
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return fresh_python(BLOCK.format(names=set(blocked or [])) + code)
 
 
 def test_blocking_works() -> None:
