@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from pathlib import Path
 
 import pytest
+from expect import refused, within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -179,10 +179,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_file_of_10_mb_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "big.py"
     path.write_text("lr = 1e-4  # " + "x" * 86 + "\n" * 100_000 * 100)
-    start = time.process_time()
-    with pytest.raises(InputError, match=r"big\.py:1: the file has 9\.\d MB, a config has some kB"):
+    with within(0.1), refused(r"big\.py:1: the file has 9\.\d MB"):
         load(path)
-    assert time.process_time() - start < 0.1
 
 
 def test_files_as_editors_save_them(tmp_path: Path) -> None:
