@@ -119,6 +119,7 @@ def test_the_fingerprint_is_of_the_facts() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_corpus_is_built_in_seconds_and_is_the_same_again(empty_cache: Path) -> None:
     start = time.process_time(), time.perf_counter()
     first = builtin_dialogues(progress=False)
