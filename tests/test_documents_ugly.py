@@ -29,6 +29,7 @@ REFUSED = {
     "header.csv": ("instruction,output\n", "holds no dialogue"),
     "missing.csv": ("instruction,answer\nq,a\n", r"missing\.csv:2: its fields are instruction, answer"),
     "short.csv": ("instruction,output\nq\n", r"short\.csv:2: its fields are instruction, output \(empty\)"),
+    "latin.json": (b'[\n {"text": "\xe9"}]', r"latin\.json:2: the line is not UTF-8 text \(byte 11 of it\); save"),
     "utf16.jsonl": (GOOD.encode("utf-16"), r"utf16\.jsonl is not UTF-8 text \(byte 0\)"),
     "half.jsonl": ('{"instruction": "\\ud83d", "output": "x"}', r"half\.jsonl:1: message 1 \(user\) holds half"),
     "tool.jsonl": (json.dumps({"messages": [{"role": "tool", "content": "x"}]}), "role 'tool'"),

@@ -1,8 +1,8 @@
 """Where dialogues come from: the built-in corpus, a file, a saved ``datasets`` folder, or a hub name.
 
-The rule: every record becomes a good dialogue, or is named with its file and line and with the reason why not. This
-file holds the common path, JSON lines with ``messages``. Other files are read in ``formats``, other shapes of a record
-in ``shapes`` and ``agents``; the registry says which function reads what.
+The rule: every record becomes a good dialogue, or is named with its file and line and the reason why not. This is the
+common path, JSON lines with ``messages``; other files are read in ``formats``, other shapes of a record in ``shapes``
+and ``agents``, and the registry says which function reads what.
 
 A good dialogue has perhaps one system message, then user and assistant in turn, nobody silent, at least one answer.
 A question at the end that nobody answers is left off, as XTuner does: nothing could be trained on it.
@@ -24,7 +24,6 @@ from varlen_lab.config.schema import HALF_CHARACTER
 from varlen_lab.documents.builtin import builtin_dialogues
 from varlen_lab.documents.registry import MAP_FNS, READERS, Shape
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.packing.boundaries import check_choice
 
 # messages {"role": ..., "content": ...}: system, user, assistant; "tool", what a tool gave back; those of VERBATIM
 Dialogue = list[dict[str, str]]
@@ -97,10 +96,7 @@ def read_dialogues(
 
 
 def located(name: str) -> tuple[str, Path]:
-    """What ``name`` is, decided without reading it: ``builtin``, ``file``, ``folder`` (a saved dataset) or ``hub``.
-
-    With it the path of a file or folder. Raises InputError for a name that can be none of these.
-    """
+    """``builtin``, ``file``, ``folder`` (a saved dataset) or ``hub``; and the path of the middle two. Or InputError."""
     if name.startswith("builtin:"):
         if name != BUILTIN:
             raise InputError(f"there is no built-in dataset {name!r}{nearest(name, [BUILTIN]) or f'; use {BUILTIN}.'}")
@@ -134,9 +130,8 @@ def records_at(name: str, progress: bool = True) -> Records:
         return function_at(READERS[path.suffix.lower()])(path)
     from varlen_lab.documents import formats
 
-    if kind == "folder":
-        return numbered(formats.saved_dataset(path), str(path))
-    return numbered(formats.hub_dataset(name), name)
+    dataset = formats.saved_dataset(path) if kind == "folder" else formats.hub_dataset(name)
+    return numbered(dataset, str(path) if kind == "folder" else name)
 
 
 def numbered(records: Iterable[Any], name: str) -> Records:
@@ -150,12 +145,13 @@ def jsonl_records(path: Path) -> Records:
     for number, line in enumerate(lines_of(path, newline="\n"), start=1):
         if line.strip():
             try:
-                yield f"{path}:{number}", json.loads(utf8(line.rstrip("\r\n"), "the line"))
+                record = json.loads(utf8(line.rstrip("\r\n"), "the line"))
             except BadRecord as reason:
-                yield f"{path}:{number}", reason
+                record = reason
             except (ValueError, RecursionError) as error:
                 what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-                yield f"{path}:{number}", BadRecord(f"the line is not JSON ({what})")
+                record = BadRecord(f"the line is not JSON ({what})")
+            yield f"{path}:{number}", record
 
 
 def lines_of(path: Path, newline: str) -> Iterator[str]:
@@ -186,7 +182,9 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
 
     ``map_fn``: a row of MAP_FNS, the shapes looked for. Raises BadRecord with the reason.
     """
-    check_choice("dataset_map_fn", map_fn, MAP_FNS)
+    if map_fn not in MAP_FNS:
+        known = ", ".join(MAP_FNS)
+        raise InputError(f"dataset_map_fn {map_fn!r} is unknown, use one of {known}{nearest(map_fn, MAP_FNS)}.")
     if isinstance(record, BadRecord):
         raise record
     if not isinstance(record, dict):
