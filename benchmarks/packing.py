@@ -22,11 +22,13 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.lengths import DISTRIBUTIONS, draw
+from varlen_lab.packing.registry import STRATEGIES
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.packing.whole import lower_bound
 
@@ -36,10 +38,8 @@ Packer = Callable[[np.ndarray, int], Plan]
 
 
 def ours(strategy: str) -> Packer:
-    def pack(lengths: np.ndarray, max_length: int) -> Plan:
-        return pack_lengths(lengths, max_length, strategy)  # type: ignore[return-value]  # CSR, read by `problem`
-
-    return pack
+    """Its plan stays in CSR form; ``problem`` reads it."""
+    return lambda lengths, max_length: pack_lengths(lengths, max_length, strategy)  # type: ignore[return-value]
 
 
 def seqpacker() -> Packer:
@@ -73,20 +73,26 @@ def llama_factory() -> Packer:
 
 
 OURS, RUST = "ours, best_fit", "seqpacker obfd"
-# name -> (how to get it, the most documents it is given: beyond, it takes minutes)
-PACKERS: dict[str, tuple[Callable[[], Packer], int]] = {
-    OURS: (lambda: ours("best_fit"), 10**9),
-    "ours, tightest": (lambda: ours("tightest"), 10_000),
+# how to get it, and the most documents it is given: beyond, it takes minutes
+Contender = tuple[Callable[[], Packer], int]
+PEERS: dict[str, Contender] = {
     RUST: (seqpacker, 10**9),
     "LLaMA-Factory": (llama_factory, 100_000),
     "binpacking": (binpacking, 10_000),
 }
+SLOW = {"tightest": 10_000, "sequential": 100_000}
+
+
+def contenders() -> dict[str, Contender]:
+    """Our strategies that keep documents whole, and the peers."""
+    names = [name for name, strategy in STRATEGIES.items() if strategy.keeps_whole and strategy.setting]
+    return {f"ours, {name}": (partial(ours, name), SLOW.get(name, 10**9)) for name in names} | PEERS
 
 
 def available() -> dict[str, Packer]:
     """The packers that are installed; the others are named."""
     found = {}
-    for name, (load, _) in PACKERS.items():
+    for name, (load, _) in contenders().items():
         try:
             found[name] = load()
         except ImportError as reason:
@@ -113,12 +119,13 @@ def lengths_section(sizes: list[int], rounds: int) -> list[tuple[str, bool]]:
     from varlen_lab.packing.tightest import program_bound
 
     packers, goals = available(), []
+    most = {name: limit for name, (_, limit) in contenders().items()}
     for documents in sizes:
         print(f"\n{documents:,} documents{'':<19}CPU ms    packs   packs / bound")
         for name, (max_length, _, like_sft) in DISTRIBUTIONS.items():
             lengths = draw(name, documents)
             bound = lower_bound(lengths, max_length)
-            taken = {packer: fn for packer, fn in packers.items() if documents <= PACKERS[packer][1]}
+            taken = {packer: fn for packer, fn in packers.items() if documents <= most[packer]}
             seconds: dict[str, list[float]] = {packer: [] for packer in taken}
             plans = {}
             for _ in range(rounds):

@@ -106,12 +106,7 @@ class PackedCollator:
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
         rows = [tuple(map(np.concatenate, zip(*split_documents(feature), strict=True))) for feature in features]
-        width = max(len(ids) for ids, _ in rows)
-        return {
-            "input_ids": padded([ids for ids, _ in rows], width, self.pad_token_id),
-            "labels": padded([labels for _, labels in rows], width, IGNORE),
-            "position_ids": torch.arange(width).expand(len(rows), width).contiguous(),
-        }
+        return padded_batch(rows, self.pad_token_id)
 
 
 @dataclass(frozen=True)
@@ -132,13 +127,9 @@ class PaddedCollator:
                 feature if "seq_lengths" in feature else {**feature, "seq_lengths": [len(feature["input_ids"])]}
             )
         ]
-        width = max(len(ids) for ids, _ in documents)
-        return {
-            "input_ids": padded([ids for ids, _ in documents], width, self.pad_token_id),
-            "labels": padded([labels for _, labels in documents], width, IGNORE),
-            "attention_mask": padded([np.ones(len(ids)) for ids, _ in documents], width, 0),
-            "position_ids": torch.arange(width).expand(len(documents), width).contiguous(),
-        }
+        batch = padded_batch(documents, self.pad_token_id)
+        mask = padded([np.ones(len(ids)) for ids, _ in documents], batch["input_ids"].shape[1], 0)
+        return batch | {"attention_mask": mask}
 
 
 def end_to_end(parts: list[np.ndarray], dtype: type) -> np.ndarray:
@@ -185,6 +176,16 @@ def split_documents(feature: Feature) -> list[tuple[np.ndarray, np.ndarray]]:
     starts = np.cumsum(lengths) - lengths
     labels[starts] = IGNORE
     return [(ids[s : s + n], labels[s : s + n]) for s, n in zip(starts, lengths, strict=True)]
+
+
+def padded_batch(rows: Sequence[tuple[np.ndarray, ...]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """``(input_ids, labels)`` of each row as a batch, with positions that count through the whole row."""
+    width = max(len(ids) for ids, _ in rows)
+    return {
+        "input_ids": padded([ids for ids, _ in rows], width, pad_token_id),
+        "labels": padded([labels for _, labels in rows], width, IGNORE),
+        "position_ids": torch.arange(width).expand(len(rows), width).contiguous(),
+    }
 
 
 def padded(rows: list[np.ndarray], width: int, value: int) -> torch.Tensor:

@@ -173,8 +173,5 @@ class RowReader(torch.utils.data.Dataset):
             raise IndexError(f"row {row} of {len(self)}")
         return {name: column[row] for name, column in self.columns.items()}
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return (self[row] for row in range(len(self)))
-
     def __reduce__(self) -> tuple[type[RowReader], tuple[Dataset]]:
         return RowReader, (self.dataset,)  # a DataLoader worker opens the file itself

@@ -216,18 +216,16 @@ class PackReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        lost = [
-            f"{self.truncated_tokens:,} tokens truncated from {self.truncated_documents:,} documents"
-            if self.truncated_documents
-            else "",
-            f"{self.split_documents:,} documents cut across rows" if self.split_documents else "",
-            f"{self.dropped_documents:,} documents dropped ({self.dropped_tokens:,} tokens)"
-            if self.dropped_documents
-            else "",
-        ]
+        lost = []
+        if self.truncated_documents:
+            lost.append(f"{self.truncated_tokens:,} tokens truncated from {self.truncated_documents:,} documents")
+        if self.split_documents:
+            lost.append(f"{self.split_documents:,} documents cut across rows")
+        if self.dropped_documents:
+            lost.append(f"{self.dropped_documents:,} documents dropped ({self.dropped_tokens:,} tokens)")
         return (
             f"{self.documents:,} documents, {self.packed_tokens:,} of {self.tokens:,} tokens in {self.packs:,} rows "
             f"of {self.max_length:,} ({self.strategy}): fill {self.fill:.1%}, {self.documents_per_pack:.1f} documents "
             f"a row, at least {self.lower_bound:,} rows needed, varlen attention does {self.attention_share:.1%} of "
-            f"the full work; " + ("; ".join(filter(None, lost)) or "nothing cut, nothing lost")
+            f"the full work; " + ("; ".join(lost) or "nothing cut, nothing lost")
         )
