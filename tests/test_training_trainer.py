@@ -97,6 +97,15 @@ def test_bad_input_is_named_and_nothing_is_written(small: Config, change: dict, 
     assert not Path(small.work_dir or "").exists()
 
 
+def test_the_bar_fits_80_columns_and_is_quiet_in_a_pipe(small: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    train(small, progress=True)
+    assert capsys.readouterr().err == ""
+    record = {"step": 1, "loss": 2.3456, "lr": 2e-5, "tokens": 123_456, "seconds": 1.0}
+    line = History({"backend": "torch_varlen"}, [record]).status
+    assert line == "loss 2.346, lr 2.0e-05, 123,456 tok/s, torch_varlen"
+    assert len(f"train 12345/12345 █ 1:00:00, {line}") <= 80
+
+
 # ------------------------------------------------------------------------------------------------- checkpoints
 
 

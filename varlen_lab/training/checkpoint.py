@@ -222,10 +222,11 @@ class History:
 
     @property
     def status(self) -> str:
-        """Where the run stands, in half a line: loss, learning rate, real tokens a second of late, backend."""
+        """Where the run stands, in 51 characters: loss, learning rate, real tokens a second of late, backend."""
         last, late = self.records[-1], self.records[-20:]
         speed = sum(record["tokens"] for record in late) / max(sum(record["seconds"] for record in late), 1e-9)
-        return f"loss {last['loss']:.3f} · lr {last['lr']:.1e} · {speed:,.0f} tok/s · {self.meta['backend']}"
+        backend = self.meta["backend"].split()[-1]  # "transformers sdpa" has no room
+        return f"loss {last['loss']:.3f}, lr {last['lr']:.1e}, {speed:,.0f} tok/s, {backend}"
 
     @classmethod
     def read(cls, path: Path) -> History:

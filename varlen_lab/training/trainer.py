@@ -189,7 +189,7 @@ class Run:
 
 
 def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:
-    """A bar on stderr for a terminal of 80 columns or more; quiet in a pipe, and where it was not asked for."""
+    """A bar on stderr that fits 80 columns; quiet in a pipe, and where it was not asked for."""
     from tqdm.auto import tqdm
 
     return tqdm(
@@ -198,7 +198,7 @@ def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:
         initial=done,
         disable=None if show else True,  # None: only a terminal gets it
         dynamic_ncols=True,
-        bar_format="{desc} {n_fmt}/{total_fmt} {bar} {remaining} left{postfix}",
+        bar_format="{desc} {n_fmt}/{total_fmt} {bar} {remaining}{postfix}",
     )
 
 
