@@ -140,11 +140,21 @@ def react_prompt(tools: dict[str, str]) -> str:
 
 def tools_of(text: str) -> dict[str, str]:
     """Name and description, with those of its parameters, of each tool that a system message describes in JSON."""
-    found = {}
-    for tool in objects_in(text):
-        if "name" in tool and "description" in tool:
-            found[str(tool["name"])] = str(tool["description"]) + parameters_of(tool)
-    return found
+    return {str(tool["name"]): f"{tool['description']}{parameters_of(tool)}" for tool in tools_in(text)}
+
+
+def tools_in(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in running text that have a name and a description; others are looked into for such objects."""
+    decoder, at = json.JSONDecoder(), text.find("{")
+    while at >= 0:
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            value, end = {}, at + 1
+        is_tool = "name" in value and "description" in value
+        if is_tool:
+            yield value
+        at = text.find("{", end if is_tool else at + 1)
 
 
 def parameters_of(tool: dict[str, Any]) -> str:
@@ -154,18 +164,3 @@ def parameters_of(tool: dict[str, Any]) -> str:
     except (KeyError, IndexError, TypeError):
         return ""
     return f"\n输入参数: {parameters}"
-
-
-def objects_in(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in running text; one that is no tool is looked into for those that are."""
-    decoder, at = json.JSONDecoder(), text.find("{")
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            yield value
-            if not ("name" in value and "description" in value):
-                end = at + 1
-        at = text.find("{", end)

@@ -108,7 +108,7 @@ def collect(progress: bool = False) -> list[Entry]:
         entries: list[Entry] = []
         bar = Console(stderr=True)
         what = "Reading the standard library"
-        for path, module in track(source_files(), what, console=bar, transient=True, disable=not progress):
+        for path, module in track(list(source_files()), what, console=bar, transient=True, disable=not progress):
             entries += entries_of(path.read_bytes(), module)
         printed, errors = child.communicate()
     if child.returncode:
@@ -116,15 +116,13 @@ def collect(progress: bool = False) -> list[Entry]:
     return entries + [Entry(*json.loads(line)) for line in printed.splitlines()]
 
 
-def source_files() -> list[tuple[Path, str]]:
+def source_files() -> Iterator[tuple[Path, str]]:
     """(file, module name) of the standard library's Python sources, without its tests."""
     root = Path(sysconfig.get_path("stdlib"))
-    found = []
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         if not SKIPPED_FOLDERS.intersection(parts[:-1]) and not parts[0].startswith("config-"):
-            found.append((path, ".".join(parts).removesuffix(".__init__")))
-    return found
+            yield path, ".".join(parts).removesuffix(".__init__")
 
 
 def entries_of(source: bytes, module: str) -> Iterator[Entry]:
