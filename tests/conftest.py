@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
+from varlen_lab.files.writing import cache_dir
 
 # One thread a test process, and in what it starts: pytest-xdist gives every core a process of its own, and two threads
 # that share a core wait for each other at every small kernel. A test of threads asks for its own number.
@@ -37,6 +40,28 @@ def pytest_xdist_setupnodes() -> None:
 
     builtin_dialogues(progress=False)
     builtin_tokenizer(progress=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of this session: a person's own is not filled with what tests tokenise.
+
+    The built-in corpus and its tokenizer take seconds to make, so they are brought along, and taken back when new.
+    """
+    usual, ours = cache_dir(), tmp_path_factory.mktemp("cache")
+    copy_built_in(usual, ours)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VARLEN_LAB_CACHE", str(ours))
+        yield
+    copy_built_in(ours, usual)
+
+
+def copy_built_in(source: Path, target: Path) -> None:
+    """The files of the built-in corpus and tokenizer that ``target`` lacks."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in [*source.glob("docstrings-*"), *source.glob("tokenizer-*")]:
+        if not (target / file.name).exists():
+            shutil.copy(file, target)
 
 
 @pytest.fixture(scope="session")
