@@ -160,7 +160,7 @@ def pack_dataset(
         reason = f"{files[0].parent} cannot be written ({problem.strerror})"
         if cache_dir is not None:
             raise InputError(f"{reason}; choose another cache_dir.") from None
-        warnings.warn(f"{reason}, the rows are packed in memory, next time again; pass a cache_dir.", stacklevel=2)
+        warnings.warn(f"{reason}: the rows are packed in memory, in every run anew; pass a cache_dir.", stacklevel=2)
         return rows_from_plan(dataset, packs)
 
 
