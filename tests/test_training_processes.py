@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +180,7 @@ def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None
     assert len(both.losses) == 20
     assert max(abs(one - two) for one, two in zip(alone.losses, both.losses)) <= limit
     assert [r["tokens"] for r in both.records] == [r["tokens"] for r in alone.records]
-    assert not list(folder.glob(".rows*")) and not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".*"))  # nothing half written, nothing hidden
 
     run(twenty, tmp_path / way, *WAYS[way], "--resume", str(folder / "iter_10.pth"))
     again = History.read(folder / "history.jsonl")
@@ -221,7 +222,7 @@ def test_lora_in_two_processes(twenty: Config, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     config = twenty.replace(method="lora", lora_r=4, lora_dropout=0.0, max_steps=4, lr=1e-2)
     alone = train(config.replace(accumulative_counts=4, work_dir=str(tmp_path / "alone")), progress=False)
-    for way in ("ddp", "fsdp", "zero2"):
+    for way in ("ddp", "fsdp", *(["zero2"] if find_spec("deepspeed") else [])):
         run(config, tmp_path / way, *WAYS[way])
         folder = tmp_path / way / "w"
         both = History.read(folder / "history.jsonl")

@@ -170,8 +170,7 @@ def compare(
         engine = make_engine(model, run, len(steps), accelerator)
         gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
         take_steps(engine, batches_of(mode, rows, steps, tokenizer, config), histories[mode], len(steps), progress)
-    base = gradients[modes[0]]
-    cosines = {mode: float(torch.cosine_similarity(base, gradient, dim=0)) for mode, gradient in gradients.items()}
+    cosines = {mode: float(torch.cosine_similarity(gradients[modes[0]], one, dim=0)) for mode, one in gradients.items()}
     return Comparison(histories, cosines, None if start is None else str(start))
 
 
@@ -216,7 +215,7 @@ def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
 
 
 def begin_with(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
-    """Load a checkpoint's weights, or say that they are another model's."""
+    """Load a checkpoint's weights; InputError when they are another model's."""
     try:
         load_trained_weights(model, weights)
     except RuntimeError:

@@ -99,11 +99,6 @@ def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in values.items()}
 
 
-def latest_checkpoint(work_dir: Path) -> Path | None:
-    """The newest ``iter_N.pth`` of a work dir, or None."""
-    return max(checkpoints_in(work_dir), key=lambda path: int(path.stem[5:]), default=None)
-
-
 def checkpoints_in(work_dir: Path) -> list[Path]:
     """All ``iter_N.pth`` of a work dir, oldest first."""
     found = [path for path in work_dir.glob("iter_*.pth") if re.fullmatch(r"iter_\d+", path.stem)]

@@ -117,9 +117,8 @@ def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_sha
         if named and Path(named).name != Path(str(llm)).name
         else ()
     )
-    gap = write_folder(
-        model, tokenizer, save_dir, lambda folder: open_plain(folder, model), facts, max_shard_size, None, before
-    )
+    reopen = lambda folder: open_plain(folder, model)  # noqa: E731
+    gap = write_folder(model, tokenizer, save_dir, reopen, facts, max_shard_size, None, before)
     return Conversion(save_dir, step, dtype, parameters, gap, notes)
 
 
@@ -141,7 +140,10 @@ def write_folder(
     config_text: str | None,
     expected: torch.Tensor | None = None,
 ) -> float:
-    """Write a folder, open it again, compare logits with ``expected`` (by default the model's own), then name it."""
+    """Write a folder, open it again, compare logits with ``expected`` (by default the model's own), then name it.
+
+    Returns the largest difference; InputError when it is more than rounding.
+    """
     with folder_written_whole(save_dir) as draft:
         model.save_pretrained(draft, max_shard_size=max_shard_size)
         tokenizer.save_pretrained(draft)

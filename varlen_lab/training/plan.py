@@ -128,10 +128,9 @@ def active_share(config: Any) -> float:
 
 def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second the device could do: the printed figure of a known GPU, else a measured product."""
-    if device.type == "cuda":
+    if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
-        known = next((value for word, value in PEAKS.items() if word in name), None)
-        if known and dtype != torch.float32:
+        if known := next((value for word, value in PEAKS.items() if word in name), None):
             return known
     size = 4096 if device.type == "cuda" else 768
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -231,11 +230,8 @@ def memory_needed(config: Config, model: PreTrainedModel, row: float) -> float:
     weights = sum(p.numel() for p in model.parameters()) * bits / 8
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * trained_bits // 8
     kept_of_trained = 3 if config.optim_type == "AdamW" else 2  # gradient and momenta, of which AdamW has two
-    embedding, layers, tokens = (
-        model.get_input_embeddings(),
-        model.config.num_hidden_layers,
-        int(row * config.batch_size),
-    )
+    embedding, tokens = model.get_input_embeddings(), int(row * config.batch_size)
+    layers = model.config.num_hidden_layers
     # of a recomputed layer its input is kept, and one layer at a time is whole
     kept = layers * 2 + 34 if config.gradient_checkpointing else layers * 34
     activations = tokens * embedding.weight.shape[1] * kept * bits / 16

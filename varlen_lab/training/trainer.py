@@ -25,7 +25,6 @@ from varlen_lab.training.checkpoint import (
     History,
     checkpoints_in,
     data_fingerprint,
-    latest_checkpoint,
     open_checkpoint,
     rng_state,
     set_rng_state,
@@ -114,9 +113,9 @@ class Run:
 
     def resume(self, wanted: bool | str | Path) -> None:
         """Go on from the checkpoint that was named, or the newest; without one the run starts at step 0."""
-        path = latest_checkpoint(self.work_dir) if wanted is True else Path(wanted) if wanted else None
-        if path is None:
+        if not wanted or (wanted is True and not checkpoints_in(self.work_dir)):
             return
+        path = checkpoints_in(self.work_dir)[-1] if wanted is True else Path(wanted)
         processes = self.engine.accelerator.num_processes
         state = open_checkpoint(path, self.config, self.history.meta["data"], processes)
         self.engine.restore(path, state)
