@@ -70,35 +70,36 @@ def csv_records(path: Path) -> Records:
             unclosed = str(error) == "unexpected end of data"
             why = "opens a quote that never closes" if unclosed else f"is not CSV ({error})"
             yield place, BadRecord(f"the row {why}")
-            lines.take_back()
+            lines.read_again()
             rows = csv.reader(lines, strict=True)
 
 
 class Lines:
-    """The lines of a file, those since ``begin`` kept: all but the first can be read again."""
+    """The lines of a file, counted from 1; those read since ``begin`` are kept, all but the first can come again."""
 
     def __init__(self, lines: Iterator[str]) -> None:
-        self.lines, self.next = lines, 1
-        self.read: list[str] = []
-        self.again: list[str] = []  # the next line is the last
+        self.lines, self.number = lines, 1  # of the line that comes next
+        self.kept: list[str] = []
+        self.waiting: list[str] = []  # lines to read again, the next one last
 
     def __iter__(self) -> Lines:
         return self
 
     def __next__(self) -> str:
-        line = self.again.pop() if self.again else next(self.lines)
-        self.read.append(line)
-        self.next += 1
+        line = self.waiting.pop() if self.waiting else next(self.lines)
+        self.kept.append(line)
+        self.number += 1
         return line
 
     def begin(self) -> int:
-        """The number of the line that comes next."""
-        self.read.clear()
-        return self.next
+        """Forget the lines before; the number of the line that comes next."""
+        self.kept.clear()
+        return self.number
 
-    def take_back(self) -> None:
-        self.again += reversed(self.read[1:])
-        self.next -= len(self.read[1:])
+    def read_again(self) -> None:
+        """The lines since ``begin`` come once more, without the first."""
+        self.waiting += reversed(self.kept[1:])
+        self.number -= len(self.kept[1:])
 
 
 def header(path: Path, lines: Lines) -> list[str]:
