@@ -64,6 +64,15 @@ def copy_built_in(source: Path, target: Path) -> None:
             shutil.copy(file, target)
 
 
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of this one test: nothing lies in it but the built-in corpus and its tokenizer."""
+    folder = tmp_path / "cache"
+    copy_built_in(cache_dir(), folder)
+    monkeypatch.setenv("VARLEN_LAB_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 short dialogues of very different lengths, in the ``messages`` shape."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import warnings
 from pathlib import Path
 
@@ -25,15 +24,6 @@ from varlen_lab.training.trainer import train
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, in which only the built-in tokenizer lies."""
-    text = builtin_tokenizer(progress=False)
-    monkeypatch.setenv("VARLEN_LAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("varlen_lab.training.data.builtin_tokenizer", lambda: text)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def config(small: Config, dialogues: Path, tmp_path: Path) -> Config:
     """The small config in varlen mode, on its own copy of the data."""
     path = tmp_path / "data.jsonl"
@@ -51,7 +41,9 @@ def no_tokenising(monkeypatch: pytest.MonkeyPatch):
     return lambda: monkeypatch.setattr(tokens, "token_ids", refuse)
 
 
-def test_a_second_run_and_a_resume_tokenise_nothing(config: Config, tmp_path: Path, cache: Path, no_tokenising) -> None:
+def test_a_second_run_and_a_resume_tokenise_nothing(
+    config: Config, tmp_path: Path, fresh_cache: Path, no_tokenising
+) -> None:
     first = train(config.replace(save_steps=2), progress=False)
     no_tokenising()
     again = train(config.replace(work_dir=str(tmp_path / "again")), progress=False)
@@ -61,7 +53,7 @@ def test_a_second_run_and_a_resume_tokenise_nothing(config: Config, tmp_path: Pa
 
 
 def test_other_verbs_tokenise_nothing(
-    config: Config, tmp_path: Path, cache: Path, no_tokenising, capsys: pytest.CaptureFixture[str]
+    config: Config, tmp_path: Path, fresh_cache: Path, no_tokenising, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(config.replace(evaluation_share=0.2, evaluation_freq=9), progress=False)
     no_tokenising()
@@ -76,7 +68,7 @@ def test_other_verbs_tokenise_nothing(
 
 @pytest.mark.parametrize("mode", ["unpacked", "packed", "varlen"])
 def test_what_is_kept_is_what_was_made(
-    config: Config, mode: str, cache: Path, monkeypatch: pytest.MonkeyPatch, no_tokenising
+    config: Config, mode: str, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, no_tokenising
 ) -> None:
     config = config.with_mode(mode).replace(evaluation_share=0.2, evaluation_freq=9)
     tokenizer = load_tokenizer(config)
@@ -86,11 +78,12 @@ def test_what_is_kept_is_what_was_made(
     assert str(made[1]) == str(kept[1])
     for one, two in ((made[0], kept[0]), (made[2], kept[2])):
         assert one.to_list() == two.to_list() and data_fingerprint(one) == data_fingerprint(two)
-        assert all(str(cache) in file["filename"] for file in two.cache_files) and two.cache_files  # mapped, not read
+        mapped = [file["filename"] for file in two.cache_files]  # not read into memory
+        assert mapped and all(str(fresh_cache) in name for name in mapped)
 
 
 def test_every_thing_that_changes_a_document_misses_the_cache(
-    config: Config, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = load_tokenizer(config)
     calls: list[int] = []
@@ -124,7 +117,7 @@ def test_every_thing_that_changes_a_document_misses_the_cache(
 
 
 def test_a_saved_dataset_and_the_built_in_corpus_are_kept_too(
-    config: Config, tmp_path: Path, cache: Path, no_tokenising
+    config: Config, tmp_path: Path, fresh_cache: Path, no_tokenising
 ) -> None:
     records = [json.loads(line) for line in Path(str(config.data_path)).read_text().splitlines()]
     Dataset.from_list(records).save_to_disk(str(tmp_path / "folder"))
@@ -136,7 +129,7 @@ def test_a_saved_dataset_and_the_built_in_corpus_are_kept_too(
         assert tokenised_documents(one, tokenizer).data.table.equals(before.data.table)
 
 
-def test_what_was_skipped_is_said_again(config: Config, cache: Path, no_tokenising) -> None:
+def test_what_was_skipped_is_said_again(config: Config, fresh_cache: Path, no_tokenising) -> None:
     path = Path(str(config.data_path))
     path.write_text(path.read_text() + '{"messages": 7}\n' + '{"messages": []}\n')
     config = config.replace(skip_bad=True)
@@ -165,10 +158,10 @@ def damage_byte(whole: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [damage_cut, damage_byte, lambda whole: b"", lambda whole: b"x" * 500])
-def test_damaged_documents_are_made_again(config: Config, cache: Path, damage) -> None:
+def test_damaged_documents_are_made_again(config: Config, fresh_cache: Path, damage) -> None:
     tokenizer = load_tokenizer(config)
     before = tokenised_documents(config, tokenizer).to_list()  # not a map of the file that is cut now
-    (file,) = cache.glob("documents-*.arrow")
+    (file,) = fresh_cache.glob("documents-*.arrow")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     assert tokenised_documents(config, tokenizer).to_list() == before
@@ -176,10 +169,10 @@ def test_damaged_documents_are_made_again(config: Config, cache: Path, damage) -
 
 
 @pytest.mark.parametrize("damage", [damage_cut, damage_end, lambda whole: b""])
-def test_rows_that_were_cut_are_made_again(config: Config, cache: Path, damage) -> None:
+def test_rows_that_were_cut_are_made_again(config: Config, fresh_cache: Path, damage) -> None:
     rows, _ = load_rows(config, load_tokenizer(config))
     before = rows.to_list()
-    (file,) = cache.glob("packed-*.arrow")
+    (file,) = fresh_cache.glob("packed-*.arrow")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     assert load_rows(config, load_tokenizer(config))[0].to_list() == before
@@ -187,22 +180,21 @@ def test_rows_that_were_cut_are_made_again(config: Config, cache: Path, damage) 
 
 
 def test_a_cache_that_cannot_be_written_costs_time_and_is_named_once(
-    config: Config, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = load_parts(config.replace(evaluation_share=0.2, evaluation_freq=9), load_tokenizer(config))
+    config, tokenizer = config.replace(evaluation_share=0.2, evaluation_freq=9), load_tokenizer(config)
+    expected = load_parts(config, tokenizer)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VARLEN_LAB_CACHE", str(tmp_path / "file" / "cache"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rows, report, held_out = load_parts(
-            config.replace(evaluation_share=0.2, evaluation_freq=9), load_tokenizer(config)
-        )
+        rows, report, held_out = load_parts(config, tokenizer)
     assert len(caught) == 1 and "not writable" in str(caught[0].message)
     assert rows.to_list() == expected[0].to_list() and str(report) == str(expected[1])
     assert held_out is not None and held_out.to_list() == expected[2].to_list()
 
 
-def test_a_tokenizer_nobody_can_read_is_used_and_not_kept(config: Config, cache: Path) -> None:
+def test_a_tokenizer_nobody_can_read_is_used_and_not_kept(config: Config, fresh_cache: Path) -> None:
     class InPython:
         """As a tokenizer without a Rust core: it can be called, and that is all."""
 
@@ -220,33 +212,27 @@ def test_a_tokenizer_nobody_can_read_is_used_and_not_kept(config: Config, cache:
             return self.inner(*given, **more)
 
     documents = tokenised_documents(config, InPython())  # type: ignore[arg-type]
-    assert len(documents) == 40 and not list(cache.glob("documents-*"))
+    assert len(documents) == 40 and not list(fresh_cache.glob("documents-*"))
 
 
-def test_data_that_is_not_there_is_named(config: Config, cache: Path) -> None:
+def test_data_that_is_not_there_is_named(config: Config, fresh_cache: Path) -> None:
     with pytest.raises(InputError, match=r"there is no file nowhere\.jsonl"):
         tokenised_documents(config.replace(data_path="nowhere.jsonl"), load_tokenizer(config))
 
 
-def make_rows(config: Config, folder: str, answer) -> None:
-    os.environ["VARLEN_LAB_CACHE"] = folder
+def make_rows(config: Config, answer) -> None:
     rows, report = load_rows(config, load_tokenizer(config))
     answer.put((data_fingerprint(rows), str(report)))
 
 
-def test_two_processes_at_once_get_the_same_rows(config: Config, tmp_path: Path) -> None:
+def test_two_processes_at_once_get_the_same_rows(config: Config, fresh_cache: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
-    builtin_tokenizer(progress=False)
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    for file in Path(os.environ.get("VARLEN_LAB_CACHE", "~/.cache/varlen_lab")).expanduser().glob("*okenizer-*.json"):
-        (folder / file.name).write_bytes(file.read_bytes())
-    both = [spawn.Process(target=make_rows, args=(config, str(folder), answers)) for _ in range(2)]
+    both = [spawn.Process(target=make_rows, args=(config, answers)) for _ in range(2)]
     for process in both:
         process.start()
     found = [answers.get(timeout=120) for _ in both]
     for process in both:
         process.join()
     assert found[0] == found[1]
-    assert not list(folder.glob(".*.partial"))
+    assert not list(fresh_cache.glob(".*.partial"))
