@@ -20,9 +20,9 @@ def plain(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | No
 def case(
     batch: int, tokens: int, classes: int, dtype: torch.dtype = torch.float64
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    dice = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(batch, tokens, classes, generator=dice, dtype=torch.float64)
-    labels = torch.randint(0, classes, (batch, tokens), generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(batch, tokens, classes, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, classes, (batch, tokens), generator=generator)
     labels[:, ::3] = -100
     return logits.to(dtype).requires_grad_(), labels
 

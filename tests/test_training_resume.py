@@ -194,7 +194,7 @@ def test_killed_at_random_moments_and_resumed(config: Config, tmp_path: Path) ->
     (tmp_path / "run.py").write_text(render(config))
     command = [sys.executable, "-m", "varlen_lab", "train", "run.py", "--quiet", "--resume", "--work-dir"]
     subprocess.run([*command, "whole"], cwd=tmp_path, check=True, capture_output=True)
-    dice, kills = random.Random(0), 0
+    numbers, kills = random.Random(0), 0
     history = tmp_path / "killed" / "history.jsonl"
     while kills < 10:
         before = history.stat().st_mtime_ns if history.exists() else 0
@@ -203,7 +203,7 @@ def test_killed_at_random_moments_and_resumed(config: Config, tmp_path: Path) ->
         )
         while process.poll() is None and (not history.exists() or history.stat().st_mtime_ns == before):
             time.sleep(0.01)  # wait for the first step, then for a random while
-        time.sleep(dice.uniform(0, 0.15))
+        time.sleep(numbers.uniform(0, 0.15))
         process.kill()
         process.wait()
         kills += 1
