@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.gpu.bench import Bench, varlen_kernels
-from varlen_lab.attention.dispatch import attend, choose, resolve, usable
+from varlen_lab.attention.dispatch import attend, choose, usable
 from varlen_lab.attention.huggingface import hf_name_of, register
 from varlen_lab.attention.reference import attend_reference
 from varlen_lab.attention.registry import BACKENDS, Backend
@@ -96,7 +97,7 @@ def test_the_benchmarks_run_it(dummy: None, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("backend", list(BACKENDS.values()), ids=list(BACKENDS))
 def test_a_record_is_whole(backend: Backend) -> None:
-    assert callable(resolve(backend.function)) and BACKENDS[backend.name] is backend
+    assert callable(resolve_name(backend.function)) and BACKENDS[backend.name] is backend
     assert backend.hf_name.startswith("varlen_") and "flash" not in backend.hf_name
     assert backend.about and "\n" not in backend.about
-    assert backend.probe is None or callable(resolve(backend.probe))
+    assert backend.probe is None or callable(resolve_name(backend.probe))

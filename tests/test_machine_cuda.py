@@ -27,9 +27,9 @@ from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.conversion import convert
 from varlen_lab.training.data import load_rows, load_tokenizer
+from varlen_lab.training.engines import make_accelerator, make_engine
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
-from varlen_lab.training.engines import make_accelerator, make_engine
 from varlen_lab.training.step import batched, collator, optimize
 from varlen_lab.training.trainer import train
 
@@ -120,13 +120,13 @@ def test_a_family_is_exact_on_a_kernel(family: str, monkeypatch: pytest.MonkeyPa
     took = set()
 
     functions = {backend.function: name for name, backend in BACKENDS.items()}
-    resolve = dispatch.resolve
+    resolve = dispatch.resolve_name
 
     def noting(function: str) -> Any:
         took.add(functions.get(function))
         return resolve(function)
 
-    monkeypatch.setattr(dispatch, "resolve", noting)
+    monkeypatch.setattr(dispatch, "resolve_name", noting)
     model = tiny(family).to(DEVICE, torch.bfloat16)
     report = audit(model, packed([40, 1, 90, 17]))
     assert report.ok, str(report)

@@ -24,7 +24,7 @@ import os
 import sys
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from pkgutil import resolve_name
 
 import torch
 
@@ -70,7 +70,7 @@ def attend(
             f"backend {backend!r} is unknown, use auto or one of {', '.join(BACKENDS)}{nearest(backend, BACKENDS)}."
         )
     options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
-    out: torch.Tensor = resolve(BACKENDS[backend].function)(q, k, v, boundaries, options)
+    out: torch.Tensor = resolve_name(BACKENDS[backend].function)(q, k, v, boundaries, options)
     return out
 
 
@@ -85,7 +85,7 @@ def choose(
         backend = BACKENDS[name]
         if backend.auto_rank is None:
             continue
-        if backend.probe is None or resolve(backend.probe)(head_dim, softcap is not None, alibi):
+        if backend.probe is None or resolve_name(backend.probe)(head_dim, softcap is not None, alibi):
             return name
     raise InputError(f"no attention backend computes {dtype_name(dtype)} on {device}; name one: {', '.join(BACKENDS)}.")
 
@@ -108,12 +108,6 @@ def usable(
             and (backend.module is None or importable(backend.module))
         ):
             yield backend.name
-
-
-def resolve(function: str) -> Any:
-    """The function that "module:function" names. Not kept: a look-up in ``sys.modules`` is cheap beside a kernel."""
-    module, name = function.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -23,11 +23,11 @@ The plan is made once for the whole dataset. Chunks and processes only copy, so 
 
 from __future__ import annotations
 
-import importlib
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,8 +99,7 @@ def pack_lengths(
     max_length = checked_count("max_length", max_length, "try 2048")
     check_choice("strategy", strategy, STRATEGIES)
     check_choice("overlong", overlong, OVERLONG)
-    module, function = STRATEGIES[strategy].function.split(":")
-    place = getattr(importlib.import_module(module), function)
+    place = resolve_name(STRATEGIES[strategy].function)
     if STRATEGIES[strategy].keeps_whole:
         segments = whole_segments(documents, max_length, overlong)
         placement = place(segments.lengths, max_length, seed, lookahead)
