@@ -33,8 +33,8 @@ from varlen_lab.config.schema import Config
 from varlen_lab.models.building import PLAIN, native_config, recompute, resolved
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
-from varlen_lab.training.plan import PEAKS, Work
 from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.plan import PEAKS, Work
 from varlen_lab.training.step import Batch, optimize
 
 STEPS = 12  # of different documents at most; then they come again
