@@ -132,3 +132,17 @@ def test_help_imports_no_verb() -> None:
         "print([m for m in sys.modules if m.startswith('varlen_lab.cli.') or m in ('torch', 'rich')])"
     )
     assert python(code).splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(varlen_lab.__file__).parent.rglob("registry.py")), ids=lambda p: p.parent.name
+)
+def test_a_registry_imports_nothing_of_the_library_but_errors(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    assert {name.split(".")[0] for name in imported} <= {*sys.stdlib_module_names, "varlen_lab"}
+    assert {name for name in imported if name.startswith("varlen_lab")} <= {"varlen_lab.errors"}
