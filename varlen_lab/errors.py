@@ -1,4 +1,4 @@
-"""The one exception for what a person typed, and the hint that goes with it.
+"""The exception for what a person typed, and the words that its sentence is made of.
 
 ``InputError`` carries one sentence: the value, the rule, the next step. The command line prints it and
 exits with 2; in a notebook it is an ordinary ``ValueError``. Everything else that is raised is a bug of ours.
@@ -7,7 +7,7 @@ exits with 2; in a notebook it is an ordinary ``ValueError``. Everything else th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 SHOWN = 60  # characters of a long value that an error quotes
@@ -19,6 +19,23 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         # a sentence that ends in "did you mean 'x'?" needs no full stop after it
         super().__init__(message[:-1] if message.endswith("?.") else message)
+
+
+class SettingError(InputError):
+    """A setting of a config breaks a rule; ``setting`` is its name, from which a reader of files knows the line."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+def unknown_choice(what: str, value: str, known: Collection[str]) -> InputError:
+    """The error to raise for a ``value`` that is none of the ``known`` names, with the one that was perhaps meant.
+
+    >>> str(unknown_choice("overlong", "dorp", ["split", "drop"]))
+    "overlong 'dorp' is unknown, use one of split, drop; did you mean 'drop'?"
+    """
+    return InputError(f"{what} {value!r} is unknown, use one of {', '.join(known)}{nearest(value, known)}.")
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
@@ -38,3 +55,9 @@ def shown(value: Any) -> str:
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]} ... {text[-SHOWN // 2 :]}"
+
+
+def first_line(problem: Exception) -> str:
+    """What an exception of another library says, in one line and without a full stop; its type if it says nothing."""
+    lines = str(problem).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(problem).__name__

@@ -30,7 +30,7 @@ import torch
 
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.packing.boundaries import Boundaries
 
 
@@ -66,9 +66,7 @@ def attend(
         backend = choose(q.device.type, q.dtype, q.shape[-1], softcap=softcap, alibi=alibi_slopes is not None)
         announce(backend, q.device.type, dtype_name(q.dtype))
     if backend not in BACKENDS:
-        raise InputError(
-            f"backend {backend!r} is unknown, use auto or one of {', '.join(BACKENDS)}{nearest(backend, BACKENDS)}."
-        )
+        raise unknown_choice("backend", backend, ["auto", *BACKENDS])
     options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
     out: torch.Tensor = resolve_name(BACKENDS[backend].function)(q, k, v, boundaries, options)
     return out

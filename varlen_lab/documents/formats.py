@@ -24,7 +24,7 @@ from varlen_lab.documents.reading import (
     similar_name,
     utf8,
 )
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -159,12 +159,6 @@ def text_of(path: Path) -> str:
         except BadRecord as reason:
             raise InputError(f"{path}:{number}: {reason}; save the file as UTF-8.") from None
     return "".join(lines)
-
-
-def first_line(error: Exception) -> str:
-    """What an exception of another library says, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def saved_dataset(path: Path) -> Dataset:

@@ -23,7 +23,7 @@ from typing import Any
 from varlen_lab.config.schema import HALF_CHARACTER
 from varlen_lab.documents.builtin import builtin_dialogues
 from varlen_lab.documents.registry import MAP_FNS, READERS, Shape
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, nearest, unknown_choice
 
 # messages {"role": ..., "content": ...}: system, user, assistant; "tool", what a tool gave back; those of VERBATIM
 Dialogue = list[dict[str, str]]
@@ -183,8 +183,7 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
     ``map_fn``: a row of MAP_FNS, the shapes looked for. Raises BadRecord with the reason.
     """
     if map_fn not in MAP_FNS:
-        known = ", ".join(MAP_FNS)
-        raise InputError(f"dataset_map_fn {map_fn!r} is unknown, use one of {known}{nearest(map_fn, MAP_FNS)}.")
+        raise unknown_choice("dataset_map_fn", map_fn, MAP_FNS)
     if isinstance(record, BadRecord):
         raise record
     if not isinstance(record, dict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from varlen_lab.documents.reading import VERBATIM, Dialogue
 from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import unknown_choice
 
 Segments = list[tuple[str, bool]]  # (text, is it trained on?)
 
@@ -25,9 +25,7 @@ def segments(dialogue: Dialogue, name: str, eos: str = "") -> Segments:
     [('<|User|>:2+2?<eoh>\\n<|Bot|>:', False), ('4<eoa>', True), ('\\n', False)]
     """
     if name not in TEMPLATES:
-        known = [OF_TOKENIZER, *TEMPLATES]
-        hint = nearest(name, known)
-        raise InputError(f"prompt_template {name!r} is unknown, use one of {', '.join(known)}{hint}.")
+        raise unknown_choice("prompt_template", name, [OF_TOKENIZER, *TEMPLATES])
     template = TEMPLATES[name]
     end = template.end.replace("{eos}", eos)
     pieces: Segments = []

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from varlen_lab.errors import first_line
 from varlen_lab.machine.gpu import GIB, flash_attn_wheel, gpu_facts, why_unusable
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
@@ -104,10 +105,13 @@ def flash_attention() -> Row:
     try:
         from flash_attn import flash_attn_varlen_func  # noqa: F401
     except Exception as problem:  # a kernel built for another torch fails in many ways
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         wheel = flash_attn_wheel(gpu_facts())
         remedy = f"a wheel that fits is named {wheel}; or pip uninstall flash-attn"
-        return Row("flash-attn", f"{found} is installed but its kernel does not import ({reason}); {remedy}", "note")
+        return Row(
+            "flash-attn",
+            f"{found} is installed but its kernel does not import ({first_line(problem)}); {remedy}",
+            "note",
+        )
     return Row("flash-attn", found)
 
 

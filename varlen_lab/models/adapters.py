@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +106,6 @@ def open_adapter(model: PreTrainedModel, folder: Path) -> Any:
     try:
         return peft.PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, OSError) as problem:
-        reason = str(problem).strip().splitlines()[0]
         raise InputError(
-            f"the adapter in {folder} does not fit the model ({reason}); name the model it was trained on."
+            f"the adapter in {folder} does not fit the model ({first_line(problem)}); name the model it was trained on."
         ) from None

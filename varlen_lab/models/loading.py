@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.attention.huggingface import register
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.models.building import OUR_MODEL_TYPES, native_config, native_model_types, resolved
 from varlen_lab.models.layouts import Layout
 from varlen_lab.models.registry import FAMILIES
@@ -60,10 +60,9 @@ def load_model(
     except InputError:
         raise
     except (OSError, ValueError) as problem:
-        reason = str(problem).strip().splitlines()[0]
         raise InputError(
             f"there is no model at {path!r}: it is neither a folder with a config.json nor a hub name that can be "
-            f"reached from here ({reason}); check pretrained_model_name_or_path."
+            f"reached from here ({first_line(problem)}); check pretrained_model_name_or_path."
         ) from None
 
 

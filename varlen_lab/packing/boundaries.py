@@ -10,13 +10,12 @@ int32, starting at 0, strictly increasing, ending at the number of tokens T. Eve
 Boundaries are always an explicit argument. They are never read back from position ids, because two
 neighbours can merge there: a document of 2 followed by a piece that starts at position 2 looks like one of 6.
 
-Below them are the checks of what a person passes in: document lengths, counts, and names of choices.
+Below them are the checks of what a person passes in: document lengths and counts.
 """
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError
 
 INT32_LIMIT = 2**31  # cu_seqlens is int32, and the attention kernels take nothing wider
 
@@ -163,9 +162,3 @@ def checked_count(name: str, value: Any, advice: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name} is {value!r}, it must be a whole number of at least 1; {advice}.")
     return int(value)
-
-
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raises InputError when ``value`` is none of the names in ``choices``, with the one that was perhaps meant."""
-    if value not in choices:
-        raise InputError(f"{name} {value!r} is unknown, use one of {', '.join(choices)}{nearest(value, choices)}.")

@@ -38,8 +38,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import INT32_LIMIT, check_choice
+from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.packing.boundaries import INT32_LIMIT
 from varlen_lab.packing.registry import IGNORE, WEIGHTINGS
 
 Feature = Mapping[str, Any]
@@ -202,7 +202,8 @@ def token_weights(feature: Feature, weighting: str) -> np.ndarray:
     ``weighting``: a name of ``WEIGHTINGS``. The weights of one of its units (token, document or row) add up to 1.
     The first token of a document is never trained, whatever its label says.
     """
-    check_choice("loss_weighting", weighting, WEIGHTINGS)
+    if weighting not in WEIGHTINGS:
+        raise unknown_choice("loss_weighting", weighting, WEIGHTINGS)
     ids, labels, lengths = checked_row(feature)
     starts = np.cumsum(lengths) - lengths
     trained = labels != IGNORE

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import check_choice, checked_count
+from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.packing.boundaries import checked_count
 from varlen_lab.packing.registry import IGNORE, OVERLONG
 from varlen_lab.packing.rows import COLUMNS, ListColumn
 from varlen_lab.packing.sequential import LOOKAHEAD, SequentialPacker
@@ -47,7 +47,8 @@ class PackedStream(torch.utils.data.IterableDataset):
     def __init__(
         self, source: Iterable[Any], max_length: int, overlong: str = "truncate", lookahead: int = LOOKAHEAD
     ) -> None:
-        check_choice("overlong", overlong, OVERLONG)
+        if overlong not in OVERLONG:
+            raise unknown_choice("overlong", overlong, OVERLONG)
         self.source = source
         self.overlong = overlong
         self.max_length = checked_count("max_length", max_length, "try 2048")

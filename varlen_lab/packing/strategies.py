@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import check_choice, checked_count, checked_lengths
+from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.packing.boundaries import checked_count, checked_lengths
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 from varlen_lab.packing.rows import CHUNK, document_lengths, open_rows, row_files, rows_from_plan, write_rows
 from varlen_lab.packing.sequential import LOOKAHEAD
@@ -97,8 +97,9 @@ def pack_lengths(
     """
     documents = checked_lengths(lengths)
     max_length = checked_count("max_length", max_length, "try 2048")
-    check_choice("strategy", strategy, STRATEGIES)
-    check_choice("overlong", overlong, OVERLONG)
+    for what, value, known in (("strategy", strategy, STRATEGIES), ("overlong", overlong, OVERLONG)):
+        if value not in known:
+            raise unknown_choice(what, value, known)
     place = resolve_name(STRATEGIES[strategy].function)
     if STRATEGIES[strategy].keeps_whole:
         segments = whole_segments(documents, max_length, overlong)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from varlen_lab.config.schema import MODES, Config
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
 from varlen_lab.models.building import build_model
 from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
@@ -178,7 +178,7 @@ def check_modes(modes: Sequence[str]) -> None:
     """InputError for a mode that does not exist, and for none at all."""
     for mode in modes:
         if mode not in MODES:
-            raise InputError(f"there is no mode {mode!r}, the modes are {', '.join(MODES)}{nearest(mode, MODES)}.")
+            raise unknown_choice("mode", mode, MODES)
     if not modes:
         raise InputError(f"no mode was named, choose from {', '.join(MODES)}.")
 

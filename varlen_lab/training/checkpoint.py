@@ -22,7 +22,7 @@ import torch
 
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import written_whole
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as problem:
         if isinstance(problem, RuntimeError) and "PytorchStreamWriter" not in str(problem):
             raise
-        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem).split("\n")[0]
+        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
         raise InputError(
             f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
             "--resume."

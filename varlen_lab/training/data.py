@@ -23,7 +23,7 @@ from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
 from varlen_lab.documents.reading import located
 from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.documents.tokens import content_digest, load_documents
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
 from varlen_lab.packing.registry import IGNORE
@@ -70,7 +70,7 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
         builtin = builtin_tokenizer()
         if vocabulary == len(builtin):
             return builtin
-        reason = str(problem).strip().splitlines()[0].rstrip(".")
+        reason = first_line(problem)
         if not Path(name).is_dir():
             raise InputError(
                 f"{name!r} is neither a model folder here nor one the hub gives us ({reason}); check "
