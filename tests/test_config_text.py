@@ -60,7 +60,7 @@ def test_the_file_looks_like_the_page() -> None:
     assert re.fullmatch(r"# +PART 1  Settings +#", lines[1])
     assert "# Model" in lines
     assert any(line.startswith("use_varlen_attn = False") for line in lines)
-    assert all(f"{row.name} = " in "\n".join(lines) for row in schema() if not row.metadata["needs"])
+    assert all(f"{row.name} = " in "\n".join(lines) for row in schema() if not row.metadata["adapter"])
 
 
 def test_the_pages_one_line_edit_loads() -> None:

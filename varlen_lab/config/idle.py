@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from varlen_lab.config.schema import Config, SettingError, schema
+from varlen_lab.config.schema import Config, schema
+from varlen_lab.errors import SettingError
 from varlen_lab.packing.registry import STRATEGIES
 
 
@@ -79,7 +80,7 @@ IDLE = (
     *(
         Idle(row.name, lambda config: config.method == "full", "with method = 'full'; set method=lora or qlora too")
         for row in schema()
-        if row.metadata["needs"]
+        if row.metadata["adapter"]
     ),
 )
 

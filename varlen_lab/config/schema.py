@@ -15,23 +15,13 @@ from typing import Any, NamedTuple
 
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.documents.registry import MAP_FNS
-from varlen_lab.errors import InputError, nearest, shown
+from varlen_lab.errors import SettingError, nearest, shown
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES, WEIGHTINGS
 
-PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
 MODES = ("unpacked", "packed", "varlen")
-KINDS = {kind.__name__: kind for kind in (str, int, float, bool, tuple, list, dict)}  # as the table below names them
-LARGEST = 2**63  # no count and no seed reaches it: what computes with them has 64 bits
+TYPES = {kind.__name__: kind for kind in (str, int, float, bool, tuple, list, dict)}  # as the table below names them
+INT64_LIMIT = 2**63  # no count and no seed reaches it: what computes with them has 64 bits
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a text literal can hold it, UTF-8 and tokenizers cannot
-ADAPTED = ("method", ("lora", "qlora"))
-
-
-class SettingError(InputError):
-    """A setting breaks a rule; ``load`` adds the file and the line."""
-
-    def __init__(self, setting: str, message: str) -> None:
-        super().__init__(message)
-        self.setting = setting
 
 
 class Rule(NamedTuple):
@@ -42,6 +32,7 @@ class Rule(NamedTuple):
 
 
 def at_least(least: float) -> Rule:
+    """The rule for a number that has a lower limit."""
     return Rule(lambda value: value >= least, f"it must be at least {least}.")
 
 
@@ -60,7 +51,7 @@ NAMES_OR_FILES = Rule(
     "a list of it must hold names or files; write them as text.",
 )
 # The next three hold for every setting, the last one after its own rules: a list holds only texts by then.
-COUNTABLE = Rule(lambda value: not isinstance(value, int) or value < LARGEST, "it must be below 2**63.")
+COUNTABLE = Rule(lambda value: not isinstance(value, int) or value < INT64_LIMIT, "it must be below 2**63.")
 FINITE = Rule(lambda value: not isinstance(value, float) or value < float("inf"), "it must be a finite number.")
 WHOLE_CHARACTERS = Rule(
     lambda value: not isinstance(value, str | list) or not HALF_CHARACTER.search("".join(value)),
@@ -74,13 +65,13 @@ def setting(
     comment: str,
     *rules: Rule,
     choices: tuple[str | Mapping[str, Any], ...] = (),
-    needs: tuple[str, tuple] | None = None,
+    adapter: bool = False,
 ) -> Any:
     """One row of the schema. ``where`` is ``"part/heading"``; ``choices`` are names, or registries that hold them.
 
-    ``needs`` names another setting and its values without which this one has no effect.
+    ``adapter``: it does something only where ``method`` adds an adapter (lora, qlora).
     """
-    facts = {"where": where, "comment": comment, "rules": rules, "choices": choices, "needs": needs}
+    facts = {"where": where, "comment": comment, "rules": rules, "choices": choices, "adapter": adapter}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=facts)
     return field(default=default, metadata=facts)
@@ -117,9 +108,9 @@ class Config:
     evaluation_inputs: list = setting([], "1/Evaluate the generation performance during the training", "questions to watch the model with", QUESTIONS)
     model_config: dict | None = setting(None, "2/", "architecture to train from scratch, as in a config.json")
     method: str = setting("full", "2/", "full trains all weights; lora and qlora thin matrices beside them, qlora on weights in four bits", choices=("full", "lora", "qlora"))
-    lora_r: int = setting(64, "2/", "rank of the thin matrices", at_least(1), needs=ADAPTED)
-    lora_alpha: int = setting(16, "2/", "their product is scaled by lora_alpha / lora_r", at_least(1), needs=ADAPTED)
-    lora_dropout: float = setting(0.1, "2/", "share of their input dropped", at_least(0), A_SHARE, needs=ADAPTED)
+    lora_r: int = setting(64, "2/", "rank of the thin matrices", at_least(1), adapter=True)
+    lora_alpha: int = setting(16, "2/", "their product is scaled by lora_alpha / lora_r", at_least(1), adapter=True)
+    lora_dropout: float = setting(0.1, "2/", "share of their input dropped", at_least(0), A_SHARE, adapter=True)
     gradient_checkpointing: bool = setting(False, "2/", "recompute activations instead of keeping them: less memory, a third more time")
     recompute: str = setting("all", "2/", "what gradient_checkpointing recomputes: all of a layer, or what is cheap (no products, no attention)", choices=("all", "cheap"))
     torch_compile: bool = setting(False, "2/", "compile the layers with torch.compile: a minute first, then faster on a GPU")
@@ -146,11 +137,10 @@ class Config:
                 raise SettingError(name, sentence.format(self))
         for row in schema():
             if not effective(self, row) and getattr(self, row.name) != row.default:
-                name, values = row.metadata["needs"]
                 raise SettingError(
                     row.name,
-                    f"{row.name} = {shown(getattr(self, row.name))} has no effect with {name} = {getattr(self, name)!r}; "
-                    f"remove it, or set {name} to {' or '.join(map(repr, values))}.",
+                    f"{row.name} = {shown(getattr(self, row.name))} has no effect with method = 'full'; "
+                    "remove it, or set method to 'lora' or 'qlora'.",
                 )
 
     @property
@@ -208,11 +198,13 @@ RULES_BETWEEN: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
 
 @cache
 def schema() -> tuple[dataclasses.Field, ...]:
+    """The settings in the order in which a file has them, each with its facts as ``metadata``."""
     return tuple(row for row in dataclasses.fields(Config) if row.metadata)
 
 
 @cache
 def setting_names() -> tuple[str, ...]:
+    """The names of all settings."""
     return tuple(row.name for row in schema())
 
 
@@ -226,12 +218,12 @@ def choices(row: dataclasses.Field) -> list[str]:
 
 
 def effective(config: Config, row: dataclasses.Field) -> bool:
-    """Whether a setting does anything, given the one it needs."""
-    needs = row.metadata["needs"]
-    return needs is None or getattr(config, needs[0]) in needs[1]
+    """Whether a setting does anything under the ``method`` of the config."""
+    return config.method != "full" or not row.metadata["adapter"]
 
 
 def unknown(name: str) -> str:
+    """The sentence for a name that is no setting."""
     return f"unknown setting {shown(name)}{nearest(name, setting_names())}."
 
 
@@ -251,11 +243,11 @@ def checked(row: dataclasses.Field, value: Any) -> Any:
 def typed(row: dataclasses.Field, value: Any) -> Any:
     """The value in the type of its row: an int where a float is meant, a list where a tuple is, or SettingError."""
     words = [word.strip() for word in str(row.type).split("|")]  # such as ["str", "None"]
-    kinds = tuple(KINDS[word] for word in words if word != "None")
+    kinds = tuple(TYPES[word] for word in words if word != "None")
     if value is None and "None" in words:
         return None
     if kinds == (float,) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < LARGEST else float("inf")
+        value = float(value) if abs(value) < INT64_LIMIT else float("inf")
     if kinds == (tuple,) and isinstance(value, list):
         value = tuple(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.config.idle import refuse_idle
-from varlen_lab.config.schema import PARTS, Config, SettingError, effective, schema, setting_names, unknown
-from varlen_lab.errors import InputError, nearest, shown
+from varlen_lab.config.schema import Config, effective, schema, setting_names, unknown
+from varlen_lab.errors import InputError, SettingError, nearest, shown
 
+# XTuner's page numbers the parts of a config file: a setting of the schema says in which it stands.
+PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
 LARGEST_FILE = 2**20  # bytes; more is no config, and Python's parser takes a thousand times as much memory
 
 
