@@ -27,7 +27,7 @@ def test_a_family_that_is_added_is_found_everywhere(
 ) -> None:
     """One record: the names, the stand-in and the table of the page derive from it."""
     few = {"dummy-1b": {"model_type": "llama", "num_key_value_heads": 1}}
-    dummy = Family("dummy", "dummy 1", on_page=False, template="default", variants=few)
+    dummy = Family("dummy", "dummy 1", on_page=False, variants=few)
     monkeypatch.setitem(FAMILIES, "dummy", dummy)
     assert families()[-1] == "dummy" and variants("dummy") == ["dummy-1b"]
     assert type(tiny("dummy")).__name__ == "LlamaForCausalLM"

@@ -26,7 +26,6 @@ class Family:
     name: str
     title: str  # as the page writes it
     on_page: bool  # whether the page says that varlen attention works
-    template: str  # name of its chat template
     variants: Mapping[str, dict[str, Any]]
     layouts: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,7 +63,6 @@ RECORDS = (
         name="baichuan",
         title="baichuan 1/2",
         on_page=False,
-        template="baichuan_chat",
         variants={
             "baichuan-7b": {"model_type": "llama"},
             "baichuan-13b": {"model_type": "varlen_baichuan", "alibi": True},
@@ -79,7 +77,6 @@ RECORDS = (
         name="chatglm",
         title="chatglm 2/3",
         on_page=False,
-        template="chatglm3",
         variants={
             "chatglm2-6b": GLM | {"rope_parameters": positions(1e4, partial_rotary_factor=0.5)},
             "chatglm3-6b-32k": GLM | {"rope_parameters": positions(5e5, partial_rotary_factor=0.5)},
@@ -92,7 +89,6 @@ RECORDS = (
         name="deepseek",
         title="deepseek",
         on_page=True,
-        template="deepseek_moe",
         variants={
             "deepseek-llm-7b": {"model_type": "llama"},
             "deepseek-llm-67b": LLAMA_GROUPED,
@@ -120,7 +116,6 @@ RECORDS = (
         name="gemma",
         title="gemma",
         on_page=False,
-        template="gemma",
         variants={
             "gemma-2b": {"model_type": "gemma", "num_key_value_heads": 1, "head_dim": 32},
             "gemma-7b": {"model_type": "gemma", "num_key_value_heads": 4, "head_dim": 32},
@@ -142,7 +137,6 @@ RECORDS = (
         name="internlm",
         title="internlm 1/2",
         on_page=True,
-        template="internlm_chat",
         variants={
             "internlm-7b": {"model_type": "llama", "attention_bias": True},
             "internlm2-7b": LLAMA_GROUPED | {"rope_parameters": positions(1e6)},
@@ -159,7 +153,6 @@ RECORDS = (
         name="llama",
         title="llama 2",
         on_page=True,
-        template="llama2_chat",
         variants={
             "llama2-7b": {"model_type": "llama"},
             "llama2-70b": LLAMA_GROUPED,
@@ -174,7 +167,6 @@ RECORDS = (
         name="mistral",
         title="mistral",
         on_page=True,
-        template="mistral",
         variants={
             "mistral-7b-v0.1": MISTRAL | {"sliding_window": 8},
             "mistral-7b-v0.3": MISTRAL | {"sliding_window": None},
@@ -189,7 +181,6 @@ RECORDS = (
         name="qwen",
         title="qwen 1/1.5",
         on_page=False,
-        template="qwen_chat",
         variants={
             "qwen-7b": {"model_type": "qwen2", "num_key_value_heads": 4},
             "qwen1.5-7b": {"model_type": "qwen2", "num_key_value_heads": 4, "rms_norm_eps": 1e-6},
@@ -207,7 +198,6 @@ RECORDS = (
         name="starcoder",
         title="starcoder",
         on_page=False,
-        template="starcoder_chat",
         variants={
             "starcoder-15b": {"model_type": "gpt_bigcode", "multi_query": True, "n_inner": 176},
             "starcoder2-15b": {
@@ -223,7 +213,6 @@ RECORDS = (
         name="yi",
         title="yi",
         on_page=True,
-        template="yi",
         variants={"yi-6b": {"model_type": "llama", "num_key_value_heads": 1, "rope_parameters": positions(5e6)}},
     ),
     # Mistral 7B v0.1, fine-tuned; its window of 4,096 tokens came along.
@@ -231,7 +220,6 @@ RECORDS = (
         name="zephyr",
         title="zephyr",
         on_page=True,
-        template="zephyr",
         variants={"zephyr-7b-beta": MISTRAL | {"sliding_window": 8}},
     ),
 )
