@@ -27,10 +27,11 @@ from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load
 from varlen_lab.errors import InputError
+from varlen_lab.machine.gpu import GIB
 
 NAME = "internlm_7b_full_oasst1_e3"
 DIALOGUES = Path(__file__).resolve().parents[2] / "data" / "dialogues.jsonl"
-DISK = 48 * 2**30  # bytes: the model, its checkpoint, the converted folder
+DISK = 48 * GIB  # bytes: the model, its checkpoint, the converted folder
 
 
 def measure(bench: Bench) -> Iterator[Cell]:
@@ -79,7 +80,7 @@ def model_folder(bench: Bench, folder: Path) -> dict[str, Any]:
 
     free = shutil.disk_usage(folder).free
     if not bench.rehearsal and free < DISK:
-        raise InputError(f"{folder} has {free / 2**30:.0f} GiB free and the page at 7B takes {DISK / 2**30:.0f}.")
+        raise InputError(f"{folder} has {free / GIB:.0f} GiB free and the page at 7B takes {DISK / GIB:.0f}.")
     architecture = FAMILIES["internlm"].variants["internlm-7b"]
     vocabulary = {} if bench.rehearsal else {"vocab_size": 103168}
     shape = {**TINY, **architecture, **bench.scale.page["model"], **vocabulary}

@@ -30,6 +30,7 @@ from benchmarks.train import by_length, feature
 from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
+from varlen_lab.machine.gpu import GIB
 from varlen_lab.models.building import PLAIN, native_config, recompute, resolved
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
@@ -138,7 +139,7 @@ def run(
         "tokens_per_second": tokens / seconds,
         "mfu": done / seconds / peak if peak else None,
         "teraflops": done / seconds / 1e12,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if bench.device == "cuda" else None,
+        "peak_gib": torch.cuda.max_memory_allocated() / GIB if bench.device == "cuda" else None,
         "fill": tokens / sum(record["padded_tokens"] for record in records),
         "step_p50": statistics.median(times),
         "step_p95": times[int(0.95 * (len(times) - 1))],
