@@ -23,7 +23,7 @@ def original_weights(layout: Layout, native: State, config: dict[str, Any]) -> S
             if len(parts) == len(rule.native):
                 joined = group(parts, config) if rule.split is ungroup else torch.cat(parts)
                 original[rule.original.replace("*", layer)] = joined
-    return unstack_experts(original) if layout.before is stack_experts else original
+    return unstack_experts(original) if layout.prepare is stack_experts else original
 
 
 def group(parts: Sequence[torch.Tensor], config: dict[str, Any]) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from varlen_lab.attention.reference import Options, attend_reference
 from varlen_lab.leaks.measure import flat
 from varlen_lab.leaks.report import Finding
-from varlen_lab.leaks.seen import AttentionCall, watching
+from varlen_lab.leaks.seen import AttentionCall, observe_attention
 from varlen_lab.packing.boundaries import Boundaries
 
 IGNORES_SEAMS = "attention ignores the seams"
@@ -62,7 +62,7 @@ def capture() -> Iterator[list[Call]]:
         out = flat(call.out.detach()).view(len(q), q.shape[1], -1)
         calls.append(Call(layer, q, k, v, out, len(call.query), options))
 
-    with watching(keep):
+    with observe_attention(keep):
         yield calls
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from varlen_lab.leaks.causes import IGNORES_SEAMS, capture, explain
-from varlen_lab.leaks.measure import Parity, leak_matrix, logits_of, parity, sees_the_future, undisturbed
+from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, logits_of, noise_off, parity
 from varlen_lab.leaks.report import AuditReport, Finding
-from varlen_lab.leaks.traps import border_labels, documents_of, preflight
+from varlen_lab.leaks.traps import documents_of, preflight, trained_first_labels
 
 # Largest difference that is still rounding, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
@@ -37,15 +37,15 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     """
     batch = {name: value for name, value in batch.items() if value is not None}
     documents, notes = documents_of(batch, boundaries)
-    suspects = preflight(model, batch, boundaries=documents)
-    findings = list(border_labels(batch, documents))
-    with undisturbed(model) as silenced:
-        if silenced:
-            notes.append(f"set to 0 for the measurement: {', '.join(silenced)}")
+    traps = preflight(model, batch, boundaries=documents)
+    findings = list(trained_first_labels(batch, documents))
+    with noise_off(model) as switched_off:
+        if switched_off:
+            notes.append(f"set to 0 for the measurement: {', '.join(switched_off)}")
         with capture() as calls:
             logits, embedded = logits_of(model, batch)
         leaks = leak_matrix(logits, embedded, documents)
-        future = sees_the_future(logits, embedded, documents)
+        future = future_gradient(logits, embedded, documents)
         del logits, embedded  # and their graph: parity needs the memory
         agreement, alone = parity(model, batch, documents)
         notes.append(f"documents alone were run with {alone} attention")
@@ -54,7 +54,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     if agreement.has_nan:
         findings.append(nan_finding(agreement))
     elif broken:
-        findings += causes(suspects, explain(calls, documents), leaks, future, agreement)
+        findings += causes(traps, explain(calls, documents), leaks, future, agreement)
     return AuditReport(
         leaks=leaks.numpy(),
         future=future,
@@ -68,14 +68,14 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
 
 
 def causes(
-    suspects: Sequence[Finding], explained: Sequence[Finding], leaks: torch.Tensor, future: float, agreement: Parity
+    traps: Sequence[Finding], explained: Sequence[Finding], leaks: torch.Tensor, future: float, agreement: Parity
 ) -> list[Finding]:
     """The findings that account for what was measured: what the attention does, and the trap that made it do so."""
     leaking = int((leaks != 0).any(1).sum())
     size = (
         f"{leaking} of {len(leaks)} documents hear another one" if leaking else f"max |Δ logits| {agreement.logits:.1e}"
     )
-    found = [Finding(s.kind, s.where, s.what, s.fix, size) for s in suspects]
+    found = [Finding(s.kind, s.where, s.what, s.fix, size) for s in traps]
     # a trap explains why the seams were ignored; any other mistake of the attention stands for itself
     found += [each for each in explained if not found or each.kind != IGNORES_SEAMS]
     if not found:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from varlen_lab.models.building import noise_of
+from varlen_lab.models.building import noise_probabilities
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.registry import IGNORE
 
@@ -50,14 +50,14 @@ class Parity:
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[list[str]]:
+def noise_off(model: Any) -> Iterator[list[str]]:
     """Every probability of noise at 0 and no gradients while it lasts; yields which were set to 0, in words.
 
     Afterwards the model is as it was, also after an exception: noise, gradients, attention and the random state. Its
     mode is not touched, for some layers do something else in train() than in eval(), and both must be measurable.
     """
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    noise = noise_of(model)
+    noise = noise_probabilities(model)
     implementation = getattr(model.config, "_attn_implementation", None)
     devices = [model.device] if model.device.type == "cuda" else []  # beside the CPU's random state
     with torch.random.fork_rng(devices=devices):
@@ -106,15 +106,15 @@ def leak_matrix(logits: torch.Tensor, embedded: torch.Tensor, documents: Boundar
     leaks = torch.zeros(len(documents.spans), len(documents.spans), dtype=torch.float64)
     weights = random_weights(logits)
     for row, (start, end) in enumerate(documents.spans):
-        told = (logits[start:end] * weights[start:end]).sum()
-        (gradient,) = torch.autograd.grad(told, embedded, retain_graph=True)
+        weighted_sum = (logits[start:end] * weights[start:end]).sum()
+        (gradient,) = torch.autograd.grad(weighted_sum, embedded, retain_graph=True)
         strength = flat(gradient).abs().amax(-1)
         for column, (first, last) in enumerate(documents.spans):
             leaks[row, column] = 0.0 if row == column else float(strength[first:last].max())
     return leaks
 
 
-def sees_the_future(logits: torch.Tensor, embedded: torch.Tensor, documents: Boundaries) -> float:
+def future_gradient(logits: torch.Tensor, embedded: torch.Tensor, documents: Boundaries) -> float:
     """Max gradient from the first half of every document's outputs to the second half of its own inputs."""
     early = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     for start, end in documents.spans:
@@ -127,8 +127,8 @@ def sees_the_future(logits: torch.Tensor, embedded: torch.Tensor, documents: Bou
             mine[start:end] = True
         if not (early & mine).any():
             continue
-        told = (logits[early & mine] * weights[early & mine]).sum()
-        (gradient,) = torch.autograd.grad(told, embedded, retain_graph=True)
+        weighted_sum = (logits[early & mine] * weights[early & mine]).sum()
+        (gradient,) = torch.autograd.grad(weighted_sum, embedded, retain_graph=True)
         later = flat(gradient)[~early & mine]
         strongest = max(strongest, float(later.abs().max()) if len(later) else 0.0)
     return strongest
@@ -148,7 +148,7 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
 
     # From here on every document runs by itself: eager attention, no seams to get wrong, no cache. Gradients of the
     # losses are summed document by document, so that only one document's graph is alive at a time.
-    alone_with = trusted_attention(model)
+    alone_with = use_eager_attention(model)
     worst, alone_loss, nan_alone = 0.0, 0.0, False
     summed: list[torch.Tensor | None] = [None] * len(gradients)
     for start, end in documents.spans:
@@ -177,7 +177,7 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
     return measured, alone_with
 
 
-def trusted_attention(model: Any) -> str:
+def use_eager_attention(model: Any) -> str:
     """Switch to transformers' eager attention, the plain formula, unless the layers know more than it does."""
     mine = str(getattr(model.config, "_attn_implementation", "its own"))
     if any(hasattr(module, "alibi_slopes") for module in model.modules()):

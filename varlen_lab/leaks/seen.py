@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.measure import inputs_of, undisturbed
+from varlen_lab.leaks.measure import inputs_of, noise_off
 from varlen_lab.leaks.traps import documents_of
 
 TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
@@ -60,18 +60,18 @@ def attention_seen(model: Any, batch: Mapping[str, Any], *, boundaries: Any = No
     owner = documents.document_ids().view(shape)
     token = torch.arange(documents.total, device=owner.device).view(shape)
     columns = [(owner, len(documents))] + ([(token, documents.total)] if documents.total <= TOKEN_LIMIT else [])
-    with undisturbed(model), torch.no_grad(), asking(columns) as answers:
+    with noise_off(model), torch.no_grad(), record_weights(columns) as recorded:
         model(**inputs_of(batch))
-    if not answers:
+    if not recorded:
         raise InputError(
             f"{type(model).__name__} made no attention call that can be asked, its layers may be recurrent or its code "
             "remote; use a native transformers attention, or audit(), which needs none."
         )
     lengths = documents.lengths.cpu().numpy()
     first = np.cumsum(lengths) - lengths
-    weights = [np.add.reduceat(answer[0], first, axis=0) / lengths[:, None] for _, answer in answers]
-    cells = np.stack([answer[1] for _, answer in answers]) if len(columns) > 1 else None
-    return Seen(tuple(layer for layer, _ in answers), tuple(lengths.tolist()), np.stack(weights), cells)
+    mass = [np.add.reduceat(found[0], first, axis=0) / lengths[:, None] for _, found in recorded]
+    cells = np.stack([found[1] for _, found in recorded]) if len(columns) > 1 else None
+    return Seen(tuple(layer for layer, _ in recorded), tuple(lengths.tolist()), np.stack(mass), cells)
 
 
 class AttentionCall(NamedTuple):
@@ -87,8 +87,8 @@ class AttentionCall(NamedTuple):
 
 
 @contextmanager
-def watching(watch: Callable[[AttentionCall], None]) -> Iterator[None]:
-    """``watch`` is told of every attention call that transformers dispatches meanwhile; results are not changed.
+def observe_attention(observer: Callable[[AttentionCall], None]) -> Iterator[None]:
+    """Call ``observer`` with every attention call that transformers dispatches meanwhile; results are not changed.
 
     A layer asks ``AttentionInterface.get_interface`` for its function in every forward pass, so that is the one place
     where calls of every model and every implementation can be seen. Models with code of their own do not ask there.
@@ -107,8 +107,9 @@ def watching(watch: Callable[[AttentionCall], None]) -> Iterator[None]:
                 out: torch.Tensor = function(module, query, key, values, *rest, **options)[0]
                 return out
 
+            # the real call first: what the observer asks comes on top, and the model goes on with its own result
             result = function(module, query, key, value, *rest, **options)
-            watch(AttentionCall(module, query, key, value, result[0], options, with_values))
+            observer(AttentionCall(module, query, key, value, result[0], options, with_values))
             return result
 
         return call
@@ -121,23 +122,23 @@ def watching(watch: Callable[[AttentionCall], None]) -> Iterator[None]:
 
 
 @contextmanager
-def asking(columns: list[tuple[torch.Tensor, int]]) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
+def record_weights(columns: list[tuple[torch.Tensor, int]]) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
     """(layer, one array per entry of ``columns``) of every attention call meanwhile; its result is not changed.
 
     An entry is (column of each token, int64 (rows, T); number of columns). Its array is float64 (rows * T, columns).
     """
-    answers: list[tuple[str, list[np.ndarray]]] = []
+    recorded: list[tuple[str, list[np.ndarray]]] = []
 
-    def ask(call: AttentionCall) -> None:
+    def record(call: AttentionCall) -> None:
         if call.query.shape[2] == call.key.shape[2] == columns[0][0].shape[1]:  # not cross attention, not a cache
-            layer = f"layer {getattr(call.module, 'layer_idx', len(answers))}"
-            answers.append((layer, [weights(call, column, count) for column, count in columns]))
+            layer = f"layer {getattr(call.module, 'layer_idx', len(recorded))}"
+            recorded.append((layer, [weights_on(call, column, count) for column, count in columns]))
 
-    with watching(ask):
-        yield answers
+    with observe_attention(record):
+        yield recorded
 
 
-def weights(call: AttentionCall, column: torch.Tensor, count: int) -> np.ndarray:
+def weights_on(call: AttentionCall, column: torch.Tensor, count: int) -> np.ndarray:
     """What each query of a call puts on each column, mean over heads; float64 (rows * T, columns)."""
     width = call.value.shape[-1]
     found = []

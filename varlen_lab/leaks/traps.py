@@ -22,7 +22,7 @@ from varlen_lab.packing.registry import IGNORE
 NATIVE = ("eager", "sdpa", "flex_attention")  # implementations of transformers that guess documents from positions
 RECURRENT = re.compile(r"mamba|ssm|rwkv|recurrent|deltanet|linearattention|shortconv|hyena|lstm|gru", re.IGNORECASE)
 CONTAINER = re.compile(r"(Model|ForCausalLM|Block|Layer|Norm\w*|Cache)$")  # of such layers, not one themselves
-COLLATE = "build the batch with varlen_lab.packing.VarlenCollator and load the model with attn_implementation='varlen'"
+REMEDY = "build the batch with varlen_lab.packing.VarlenCollator and load the model with attn_implementation='varlen'"
 
 
 def documents_of(batch: Mapping[str, Any], boundaries: Any) -> tuple[Boundaries, list[str]]:
@@ -65,7 +65,7 @@ def preflight(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -
     elif "flash" in implementation:
         found += flash_traps(model, batch, implementation)
     elif implementation.startswith(AUTO) and "cu_seq_lens_q" not in batch:  # all our names begin so
-        found.append(Finding("cu_seq_lens missing", "batch", "our attention was not told the seams", COLLATE))
+        found.append(Finding("cu_seq_lens missing", "batch", "our attention was not told the seams", REMEDY))
     return found
 
 
@@ -149,7 +149,7 @@ def recurrent_layers(model: Any) -> Iterator[Finding]:
         )
 
 
-def border_labels(batch: Mapping[str, Any], documents: Boundaries) -> Iterator[Finding]:
+def trained_first_labels(batch: Mapping[str, Any], documents: Boundaries) -> Iterator[Finding]:
     """Labels at the start of a document that its neighbour is asked to predict."""
     if "labels" not in batch:
         return

@@ -60,7 +60,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     return sorted(names)
 
 
-def four_bits(device: str) -> Any:
+def four_bit_settings(device: str) -> Any:
     """transformers' settings for a model frozen in four bits; InputError with the reason where that cannot run."""
     from transformers import BitsAndBytesConfig
 
@@ -90,7 +90,7 @@ def import_peft() -> Any:
     return peft
 
 
-def base_of(folder: Path) -> str | None:
+def base_model_name(folder: Path) -> str | None:
     """The model an adapter folder belongs to, or None when the folder holds no adapter."""
     path = folder / "adapter_config.json"
     if not path.is_file():

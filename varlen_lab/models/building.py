@@ -18,7 +18,7 @@ from varlen_lab.attention.dispatch import choose
 from varlen_lab.attention.huggingface import hf_name_of, register
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.models.adapters import add_adapter, four_bits
+from varlen_lab.models.adapters import add_adapter, four_bit_settings
 from varlen_lab.models.registry import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ TINY = {
 OUR_MODEL_TYPES = {"varlen_baichuan", "varlen_deepseek_moe"}
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NOISE = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # torch's operations that are matrix products
+NOISE_WORDS = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
+MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # as torch calls these operations
 
 
 def build_model(config: Config) -> PreTrainedModel:
@@ -62,9 +62,9 @@ def build_model(config: Config) -> PreTrainedModel:
         from varlen_lab.models.loading import load_model  # which itself needs this file
 
         on_gpu = config.device != "cpu" and torch.cuda.is_available()
-        bits = four_bits("cuda" if on_gpu else "cpu") if config.method == "qlora" else None
+        bits = four_bit_settings("cuda" if on_gpu else "cpu") if config.method == "qlora" else None
         model = load_model(config.pretrained_model_name_or_path, attention, dtype, bits)
-    for module, name, _ in noise_of(model):
+    for module, name, _ in noise_probabilities(model):
         setattr(module, name, 0.0)
     if config.gradient_checkpointing:
         recompute(model, config.recompute)
@@ -92,13 +92,13 @@ def weight_dtype(config: Config) -> torch.dtype:
     return torch.bfloat16 if resolve_dtype(config) == "bf16" and not config.master_weights else torch.float32
 
 
-def noise_of(model: Any) -> list[tuple[Any, str, float]]:
+def noise_probabilities(model: Any) -> list[tuple[Any, str, float]]:
     """``(module, attribute, probability)`` of every dropout and jitter of a model that is not 0."""
     noise = [
         (module, name, value)
         for module in model.modules()
         for name, value in vars(module).items()
-        if isinstance(value, float) and value and any(word in name for word in NOISE)
+        if isinstance(value, float) and value and any(word in name for word in NOISE_WORDS)
     ]
     # torch's own dropout modules call their probability ``p``
     return noise + [
@@ -135,7 +135,7 @@ def save_expensive(context: Any, operation: Any, *args: Any, **more: Any) -> Any
 def is_expensive(operation: torch._ops.OpOverload) -> bool:
     """A matrix product, or a kernel of attention: torch's, flash-attn's, by the name it is registered under."""
     name = operation._schema.name.split("::")[-1]
-    return name in PRODUCTS or "attn" in name or "attention" in name
+    return name in MATRIX_PRODUCTS or "attn" in name or "attention" in name
 
 
 def from_scratch(config: dict[str, Any], attn_implementation: str, *, seed: int) -> PreTrainedModel:
@@ -144,7 +144,7 @@ def from_scratch(config: dict[str, Any], attn_implementation: str, *, seed: int)
 
     register()
     native = native_config(config)
-    attention = resolved(attn_implementation, native)
+    attention = resolve_attention(attn_implementation, native)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
@@ -180,7 +180,7 @@ def native_model_types() -> set[str]:
     return {*CONFIG_MAPPING.keys(), *OUR_MODEL_TYPES}
 
 
-def resolved(attn_implementation: str, config: PretrainedConfig) -> str:
+def resolve_attention(attn_implementation: str, config: PretrainedConfig) -> str:
     """``PLAIN`` is the attention without seams that is exact for this architecture; any other name is itself."""
     if attn_implementation != PLAIN:
         return attn_implementation

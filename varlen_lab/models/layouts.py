@@ -56,13 +56,13 @@ class Layout:
     native_config: Callable[[dict[str, Any]], dict[str, Any]]
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = (r"rotary_emb\.inv_freq$",)
-    before: Callable[[State], State] = dict  # what rules cannot say, done first
+    prepare: Callable[[State], State] = dict  # what rules cannot say, done first
 
     def native_weights(self, original: State, config: NativeConfig) -> State:
         """The tensors of an original checkpoint under the names, and in the shapes, of the native class."""
         rules = {rule.original: rule for rule in self.rules}
         native: State = {}
-        for name, tensor in self.before(original).items():
+        for name, tensor in self.prepare(original).items():
             if any(re.search(pattern, name) for pattern in self.ignored):
                 continue
             layer, general = layer_of(name)
@@ -83,7 +83,7 @@ def layer_of(name: str) -> tuple[str, str]:
     return (found[1], name[: found.start(1)] + "*" + name[found.end(1) :]) if found else ("", name)
 
 
-def same(*names: str) -> tuple[Rule, ...]:
+def unchanged(*names: str) -> tuple[Rule, ...]:
     """Rules for tensors whose original name is the native one."""
     return tuple(Rule(name, (name,)) for name in names)
 
@@ -113,4 +113,4 @@ LLAMA_SETTINGS = {
         "tie_word_embeddings",
     )
 }
-LLAMA_REST = same(O, GATE, UP, DOWN, NORM_1, NORM_2, EMBED, NORM, HEAD)  # all but q, k and v
+LLAMA_REST = unchanged(O, GATE, UP, DOWN, NORM_1, NORM_2, EMBED, NORM, HEAD)  # all but q, k and v

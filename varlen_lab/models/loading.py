@@ -16,7 +16,7 @@ import torch
 
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.models.building import OUR_MODEL_TYPES, native_config, native_model_types, resolved
+from varlen_lab.models.building import OUR_MODEL_TYPES, native_config, native_model_types, resolve_attention
 from varlen_lab.models.layouts import Layout
 from varlen_lab.models.registry import FAMILIES
 
@@ -44,7 +44,7 @@ def load_model(
             config = native_config(layout.native_config(stated))
             weights = layout.native_weights(read_weights(folder), config.to_dict())
             native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-            attention = resolved(attn_implementation, config)
+            attention = resolve_attention(attn_implementation, config)
             return native_class.from_pretrained(
                 None, config=config, state_dict=weights, attn_implementation=attention, dtype=dtype, **more
             )
@@ -53,7 +53,7 @@ def load_model(
 
             register_architectures()
         config = AutoConfig.from_pretrained(path, local_files_only=only_local(path))
-        attention = resolved(attn_implementation, config)
+        attention = resolve_attention(attn_implementation, config)
         return AutoModelForCausalLM.from_pretrained(
             path, local_files_only=only_local(path), attn_implementation=attention, dtype=dtype, **more
         )

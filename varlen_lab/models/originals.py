@@ -34,10 +34,10 @@ from varlen_lab.models.layouts import (
     Rule,
     V,
     renamed,
-    same,
     thirds,
+    unchanged,
 )
-from varlen_lab.models.registry import positions
+from varlen_lab.models.registry import rope
 
 # ------------------------------------------------------------------------------------------------- Baichuan
 
@@ -77,7 +77,7 @@ def chatglm_config(original: dict[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": original.get("seq_length", 2048),
         "pad_token_id": original.get("pad_token_id", 0),
         "eos_token_id": original.get("eos_token_id", 2),
-        "rope_parameters": positions(1e4 * original.get("rope_ratio", 1), partial_rotary_factor=0.5),
+        "rope_parameters": rope(1e4 * original.get("rope_ratio", 1), partial_rotary_factor=0.5),
     }
 
 
@@ -87,17 +87,17 @@ def by_head_counts(tensor: torch.Tensor, config: NativeConfig) -> Sequence[torch
     return tensor.split([q, kv, kv])
 
 
-ENCODER = "transformer.encoder.layers.*."
+CHATGLM_LAYER = "transformer.encoder.layers.*."
 CHATGLM = Layout(
     chatglm_config,
     (
-        Rule(ENCODER + "self_attention.query_key_value.weight", (Q, K, V), by_head_counts),
-        Rule(ENCODER + "self_attention.query_key_value.bias", (Q_BIAS, K_BIAS, V_BIAS), by_head_counts),
-        Rule(ENCODER + "self_attention.dense.weight", (O,)),
-        Rule(ENCODER + "mlp.dense_h_to_4h.weight", ("model.layers.*.mlp.gate_up_proj.weight",)),
-        Rule(ENCODER + "mlp.dense_4h_to_h.weight", (DOWN,)),
-        Rule(ENCODER + "input_layernorm.weight", (NORM_1,)),
-        Rule(ENCODER + "post_attention_layernorm.weight", (NORM_2,)),
+        Rule(CHATGLM_LAYER + "self_attention.query_key_value.weight", (Q, K, V), by_head_counts),
+        Rule(CHATGLM_LAYER + "self_attention.query_key_value.bias", (Q_BIAS, K_BIAS, V_BIAS), by_head_counts),
+        Rule(CHATGLM_LAYER + "self_attention.dense.weight", (O,)),
+        Rule(CHATGLM_LAYER + "mlp.dense_h_to_4h.weight", ("model.layers.*.mlp.gate_up_proj.weight",)),
+        Rule(CHATGLM_LAYER + "mlp.dense_4h_to_h.weight", (DOWN,)),
+        Rule(CHATGLM_LAYER + "input_layernorm.weight", (NORM_1,)),
+        Rule(CHATGLM_LAYER + "post_attention_layernorm.weight", (NORM_2,)),
         Rule("transformer.embedding.word_embeddings.weight", (EMBED,)),
         Rule("transformer.encoder.final_layernorm.weight", (NORM,)),
         Rule("transformer.output_layer.weight", (HEAD,)),
@@ -126,8 +126,8 @@ def internlm_rope(original: dict[str, Any]) -> dict[str, Any]:
     kind = scaling.get("rope_type") or scaling.get("type")
     # InternLM 1 calls its own extension "dynamic" without a factor; up to the training length it is the default
     if kind == "dynamic" and "factor" in scaling:
-        return positions(theta, "dynamic", factor=float(scaling["factor"]))
-    return positions(theta)
+        return rope(theta, "dynamic", factor=float(scaling["factor"]))
+    return rope(theta)
 
 
 def group_shape(config: NativeConfig) -> tuple[int, int, int]:
@@ -143,7 +143,7 @@ def ungroup(wqkv: torch.Tensor, config: NativeConfig) -> Sequence[torch.Tensor]:
     return block[:, :-2].reshape(-1, wqkv.shape[-1]), block[:, -2].flatten(0, 1), block[:, -1].flatten(0, 1)
 
 
-INTERNLM = Layout(internlm_config, (*same(Q, K, V, Q_BIAS, K_BIAS, V_BIAS, O_BIAS), *LLAMA_REST))
+INTERNLM = Layout(internlm_config, (*unchanged(Q, K, V, Q_BIAS, K_BIAS, V_BIAS, O_BIAS), *LLAMA_REST))
 INTERNLM2 = Layout(
     internlm_config,
     (
@@ -159,7 +159,7 @@ INTERNLM2 = Layout(
         Rule("output.weight", (HEAD,)),
     ),
 )
-INTERNLM3 = Layout(internlm_config, (*same(Q, K, V, Q_BIAS, K_BIAS, V_BIAS), *LLAMA_REST))
+INTERNLM3 = Layout(internlm_config, (*unchanged(Q, K, V, Q_BIAS, K_BIAS, V_BIAS), *LLAMA_REST))
 
 # ------------------------------------------------------------------------------------------------- Qwen
 
@@ -181,22 +181,22 @@ def qwen_config(original: dict[str, Any]) -> dict[str, Any]:
         "model_type": "qwen2",
         "num_key_value_heads": original["num_attention_heads"],
         "intermediate_size": original["intermediate_size"] // 2,
-        "rope_parameters": positions(float(original.get("rotary_emb_base", 10000))),
+        "rope_parameters": rope(float(original.get("rotary_emb_base", 10000))),
     }
 
 
-BLOCK = "transformer.h.*."
+QWEN_LAYER = "transformer.h.*."
 QWEN = Layout(
     qwen_config,
     (
-        Rule(BLOCK + "attn.c_attn.weight", (Q, K, V), thirds),
-        Rule(BLOCK + "attn.c_attn.bias", (Q_BIAS, K_BIAS, V_BIAS), thirds),
-        Rule(BLOCK + "attn.c_proj.weight", (O,)),
-        Rule(BLOCK + "mlp.w2.weight", (GATE,)),
-        Rule(BLOCK + "mlp.w1.weight", (UP,)),
-        Rule(BLOCK + "mlp.c_proj.weight", (DOWN,)),
-        Rule(BLOCK + "ln_1.weight", (NORM_1,)),
-        Rule(BLOCK + "ln_2.weight", (NORM_2,)),
+        Rule(QWEN_LAYER + "attn.c_attn.weight", (Q, K, V), thirds),
+        Rule(QWEN_LAYER + "attn.c_attn.bias", (Q_BIAS, K_BIAS, V_BIAS), thirds),
+        Rule(QWEN_LAYER + "attn.c_proj.weight", (O,)),
+        Rule(QWEN_LAYER + "mlp.w2.weight", (GATE,)),
+        Rule(QWEN_LAYER + "mlp.w1.weight", (UP,)),
+        Rule(QWEN_LAYER + "mlp.c_proj.weight", (DOWN,)),
+        Rule(QWEN_LAYER + "ln_1.weight", (NORM_1,)),
+        Rule(QWEN_LAYER + "ln_2.weight", (NORM_2,)),
         Rule("transformer.wte.weight", (EMBED,)),
         Rule("transformer.ln_f.weight", (NORM,)),
         Rule("lm_head.weight", (HEAD,)),

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from varlen_lab.models.layouts import LLAMA_REST, LLAMA_SETTINGS, K, Layout, Q, State, V, renamed, same
-from varlen_lab.models.registry import positions
+from varlen_lab.models.layouts import LLAMA_REST, LLAMA_SETTINGS, K, Layout, Q, State, V, renamed, unchanged
+from varlen_lab.models.registry import rope
 
 EXPERT_SETTINGS = {
     name: name
@@ -34,7 +34,7 @@ def deepseek_config(original: dict[str, Any]) -> dict[str, Any]:
         "model_type": "varlen_deepseek_moe",
         "num_key_value_heads": original.get("num_key_value_heads") or heads,
         "qk_rope_head_dim": original["hidden_size"] // heads,
-        "rope_parameters": positions(float(original.get("rope_theta", 10000))),
+        "rope_parameters": rope(float(original.get("rope_theta", 10000))),
     }
 
 
@@ -54,6 +54,8 @@ def stack_experts(state: State) -> State:
     return stacked
 
 
-SHARED = same(*(f"model.layers.*.mlp.shared_experts.{name}_proj.weight" for name in ("gate", "up", "down")))
-ROUTED = same("model.layers.*.mlp.gate.weight", *(f"model.layers.*.mlp.experts.{n}_proj" for n in ("gate_up", "down")))
-DEEPSEEK = Layout(deepseek_config, (*same(Q, K, V), *LLAMA_REST, *SHARED, *ROUTED), before=stack_experts)
+SHARED = unchanged(*(f"model.layers.*.mlp.shared_experts.{name}_proj.weight" for name in ("gate", "up", "down")))
+ROUTED = unchanged(
+    "model.layers.*.mlp.gate.weight", *(f"model.layers.*.mlp.experts.{n}_proj" for n in ("gate_up", "down"))
+)
+DEEPSEEK = Layout(deepseek_config, (*unchanged(Q, K, V), *LLAMA_REST, *SHARED, *ROUTED), prepare=stack_experts)

@@ -30,7 +30,7 @@ class Family:
     layouts: Mapping[str, str] = field(default_factory=dict)
 
 
-def positions(theta: float, kind: str = "default", **more: Any) -> dict[str, Any]:
+def rope(theta: float, kind: str = "default", **more: Any) -> dict[str, Any]:
     """``rope_parameters`` of a transformers config: rotary positions of base ``theta``, stretched as ``kind`` says."""
     return {"rope_type": kind, "rope_theta": theta, **more}
 
@@ -49,7 +49,7 @@ DEEPSEEK_MOE = {
 }
 QWEN_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 # Llama 3.1's stretched positions; the real ones start from 8,192 positions, these from 64.
-LLAMA_31 = positions(
+LLAMA_31 = rope(
     5e5, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
 )
 GEMMA_WINDOW = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8}
@@ -78,8 +78,8 @@ RECORDS = (
         title="chatglm 2/3",
         on_page=False,
         variants={
-            "chatglm2-6b": GLM | {"rope_parameters": positions(1e4, partial_rotary_factor=0.5)},
-            "chatglm3-6b-32k": GLM | {"rope_parameters": positions(5e5, partial_rotary_factor=0.5)},
+            "chatglm2-6b": GLM | {"rope_parameters": rope(1e4, partial_rotary_factor=0.5)},
+            "chatglm3-6b-32k": GLM | {"rope_parameters": rope(5e5, partial_rotary_factor=0.5)},
         },
         layouts={"chatglm": "varlen_lab.models.originals:CHATGLM"},
     ),
@@ -92,7 +92,7 @@ RECORDS = (
         variants={
             "deepseek-llm-7b": {"model_type": "llama"},
             "deepseek-llm-67b": LLAMA_GROUPED,
-            "deepseek-coder-6.7b": {"model_type": "llama", "rope_parameters": positions(1e5, "linear", factor=4.0)},
+            "deepseek-coder-6.7b": {"model_type": "llama", "rope_parameters": rope(1e5, "linear", factor=4.0)},
             "deepseek-moe-16b": DEEPSEEK_MOE | {"model_type": "varlen_deepseek_moe", "qk_rope_head_dim": 16},
             "deepseek-v2-lite": DEEPSEEK_MOE
             | {
@@ -139,8 +139,8 @@ RECORDS = (
         on_page=True,
         variants={
             "internlm-7b": {"model_type": "llama", "attention_bias": True},
-            "internlm2-7b": LLAMA_GROUPED | {"rope_parameters": positions(1e6)},
-            "internlm2.5-7b": LLAMA_GROUPED | {"rope_parameters": positions(1e6, "dynamic", factor=2.0)},
+            "internlm2-7b": LLAMA_GROUPED | {"rope_parameters": rope(1e6)},
+            "internlm2.5-7b": LLAMA_GROUPED | {"rope_parameters": rope(1e6, "dynamic", factor=2.0)},
             "internlm3-8b": {"model_type": "llama", "num_key_value_heads": 1, "head_dim": 32},
         },
         layouts={
@@ -156,7 +156,7 @@ RECORDS = (
         variants={
             "llama2-7b": {"model_type": "llama"},
             "llama2-70b": LLAMA_GROUPED,
-            "llama3-8b": {"model_type": "llama", "num_key_value_heads": 1, "rope_parameters": positions(5e5)},
+            "llama3-8b": {"model_type": "llama", "num_key_value_heads": 1, "rope_parameters": rope(5e5)},
             "llama3.1-8b": {"model_type": "llama", "num_key_value_heads": 1, "rope_parameters": LLAMA_31},
             "llama3.2-1b": LLAMA_GROUPED | {"tie_word_embeddings": True, "rope_parameters": LLAMA_31},
         },
@@ -213,7 +213,7 @@ RECORDS = (
         name="yi",
         title="yi",
         on_page=True,
-        variants={"yi-6b": {"model_type": "llama", "num_key_value_heads": 1, "rope_parameters": positions(5e6)}},
+        variants={"yi-6b": {"model_type": "llama", "num_key_value_heads": 1, "rope_parameters": rope(5e6)}},
     ),
     # Mistral 7B v0.1, fine-tuned; its window of 4,096 tokens came along.
     Family(

@@ -23,8 +23,8 @@ from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import folder_written_whole
-from varlen_lab.models.adapters import add_adapter, base_of, open_adapter
-from varlen_lab.models.building import PLAIN, from_scratch, native_config, resolved
+from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
+from varlen_lab.models.building import PLAIN, from_scratch, native_config, resolve_attention
 from varlen_lab.models.loading import load_model
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.data import load_tokenizer
@@ -72,7 +72,7 @@ def convert(
     trained = load_text(state["config"], f"the config inside {pth}").replace(name=state["config_name"])
     check_free(save_dir)
     weights = consolidate(pth, trained.method != "full") if pth.is_dir() else state["model"]
-    notes = differences(config, trained)
+    notes = changed_settings(config, trained)
     if trained.method == "full":
         model: Any = full_model(state["model_config"], weights, fp32=fp32)
         reopen: Callable[[Path], Any] = lambda folder: open_plain(folder, model)  # noqa: E731
@@ -111,7 +111,7 @@ def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_sha
     step = json.loads(manifest.read_text(encoding="utf-8"))["step"] if manifest.is_file() else 0
     dtype = str(model.dtype).removeprefix("torch.")
     facts = {"model": str(llm), "adapter": str(adapter), "step": step, "dtype": dtype}
-    named = base_of(adapter)
+    named = base_model_name(adapter)
     notes = (
         (f"the adapter was trained on {named!r} and is merged into {str(llm)!r}",)
         if named and Path(named).name != Path(str(llm)).name
@@ -167,7 +167,7 @@ def full_model(model_config: str, weights: dict[str, torch.Tensor], *, fp32: boo
     weights = {name: value.float() if fp32 and value.is_floating_point() else value for name, value in weights.items()}
     register()
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=resolved(PLAIN, config))
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=resolve_attention(PLAIN, config))
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as problem:
@@ -201,7 +201,7 @@ def open_plain(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
     """A model folder as a user opens it."""
     from transformers import AutoModelForCausalLM
 
-    attention = resolved(PLAIN, like.config)
+    attention = resolve_attention(PLAIN, like.config)
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
 
 
@@ -222,7 +222,7 @@ def logit_difference(
     return float((expected - logits_of(reopen(folder))).abs().max())
 
 
-def differences(given: Config, trained: Config) -> tuple[str, ...]:
+def changed_settings(given: Config, trained: Config) -> tuple[str, ...]:
     """Where the config on the command line is not the one that was trained."""
     return tuple(
         f"{name} is {getattr(given, name)!r} in the config given, "
