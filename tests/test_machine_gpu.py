@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.machine.gpu import GIB, GpuFacts, ask_driver, flash_attn_wheel, why_unusable
+from varlen_lab.machine.gpu import GIB, GpuFacts, driver_versions, flash_attn_wheel, why_unusable
 
 GOOD = GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, "NVIDIA H100", (9, 0), ("sm_80", "sm_90"), 79 * GIB)
 SMI = "| NVIDIA-SMI 580.159.04    Driver Version: 580.159.04    CUDA Version: 13.0     |"
@@ -44,13 +44,13 @@ def test_a_good_machine_has_none() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 def test_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ask_driver() == (None, None)
+    assert driver_versions() == (None, None)
     program = tmp_path / "nvidia-smi"
     program.write_text(f'#!/bin/sh\necho "{SMI}"\n')
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
-    assert ask_driver() == ("580.159.04", "13.0")
+    assert driver_versions() == ("580.159.04", "13.0")
     program.write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
-    assert ask_driver() == (None, None)
+    assert driver_versions() == (None, None)
 
 
 def test_the_wheel_that_fits() -> None:

@@ -19,7 +19,7 @@ from varlen_lab.documents.registry import TEMPLATES, Template
 from varlen_lab.errors import InputError
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.checkpoint import data_fingerprint
-from varlen_lab.training.data import load_parts, load_rows, load_tokenizer, tokenised_documents
+from varlen_lab.training.data import load_rows, load_rows_and_held_out, load_tokenizer, tokenised_documents
 from varlen_lab.training.trainer import train
 
 
@@ -72,9 +72,9 @@ def test_what_is_kept_is_what_was_made(
 ) -> None:
     config = config.with_mode(mode).replace(evaluation_share=0.2, evaluation_freq=9)
     tokenizer = load_tokenizer(config)
-    made = load_parts(config, tokenizer)
+    made = load_rows_and_held_out(config, tokenizer)
     no_tokenising()
-    kept = load_parts(config, tokenizer)
+    kept = load_rows_and_held_out(config, tokenizer)
     assert str(made[1]) == str(kept[1])
     for one, two in ((made[0], kept[0]), (made[2], kept[2])):
         assert one.to_list() == two.to_list() and data_fingerprint(one) == data_fingerprint(two)
@@ -183,12 +183,12 @@ def test_a_cache_that_cannot_be_written_costs_time_and_is_named_once(
     config: Config, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, tokenizer = config.replace(evaluation_share=0.2, evaluation_freq=9), load_tokenizer(config)
-    expected = load_parts(config, tokenizer)
+    expected = load_rows_and_held_out(config, tokenizer)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VARLEN_LAB_CACHE", str(tmp_path / "file" / "cache"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rows, report, held_out = load_parts(config, tokenizer)
+        rows, report, held_out = load_rows_and_held_out(config, tokenizer)
     assert len(caught) == 1 and "not writable" in str(caught[0].message)
     assert rows.to_list() == expected[0].to_list() and str(report) == str(expected[1])
     assert held_out is not None and held_out.to_list() == expected[2].to_list()

@@ -8,7 +8,7 @@ import pytest
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.training.data import load_parts, load_tokenizer
+from varlen_lab.training.data import load_rows_and_held_out, load_tokenizer
 from varlen_lab.training.trainer import train
 
 
@@ -19,7 +19,7 @@ def holding_out(small: Config) -> Config:
 
 def test_held_out_documents_are_not_trained_on(holding_out: Config) -> None:
     config = holding_out.with_mode("varlen")
-    rows, report, held_out = load_parts(config, load_tokenizer(config))
+    rows, report, held_out = load_rows_and_held_out(config, load_tokenizer(config))
     assert held_out is not None and report.documents == 30
     texts = [
         {tuple(row["input_ids"][a:b]) for row in part for a, b in spans(row["seq_lengths"])}

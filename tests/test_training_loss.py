@@ -40,7 +40,7 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 7), (1, 2, 1), (3, 17, 11), (1, 50, 3)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_equals_the_plain_loss(block: int, shape: tuple, weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_entropy, "BLOCK", {"cpu": block})
+    monkeypatch.setattr(cross_entropy, "LOGITS_AT_ONCE", {"cpu": block})
     logits, labels = case(*shape)
     weights = torch.rand(labels.shape, dtype=torch.float64) if weighted else None
     twin = logits.detach().clone().requires_grad_()

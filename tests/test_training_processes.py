@@ -88,14 +88,14 @@ def test_slurm_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="srun"):
-        launch.read_slurm()
+        launch.export_slurm_ranks()
     facts = {"PROCID": "5", "NTASKS": "16", "LOCALID": "1", "STEP_NODELIST": "gpu[03-05,9]", "JOB_ID": "123456"}
     for name, value in (facts | {"NTASKS_PER_NODE": "4"}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
-    launch.read_slurm()
+    launch.export_slurm_ranks()
     assert os.environ["RANK"] == "5" and os.environ["WORLD_SIZE"] == "16" and os.environ["LOCAL_RANK"] == "1"
     assert os.environ["MASTER_ADDR"] == "gpu03" and os.environ["LOCAL_WORLD_SIZE"] == "4"
     assert os.environ["MASTER_PORT"] == "23456"

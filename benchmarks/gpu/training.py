@@ -31,11 +31,11 @@ from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
-from varlen_lab.models.building import PLAIN, native_config, recompute, resolved
+from varlen_lab.models.building import PLAIN, native_config, recompute, resolve_attention
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.training.engines import make_accelerator, make_engine
-from varlen_lab.training.plan import PEAKS, Work
+from varlen_lab.training.plan import PEAK_OPERATIONS, Work
 from varlen_lab.training.step import Batch, optimize
 
 STEPS = 12  # of different documents at most; then they come again
@@ -134,7 +134,7 @@ def run(
     tokens = sum(record["tokens"] for record in records)
     done = work.operations(tokens, sum(record["sum_squared_lengths"] for record in records))
     times = sorted(record["seconds"] for record in records)
-    peak = next((value for word, value in PEAKS.items() if word in device_name(bench)), None)
+    peak = next((value for word, value in PEAK_OPERATIONS.items() if word in device_name(bench)), None)
     return {
         "tokens_per_second": tokens / seconds,
         "mfu": done / seconds / peak if peak else None,
@@ -193,7 +193,9 @@ def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torc
     native = native_config(shape)
     with torch.device(device):
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(native, attn_implementation=resolved(attention, native), dtype=dtype)
+        return AutoModelForCausalLM.from_config(
+            native, attn_implementation=resolve_attention(attention, native), dtype=dtype
+        )
 
 
 def documents_of_steps(bench: Bench, row: int, vocabulary: int = 2000) -> list[list[Documents]]:

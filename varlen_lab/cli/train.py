@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
     """Train and say where the result lies; with NPROC_PER_NODE the processes that are started do."""
     config = config_of(args)
     if args.launcher == "slurm":
-        launch.read_slurm()
+        launch.export_slurm_ranks()
     if "NPROC_PER_NODE" in os.environ and (count := launch.wanted_processes()) > 1:
         return launch.start_processes(count, args.argv)
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
-    summarise(trained(config, args, console), console, bool(args.resume))
+    summarise(train_and_print(config, args, console), console, bool(args.resume))
     return 0
 
 
@@ -61,7 +61,7 @@ def config_of(args: argparse.Namespace) -> Config:
     return config.replace(**{name: value for name, value in flags.items() if value is not None})
 
 
-def trained(config: Config, args: argparse.Namespace, console: Console) -> History:
+def train_and_print(config: Config, args: argparse.Namespace, console: Console) -> History:
     """Train, with the outlook before it and held-out losses and answers on the way printed.
 
     InputError for a full GPU, and where another process of the run is gone.
@@ -70,11 +70,11 @@ def trained(config: Config, args: argparse.Namespace, console: Console) -> Histo
 
     from varlen_lab.training.trainer import train
 
-    def announce(outlook: Outlook) -> None:
+    def print_outlook(outlook: Outlook) -> None:
         for line in outlook.lines():
             console.print(line, markup=False)
 
-    def tell(record: dict[str, Any]) -> None:
+    def print_results(record: dict[str, Any]) -> None:
         facts = [f"held-out loss {record['held_out_loss']:.4f}"] if "held_out_loss" in record else []
         for line in facts + [f"says: {text!r}" for text in record.get("samples", [])]:
             console.print(f"step {record['step']}: {line}", markup=False)
@@ -83,8 +83,8 @@ def trained(config: Config, args: argparse.Namespace, console: Console) -> Histo
         return train(
             config,
             progress=not args.quiet,
-            on_start=None if args.quiet else announce,
-            on_step=tell,
+            on_start=None if args.quiet else print_outlook,
+            on_step=print_results,
             resume=args.resume,
             deepspeed=args.deepspeed,
             fsdp=args.fsdp,

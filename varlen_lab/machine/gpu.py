@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, replace
 
 GIB = 2**30
-OLDEST = (8, 0)  # Ampere: the first with bf16, and the oldest FlashAttention-2 has code for
+OLDEST_CAPABILITY = (8, 0)  # Ampere: the first with bf16, and the oldest FlashAttention-2 has code for
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def gpu_facts() -> GpuFacts:
     """The facts of this machine. Imports torch, which starts no CUDA context unless there is a GPU."""
     import torch
 
-    driver, driver_cuda = ask_driver()
+    driver, driver_cuda = driver_versions()
     known = GpuFacts(str(torch.__version__), torch.version.cuda, driver, driver_cuda)
     if not torch.cuda.is_available():
         return known
@@ -50,7 +50,7 @@ def gpu_facts() -> GpuFacts:
     )
 
 
-def ask_driver() -> tuple[str | None, str | None]:
+def driver_versions() -> tuple[str | None, str | None]:
     """Version of the NVIDIA driver and the newest CUDA it runs, as ``nvidia-smi`` prints them in its head."""
     try:
         said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20).stdout
@@ -66,8 +66,8 @@ def why_unusable(facts: GpuFacts, memory: int = 0) -> str | None:
     if not facts.usable:
         return without_gpu(facts)
     assert facts.capability is not None
-    if facts.capability < OLDEST:
-        have, need = (".".join(map(str, version)) for version in (facts.capability, OLDEST))
+    if facts.capability < OLDEST_CAPABILITY:
+        have, need = (".".join(map(str, version)) for version in (facts.capability, OLDEST_CAPABILITY))
         return (
             f"{facts.name} has compute capability {have}, bf16 and the varlen kernels need {need} (Ampere) or newer; "
             "take a newer card, or device = 'cpu'"

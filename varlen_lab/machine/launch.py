@@ -83,7 +83,7 @@ def is_lost_connection(problem: RuntimeError) -> bool:
     return "WORLD_SIZE" in os.environ and any(word in str(problem) for word in words)
 
 
-def read_slurm() -> None:
+def export_slurm_ranks() -> None:
     """Put the names of torch.distributed beside Slurm's. InputError outside of a Slurm step."""
     missing = [name for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID") if name not in os.environ]
     if missing:
@@ -111,7 +111,7 @@ def first_host(nodes: str) -> str:
     return found[1] + (found[2] or "")
 
 
-def first_alone(accelerator: Accelerator, work: Callable[[], T]) -> T:
+def first_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """``work()`` in the first process of each machine, then in the others: what is cached is made once.
 
     The others wait as long as it takes (a week): the time-out of the GPUs' collectives does not run meanwhile.

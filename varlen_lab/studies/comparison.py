@@ -165,7 +165,7 @@ def compare(
         run = config.with_mode(mode)
         model = build_model(run)
         if weights is not None:
-            begin_with(model, weights, start)
+            load_start_weights(model, weights, start)
         histories[mode] = History(describe(run, model, accelerator))
         engine = make_engine(model, run, len(steps), accelerator)
         gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
@@ -214,7 +214,7 @@ def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
     return torch.cat(found)
 
 
-def begin_with(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
+def load_start_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
     """Load a checkpoint's weights; InputError when they are another model's."""
     try:
         load_trained_weights(model, weights)

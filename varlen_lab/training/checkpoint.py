@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMAT = "varlen_lab checkpoint 2"
-EARLIER_FORMATS = {"varlen_lab checkpoint 1": {"dice": "rng_state"}}  # the keys that were renamed since
+RENAMED_SINCE = {"varlen_lab checkpoint 1": {"dice": "rng_state"}}  # earlier format -> its keys, and what they are now
 HISTORY_FORMAT = 2
-FIRST_HISTORY = {"slots": "padded_tokens", "squares": "sum_squared_lengths"}  # keys of format 1, renamed since
-RUN = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
+RENAMED_IN_HISTORY = {"slots": "padded_tokens", "squares": "sum_squared_lengths"}  # keys of format 1, renamed since
+RUN_FILE = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
 # settings that say where and how often, not what is computed
 MAY_CHANGE = {
     "work_dir",
@@ -69,11 +69,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         near = ", ".join(sorted(p.name for p in path.parent.glob("iter_*.pth"))) or "no iter_N.pth"
         raise InputError(f"there is no checkpoint {path}; {path.parent} has {near}.")
     if path.is_dir():
-        if not (path / RUN).is_file():
+        if not (path / RUN_FILE).is_file():
             raise InputError(
-                f"{path} is a folder without {RUN}, it is no checkpoint; pass an iter_N.pth of a work_dir."
+                f"{path} is a folder without {RUN_FILE}, it is no checkpoint; pass an iter_N.pth of a work_dir."
             )
-        path = path / RUN
+        path = path / RUN_FILE
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as problem:
@@ -86,12 +86,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path} was not written by varlen-lab train, so its model is unknown; pass an iter_N.pth of a work_dir."
         )
-    if found != FORMAT and found not in EARLIER_FORMATS:
+    if found != FORMAT and found not in RENAMED_SINCE:
         raise InputError(
-            f"{path} has the format {found!r}, this version reads {', '.join([*EARLIER_FORMATS, FORMAT])}; convert it "
+            f"{path} has the format {found!r}, this version reads {', '.join([*RENAMED_SINCE, FORMAT])}; convert it "
             "with the version that wrote it."
         )
-    return {**renamed(contents, EARLIER_FORMATS.get(found, {})), "format": FORMAT}
+    return {**renamed(contents, RENAMED_SINCE.get(found, {})), "format": FORMAT}
 
 
 def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class History:
         records = []
         for line in lines[1:]:
             try:
-                records.append(renamed(json.loads(line), FIRST_HISTORY if found == 1 else {}))
+                records.append(renamed(json.loads(line), RENAMED_IN_HISTORY if found == 1 else {}))
             except json.JSONDecodeError:
                 break
         return cls(meta, records, path)

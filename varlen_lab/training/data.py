@@ -86,10 +86,10 @@ def load_rows(
     config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
 ) -> tuple[Dataset, PackReport]:
     """The rows of a run: packed, or one document a row when unpacked; and what became of the documents."""
-    return load_parts(config, tokenizer, progress=progress)[:2]
+    return load_rows_and_held_out(config, tokenizer, progress=progress)[:2]
 
 
-def load_parts(
+def load_rows_and_held_out(
     config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
 ) -> tuple[Dataset, PackReport, Dataset | None]:
     """As ``load_rows``, with the rows of the documents that ``evaluation_share`` holds out, or None."""
@@ -109,18 +109,18 @@ def load_parts(
     return rows, report, held_out
 
 
-def load_shared_parts(
+def load_in_all_processes(
     config: Config, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator, *, progress: bool = False
 ) -> tuple[Dataset, PackReport, Dataset | None]:
-    """``load_parts`` in a run of several processes: the first of a machine makes the files, the others open them."""
+    """``load_rows_and_held_out`` in several processes: the first of a machine makes the files, the others open them."""
     if accelerator.num_processes == 1:
-        return load_parts(config, tokenizer, progress=progress)
-    from varlen_lab.machine.launch import first_alone
+        return load_rows_and_held_out(config, tokenizer, progress=progress)
+    from varlen_lab.machine.launch import first_process_first
 
     with warnings.catch_warnings():
         if not accelerator.is_main_process:  # the first one says what there is to say
             warnings.simplefilter("ignore", UserWarning)
-        return first_alone(accelerator, lambda: load_parts(config, tokenizer, progress=progress))
+        return first_process_first(accelerator, lambda: load_rows_and_held_out(config, tokenizer, progress=progress))
 
 
 def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:

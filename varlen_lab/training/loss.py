@@ -19,7 +19,8 @@ import torch
 
 from varlen_lab.packing.registry import IGNORE
 
-BLOCK = {"cpu": 2**20, "cuda": 2**26}  # logits that are cast at once: what a cache holds; few launches of kernels
+# Logits that are cast at once. On a CPU as many as its cache holds; on a GPU more, for every launch of a kernel costs.
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
 
 
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -42,7 +43,7 @@ def shifted(values: torch.Tensor, end: float) -> torch.Tensor:
 
 def blocks(logits: torch.Tensor) -> Iterator[slice]:
     """Tokens that are cast at once, one slice after the other."""
-    tokens = max(1, BLOCK["cpu" if logits.device.type == "cpu" else "cuda"] // logits.shape[1])
+    tokens = max(1, LOGITS_AT_ONCE["cpu" if logits.device.type == "cpu" else "cuda"] // logits.shape[1])
     return (slice(at, at + tokens) for at in range(0, len(logits), tokens))
 
 
@@ -69,8 +70,8 @@ class BlockwiseLoss(torch.autograd.Function):
         out = torch.empty_like(logits)
         scale = (scale * gradient)[:, None]
         for part in blocks(logits):
-            share = torch.softmax(logits[part], -1, dtype=scale.dtype)
-            share.scatter_add_(1, target[part, None], share.new_full((len(share), 1), -1.0))
-            torch.mul(share, scale[part], out=out[part])
+            probs = torch.softmax(logits[part], -1, dtype=scale.dtype)
+            probs.scatter_add_(1, target[part, None], probs.new_full((len(probs), 1), -1.0))
+            torch.mul(probs, scale[part], out=out[part])
             out[part].masked_fill_(scale[part] == 0, 0)  # 0 times what is not finite would not be 0
         return out, None, None

@@ -77,7 +77,7 @@ def row_costs(rows: Dataset) -> np.ndarray:
     return np.add.reduceat(squared, offsets[:-1] - offsets[0])
 
 
-PEAKS = {  # dense bf16 operations per second as the makers print them, by a word in the device's name
+PEAK_OPERATIONS = {  # dense bf16 operations per second as the makers print them, by a word in the device's name
     "H200": 989e12,
     "H100": 989e12,
     "H800": 989e12,
@@ -87,7 +87,7 @@ PEAKS = {  # dense bf16 operations per second as the makers print them, by a wor
     "4090": 165e12,
     "3090": 71e12,
 }
-USUAL_SHARE = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
+USUAL_UTILISATION = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second the device could do: the printed figure of a known GPU, else a measured product."""
     if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
-        if known := next((value for word, value in PEAKS.items() if word in name), None):
+        if known := next((value for word, value in PEAK_OPERATIONS.items() if word in name), None):
             return known
     size = 4096 if device.type == "cuda" else 768
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -184,7 +184,7 @@ class Outlook:
             f"a step has about {self.documents_per_step:.1f} documents and {self.tokens_per_step:,.0f} tokens, "
             f"{self.trained_share:.0%} of them trained on; {change}",
             f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process and "
-            f"{duration(self.seconds)} (at {USUAL_SHARE:.0%} of this device's speed)",
+            f"{duration(self.seconds)} (at {USUAL_UTILISATION:.0%} of this device's speed)",
         ]
 
 
@@ -213,7 +213,7 @@ def estimate(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2)),
-        seconds=needed / speed / USUAL_SHARE,
+        seconds=needed / speed / USUAL_UTILISATION,
         unpacked_steps=max(1, round(documents * epochs / lines)),
         work=work,
         operations_per_second=speed,

@@ -29,7 +29,7 @@ from varlen_lab.training.checkpoint import (
     rng_state,
     set_rng_state,
 )
-from varlen_lab.training.data import load_shared_parts, load_tokenizer, pad_id
+from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_id
 from varlen_lab.training.engines import Engine, any_process, describe, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.plan import Outlook, Step, estimate, plan_steps, row_costs, share
@@ -64,7 +64,7 @@ def train(
     first = accelerator.is_main_process
     tokenizer = load_tokenizer(config)
     model = build_model(config)
-    rows, report, held_out = load_shared_parts(config, tokenizer, accelerator, progress=progress and first)
+    rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
     plan = plan_steps(len(rows), config, accelerator.num_processes)
     outlook = estimate(config, model, rows, plan, accelerator)
     engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)

@@ -21,7 +21,7 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.files.writing import folder_written_whole
-from varlen_lab.training.checkpoint import RUN, read_checkpoint, save_checkpoint
+from varlen_lab.training.checkpoint import RUN_FILE, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 TAG = "zero"  # the folder of the shards inside a checkpoint
 OFFLOAD = {"device": "cpu", "pin_memory": True}
-SETTINGS: dict[str, dict[str, Any]] = {  # XTuner's names
+ZERO_SETTINGS: dict[str, dict[str, Any]] = {  # XTuner's names
     "deepspeed_zero1": {"stage": 1},
     "deepspeed_zero2": {"stage": 2},
     "deepspeed_zero2_offload": {"stage": 2, "offload_optimizer": OFFLOAD},
     "deepspeed_zero3": {"stage": 3},
     "deepspeed_zero3_offload": {"stage": 3, "offload_optimizer": OFFLOAD, "offload_param": OFFLOAD},
 }
-OURS = {  # keys a JSON file may hold that the config decides here
+DECIDED_BY_CONFIG = {  # keys a JSON file may hold that the config decides here
     "train_batch_size",
     "train_micro_batch_size_per_gpu",
     "gradient_accumulation_steps",
@@ -48,12 +48,13 @@ OURS = {  # keys a JSON file may hold that the config decides here
 
 def zero_settings(word: str) -> dict[str, Any]:
     """DeepSpeed settings by XTuner's name or from a JSON file; InputError when it is neither."""
-    if word in SETTINGS:
-        return {"zero_optimization": dict(SETTINGS[word])}
+    if word in ZERO_SETTINGS:
+        return {"zero_optimization": dict(ZERO_SETTINGS[word])}
     path = Path(word)
     if not path.is_file():
         raise InputError(
-            f"--deepspeed got {word!r}, it takes a JSON file or one of {', '.join(SETTINGS)}{nearest(word, SETTINGS)}."
+            f"--deepspeed got {word!r}, it takes a JSON file or one of {', '.join(ZERO_SETTINGS)}"
+            f"{nearest(word, ZERO_SETTINGS)}."
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -61,13 +62,13 @@ def zero_settings(word: str) -> dict[str, Any]:
         raise InputError(f"--deepspeed {word} is not a JSON file ({problem}); correct it.") from None
     if not isinstance(found, dict) or not isinstance(found.get("zero_optimization"), dict):
         raise InputError(f"--deepspeed {word} has no zero_optimization; write {{'zero_optimization': {{'stage': 2}}}}.")
-    set_there = {name for name in OURS & found.keys() if found[name] != "auto"}
+    set_there = {name for name in DECIDED_BY_CONFIG & found.keys() if found[name] != "auto"}
     if set_there:
         raise InputError(
             f"--deepspeed {word} sets {', '.join(sorted(set_there))}, which the config decides "
             "(batch_size, accumulative_counts, max_norm, optim_type, lr); remove it there."
         )
-    return {name: value for name, value in found.items() if name not in OURS}
+    return {name: value for name, value in found.items() if name not in DECIDED_BY_CONFIG}
 
 
 class ZeroEngine(Engine):
@@ -98,7 +99,7 @@ class ZeroEngine(Engine):
             settings[precision] = {"enabled": True, **self.settings.get(precision, {})}
         self.optimizer = make_optimizer(model, config, fused=self.accelerator.device.type == "cuda")
         self.scheduler = make_schedule(self.optimizer, config, steps)
-        with quiet():
+        with deepspeed_silenced():
             self.model, *_ = deepspeed.initialize(
                 model=model, optimizer=self.optimizer, config=settings, dist_init_required=False
             )
@@ -123,21 +124,23 @@ class ZeroEngine(Engine):
         first = self.accelerator.is_main_process
         with folder_written_whole(path) if first else nullcontext() as draft:
             draft = broadcast_object_list([str(draft)])[0]  # its name, which the first process has chosen
-            with quiet():
+            with deepspeed_silenced():
                 self.model.save_checkpoint(  # type: ignore[operator]
                     draft, tag=TAG, exclude_frozen_parameters=has_frozen(self.unwrapped_model)
                 )
             self.accelerator.wait_for_everyone()
             if first:
                 state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind}
-                save_checkpoint(Path(draft, RUN), {**contents, **state, "processes": self.accelerator.num_processes})
+                save_checkpoint(
+                    Path(draft, RUN_FILE), {**contents, **state, "processes": self.accelerator.num_processes}
+                )
         self.accelerator.wait_for_everyone()
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back what ``save`` wrote; with the same number of processes."""
         if state.get("engine") != "zero":
             raise InputError(f"{path} was not written under DeepSpeed, which cannot go on from it; drop --deepspeed.")
-        with quiet():
+        with deepspeed_silenced():
             found, _ = self.model.load_checkpoint(str(path), tag=TAG)  # type: ignore[operator]
         if found is None:
             raise InputError(f"{path} has no DeepSpeed shards in {TAG}/; the folder is not whole.")
@@ -160,7 +163,7 @@ def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     try:
-        with quiet():
+        with deepspeed_silenced():
             return get_fp32_state_dict_from_zero_checkpoint(
                 str(folder), TAG, exclude_frozen_parameters=adapter, lazy_mode=False
             )
@@ -176,7 +179,7 @@ def import_deepspeed(device: str) -> Any:
     for module in ("deepspeed", "torch.distributed"):  # it calls names that torch is about to rename
         warnings.filterwarnings("ignore", module=module)
     try:
-        with quiet():
+        with deepspeed_silenced():
             import deepspeed
             from deepspeed.ops import __compatible_ops__
     except ImportError as problem:
@@ -191,7 +194,7 @@ def has_frozen(model: torch.nn.Module) -> bool:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def deepspeed_silenced() -> Iterator[None]:
     """DeepSpeed prints on import, at start and at every save; its errors are exceptions and still come through."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
