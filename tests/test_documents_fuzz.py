@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.documents.reading import LONGEST, read_dialogues
+from varlen_lab.documents.reading import LONGEST_REASON, read_dialogues
 from varlen_lab.documents.registry import MAP_FNS
 from varlen_lab.errors import InputError
 
@@ -57,7 +57,7 @@ def read(name: str, content: bytes, map_fn: str = "auto") -> tuple[int, list[str
             return 0, [f"{path}: all"] * (int(found[1]) if found else 0)
         for reason in reasons:
             assert re.match(rf"{re.escape(str(path))}(:\d+|, record \d+): \S", reason), reason
-            assert "\n" not in reason and len(reason) < LONGEST + 200 and reason.encode()
+            assert "\n" not in reason and len(reason) < LONGEST_REASON + 200 and reason.encode()
         for dialogue in dialogues:
             json.dumps(dialogue, ensure_ascii=False).encode()  # all of it is text that can be written
         return len(dialogues), reasons

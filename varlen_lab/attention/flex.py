@@ -28,10 +28,10 @@ from varlen_lab.packing.boundaries import Boundaries
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-BLOCK = 128  # tokens: the kernel's own default, and what its tiles are tuned for
+BLOCK_SIZE = 128  # tokens: the kernel's own default, and what its tiles are tuned for
 # Every layout of heads, kind of mask and of score is a kernel of its own. Past dynamo's usual 8 it would go on without
 # one, and make all T x T scores: here a named backend runs or says why not.
-COMPILING: dict[str, Any] = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
+COMPILE_LIMITS: dict[str, Any] = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
 # cu_seqlens -> {(causal, window): BlockMask}. Weak, so that masks go with their batch; a key is the tensor itself, for
 # every layer of a model gets the same object and two batches with equal seams are rare.
 MASKS: Any = WeakTensorKeyDictionary()
@@ -52,7 +52,7 @@ def attend_flex(
     # A compiled score may capture tensors, not Python numbers. The tensor is filled on the device, because a copy would
     # make the CPU wait for it.
     cap = None if options.softcap is None else torch.full((), options.softcap, device=q.device)
-    with dynamo.patch(COMPILING):
+    with dynamo.patch(COMPILE_LIMITS):
         out = kernel(q.device.type)(
             *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
             score_mod=score_mod(cap, options.alibi_slopes),
@@ -71,7 +71,7 @@ def shared_mask(boundaries: Boundaries, causal: bool, window: int | None) -> Blo
     return known[causal, window]
 
 
-def block_mask(boundaries: Boundaries, causal: bool, window: int | None, block: int = BLOCK) -> BlockMask:
+def block_mask(boundaries: Boundaries, causal: bool, window: int | None, block: int = BLOCK_SIZE) -> BlockMask:
     """Which blocks of queries see which blocks of keys: in whole, in part, or not at all.
 
     Documents lie in order, so a block holds documents ``first`` to ``last``. Two blocks share one when these ranges

@@ -28,7 +28,7 @@ class Backend:
     probe: str | None = None  # "module:function" (head dim, softcap, alibi) -> bool, for builds that differ
 
 
-HALF = ("float16", "bfloat16")
+HALF_PRECISION = ("float16", "bfloat16")
 
 BACKENDS: dict[str, Backend] = {
     each.name: each
@@ -56,7 +56,7 @@ BACKENDS: dict[str, Backend] = {
             function="varlen_lab.attention.flash:attend_flash_attn",
             about="CUDA, fp16 or bf16: the flash-attn package; a wheel must fit your torch, CUDA and Python",
             devices=("cuda",),
-            dtypes=HALF,
+            dtypes=HALF_PRECISION,
             module="flash_attn",
             softcap=True,
             alibi=True,
@@ -70,7 +70,7 @@ BACKENDS: dict[str, Backend] = {
             function="varlen_lab.attention.flash:attend_torch_varlen",
             about="CUDA, fp16 or bf16, torch >= 2.11: FlashAttention-2 inside PyTorch; nothing to install",
             devices=("cuda",),
-            dtypes=HALF,
+            dtypes=HALF_PRECISION,
             module="torch.nn.attention.varlen",
             widest_head=256,
             auto_rank=20,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 CORPUS_VERSION = 1  # of what is collected and how it is asked: raise it and every cache is rebuilt
-SHORTEST = 40  # characters; "Return repr(self)." teaches nothing
+SHORTEST_DOCSTRING = 40  # characters; "Return repr(self)." teaches nothing
 LONGEST_SIGNATURE = 60  # characters; a longer one is left out of the question
 
 # Tests quote broken code on purpose, site-packages differ from machine to machine.
@@ -83,7 +83,7 @@ def dialogues_of(entries: Iterable[Entry]) -> Iterator[list[dict[str, str]]]:
 
     unique: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: (is_private(entry), entry)):
-        if len(entry.doc) >= SHORTEST:
+        if len(entry.doc) >= SHORTEST_DOCSTRING:
             unique.setdefault(entry.doc, entry)
     for entry in sorted(unique.values()):
         yield [{"role": "user", "content": question(entry)}, {"role": "assistant", "content": entry.doc}]

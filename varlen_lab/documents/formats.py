@@ -22,14 +22,14 @@ from varlen_lab.documents.reading import (
     lines_of,
     numbered,
     similar_name,
-    utf8,
+    valid_utf8,
 )
 from varlen_lab.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-ROWS = 1000  # of a Parquet file read at once
+ROWS_AT_ONCE = 1000  # of a Parquet file read at once
 
 
 def json_records(path: Path) -> Records:
@@ -63,7 +63,7 @@ def csv_records(path: Path) -> Records:
             if cells is None:
                 return
             if cells:
-                yield place, row_of([utf8(cell, "the row") for cell in cells], columns)
+                yield place, row_of([valid_utf8(cell, "the row") for cell in cells], columns)
         except BadRecord as reason:
             yield place, reason
         except csv.Error as error:
@@ -105,7 +105,7 @@ class Lines:
 def header(path: Path, lines: Lines) -> list[str]:
     """The column names of a CSV file; none of an empty one."""
     try:
-        columns = [utf8(name, "the header") for name in next(csv.reader(lines, strict=True), [])]
+        columns = [valid_utf8(name, "the header") for name in next(csv.reader(lines, strict=True), [])]
     except (csv.Error, BadRecord) as error:
         raise InputError(f"{path}:1: the line of column names is not CSV ({error}); write it again.") from None
     twice = sorted({name for name in columns if columns.count(name) > 1})
@@ -127,7 +127,7 @@ def parquet_records(path: Path) -> Records:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS):
+            for batch in file.iter_batches(ROWS_AT_ONCE):
                 for record in rows_of(batch):
                     number += 1
                     yield f"{path}, record {number}", record
@@ -155,7 +155,7 @@ def text_of(path: Path) -> str:
     lines = []
     for number, line in enumerate(lines_of(path, newline="\n"), start=1):
         try:
-            lines.append(utf8(line, "the line"))
+            lines.append(valid_utf8(line, "the line"))
         except BadRecord as reason:
             raise InputError(f"{path}:{number}: {reason}; save the file as UTF-8.") from None
     return "".join(lines)

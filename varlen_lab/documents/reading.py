@@ -33,11 +33,11 @@ Turns = Iterator[tuple[str, Any]]  # (role, content) as found in a record, not y
 BUILTIN = "builtin:docstrings"
 function_at = cache(resolve_name)  # "module:function" of the registry -> the function; asked for once a record
 ROLES = ("system", "user", "assistant")
-OTHER_NAMES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
+ROLE_SYNONYMS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 # Roles of text that already stands as the model shall read it, no template adds to it -> is it trained on?
 VERBATIM = {"text": True, "context": False}
 # role -> the roles that may come behind it; "" is the beginning
-FOLLOWING = {
+ALLOWED_AFTER = {
     "": ("system", "user"),
     "system": ("user",),
     "user": ("assistant",),
@@ -45,7 +45,7 @@ FOLLOWING = {
     "tool": ("assistant",),
 }
 FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
-LONGEST = 300  # characters of a reason
+LONGEST_REASON = 300  # characters of a reason
 
 
 class BadRecord(Exception):
@@ -57,7 +57,7 @@ class BadRecord(Exception):
     def __init__(self, reason: str) -> None:
         line = " ".join(reason.encode("utf-8", "backslashreplace").decode().split())
         line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
-        super().__init__(line if len(line) <= LONGEST else line[: LONGEST - 4] + " ...")
+        super().__init__(line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 4] + " ...")
 
 
 def read_dialogues(
@@ -145,7 +145,7 @@ def jsonl_records(path: Path) -> Records:
     for number, line in enumerate(lines_of(path, newline="\n"), start=1):
         if line.strip():
             try:
-                record = json.loads(utf8(line.rstrip("\r\n"), "the line"))
+                record = json.loads(valid_utf8(line.rstrip("\r\n"), "the line"))
             except BadRecord as reason:
                 record = reason
             except (ValueError, RecursionError) as error:
@@ -157,7 +157,7 @@ def jsonl_records(path: Path) -> Records:
 def lines_of(path: Path, newline: str) -> Iterator[str]:
     """The lines of a text file, one in memory at a time; a byte order mark, as Windows writes it, is no part of it.
 
-    A byte that is not UTF-8 costs its line only: it stays in it as a half character, for ``utf8`` to find.
+    A byte that is not UTF-8 costs its line only: it stays in it as a half character, for ``valid_utf8`` to find.
     """
     try:
         with path.open("rb") as file:
@@ -169,7 +169,7 @@ def lines_of(path: Path, newline: str) -> Iterator[str]:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
 
 
-def utf8(text: str, what: str) -> str:
+def valid_utf8(text: str, what: str) -> str:
     """The text, unless ``lines_of`` met a byte in it that is not UTF-8."""
     if not text.isascii() and (found := FOREIGN_BYTE.search(text)):
         at = len(text[: found.start()].encode("utf-8", "surrogateescape"))
@@ -191,7 +191,7 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
     shapes = MAP_FNS[map_fn].values()
     for shape in shapes:
         if all(record.get(field) is not None for field in shape.fields):
-            return checked(function_at(shape.function)(record, shape), system)
+            return checked_dialogue(function_at(shape.function)(record, shape), system)
     raise function_at("varlen_lab.documents.shapes:unknown_shape")(record, [shape.fields for shape in shapes])
 
 
@@ -201,9 +201,9 @@ def from_messages(record: dict[str, Any], shape: Shape) -> Turns:
         if not isinstance(message, dict) or shape.role not in message or shape.content not in message:
             raise BadRecord(f"message {number} needs {shape.role!r} and {shape.content!r}")
         name = message[shape.role]
-        role = OTHER_NAMES.get(name, name) if isinstance(name, str) else None
+        role = ROLE_SYNONYMS.get(name, name) if isinstance(name, str) else None
         if role not in ROLES:
-            hint = nearest(str(name), [*ROLES, *OTHER_NAMES])
+            hint = nearest(str(name), [*ROLES, *ROLE_SYNONYMS])
             raise BadRecord(f"message {number} has role {name!r}; roles are system, user and assistant{hint}")
         yield role, message[shape.content]
 
@@ -223,13 +223,13 @@ def parsed(value: Any, field: str, kind: type = list, what: str = "a list of mes
     return value
 
 
-def checked(turns: Turns, system: str = "") -> Dialogue:
+def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
     """The messages of ``turns``, their order and contents checked, an unanswered end left off; or BadRecord."""
     dialogue: Dialogue = []
     previous = ""
     for number, (role, content) in enumerate(turns, start=1):
-        if role not in VERBATIM and role not in FOLLOWING[previous]:
-            expected = " or ".join(one for one in FOLLOWING[previous] if one != "tool")
+        if role not in VERBATIM and role not in ALLOWED_AFTER[previous]:
+            expected = " or ".join(one for one in ALLOWED_AFTER[previous] if one != "tool")
             raise BadRecord(f"roles are out of order: message {number} is {role}, expected {expected}")
         if not isinstance(content, str):
             raise BadRecord(f"message {number} holds {type(content).__name__}, not text")
@@ -243,6 +243,6 @@ def checked(turns: Turns, system: str = "") -> Dialogue:
         raise BadRecord("no assistant turn, there is nothing to train on")
     if previous in ("user", "tool"):
         dialogue.pop()
-    if system and dialogue[0]["role"] in FOLLOWING["system"]:
+    if system and dialogue[0]["role"] in ALLOWED_AFTER["system"]:
         dialogue.insert(0, {"role": "system", "content": system})
     return dialogue

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-CHUNK = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's threads busy
+DIALOGUES_AT_ONCE = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's threads busy
 
 
 def encode(
@@ -53,10 +53,10 @@ def encode(
     from rich.progress import track
 
     tables = []
-    starts = range(0, len(dialogues), CHUNK)
+    starts = range(0, len(dialogues), DIALOGUES_AT_ONCE)
     bar = Console(stderr=True)
     for start in track(starts, "Tokenising", console=bar, transient=True, disable=not progress):
-        pieces = pieces_of(dialogues[start : start + CHUNK], tokenizer, prompt_template)
+        pieces = pieces_of(dialogues[start : start + DIALOGUES_AT_ONCE], tokenizer, prompt_template)
         tables.append(documents_of(pieces, tokenizer, bos_of(tokenizer, prompt_template)))
     kept = sum(len(table) for table in tables)
     if not kept:
@@ -183,14 +183,17 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
 def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: bool) -> list[str]:
     """Each dialogue as the text of the tokenizer's own chat template."""
     if not getattr(tokenizer, "chat_template", None):
-        raise InputError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; {name_another()}.")
+        raise InputError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; {another_template()}."
+        )
     if not dialogues:
         return []
     try:
         return tokenizer.apply_chat_template(dialogues, tokenize=False, add_generation_prompt=add_generation_prompt)
     except Exception as error:  # a template is a program, it may raise anything
         raise InputError(
-            f"the chat template of the tokenizer refused a dialogue ({error}); {name_another()}, or change the data."
+            f"the chat template of the tokenizer refused a dialogue ({error}); {another_template()}, or change the "
+            "data."
         ) from None
 
 
@@ -206,7 +209,7 @@ def differences(before: Iterable[str], after: Iterable[str]) -> Segments:
         if not prompt.startswith(done) or not text.startswith(prompt):
             raise InputError(
                 "the chat template of the tokenizer rewrites earlier turns when a dialogue grows, so what is trained "
-                f"on cannot be told; {name_another()}, or cut the data into dialogues of one answer."
+                f"on cannot be told; {another_template()}, or cut the data into dialogues of one answer."
             )
         answer = text[len(prompt) :]
         trained = answer.rstrip()
@@ -215,7 +218,7 @@ def differences(before: Iterable[str], after: Iterable[str]) -> Segments:
     return pieces
 
 
-def name_another() -> str:
+def another_template() -> str:
     """The next step where the tokenizer's own template does not serve."""
     return f"set prompt_template to one of {', '.join(TEMPLATES)}"
 

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from varlen_lab.packing.strategies import Packs
 
 COLUMNS = ("input_ids", "labels", "seq_lengths")
-CHUNK = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
-BLOCK = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on
+CHUNK_TOKENS = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
+BLOCK_TOKENS = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on
 INT32 = np.iinfo(np.int32)
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow stream that was written to its end
-LAYOUT = "1"  # of the packed files; another number when rows of the same plan would come out differently
+LAYOUT_VERSION = "1"  # of the packed files; another number when rows of the same plan would come out differently
 
 
 class ListColumn:
@@ -88,17 +88,17 @@ class ListColumn:
         ends = np.cumsum(lengths)
         # Arrow's allocator keeps its pages; malloc would give them back, and every chunk would fault them in again.
         tokens = np.frombuffer(pa.allocate_buffer(4 * int(ends[-1])), np.int32)
-        cuts = [0, *(np.searchsorted(ends, np.arange(BLOCK, len(tokens), BLOCK)) + 1).tolist(), len(ends)]
+        cuts = [0, *(np.searchsorted(ends, np.arange(BLOCK_TOKENS, len(tokens), BLOCK_TOKENS)) + 1).tolist(), len(ends)]
         done = 0
         for begin, end in itertools.pairwise(cuts):
-            block = self.copied(documents[begin:end], starts[begin:end], lengths[begin:end])
+            block = self.copy_segments(documents[begin:end], starts[begin:end], lengths[begin:end])
             if self.dtype != np.int32 and len(block) and (block.max() > INT32.max or block.min() < INT32.min):
                 raise InputError(f"{self.name} holds {block.max()}, a token is at most {INT32.max}; tokenise it again.")
             tokens[done : done + len(block)] = block
             done += len(block)
         return tokens
 
-    def copied(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def copy_segments(self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The same tokens in the column's own type: one ``bytes.join`` of slices of memory, no loop over segments."""
         width = self.dtype.itemsize
         begins = (self.begins[documents] + starts) * width
@@ -142,7 +142,7 @@ def schema() -> pa.Schema:
 
 
 def row_batches(
-    dataset: Dataset, packs: Packs, chunk_tokens: int = CHUNK, rows: range | None = None
+    dataset: Dataset, packs: Packs, chunk_tokens: int = CHUNK_TOKENS, rows: range | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a plan (or the range ``rows`` of them), about ``chunk_tokens`` tokens to a batch.
 
@@ -190,7 +190,7 @@ def row_files(
     if chosen is None and not sources:
         return []
     folder = Path(sources[0]["filename"]).parent if chosen is None else Path(chosen).expanduser()
-    name = f"packed-{Hasher.hash([LAYOUT, *map(repr, (dataset._fingerprint, *choices))])}"
+    name = f"packed-{Hasher.hash([LAYOUT_VERSION, *map(repr, (dataset._fingerprint, *choices))])}"
     if shards == 1:
         return [folder / f"{name}.arrow"]
     return [folder / f"{name}-{shard:05d}-of-{shards:05d}.arrow" for shard in range(shards)]

@@ -35,7 +35,7 @@ import numpy as np
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.packing.boundaries import checked_count, checked_lengths
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
-from varlen_lab.packing.rows import CHUNK, document_lengths, open_rows, row_files, rows_from_plan, write_rows
+from varlen_lab.packing.rows import CHUNK_TOKENS, document_lengths, open_rows, row_files, rows_from_plan, write_rows
 from varlen_lab.packing.sequential import LOOKAHEAD
 from varlen_lab.packing.whole import lower_bound, whole_segments
 
@@ -121,7 +121,7 @@ def pack_dataset(
     lookahead: int = LOOKAHEAD,
     cache_dir: str | os.PathLike[str] | None = None,
     num_proc: int = 1,
-    chunk_tokens: int = CHUNK,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> Dataset | PackedStream:
     """Pack a dataset of documents (columns ``input_ids`` and, optionally, ``labels``) into rows.
 

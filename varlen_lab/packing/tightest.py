@@ -21,10 +21,10 @@ from varlen_lab.packing.whole import Placement, best_fit, longest_first, lower_b
 MOST_LENGTHS = 320  # distinct lengths; more are rounded up to a grid, or the program is slow
 ROUNDS, ITERATIONS = 60, 60
 ROUND_UP = 0.7  # rounding up takes the uses that are at least this share of the largest
-WORTHWHILE = 1.002  # best-fit this close to the bound is left as it is
-EXACT = 1e-9  # the solver's noise
+CLOSE_ENOUGH = 1.002  # best-fit this close to the bound is left as it is
+SOLVER_NOISE = 1e-9  # numbers of the program that differ by no more are equal
 SMOOTHING = 0.8  # weight of the steady prices: the solver's own jump, and the generation takes ten times as long
-CLOSE = 2e-4  # the program stops within this of the proven bound
+BOUND_TOLERANCE = 2e-4  # the program stops within this of the proven bound
 NEW_PATTERNS = 300  # at most this many are added at a time
 
 
@@ -33,16 +33,16 @@ def tightest(lengths: np.ndarray, max_length: int, seed: int | None = None, look
 
     ``seed`` shuffles which of several equally long segments goes where.
     """
-    simple = best_fit(lengths, max_length, seed)
-    if len(simple.offsets) - 1 <= lower_bound(lengths, max_length) * WORTHWHILE:
-        return simple
+    by_best_fit = best_fit(lengths, max_length, seed)
+    if len(by_best_fit.offsets) - 1 <= lower_bound(lengths, max_length) * CLOSE_ENOUGH:
+        return by_best_fit
     # Lengths rounded up to a grid are fewer; rows of a narrow set lose next to nothing by it.
     grid = -(-int(lengths.max() - lengths.min() + 1) // MOST_LENGTHS)
     room = max_length // grid  # a segment that reaches beyond the last grid line has a row to itself
     sizes, counts = np.unique(np.minimum(-(-lengths // grid), room), return_counts=True)
     rows = pattern_rows(sizes, counts, room)
-    if len(rows) >= len(simple.offsets) - 1:
-        return simple
+    if len(rows) >= len(by_best_fit.offsets) - 1:
+        return by_best_fit
     # The segments, longest first, are handed to the places that ask for their length.
     wanted = sizes[np.concatenate(rows)]
     order = np.empty(len(lengths), dtype=np.int64)
@@ -97,7 +97,7 @@ def one_length_patterns(lengths: np.ndarray, counts: np.ndarray, max_length: int
 def solve(
     lengths: np.ndarray, demand: np.ndarray, patterns: np.ndarray, max_length: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Generate patterns until the program is within ``CLOSE`` of its bound: patterns, their uses, the bound.
+    """Generate patterns until the program is within ``BOUND_TOLERANCE`` of its bound: patterns, their uses, the bound.
 
     ``demand[i]`` documents of ``lengths[i]`` are to be placed; ``patterns``: (lengths, patterns), what is known so far.
     """
@@ -116,7 +116,7 @@ def solve(
             fresh = [pattern for pattern in found if pattern.tobytes() not in known]
             if fresh:
                 break
-        if not fresh or value <= bound * (1 + CLOSE):
+        if not fresh or value <= bound * (1 + BOUND_TOLERANCE):
             break
         known.update(pattern.tobytes() for pattern in fresh)
         patterns = np.concatenate([patterns, np.stack(fresh, axis=1)], axis=1)
@@ -139,9 +139,9 @@ def whole_uses(patterns: np.ndarray, uses: np.ndarray, demand: np.ndarray) -> np
     """
     whole = np.zeros(len(uses), dtype=np.int64)
     left = demand.copy()
-    up = uses.max() < 1 - EXACT
+    up = uses.max() < 1 - SOLVER_NOISE
     for index in np.argsort(-uses, kind="stable").tolist():
-        times = int(uses[index] >= ROUND_UP * uses.max()) if up else int(uses[index] + EXACT)
+        times = int(uses[index] >= ROUND_UP * uses.max()) if up else int(uses[index] + SOLVER_NOISE)
         if not times:
             break
         pattern = patterns[:, index]
@@ -165,7 +165,7 @@ def new_patterns(lengths: np.ndarray, prices: np.ndarray, table: np.ndarray, max
     """The best pattern around each length that is worth more than the row it takes, the most valuable first."""
     worth = prices + table[max_length - lengths]
     for number in np.argsort(-worth, kind="stable")[:NEW_PATTERNS].tolist():
-        if worth[number] <= 1 + 1e-9:
+        if worth[number] <= 1 + SOLVER_NOISE:
             return
         pattern = np.zeros(len(lengths), dtype=np.int64)
         pattern[number] = 1
@@ -174,7 +174,7 @@ def new_patterns(lengths: np.ndarray, prices: np.ndarray, table: np.ndarray, max
             fitting = np.searchsorted(lengths, room, side="right")
             gains = table[room - lengths[:fitting]] + prices[:fitting]
             chosen = int(np.argmax(gains))
-            if gains[chosen] < table[room] - 1e-9:
+            if gains[chosen] < table[room] - SOLVER_NOISE:
                 room -= 1  # the value of this room is that of a smaller one
                 continue
             pattern[chosen] += 1
