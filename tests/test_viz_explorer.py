@@ -32,7 +32,7 @@ def test_a_slider_sends_one_row_and_its_words() -> None:
     explorer.canvas.observe(lambda change: sent.append(change["new"]), "row")
     explorer.documents.value = 12
     assert len(sent) == 1 and sent[0]["lengths"] == example_lengths(12, START[1])
-    assert "12 documents" in explorer.says.value and "packs 12 documents" in sent[0]["words"]
+    assert "12 documents" in explorer.summary.value and "packs 12 documents" in sent[0]["words"]
     explorer.window.value = 64
     assert sent[-1]["window"] == 64
     explorer.mode.value = "varlen"
@@ -62,7 +62,7 @@ def test_given_lengths_are_shown_first_documents_first() -> None:
 
 def test_the_numbers_above_the_canvas_are_counted() -> None:
     """Hand-worked: documents of 2, 4 and 3 tokens have 45 causal cells, 26 of them (58 %) cross a seam."""
-    said = explore_masks([2, 4, 3]).says.value
+    said = explore_masks([2, 4, 3]).summary.value
     assert "58 % of what a token sees is another document" in said and "÷ 2.4" in said
     assert count_cells([2, 4, 3]).cross == 26
 
@@ -71,7 +71,7 @@ def test_a_click_makes_it_bidirectional() -> None:
     explorer = explore_masks([2, 4, 3])
     assert explorer.canvas.row["causal"] is True
     explorer.causal.value = False
-    assert explorer.canvas.row["causal"] is False and "Full: 64 %" in explorer.says.value  # 52 of 81 cells
+    assert explorer.canvas.row["causal"] is False and "Full: 64 %" in explorer.summary.value  # 52 of 81 cells
     assert explore_masks([2, 4, 3], causal=False).canvas.row["causal"] is False
 
 

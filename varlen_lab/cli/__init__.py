@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line ``argv`` (default: ``sys.argv[1:]``) and return the exit code."""
     words = sys.argv[1:] if argv is None else argv
     if argv is None:  # a terminal, not a program that has its own way to show warnings
-        warnings.formatwarning = _note
+        warnings.formatwarning = _format_warning
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     verb = words[0] if words and not words[0].startswith("-") else None
@@ -149,23 +149,25 @@ def main(argv: list[str] | None = None) -> int:
         args.argv = words
         return int(args.run(args) or 0)
     except InputError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return 2
     except KeyboardInterrupt:
-        _complain("interrupted")
+        _print_error("interrupted")
         return 130
     except BrokenPipeError:  # `varlen-lab list-cfg | head`
         sys.stderr.close()
         return 0
 
 
-def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning of ours as one sentence, those of others as Python writes them, with file and line."""
     ours = category is UserWarning and os.path.dirname(os.path.dirname(__file__)) in filename
     return f"note: {message}\n" if ours else _python_warning(message, category, filename, lineno, line)
 
 
-def _complain(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     """One line on stderr, ``error:`` in red on a terminal; brackets in the sentence stay as they are."""
     from rich.console import Console
     from rich.text import Text

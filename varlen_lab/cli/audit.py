@@ -43,7 +43,7 @@ def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     from varlen_lab.models.loading import load_model
     from varlen_lab.packing.collators import VarlenCollator
 
-    model = load_model(path, checked(attention or "varlen"))
+    model = load_model(path, known_attention(attention or "varlen"))
     longest = getattr(model.config, "max_position_embeddings", None) or max(LENGTHS)
     lengths = [min(length, longest) for length in LENGTHS]
     vocabulary = model.get_input_embeddings().num_embeddings
@@ -61,13 +61,13 @@ def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     rows, _, _ = open_rows(config)
     model = build_model(config)
     if attention is not None:
-        model.set_attn_implementation(checked(attention))
+        model.set_attn_implementation(known_attention(attention))
     documents = [len(lengths) for lengths in rows.with_format("arrow")[:]["seq_lengths"].to_pylist()]
     enough = min(range(len(documents)), key=lambda row: abs(documents[row] - len(LENGTHS)))
     return model, collator("varlen", 0)([rows[enough]])
 
 
-def checked(attention: str) -> str:
+def known_attention(attention: str) -> str:
     """The name of an attention transformers knows, or an InputError with the near one."""
     from transformers import AttentionInterface
 

@@ -7,7 +7,7 @@ import json
 
 from varlen_lab.cli import add_config, read_source
 
-NAMED = 20  # bad records named; the others are counted
+MOST_NAMED = 20  # bad records named; the others are counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     facts = {
         "good": len(dialogues),
         "bad": len(bad),
-        "first_bad": bad[:NAMED],
+        "first_bad": bad[:MOST_NAMED],
         "without_a_trained_token": len(dialogues) - len(documents),
         "tokens": sum(lengths),
         "trained_share": trained / sum(lengths),
@@ -46,13 +46,13 @@ def run(args: argparse.Namespace) -> int:
         "rows": len(rows),
         "report": str(report),
     }
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else told(facts, config.data_path))
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else in_sentences(facts, config.data_path))
     if bad and not args.skip_bad and not args.json:
         print("Correct them, or leave them out with --skip-bad.")
     return 1 if bad and not args.skip_bad else 0
 
 
-def told(facts: dict, data_path: object) -> str:
+def in_sentences(facts: dict, data_path: object) -> str:
     """The facts in sentences."""
     lines = [f"{data_path}: {facts['good']:,} good records, {facts['bad']:,} bad"]
     lines += [f"  {reason}" for reason in facts["first_bad"]]

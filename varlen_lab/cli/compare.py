@@ -59,7 +59,7 @@ def show(console: Console, comparison: Comparison) -> None:
     for column in rows[0]:
         table.add_column(column, justify="left" if column in ("mode", "backend") else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(shown(column, value) for column, value in row.items()))
+        table.add_row(*(formatted(column, value) for column, value in row.items()))
     console.print(table)
     console.print(comparison.verdict(), markup=False, soft_wrap=True)
     if comparison.packed_verdict():
@@ -81,7 +81,7 @@ def save(folder: Path, comparisons: list[Comparison]) -> None:
     save_figure(draw_losses(losses, caption=first.caption), folder / "losses.png")
 
 
-def shown(column: str, value: object) -> str:
+def formatted(column: str, value: object) -> str:
     """A number as its column wants it."""
     if not isinstance(value, float):
         return str(value)

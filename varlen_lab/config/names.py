@@ -181,30 +181,32 @@ def closest_names(pattern: str, count: int = 3) -> list[str]:
 def by_similarity(pattern: str) -> list[tuple[float, str]]:
     """All names with how near they come to the pattern on the whole, the nearest first; none to what has no letters."""
     words = [word for word in re.split(r"[\W_]+", folded(pattern)) if word]
-    if not any(plain(word) for word in words):
+    if not any(letters_and_digits(word) for word in words):
         return []
-    scored = [(sum(nearness(plain(word), name) for word in words) / len(words), name) for name in config_names()]
+    scored = [
+        (sum(nearness(letters_and_digits(word), name) for word in words) / len(words), name) for name in config_names()
+    ]
     return sorted(scored, key=lambda pair: (-pair[0], rank(words, pair[1])))
 
 
 def worst_word(name: str, pattern: str) -> float:
     """How near the worst word of the pattern comes to the name, from 0 to 1."""
-    return min(nearness(plain(word), name) for word in re.split(r"[\W_]+", folded(pattern)) if word)
+    return min(nearness(letters_and_digits(word), name) for word in re.split(r"[\W_]+", folded(pattern)) if word)
 
 
 def stands_in(word: str, name: str) -> bool:
     """Whether a word stands in a name. Signs are nothing to look for; letters that no name has are found in none."""
-    letters = plain(word)
-    return letters in plain(name) if letters else not any(letter.isalnum() for letter in word)
+    letters = letters_and_digits(word)
+    return letters in letters_and_digits(name) if letters else not any(letter.isalnum() for letter in word)
 
 
 def rank(words: list[str], name: str) -> tuple[int, int, str]:
     """Small for a good match: words that are whole parts, then words that begin one; in early parts."""
-    whole, parts = runs(name), name.split("_")
+    whole, parts = joined_parts(name), name.split("_")
     loose = at = 0
-    for word in map(plain, words):
+    for word in map(letters_and_digits, words):
         loose += 0 if word in whole else 1 if any(run.startswith(word) for run in whole) else 2
-        offset = plain(name).find(word)
+        offset = letters_and_digits(name).find(word)
         at += sum(len("".join(parts[:number])) <= offset for number in range(1, len(parts)))
     return loose, at, name
 
@@ -213,7 +215,7 @@ def nearness(word: str, name: str) -> float:
     """1 for a word that stands in the name, else how like it is to the nearest run of its parts."""
     if not word:
         return 0.0
-    return 1.0 if word in plain(name) else max(similarity(word, run) for run in runs(name))
+    return 1.0 if word in letters_and_digits(name) else max(similarity(word, run) for run in joined_parts(name))
 
 
 @cache
@@ -223,7 +225,7 @@ def similarity(word: str, run: str) -> float:
 
 
 @cache
-def runs(name: str) -> tuple[str, ...]:
+def joined_parts(name: str) -> tuple[str, ...]:
     """Neighbouring parts of a name written together: of ``a_b_c`` these are a, ab, abc, b, bc, c."""
     parts = name.split("_")
     starts = range(len(parts))
@@ -236,5 +238,5 @@ def folded(text: str) -> str:
 
 
 @cache
-def plain(text: str) -> str:
+def letters_and_digits(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", folded(text))

@@ -21,10 +21,10 @@ from varlen_lab.viz.masks import lengths_of, percent, plural
 
 LEFT, RIGHT, HEAD, PANEL, BETWEEN, FOOT = 0.86, 0.22, 0.98, 1.62, 0.40, 0.62  # inches
 BINS = 34  # about this many, equally wide on the logarithmic axis
-TENTH = 0.1  # the share of documents the headline speaks of
+HEADLINE_SHARE = 0.1  # the share of documents the headline speaks of
 
 
-class Spread(NamedTuple):
+class LengthCounts(NamedTuple):
     """What the figure says, counted once."""
 
     lengths: np.ndarray  # int64, longest first
@@ -38,9 +38,9 @@ class Spread(NamedTuple):
         """The share of tokens in the longest tenth, or that all documents are equally long."""
         if self.lengths[0] == self.lengths[-1]:
             return f"Every document has {plural(int(self.lengths[0]), 'token')}"
-        longest = max(1, round(TENTH * len(self.lengths)))
+        longest = max(1, round(HEADLINE_SHARE * len(self.lengths)))
         share = percent(self.lengths[:longest].sum() / self.lengths.sum())
-        if len(self.lengths) < 1 / TENTH:
+        if len(self.lengths) < 1 / HEADLINE_SHARE:
             return f"The longest of {len(self.lengths)} documents holds {share} of the tokens"
         return f"The longest {percent(longest / len(self.lengths))} of the documents hold {share} of the tokens"
 
@@ -71,35 +71,35 @@ def draw_lengths(lengths: Any, max_length: int | None = None, *, dark: bool = Fa
     ``lengths``: of every document, in tokens (a list, an array or ``Boundaries``). ``max_length``: tokens a packed
     row holds. Raises InputError for no documents, a length below 1 and a ``max_length`` below 1.
     """
-    spread = count_lengths(lengths, max_length)
+    counted = count_lengths(lengths, max_length)
     colours = style.theme(dark)
     height = HEAD + 2 * PANEL + BETWEEN + FOOT
     picture = style.Picture(
         style.WIDTH, height, colours, "Lengths of the documents", alt_text_lengths(lengths, max_length)
     )
-    picture.write(LEFT, 0.30, spread.headline, style.TITLE, weight="bold")
-    told = spread.overlong
-    cut = "longer" in told
-    claim = style.shorten(told or spread.facts, style.WIDTH - LEFT - RIGHT, style.CLAIM)
+    picture.write(LEFT, 0.30, counted.headline, style.TITLE, weight="bold")
+    overlong = counted.overlong
+    cut = "longer" in overlong
+    claim = style.shorten(overlong or counted.facts, style.WIDTH - LEFT - RIGHT, style.CLAIM)
     picture.write(LEFT, 0.56, claim, style.CLAIM, color=colours.cross_ink if cut else colours.quiet)
-    panels = (("documents", spread.documents, HEAD), ("tokens in them", spread.tokens, HEAD + PANEL + BETWEEN))
+    panels = (("documents", counted.documents, HEAD), ("tokens in them", counted.tokens, HEAD + PANEL + BETWEEN))
     for name, counts, top in panels:
         axes = picture.panel(LEFT, top, style.WIDTH - LEFT - RIGHT, PANEL)
-        draw_bars(axes, spread, counts, picture)
-        write_axis(axes, spread, name, picture, last=top > HEAD)
-    if told:
-        picture.write_caption(LEFT, spread.facts)
+        draw_bars(axes, counted, counts, picture)
+        write_axis(axes, counted, name, picture, last=top > HEAD)
+    if overlong:
+        picture.write_caption(LEFT, counted.facts)
     return picture
 
 
 def alt_text_lengths(lengths: Any, max_length: int | None = None) -> str:
     """What ``draw_lengths`` shows, in words, for a reader who does not see it."""
-    spread = count_lengths(lengths, max_length)
-    told = f" {spread.overlong[0].upper()}{spread.overlong[1:]}." if spread.overlong else ""
-    return f"Histograms of document lengths. {spread.facts}. {spread.headline}.{told}"
+    counted = count_lengths(lengths, max_length)
+    overlong = f" {counted.overlong[0].upper()}{counted.overlong[1:]}." if counted.overlong else ""
+    return f"Histograms of document lengths. {counted.facts}. {counted.headline}.{overlong}"
 
 
-def count_lengths(lengths: Any, max_length: int | None) -> Spread:
+def count_lengths(lengths: Any, max_length: int | None) -> LengthCounts:
     """The bins and what is in them, or an InputError."""
     sizes = np.sort(lengths_of(lengths, one_row=False))[::-1]
     if max_length is not None:
@@ -107,7 +107,7 @@ def count_lengths(lengths: Any, max_length: int | None) -> Spread:
     edges = bin_edges(int(sizes[-1]), int(sizes[0]), max_length)
     documents, _ = np.histogram(sizes, edges)
     tokens, _ = np.histogram(sizes, edges, weights=sizes)
-    return Spread(sizes, max_length, edges, documents, tokens)
+    return LengthCounts(sizes, max_length, edges, documents, tokens)
 
 
 def bin_edges(shortest: int, longest: int, max_length: int | None) -> np.ndarray:
@@ -121,38 +121,38 @@ def bin_edges(shortest: int, longest: int, max_length: int | None) -> np.ndarray
     return edges[(edges >= shortest - 0.5) & (edges <= longest + 0.5)]
 
 
-def draw_bars(axes: Axes, spread: Spread, counts: np.ndarray, picture: style.Picture) -> None:
+def draw_bars(axes: Axes, counted: LengthCounts, counts: np.ndarray, picture: style.Picture) -> None:
     """One bar a bin: blue for what fits, hatched for what does not; a guide at ``max_length``."""
-    colours, edges = picture.colours, spread.edges
+    colours, edges = picture.colours, counted.edges
     outlines = style.boxes(edges[:-1], edges[1:], 0, counts)
-    over = edges[:-1] > (spread.max_length or np.inf)
+    over = edges[:-1] > (counted.max_length or np.inf)
     shown = counts > 0
     style.fill(axes, outlines[shown & ~over], colours.own)
     for outline in outlines[shown & over]:
         style.hatch(axes, outline, colours, stroke=0.8)
     axes.set_xscale("log")
     low, high = edges[0], edges[-1]
-    if spread.max_length is not None:
-        low, high = min(low, spread.max_length), max(high, spread.max_length + 0.5)
+    if counted.max_length is not None:
+        low, high = min(low, counted.max_length), max(high, counted.max_length + 0.5)
     margin = (high / low) ** 0.02 * 1.02
     axes.set(xlim=(low / margin, high * margin), ylim=(0, counts.max() * 1.15))
-    if spread.max_length is not None:
-        axes.axvline(spread.max_length + 0.5, color=colours.ink, linewidth=1.0)
-        words = f"max_length {spread.max_length:,}"
-        at = np.log((spread.max_length + 0.5) / (low / margin)) / np.log(high * margin / (low / margin))
+    if counted.max_length is not None:
+        axes.axvline(counted.max_length + 0.5, color=colours.ink, linewidth=1.0)
+        words = f"max_length {counted.max_length:,}"
+        at = np.log((counted.max_length + 0.5) / (low / margin)) / np.log(high * margin / (low / margin))
         left = at * (style.WIDTH - LEFT - RIGHT) > style.text_width(words, style.SMALL) + 0.15
         place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
         font = style.lettering(colours.ink, va="top", ha="right" if left else "left")
-        axes.annotate(words, (spread.max_length + 0.5, 1.0), xytext=(-5 if left else 5, -2), **place, **font)
+        axes.annotate(words, (counted.max_length + 0.5, 1.0), xytext=(-5 if left else 5, -2), **place, **font)
 
 
-def write_axis(axes: Axes, spread: Spread, name: str, picture: style.Picture, last: bool) -> None:
+def write_axis(axes: Axes, counted: LengthCounts, name: str, picture: style.Picture, last: bool) -> None:
     """Quiet axes: horizontal guides, whole lengths at 1, 2, 5, 10 ... below the last panel."""
     colours = picture.colours
     low, high = axes.get_xlim()
     digits = (1,) if high / low > 300 else (1, 2, 5) if high / low > 10 else (1, 2, 3, 5, 7)
     marks = [digit * 10.0**power for power in range(13) for digit in digits]
-    marks = [mark for mark in marks if low <= mark <= high] or [float(spread.lengths[0])]
+    marks = [mark for mark in marks if low <= mark <= high] or [float(counted.lengths[0])]
     marks = marks[:: 1 + len(marks) // 9]
     axes.xaxis.set_major_locator(FixedLocator(marks))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -23,7 +23,7 @@ Losses = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]  # mode -> on
 
 REFERENCE = "unpacked"
 LEFT, RIGHT, HEAD, CURVES, BETWEEN, DIFFERENCES, FOOT = 0.72, 0.95, 0.88, 2.35, 0.42, 1.55, 0.72  # inches
-ALIKE, APART = 0.01, 1e-3  # the claim needs a varlen gap below 1 % of the packed gap, and that above 0.001
+VARLEN_SHARE, PACKED_GAP = 0.01, 1e-3  # the claim needs a varlen gap below 1 % of the packed gap, and that above 0.001
 
 
 def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Figure:
@@ -82,10 +82,10 @@ def alt_text_losses(losses: Losses, *, caption: str = "") -> str:
         f"{mode} differs from {REFERENCE} by at most {largest_text(gap)}" for mode, gap in differences(curves).items()
     ]
     seeds = f", means and ranges of {runs} runs" if runs > 1 else ""
-    told = f"Loss curves over {plural(steps, 'step')}{seeds}: {ends}. "
+    words = f"Loss curves over {plural(steps, 'step')}{seeds}: {ends}. "
     if gaps:
-        told += "; ".join(gaps).capitalize() + ". "
-    return (told + caption).strip()
+        words += "; ".join(gaps).capitalize() + ". "
+    return (words + caption).strip()
 
 
 def check_losses(losses: Losses) -> dict[str, np.ndarray]:
@@ -143,7 +143,7 @@ def largest_text(gap: np.ndarray) -> str:
 
 def headline(gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -> tuple[str, str]:
     """The claim that these numbers support, and the numbers."""
-    told = "largest difference to unpacked: " + ",  ".join(f"{mode} {largest_text(gap)}" for mode, gap in gaps.items())
+    words = "largest difference to unpacked: " + ",  ".join(f"{mode} {largest_text(gap)}" for mode, gap in gaps.items())
     if not gaps:
         (mode, values), *others = curves.items()
         if others:
@@ -152,9 +152,9 @@ def headline(gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -
         return "Loss by step", f"{mode}: from {first:.2f} to {last:.2f} in {values.shape[1]} steps"
     if {"varlen", "packed"} <= set(gaps):
         varlen, packed = largest(gaps["varlen"]), largest(gaps["packed"])
-        if varlen <= ALIKE * packed and packed > APART:
-            return "Varlen trains like unpacked, packed does not", told
-    return "Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode", told
+        if varlen <= VARLEN_SHARE * packed and packed > PACKED_GAP:
+            return "Varlen trains like unpacked, packed does not", words
+    return "Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode", words
 
 
 def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, colours: style.Theme) -> None:
@@ -169,12 +169,12 @@ def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, col
 
 def curve_style(mode: str, colours: style.Theme, steps: int) -> dict[str, Any]:
     """How a mode is drawn: unpacked as a broad band under varlen's thin line, packed orange and dashed."""
-    look = {
+    line = {
         REFERENCE: {"color": colours.own_soft, "linewidth": 5.0, "zorder": 2},
         "varlen": {"color": colours.own, "linewidth": 1.5, "zorder": 4},
         "packed": {"color": colours.cross_ink, "linewidth": 1.5, "linestyle": (0, (4, 1.5)), "zorder": 3},
     }.get(mode, {"color": colours.third, "linewidth": 1.3, "linestyle": (0, (1, 1)), "zorder": 3})
-    return look | {"solid_capstyle": "round"} | ({"marker": "o", "markersize": 4} if steps < 10 else {})
+    return line | {"solid_capstyle": "round"} | ({"marker": "o", "markersize": 4} if steps < 10 else {})
 
 
 def name_axes(axes: Axes, colours: style.Theme, name: str, steps: np.ndarray) -> None:

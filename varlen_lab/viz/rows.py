@@ -18,8 +18,8 @@ from varlen_lab.viz import style
 from varlen_lab.viz.masks import factor, lengths_of, percent, plural
 
 LEFT, RIGHT, GAP, HEAD, FOOT = 0.10, 0.10, 0.30, 1.02, 0.42  # inches
-TALL, HIGHEST = 0.24, 4.2  # inches: one row at most, all rows at most
-SEPARATE = 2.0  # points: rows at least this high have space between them
+ROW_HEIGHT, ALL_ROWS_HEIGHT = 0.24, 4.2  # inches: one row at most, all rows at most
+SPACED_FROM = 2.0  # points: rows at least this high have space between them
 
 
 def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False) -> Figure:
@@ -33,8 +33,8 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
     rows, max_length = plan.rows, plan.max_length
     colours, title = style.theme(dark), "Rows before and after packing"
     before = [np.array([length]) for length in plan.documents]
-    tall = min(TALL, HIGHEST / len(before))
-    height = HEAD + tall * len(before) + FOOT
+    row_height = min(ROW_HEIGHT, ALL_ROWS_HEIGHT / len(before))
+    height = HEAD + row_height * len(before) + FOOT
     longest = int(plan.documents[0])
     picture = style.Picture(style.WIDTH, height, colours, title, alt_text_rows(packed, max_length))
     inch = (style.WIDTH - LEFT - RIGHT - GAP) / (longest + max_length)
@@ -59,7 +59,7 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
             extra = f"  ·  rows ÷ {factor(len(before) / len(lines))}"
             numbers += extra if style.text_width(numbers + extra, style.BODY) <= room else ""
         picture.write(left, 0.79, numbers, style.BODY, color=colours.quiet)
-        draw_bars(picture, lines, size, left, inch, tall, cuts)
+        draw_bars(picture, lines, size, left, inch, row_height, cuts)
     words = f"{plural(len(before), 'document')}, one scale; padded rows longest first; hatched: no token there"
     cut = "" if not plan.cut else f"; orange edge: {plural(plan.cut, 'document')} cut there"
     picture.write_caption(LEFT, words + cut)
@@ -127,17 +127,19 @@ def draw_bars(
     size: int,
     left: float,
     inch: float,
-    tall: float,
+    row_height: float,
     cuts: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Rows from the top down: documents in two blues, hatched up to ``size`` tokens, an orange edge at a cut."""
     colours = picture.colours
-    axes = picture.panel(left, HEAD, size * inch, tall * len(rows), frame=False, xlim=(0, size), ylim=(len(rows), 0))
+    axes = picture.panel(
+        left, HEAD, size * inch, row_height * len(rows), frame=False, xlim=(0, size), ylim=(len(rows), 0)
+    )
     number = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     ends = np.concatenate([np.cumsum(row) for row in rows])
     starts = ends - np.concatenate(rows)
     place = np.concatenate([np.arange(len(row)) for row in rows])
-    space = 0.06 if 72 * tall >= 3 * SEPARATE else 0.0
+    space = 0.06 if 72 * row_height >= 3 * SPACED_FROM else 0.0
     used = np.array([row.sum() for row in rows])
     if (used < size).any():  # one outline for all the padding: a staircase down the ends of the rows
         edge = np.repeat(used, 2)
@@ -147,12 +149,14 @@ def draw_bars(
     shades = np.array([colours.own, colours.own_soft])[place % 2]
     style.fill(axes, style.boxes(starts, ends, number + space, number + 1 - space), shades)
     if space:
-        axes.hlines(np.arange(1, len(rows)), 0, size, colors=colours.page, linewidth=2 * space * tall * 72)
+        axes.hlines(np.arange(1, len(rows)), 0, size, colors=colours.page, linewidth=2 * space * row_height * 72)
     for edge, cut in zip((starts, ends), cuts, strict=True):
         inside = edge[cut] + (0.02 if edge is starts else -0.02) / inch  # the stroke lies within its piece
         marks = style.segments(inside, number[cut] + space, inside, number[cut] + 1 - space)
-        style.lines(axes, marks, colours.cross_ink, min(3.0, 0.5 * tall * 72 + style.STROKE), zorder=3, capstyle="butt")
-    if tall < 0.15:
+        style.lines(
+            axes, marks, colours.cross_ink, min(3.0, 0.5 * row_height * 72 + style.STROKE), zorder=3, capstyle="butt"
+        )
+    if row_height < 0.15:
         return
     inks = (colours.on_own, colours.on_soft)
     for start, end, row, index in zip(starts, ends, number, place, strict=True):

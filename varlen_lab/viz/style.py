@@ -34,7 +34,7 @@ STROKE = 1.4  # points: nothing that matters is drawn thinner
 FONT = "DejaVu Sans"  # the one that comes with matplotlib: a figure looks the same everywhere
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
 HATCH = "////"
-SHARP = 200  # dots per inch of what is saved or shown: two pixels for each of GitHub's
+SAVED_DPI = 200  # dots per inch of what is saved or shown: two pixels for each of GitHub's
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Picture(Figure):
         if name.endswith(("png", "svg")):
             told = {"Title": self.title, "Description": self.alt_text}
             options["metadata"] = told | (options.get("metadata") or {})
-        options = {"dpi": SHARP} | options
+        options = {"dpi": SAVED_DPI} | options
         if not name.endswith("svg"):
             super().savefig(fname, **options)
             return

@@ -20,7 +20,7 @@ from varlen_lab.viz.style import DARK, LIGHT
 
 HERE = Path(__file__).parent
 MODES = {"both": "both", "full causal": "full", "varlen": "varlen"}
-WIDE = ipywidgets.Layout(width="24em")
+SLIDER_LAYOUT = ipywidgets.Layout(width="24em")
 
 
 class MaskCanvas(anywidget.AnyWidget):
@@ -58,7 +58,7 @@ class Explorer(ipywidgets.VBox):
         self.window = slider("window", [0, *reaches], window or 0)
         self.mode = ipywidgets.ToggleButtons(options=list(MODES), value="both")
         self.mode.style.button_width = "8em"
-        self.says = ipywidgets.HTML()
+        self.summary = ipywidgets.HTML()
         self.causal = ipywidgets.Checkbox(value=causal, description="causal", indent=False, layout={"width": "7em"})
         for control in (self.documents, self.total, self.window, self.causal):
             control.observe(self.update, "value")
@@ -66,7 +66,7 @@ class Explorer(ipywidgets.VBox):
         self.update()
         shown = [control for control in (self.documents, self.total, self.window) if len(control.options) > 1]
         bar = ipywidgets.HBox(shown, layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([bar, ipywidgets.HBox([self.mode, self.causal]), self.says, self.canvas])
+        super().__init__([bar, ipywidgets.HBox([self.mode, self.causal]), self.summary, self.canvas])
 
     def update(self, _change: Any = None) -> None:
         """Send the row of the sliders' positions: one message to the browser."""
@@ -80,7 +80,7 @@ class Explorer(ipywidgets.VBox):
             "causal": row.causal,
             "words": row.alt_text(),
         }
-        self.says.value = row.summary()
+        self.summary.value = row.summary()
 
     def packed_row(self) -> PackedRow:
         """The row of the sliders' positions, counted."""
@@ -103,4 +103,4 @@ class Explorer(ipywidgets.VBox):
 def slider(name: str, values: Sequence[int], value: int) -> ipywidgets.SelectionSlider:
     """A slider over a few numbers; 0 is written ``off``."""
     options = [(f"{each:,}" if each else "off", each) for each in values]
-    return ipywidgets.SelectionSlider(options=options, value=value, description=name, layout=WIDE)
+    return ipywidgets.SelectionSlider(options=options, value=value, description=name, layout=SLIDER_LAYOUT)

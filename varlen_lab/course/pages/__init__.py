@@ -137,10 +137,10 @@ def code_colours() -> str:
     from pygments.formatters import HtmlFormatter
 
     light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "nord"))
-    return f"{plain(light)}\n@media (prefers-color-scheme: dark) {{\n{plain(dark)}\n}}\n"
+    return f"{without_backgrounds(light)}\n@media (prefers-color-scheme: dark) {{\n{without_backgrounds(dark)}\n}}\n"
 
 
-def plain(css: str) -> str:
+def without_backgrounds(css: str) -> str:
     """Without the backgrounds and line heights that the style sheet of the page decides."""
     return "\n".join(line for line in css.splitlines() if not re.match(r"(pre|\.highlight \{|td|span\.line)", line))
 
