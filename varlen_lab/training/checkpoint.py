@@ -53,6 +53,7 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
         with written_whole(path) as file:
             torch.save({"format": FORMAT, **contents}, file)
     except (OSError, RuntimeError) as problem:
+        # torch's zip writer turns a full disk into a RuntimeError; any other one is a bug
         if isinstance(problem, RuntimeError) and "PytorchStreamWriter" not in str(problem):
             raise
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
@@ -75,6 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             )
         path = path / RUN_FILE
     try:
+        # mapped, not read: who needs the step or the config alone does not load the weights
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as problem:
         raise InputError(
@@ -181,6 +183,7 @@ class History:
         self.records.append(record)
         self.taken += 1
         if self.path is not None:
+            # closed after each line, so that a kill costs at most the line being written
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 

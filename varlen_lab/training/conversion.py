@@ -103,6 +103,7 @@ def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_sha
         raise InputError(f"there is no adapter folder {adapter}; make one with convert pth_to_hf.")
     base = load_model(str(llm), PLAIN)
     both = open_adapter(base, adapter).eval()
+    # now: merge_and_unload changes the model in place
     before = logits_of(both)
     model = both.merge_and_unload()
     tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=str(llm), evaluation_freq=0))
@@ -166,12 +167,14 @@ def full_model(model_config: str, weights: dict[str, torch.Tensor], *, fp32: boo
     config = native_config(json.loads(model_config))
     weights = {name: value.float() if fp32 and value.is_floating_point() else value for name, value in weights.items()}
     register()
+    # weights come from the checkpoint; buffers such as rotary frequencies are stored nowhere and are computed
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, attn_implementation=resolve_attention(PLAIN, config))
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as problem:
         raise InputError(f"the checkpoint's weights do not fit its own config ({problem}); it is damaged.") from None
+    # assign put two tensors where a tied output layer and the embedding are one
     model.tie_weights()
     model.config.dtype = next(iter(weights.values())).dtype
     return model.eval()

@@ -96,6 +96,7 @@ def load_rows_and_held_out(
     documents = tokenised_documents(config, tokenizer, progress=progress)
     held_out = None
     if config.evaluation_share:
+        # whole documents, before they are packed: a row holds several. Sorted, so that what is left keeps its order.
         order = np.random.default_rng(config.seed).permutation(len(documents))
         cut = int(np.ceil(len(documents) * config.evaluation_share))
         if cut == len(documents):
@@ -126,6 +127,7 @@ def load_in_all_processes(
 def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
     """Documents as rows, in the way of the config. InputError when none of their tokens is trained on."""
     strategy = "unpacked" if config.mode == "unpacked" else config.pack_strategy
+    # the plan once more, for its report: rows that are only opened from the cache have none
     report = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong).report()
     rows: Dataset = pack_dataset(documents, config.max_length, strategy, config.overlong)
     labels = rows.with_format("arrow")[:]["labels"].chunks
@@ -186,6 +188,7 @@ def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | N
         tokenizer.special_tokens_map,
         tokenizer.split_special_tokens,
         config.prompt_template,
+        # the record itself: when its strings change, so do the tokens
         TEMPLATES.get(config.prompt_template),
         config.SYSTEM,
         config.dataset_map_fn,

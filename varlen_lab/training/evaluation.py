@@ -24,8 +24,10 @@ def held_out_loss(engine: Engine, rows: Dataset, config: Config, pad_token_id: i
     accelerator = engine.accelerator
     mode = "varlen" if config.mode == "varlen" else "unpacked"
     numbers = list(range(len(rows)))
+    # one step of all batches: share() then gives every process as many, and none waits alone at the end
     whole: list[Step] = [[numbers[i : i + config.batch_size] for i in range(0, len(rows), config.batch_size)]]
     mine = share(whole, row_costs(rows), accelerator.num_processes, accelerator.process_index, config.batch_size)
+    # float64: the sums of thousands of batches, one over the other
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     engine.model.eval()
     with torch.no_grad():
@@ -52,6 +54,7 @@ def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, 
         with torch.no_grad():
             out = model.generate(
                 input_ids=ids,
+                # said, or transformers would guess it from where the padding id stands
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=48,
                 do_sample=False,

@@ -33,6 +33,7 @@ def summed_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tenso
     scale = (target != IGNORE).to(torch.float32)
     if weights is not None:
         scale = scale * shifted(weights, 0).flatten()
+    # clamp: gather needs a class that exists; what it finds for an untrained token has the scale 0
     return BlockwiseLoss.apply(logits.flatten(0, 1), target.clamp(min=0), scale)  # type: ignore[no-any-return]
 
 
@@ -60,6 +61,7 @@ class BlockwiseLoss(torch.autograd.Function):
             losses = -log_probs.gather(1, target[part, None])[:, 0]
             # a token that is not trained must not spoil the sum, whatever its logits are
             total += torch.where(scale[part] == 0, 0, losses * scale[part]).sum()
+        # the softmax is computed again in backward: to keep it would cost a second copy of the logits
         ctx.save_for_backward(logits, target, scale)
         return total
 

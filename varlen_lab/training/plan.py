@@ -37,7 +37,7 @@ def plan_steps(rows: int, config: Config, processes: int = 1) -> list[Step]:
     steps: list[Step] = []
     epoch = 0
     while len(steps) < config.max_steps if config.max_steps else epoch < config.max_epochs:
-        order = np.random.default_rng([config.seed, epoch]).permutation(rows).tolist()
+        order = np.random.default_rng([config.seed, epoch]).permutation(rows).tolist()  # alike, whatever came before
         batches = [order[i : i + config.batch_size] for i in range(0, rows, config.batch_size)]
         each = config.accumulative_counts * processes
         steps += [batches[i : i + each] for i in range(0, len(batches), each)]
@@ -141,7 +141,7 @@ def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = max(best, 2 * size**3 / (time.perf_counter() - start))
-        left = product / size
+        left = product / size  # each needs the one before, so none can be left out or overlap
     return best
 
 

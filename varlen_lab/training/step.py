@@ -101,6 +101,7 @@ def batched(
     loader = iter(
         DataLoader(
             rows,  # type: ignore[arg-type]
+            # the plan decides what is in a batch; the loader only fetches, so workers change nothing
             batch_sampler=[batch for step in steps for batch in step],
             collate_fn=partial(Batch.of, collate=collate, weighting=weighting),
             num_workers=workers,
@@ -132,8 +133,10 @@ def optimize(
         if engine.seed is not None:  # dropout of LoRA: the same after a resume, another in every process
             torch.manual_seed(hash((engine.seed, number, accelerator.process_index)))
         batches = [batch.to(accelerator.device) for batch in batches]
+        # before any backward pass: each loss is divided by what the whole step holds, in all processes
         counts = accelerator.reduce(torch.stack([count(batch) for batch in batches]).sum(0), "sum")
         loss = backward(engine, batches, counts[0])
+        # the one this step is taken with; update() moves the schedule on
         lr = engine.scheduler.get_last_lr()[0]
         loss_value, norm, taken = engine.update(accelerator.reduce(loss, "sum"))
         skipped = 0 if taken else skipped + 1
@@ -143,6 +146,7 @@ def optimize(
                 f"the loss is {loss_value} at step {number}, the {skipped}th step in a row that is not finite{kept}; "
                 "lower lr, or look at the data."
             )
+        # read only now: the CPU waits for the device here, and the step is queued already
         _, trained, tokens, padded_tokens, squared = counts.tolist()
         yield {
             "step": number,
@@ -177,6 +181,7 @@ def count(batch: Batch) -> torch.Tensor:
 
     Weight, trained tokens, tokens, tokens with padding, squared lengths.
     """
+    # float64 counts exactly to 2**53; fp32 would stop at 16.7 million tokens
     trained = (batch.labels != IGNORE).sum().double()
     weight = trained if batch.weights is None else batch.weights.sum(dtype=torch.float64)
     known = torch.tensor([batch.tokens, batch.labels.numel(), batch.sum_squared_lengths], dtype=torch.float64)

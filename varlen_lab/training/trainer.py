@@ -63,6 +63,7 @@ def train(
     accelerator = make_accelerator(config)
     first = accelerator.is_main_process
     tokenizer = load_tokenizer(config)
+    # before the data: tokenising can take minutes, and a model that cannot be had should be said at once
     model = build_model(config)
     rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
     plan = plan_steps(len(rows), config, accelerator.num_processes)
@@ -76,6 +77,7 @@ def train(
     if first and on_start is not None:
         on_start(outlook)
     run = Run(config, engine, tokenizer, rows, held_out, plan, outlook, work_dir, history)
+    # in this order: which records of the old history stay depends on the step that is gone on from
     run.resume(resume)
     run.begin_files()
     bar = progress_bar("train", len(plan), run.done, progress and first)
@@ -88,6 +90,7 @@ def train(
             draw(record)
             if first and on_step is not None:
                 on_step(record)
+            # SIGTERM may reach one process only, and to save takes all of them after the same step
             history.stopped = any_process(accelerator, stop.is_set())
             run.save_if_due(record["step"])
             if history.stopped:
@@ -157,6 +160,7 @@ class Run:
         path = self.work_dir / f"iter_{step}.pth"
         self.engine.save(path, self.contents(step))
         self.saved = [*(old for old in self.saved if old != path), path]
+        # only after the new one is whole: there is always one to go on from
         while 0 < self.config.save_total_limit < len(self.saved):
             oldest = self.saved.pop(0)
             if self.engine.accelerator.is_main_process:

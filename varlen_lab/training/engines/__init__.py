@@ -143,6 +143,7 @@ class Engine:
 
         Both numbers come from the device in one go, and the optimizer is queued before the loop reads its counts.
         """
+        # one copy for both numbers: every copy makes the CPU wait
         loss_value, norm = torch.stack([loss.float(), self.clip().float()]).tolist()
         taken = math.isfinite(loss_value) and math.isfinite(norm)
         if taken or self.accelerator.scaler is not None:  # fp16: skips by itself, and lowers its loss scale
@@ -234,4 +235,5 @@ def load_trained_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor
     expected = trained_only(model, model.state_dict()).keys()
     if weights.keys() != expected:
         raise RuntimeError(f"{len(expected ^ weights.keys())} weights are missing or too many")
+    # not strict: the names were compared above, and frozen weights are not among them
     model.load_state_dict(weights, strict=False)

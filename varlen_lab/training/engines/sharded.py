@@ -37,12 +37,14 @@ class ShardedEngine(Engine):
             if type(module).__name__ in layers:
                 fully_shard(module, mesh=mesh, mp_policy=policy)
         self.model = fully_shard(model, mesh=mesh, mp_policy=policy)
+        # after sharding: the optimizer must hold the slices, not the whole parameters they replaced
         self.optimizer = make_optimizer(self.model, config, fused=False)
         self.scheduler = make_schedule(self.optimizer, config, steps)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """Add the gradient of one batch; it stays whole in this process until the ``last`` one."""
         self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+        # FSDP2 averages over processes; the loss is divided by a count over all of them already
         (loss * self.accelerator.num_processes).backward()
 
     def clip(self) -> torch.Tensor:

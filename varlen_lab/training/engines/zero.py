@@ -88,6 +88,7 @@ class ZeroEngine(Engine):
         precision = self.precision
         settings = {
             **self.settings,
+            # DeepSpeed insists on a size of batches; what a batch and a step are, the loop knows
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,  # the loop says which batch is the last of a step
             "gradient_clipping": config.max_norm,
@@ -107,6 +108,7 @@ class ZeroEngine(Engine):
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """Add the gradient of one batch."""
         self.model.set_gradient_accumulation_boundary(last)  # type: ignore[operator]
+        # times processes: DeepSpeed averages; scale_wrt_gas=False: the loop has divided by the whole step already
         self.model.backward(loss * self.accelerator.num_processes, scale_wrt_gas=False)  # type: ignore[operator]
 
     def update(self, loss: torch.Tensor) -> tuple[float, float, bool]:
@@ -190,6 +192,7 @@ def import_deepspeed(device: str) -> Any:
 
 
 def has_frozen(model: torch.nn.Module) -> bool:
+    """Whether a part of the weights is not trained, as under LoRA."""
     return any(not p.requires_grad for p in model.parameters())
 
 
