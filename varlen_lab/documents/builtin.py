@@ -59,6 +59,7 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As a question names it: ``json.dumps``; without ``builtins``."""
         full = f"{self.module}.{self.qualname}" if self.qualname else self.module
         return full.removeprefix("builtins.")
 
@@ -82,6 +83,7 @@ def dialogues_of(entries: Iterable[Entry]) -> Iterator[list[dict[str, str]]]:
         return any(part.startswith("_") for part in entry.name.split("."))
 
     unique: dict[str, Entry] = {}
+    # public names first: setdefault keeps the first of equal docstrings
     for entry in sorted(entries, key=lambda entry: (is_private(entry), entry)):
         if len(entry.doc) >= SHORTEST_DOCSTRING:
             unique.setdefault(entry.doc, entry)

@@ -70,6 +70,7 @@ def csv_records(path: Path) -> Records:
             unclosed = str(error) == "unexpected end of data"
             why = "opens a quote that never closes" if unclosed else f"is not CSV ({error})"
             yield place, BadRecord(f"the row {why}")
+            # the reader may have swallowed the file to its end, looking for the other quote
             lines.read_again()
             rows = csv.reader(lines, strict=True)
 
@@ -122,6 +123,7 @@ def row_of(cells: list[str], columns: list[str]) -> dict[str, str | None]:
 
 
 def parquet_records(path: Path) -> Records:
+    """(place, record) of every row, a thousand rows in memory at a time; InputError for a file that is damaged."""
     import pyarrow.parquet as pq
 
     number = 0
@@ -131,6 +133,7 @@ def parquet_records(path: Path) -> Records:
                 for record in rows_of(batch):
                     number += 1
                     yield f"{path}, record {number}", record
+    # whoever reads has seen enough and closes us: no fault of the file
     except GeneratorExit:
         raise
     except Exception as error:  # what a damaged file raises depends on where the damage is

@@ -31,6 +31,7 @@ def from_alpaca(record: dict[str, Any], shape: Shape) -> Turns:
     instruction, extra = record["instruction"], record.get(shape.optional)
     if record["output"] == "<nooutput>":
         raise BadRecord("output is '<nooutput>', there is no answer")
+    # what is no text goes on as it is, for the check behind us to name it
     yield "user", f"{instruction}\n{extra}" if extra and isinstance(instruction, str) else instruction
     yield "assistant", record["output"]
 

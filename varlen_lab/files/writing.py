@@ -35,6 +35,7 @@ def written_whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         # "x" makes a new file or fails, and never follows a link; the user's umask decides who may read it
         with draft.open(mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
             yield file
+            # first out of Python, then down to the disk: a name must not be moved onto bytes that may get lost
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -142,6 +143,7 @@ def keep_in_cache(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def digest_of(body: bytes) -> bytes:
+    """SHA-256 in hex digits, as bytes."""
     return hashlib.sha256(body).hexdigest().encode()
 
 

@@ -68,6 +68,7 @@ class Boundaries:
     @classmethod
     def trusted(cls, cu_seqlens: torch.Tensor, max_seqlen: int, total: int) -> Boundaries:
         """Boundaries that a collator has validated already, without reading them back from a GPU."""
+        # past __post_init__, which would copy to the host; cached properties are looked up in __dict__ first
         boundaries = object.__new__(cls)
         boundaries.__dict__.update(cu_seqlens=cu_seqlens, max_seqlen=max_seqlen, total=total)
         return boundaries
@@ -99,6 +100,7 @@ class Boundaries:
     def document_ids(self) -> torch.Tensor:
         """Index of the document each token belongs to, int64, shape (T,)."""
         documents = torch.arange(len(self), device=self.cu_seqlens.device)
+        # output_size is known here; without it torch asks the GPU and the CPU waits
         return torch.repeat_interleave(documents, self.lengths, output_size=self.total)
 
     def position_ids(self) -> torch.Tensor:

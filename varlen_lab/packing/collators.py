@@ -134,6 +134,7 @@ class PaddedCollator:
 
 def end_to_end(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     """Arrays end to end, as a new array of ``dtype``."""
+    # astype copies: a row may be a read-only view of a memory-mapped file, and labels are written to
     return parts[0].astype(dtype) if len(parts) == 1 else np.concatenate(parts, dtype=dtype)
 
 

@@ -44,6 +44,7 @@ class Cost:
         batch_size = checked_count("batch_size", batch_size, "try 1")
         accumulative_counts = checked_count("accumulative_counts", accumulative_counts, "try 1")
         lengths = np.minimum(packs.document_lengths, packs.max_length)
+        # batches of the padded baseline are drawn at random: an order of the data's own could flatter it
         shuffled = np.random.default_rng(seed).permutation(lengths)
         widest = batch_maxima(shuffled, batch_size)
         grouped = batch_maxima(group_by_length(shuffled, batch_size), batch_size)

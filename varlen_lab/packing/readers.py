@@ -56,6 +56,7 @@ class PackedStream(torch.utils.data.IterableDataset):
         self._start_anew()
 
     def _start_anew(self) -> None:
+        """Forget everything that was read."""
         self.packer = SequentialPacker(self.max_length, self.lookahead)
         self.pieces: dict[int, Piece] = {}  # of the documents waiting and of rows not yet yielded
         self.ready: list[list[int]] = []
@@ -64,6 +65,7 @@ class PackedStream(torch.utils.data.IterableDataset):
         self.resumed = False
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        # a second pass begins anew, unless a state was loaded since the first
         if not self.resumed:
             self._start_anew()
         self.resumed = False

@@ -67,6 +67,7 @@ class SequentialPacker:
     def _place(self) -> list[list[int]]:
         """Put one waiting document into the row; the row before it, if none fitted there."""
         rows = []
+        # numbers are kept negative, so of equal lengths the oldest stands last and is found first
         at = bisect_right(self.by_length, (self.room, 0)) - 1
         if self.row and at < 0:
             rows.append(self._close())
@@ -80,6 +81,7 @@ class SequentialPacker:
         return rows
 
     def _close(self) -> list[int]:
+        """The row that was begun; the next one is empty."""
         row, self.row, self.room = self.row, [], self.max_length
         return row
 

@@ -147,6 +147,7 @@ def pack_dataset(
 
         return PackedStream(dataset, max_length, overlong, lookahead)
     strategy = strategy or "best_fit"
+    # the name holds every choice, so a file that exists is the answer; no plan is made then
     files = row_files(dataset, (max_length, strategy, overlong, seed, lookahead), cache_dir, num_proc)
     if (rows := open_rows(files)) is not None:
         return rows

@@ -86,6 +86,7 @@ def concat(lengths: np.ndarray, max_length: int, seed: int | None = None, lookah
     cuts = np.union1d(ends, np.arange(max_length, ends[-1], max_length))
     begins = np.concatenate([[0], cuts[:-1]])
     documents = np.searchsorted(ends, begins, side="right")
+    # where a piece begins in its document: its place in the long row, less the document's
     starts = begins - (ends - lengths)[documents]
     offsets = np.concatenate([np.searchsorted(begins, np.arange(0, ends[-1], max_length)), [len(begins)]])
     return Placement(np.arange(len(begins)), offsets, Segments(documents, starts, cuts - begins))
