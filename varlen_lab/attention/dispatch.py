@@ -55,6 +55,7 @@ def attend(
     ``alibi_slopes`` (H,): scores lose ``slope * distance`` (Baichuan-13B).
     Raises InputError when shapes, devices and boundaries disagree, or when the backend cannot do what is asked.
     """
+    # here, once for all kernels: they fail in C++, or read past the end without a word
     check_shapes(q, k, v, boundaries)
     if window is not None and window < 1:
         raise InputError(f"window is {window}, a token must see at least itself; use 1 or more, or None.")

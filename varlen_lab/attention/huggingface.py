@@ -130,6 +130,7 @@ def varlen_attention(
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     asked = {"backend": backend, "scale": scaling, "window": sliding_window, "softcap": softcap}
     slopes = getattr(module, "alibi_slopes", None)  # models that need them keep them there: transformers passes none
+    # cu_seq_lens runs through all rows of the batch, as the collator made it
     out = kernel(q, k, v, cu_seq_lens_q, max_length_q, alibi_slopes=slopes, **asked)
     return out.unflatten(0, (batch, length)), None
 

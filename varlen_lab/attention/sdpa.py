@@ -45,6 +45,7 @@ def attend_sdpa(
 
 def document_mask(length: int, options: Options, like: torch.Tensor) -> torch.Tensor | None:
     """The mask one document needs beyond plain causality, or None: (L, L) bool, or (1, H, L, L) with ALiBi."""
+    # a window at least as long as the document hides nothing: is_causal alone, and the fast kernel
     if (options.window is None or options.window >= length) and options.alibi_slopes is None:
         return None
     position = torch.arange(length, device=like.device)

@@ -118,6 +118,7 @@ def rules(call: Call, documents: Boundaries) -> Iterator[tuple[Finding | None, B
 
 def fits(call: Call, documents: Boundaries, options: Options) -> bool:
     """Whether the captured output is what the reference computes under this rule, up to rounding."""
+    # float64, so that what differs is the kernel's rounding alone
     expected = attend_reference(call.q.double(), call.k.double(), call.v.double(), documents, options)
     limit = {torch.float64: 1e-9, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
     return bool((call.out.double() - expected).abs().max() <= limit * max(1e-6, float(expected.abs().max())))

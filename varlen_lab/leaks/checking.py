@@ -42,6 +42,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     with noise_off(model) as switched_off:
         if switched_off:
             notes.append(f"set to 0 for the measurement: {', '.join(switched_off)}")
+        # one forward pass serves the matrix and the search for causes
         with capture() as calls:
             logits, embedded = logits_of(model, batch)
         leaks = leak_matrix(logits, embedded, documents)

@@ -164,5 +164,6 @@ def peak_memory() -> int:
     except OSError:
         import resource
 
+        # macOS counts bytes, the others kB
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -47,8 +47,10 @@ def start_processes(count: int, words: list[str]) -> int:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says, we say shorter
     nodes = int(os.environ.get("NNODES", 1))
+    # several machines agree on one address beforehand; on one machine torch finds a free port (0)
     static = nodes > 1
     address = f"{os.environ.get('ADDR', '127.0.0.1')}:{os.environ.get('PORT', 29500 if static else 0)}"
+    # or every process would start a thread on every core
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     config = LaunchConfig(
         min_nodes=nodes,
@@ -122,6 +124,7 @@ def first_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
 
     import torch.distributed as dist
 
+    # a group of its own: its time-out is ours, and the GPUs have no part in the waiting
     waiting = dist.new_group(backend="gloo", timeout=timedelta(days=7))
     result = work() if accelerator.is_local_main_process else None
     dist.barrier(waiting)

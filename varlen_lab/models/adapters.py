@@ -35,6 +35,7 @@ def add_adapter(model: PreTrainedModel, config: Config) -> Any:
         target_modules=linear_layers(model),
         task_type="CAUSAL_LM",
     )
+    # the run's own random numbers must not depend on how many an adapter draws
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         wrapped = peft.get_peft_model(model, lora)

@@ -100,6 +100,7 @@ class DeepseekMoeForCausalLM(DeepseekV2ForCausalLM):
         super().__init__(config)
         for number, layer in enumerate(self.model.layers):
             layer.self_attn = LlamaAttention(config, number)
+        # Llama's attention takes cos and sin; DeepSeek-V2's embedding gives complex numbers
         self.model.rotary_emb = LlamaRotaryEmbedding(config)
         self.post_init()
 

@@ -64,11 +64,13 @@ def build_model(config: Config) -> PreTrainedModel:
         on_gpu = config.device != "cpu" and torch.cuda.is_available()
         bits = four_bit_settings("cuda" if on_gpu else "cpu") if config.method == "qlora" else None
         model = load_model(config.pretrained_model_name_or_path, attention, dtype, bits)
+    # before the adapter is added: lora_dropout is a setting and stays
     for module, name, _ in noise_probabilities(model):
         setattr(module, name, 0.0)
     if config.gradient_checkpointing:
         recompute(model, config.recompute)
     if config.torch_compile:
+        # once more, now with kernels that the compiler leaves alone
         register(compiled=True)
         model.compile(dynamic=True)  # rows differ in length
     return model if config.method == "full" else add_adapter(model, config)
