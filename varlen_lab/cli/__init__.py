@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         _print_error("interrupted")
         return 130
     except BrokenPipeError:  # `varlen-lab list-cfg | head`
-        sys.stderr.close()
+        sys.stderr.close()  # or Python complains about stdout on its way out
         return 0
 
 
@@ -172,7 +172,9 @@ def _print_error(sentence: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    if rank := int(os.environ.get("RANK", 0)):  # the first process says it, and the others end with it; else ...
+    # Of several processes the first says what is wrong for all, and the launcher then ends the others. Who is still
+    # alive after two seconds has a complaint of its own.
+    if rank := int(os.environ.get("RANK", 0)):
         time.sleep(2)
         sentence = f"process {rank}: {sentence}"
     line = Text.assemble(("error: ", "bold red"), sentence)

@@ -45,6 +45,7 @@ def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
 
     model = load_model(path, known_attention(attention or "varlen"))
     longest = getattr(model.config, "max_position_embeddings", None) or max(LENGTHS)
+    # a model with few positions is audited on shorter documents, not refused
     lengths = [min(length, longest) for length in LENGTHS]
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(0)).tolist()

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         save(args.output, comparisons)
         console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)
+    # only these two can prove anything; other modes are compared and judge nothing
     both = {"unpacked", "varlen"} <= set(comparisons[0].histories)
     return 1 if both and any(comparison.rounding_from() == 1 for comparison in comparisons) else 0
 

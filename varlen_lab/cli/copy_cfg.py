@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the file whole, or not at all."""
     config = override(named_config(args.config_name), args.set, "--set")
     target = args.save_dir / f"{args.config_name}_copy.py"
+    # the one file of a person's own that this command could destroy
     if target.exists() and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
     with output_file(target, "w", instead="SAVE_DIR") as file:

@@ -37,6 +37,7 @@ def table(rows: list[dict[str, object]]) -> list[str]:
     cells = [head, *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    # bold for people; a pipe gets plain text
     if sys.stdout.isatty():
         lines[0] = f"\033[1m{lines[0]}\033[0m"
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, open_rows, read_config
@@ -48,10 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def seams(lengths: list[int]) -> list[int]:
-    edges = [0]
-    for length in lengths:
-        edges.append(edges[-1] + length)
-    return edges
+    """cu_seqlens of documents of these lengths: ``[2, 4] -> [0, 2, 6]``."""
+    return list(accumulate(lengths, initial=0))
 
 
 def lines(row: dict[str, list[int]], tokenizer: Any, show: str) -> Iterator[Text | str]:

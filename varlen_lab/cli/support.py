@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     wanted = args.family or families()
     work = [(family, variant) for family in wanted for variant in variants(family)]  # a typo is found before any work
+    # on stderr, so that stdout holds the table or the JSON and nothing else
     progress = Console(stderr=True)
     hidden = not progress.is_terminal
     rows: list[Support] = [
@@ -65,5 +66,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def mark(yes: bool) -> str:
-    """As on the page."""
+    """✅ or ❌, as XTuner's page marks it."""
     return "✅" if yes else "❌"

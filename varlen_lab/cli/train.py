@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     config = config_of(args)
     if args.launcher == "slurm":
         launch.export_slurm_ranks()
+    # this process starts the others and waits for them; it trains nothing itself
     if "NPROC_PER_NODE" in os.environ and (count := launch.wanted_processes()) > 1:
         return launch.start_processes(count, args.argv)
     from rich.console import Console

@@ -164,6 +164,7 @@ def search_names(pattern: str) -> list[str]:
     """The names in which every word of the pattern is found, the best first; all of them for an empty pattern."""
     if not any(letter.isalnum() for letter in pattern):
         return config_names()
+    # as it was typed first, where 2.5 is one word; only then cut at every sign
     for words in (pattern.split(), re.split(r"[\W_]+", folded(pattern))):
         found = [name for name in config_names() if all(stands_in(word, name) for word in words)]
         if found:
@@ -239,4 +240,5 @@ def folded(text: str) -> str:
 
 @cache
 def letters_and_digits(text: str) -> str:
+    """``Llama2_7B`` -> ``llama27b``: what a search compares."""
     return re.sub(r"[^a-z0-9]", "", folded(text))

@@ -21,6 +21,7 @@ from varlen_lab.packing.registry import OVERLONG, STRATEGIES, WEIGHTINGS
 MODES = ("unpacked", "packed", "varlen")
 TYPES = {kind.__name__: kind for kind in (str, int, float, bool, tuple, list, dict)}  # as the table below names them
 INT64_LIMIT = 2**63  # no count and no seed reaches it: what computes with them has 64 bits
+WITHOUT_ADAPTER = "has no effect with method = 'full'; remove it, or set method to 'lora' or 'qlora'."
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a text literal can hold it, UTF-8 and tokenizers cannot
 
 
@@ -137,11 +138,7 @@ class Config:
                 raise SettingError(name, sentence.format(self))
         for row in schema():
             if not effective(self, row) and getattr(self, row.name) != row.default:
-                raise SettingError(
-                    row.name,
-                    f"{row.name} = {shown(getattr(self, row.name))} has no effect with method = 'full'; "
-                    "remove it, or set method to 'lora' or 'qlora'.",
-                )
+                raise SettingError(row.name, f"{row.name} = {shown(getattr(self, row.name))} {WITHOUT_ADAPTER}")
 
     @property
     def mode(self) -> str:
@@ -246,7 +243,7 @@ def typed(row: dataclasses.Field, value: Any) -> Any:
     kinds = tuple(TYPES[word] for word in words if word != "None")
     if value is None and "None" in words:
         return None
-    if kinds == (float,) and isinstance(value, int) and not isinstance(value, bool):
+    if kinds == (float,) and isinstance(value, int) and not isinstance(value, bool):  # True is an int in Python
         value = float(value) if abs(value) < INT64_LIMIT else float("inf")
     if kinds == (tuple,) and isinstance(value, list):
         value = tuple(value)

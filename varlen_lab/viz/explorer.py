@@ -114,6 +114,7 @@ class LiveLosses:
             from IPython.display import display
         except ImportError:
             return
+        # IPython is installed, but this is no notebook
         if get_ipython() is None:
             return
         self.drawn = time.monotonic()

@@ -116,6 +116,7 @@ def bin_edges(shortest: int, longest: int, max_length: int | None) -> np.ndarray
     step = max((high - low) / BINS, 0.04)
     start = low if max_length is None else np.log(max_length + 0.5)
     marks = start + step * np.arange(np.floor((low - start) / step), np.ceil((high - start) / step) + 1)
+    # cut at exp(22), which is beyond any length: exp of much more overflows
     edges = np.floor(np.exp(np.minimum(marks, 22.0)) + 1e-6) + 0.5
     edges = np.unique(np.append(edges, [shortest - 0.5, longest + 0.5]))
     return edges[(edges >= shortest - 0.5) & (edges <= longest + 0.5)]

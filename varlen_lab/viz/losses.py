@@ -193,6 +193,7 @@ def scale_symlog(axes: Axes, gaps: list[np.ndarray]) -> None:
     sizes = np.abs(np.concatenate(gaps, axis=None))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     low, high = (np.floor(np.log10(sizes.min())), np.ceil(np.log10(sizes.max()))) if len(sizes) else (-8, -7)
+    # at most twelve decades: what is smaller still reads as 0
     low = int(max(low, high - 12))
     high = int(max(high, low + 1))
     decades = np.arange(high, low - 1, -max(1, round((high - low) / 3)))
@@ -231,6 +232,7 @@ def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: style.Theme
     spots: list[float] = []
     for place, _ in places:
         spots.append(max(place, spots[-1] + step) if spots else place)
+    # pushing apart moved all of them up; back by the mean, and not out of the panel
     shift = sum(place for place, _ in places) / len(places) - sum(spots) / len(spots)
     shift = max(min(shift, 1.0 - spots[-1]), -spots[0])
     for spot, (_, mode) in zip(spots, places, strict=True):
