@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.reading import BadRecord, Turns, dialogue_of, located, read_dialogues
+from varlen_lab.documents.reading import BadRecord, Turns, dialogue_of, locate, read_dialogues
 from varlen_lab.documents.registry import MAP_FNS, READERS, SHAPES, TEMPLATES, Shape, Template
 from varlen_lab.documents.tokens import encode, prompt_ids
 from varlen_lab.errors import InputError
@@ -56,7 +56,7 @@ def test_a_new_shape_and_a_new_file_format_are_read(monkeypatch: pytest.MonkeyPa
         dialogue_of({"piar": ["2+2?", "4"]})
     path = tmp_path / "two.tab"
     path.write_text("2+2?\t4\n\t\n")
-    assert located(str(path)) == ("file", path)
+    assert locate(str(path)) == ("file", path)
     dialogues, skipped = read_dialogues(path, skip_bad=True)
     assert dialogues == [DIALOGUE] and skipped == [f"{path}:2: message 1 (user) is empty"]
 
@@ -69,12 +69,12 @@ def test_a_way_to_read_records_can_be_added(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_a_name_stands_for_is_told_without_reading(tmp_path: Path) -> None:
     path = tmp_path / "data.JSONL"
     path.write_text("{")
-    assert located(str(path)) == ("file", path) and located(str(tmp_path)) == ("folder", tmp_path)
-    assert located("builtin:docstrings")[0] == "builtin"
-    assert located("owner/name")[0] == located("name")[0] == "hub"
+    assert locate(str(path)) == ("file", path) and locate(str(tmp_path)) == ("folder", tmp_path)
+    assert locate("builtin:docstrings")[0] == "builtin"
+    assert locate("owner/name")[0] == locate("name")[0] == "hub"
     for name in ("builtin:docstring", "data.jsonl", "./owner/name", "a/b/c", "~nobody-of-this-name/data", "\0.json"):
         with pytest.raises(InputError):
-            located(name)
+            locate(name)
 
 
 def test_a_column_without_a_name_belongs_to_no_shape() -> None:

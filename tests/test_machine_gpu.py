@@ -66,6 +66,6 @@ def test_a_kernel_that_does_not_import_is_named_with_the_wheel_that_would(monkey
     monkeypatch.setattr(environment, "version", lambda name: "2.8.3" if name == "flash-attn" else known(name))
     monkeypatch.setattr(environment, "gpu_facts", lambda: GOOD)
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # import raises
-    row = environment.flash_attention()
+    row = environment.flash_attention_row()
     assert row.state == "note" and "2.8.3 is installed but its kernel does not import" in row.value
     assert "+cu13torch2.11" in row.value

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from typing import Any
 
-SHOWN = 60  # characters of a long value that an error quotes
+QUOTED_CHARACTERS = 60  # characters of a long value that an error quotes
 
 
 class InputError(ValueError):
@@ -48,13 +48,17 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A value as a sentence quotes it: in one line, and cut in the middle where it has no end."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = "a number of thousands of digits"
-    return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]} ... {text[-SHOWN // 2 :]}"
+    return (
+        text
+        if len(text) <= 2 * QUOTED_CHARACTERS
+        else f"{text[:QUOTED_CHARACTERS]} ... {text[-QUOTED_CHARACTERS // 2 :]}"
+    )
 
 
 def first_line(problem: Exception) -> str:

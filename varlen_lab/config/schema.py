@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.documents.registry import MAP_FNS
-from varlen_lab.errors import SettingError, nearest, shown
+from varlen_lab.errors import SettingError, nearest, quoted
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES, WEIGHTINGS
 
 MODES = ("unpacked", "packed", "varlen")
@@ -132,13 +132,13 @@ class Config:
 
     def __post_init__(self) -> None:
         for row in schema():
-            object.__setattr__(self, row.name, checked(row, getattr(self, row.name)))
+            object.__setattr__(self, row.name, checked_value(row, getattr(self, row.name)))
         for name, broken, sentence in RULES_BETWEEN:
             if broken(self):
                 raise SettingError(name, sentence.format(self))
         for row in schema():
-            if not effective(self, row) and getattr(self, row.name) != row.default:
-                raise SettingError(row.name, f"{row.name} = {shown(getattr(self, row.name))} {WITHOUT_ADAPTER}")
+            if not has_effect(self, row) and getattr(self, row.name) != row.default:
+                raise SettingError(row.name, f"{row.name} = {quoted(getattr(self, row.name))} {WITHOUT_ADAPTER}")
 
     @property
     def mode(self) -> str:
@@ -149,7 +149,7 @@ class Config:
         """A copy with some settings changed; an unknown name is refused with the near one."""
         for name in changes:
             if name != "name" and name not in setting_names():
-                raise SettingError(name, unknown(name))
+                raise SettingError(name, unknown_setting(name))
         return dataclasses.replace(self, **changes)
 
     def with_mode(self, mode: str) -> Config:
@@ -214,30 +214,30 @@ def choices(row: dataclasses.Field) -> list[str]:
     return found
 
 
-def effective(config: Config, row: dataclasses.Field) -> bool:
+def has_effect(config: Config, row: dataclasses.Field) -> bool:
     """Whether a setting does anything under the ``method`` of the config."""
     return config.method != "full" or not row.metadata["adapter"]
 
 
-def unknown(name: str) -> str:
+def unknown_setting(name: str) -> str:
     """The sentence for a name that is no setting."""
-    return f"unknown setting {shown(name)}{nearest(name, setting_names())}."
+    return f"unknown setting {quoted(name)}{nearest(name, setting_names())}."
 
 
-def checked(row: dataclasses.Field, value: Any) -> Any:
+def checked_value(row: dataclasses.Field, value: Any) -> Any:
     """The value in the type of its row, or a SettingError that says value, rule and name."""
-    if (value := typed(row, value)) is None:
+    if (value := typed_value(row, value)) is None:
         return None
     if (known := choices(row)) and value not in known:
         hint = nearest(value, known)
-        raise SettingError(row.name, f"{row.name} is {shown(value)}, it must be one of {', '.join(known)}{hint}.")
+        raise SettingError(row.name, f"{row.name} is {quoted(value)}, it must be one of {', '.join(known)}{hint}.")
     for rule in (COUNTABLE, FINITE, *row.metadata["rules"], WHOLE_CHARACTERS):
         if not rule.holds(value):
-            raise SettingError(row.name, f"{row.name} is {shown(value)}, {rule.otherwise}")
+            raise SettingError(row.name, f"{row.name} is {quoted(value)}, {rule.otherwise}")
     return value
 
 
-def typed(row: dataclasses.Field, value: Any) -> Any:
+def typed_value(row: dataclasses.Field, value: Any) -> Any:
     """The value in the type of its row: an int where a float is meant, a list where a tuple is, or SettingError."""
     words = [word.strip() for word in str(row.type).split("|")]  # such as ["str", "None"]
     kinds = tuple(TYPES[word] for word in words if word != "None")
@@ -248,5 +248,5 @@ def typed(row: dataclasses.Field, value: Any) -> Any:
     if kinds == (tuple,) and isinstance(value, list):
         value = tuple(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise SettingError(row.name, f"{row.name} is {shown(value)}, it must be {' or '.join(words)}.")
+        raise SettingError(row.name, f"{row.name} is {quoted(value)}, it must be {' or '.join(words)}.")
     return value

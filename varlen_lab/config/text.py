@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.config.idle import refuse_idle
-from varlen_lab.config.schema import Config, effective, schema, setting_names, unknown
-from varlen_lab.errors import InputError, SettingError, nearest, shown
+from varlen_lab.config.schema import Config, has_effect, schema, setting_names, unknown_setting
+from varlen_lab.errors import InputError, SettingError, nearest, quoted
 
 # XTuner's page numbers the parts of a config file: a setting of the schema says in which it stands.
 PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
@@ -86,7 +86,7 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
             )
         name = target.id
         if name not in setting_names():
-            raise InputError(f"{where}: {unknown(name)}")
+            raise InputError(f"{where}: {unknown_setting(name)}")
         if name in values:
             raise InputError(f"{where}: {name} is already set on line {lines[name]}; keep one of the two.")
         try:
@@ -108,7 +108,7 @@ def key_set_twice(value: ast.AST) -> tuple[str, int] | None:
             seen = set()
             for key in node.keys:
                 if isinstance(key, ast.Constant) and key.value in seen:
-                    return shown(key.value), key.lineno
+                    return quoted(key.value), key.lineno
                 seen.add(key.value if isinstance(key, ast.Constant) else key)
     return None
 
@@ -122,7 +122,7 @@ def render(config: Config) -> str:
         heading = ""
         for row in schema():
             where, _, group = row.metadata["where"].partition("/")
-            if int(where) != number or not effective(config, row):
+            if int(where) != number or not has_effect(config, row):
                 continue
             if group != heading:
                 lines += [""] * bool(heading) + [f"# {group}"]
@@ -142,12 +142,12 @@ def parse_overrides(pairs: list[str], flag: str = "--cfg-options") -> dict[str, 
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"{flag} got {shown(pair)}, it takes name=value pairs such as max_steps=20.")
+            raise InputError(f"{flag} got {quoted(pair)}, it takes name=value pairs such as max_steps=20.")
         if name not in rows:
-            raise InputError(f"{flag}: {unknown(name)}")
+            raise InputError(f"{flag}: {unknown_setting(name)}")
         if name in changes:
             raise InputError(
-                f"{flag} sets {name} twice, to {shown(changes[name])} and to {shown(text)}; keep one of the two."
+                f"{flag} sets {name} twice, to {quoted(changes[name])} and to {quoted(text)}; keep one of the two."
             )
         changes[name] = value_of(text, str(rows[name].type))
     return changes

@@ -95,7 +95,7 @@ def read_dialogues(
     return dialogues, skipped
 
 
-def located(name: str) -> tuple[str, Path]:
+def locate(name: str) -> tuple[str, Path]:
     """``builtin``, ``file``, ``folder`` (a saved dataset) or ``hub``; and the path of the middle two. Or InputError."""
     if name.startswith("builtin:"):
         if name != BUILTIN:
@@ -123,7 +123,7 @@ def similar_name(path: Path) -> str:
 
 def records_at(name: str, progress: bool = True) -> Records:
     """(place, record) of everything at ``name``."""
-    kind, path = located(name)
+    kind, path = locate(name)
     if kind == "builtin":
         return numbered(({"messages": messages} for messages in builtin_dialogues(progress)), name)
     if kind == "file":

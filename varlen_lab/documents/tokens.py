@@ -118,12 +118,12 @@ def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
 def pieces_of(dialogues: Sequence[Dialogue], tokenizer: Any, prompt_template: str) -> list[Segments]:
     """The segments of each dialogue, none of them empty, untrained neighbours joined."""
     if prompt_template == OF_TOKENIZER:
-        return list(map(merged, tokenizer_segments(dialogues, tokenizer)))
+        return list(map(merge_untrained, tokenizer_segments(dialogues, tokenizer)))
     eos = tokenizer.eos_token or ""
-    return [merged(segments(dialogue, prompt_template, eos)) for dialogue in dialogues]
+    return [merge_untrained(segments(dialogue, prompt_template, eos)) for dialogue in dialogues]
 
 
-def merged(pieces: Segments) -> Segments:
+def merge_untrained(pieces: Segments) -> Segments:
     """The same text with empty pieces gone and untrained neighbours joined."""
     result: Segments = []
     for text, trained in pieces:
@@ -138,11 +138,11 @@ def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.
     """``input_ids`` and ``labels`` of the documents with these segments, the untrainable ones left out."""
     import pyarrow as pa
 
-    everything = list(chain.from_iterable(pieces))  # the segments of all documents
-    ids = token_ids([text for text, _ in everything], tokenizer)
+    all_segments = list(chain.from_iterable(pieces))  # the segments of all documents
+    ids = token_ids([text for text, _ in all_segments], tokenizer)
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     input_ids = np.fromiter(chain.from_iterable(ids), np.int32, lengths.sum())
-    trained = np.repeat(np.array([is_trained for _, is_trained in everything], bool), lengths)
+    trained = np.repeat(np.array([is_trained for _, is_trained in all_segments], bool), lengths)
     labels = np.where(trained, input_ids, np.int32(IGNORE))
     ends = np.cumsum([0, *map(len, pieces)])  # the first segment of each document, and the number of all
     offsets = np.cumsum([0, *lengths])[ends]  # the first token of each document, and the number of all
@@ -164,7 +164,7 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     """The pieces of every dialogue under the tokenizer's own chat template; one list per dialogue.
 
     All dialogues are rendered in two calls, for a call has its price. Raises InputError when the tokenizer has no
-    template, or one that rewrites earlier turns as a dialogue grows (see ``differences``).
+    template, or one that rewrites earlier turns as a dialogue grows (see ``segments_by_difference``).
     """
     turns = [[turn for turn, one in enumerate(dialogue) if one["role"] == "assistant"] for dialogue in dialogues]
     prompts = [dialogue[:turn] for dialogue, answers in zip(dialogues, turns) for turn in answers]
@@ -174,7 +174,7 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     results: list[Segments] = []
     for dialogue, answers in zip(dialogues, turns):
         if answers:
-            results.append(differences(islice(before, len(answers)), islice(after, len(answers))))
+            results.append(segments_by_difference(islice(before, len(answers)), islice(after, len(answers))))
         else:  # text that no template adds to; the tokenizer's own would have put its first token in front
             results.append([(tokenizer.bos_token or "", False), *segments(dialogue, "plain")])
     return results
@@ -197,7 +197,7 @@ def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: b
         ) from None
 
 
-def differences(before: Iterable[str], after: Iterable[str]) -> Segments:
+def segments_by_difference(before: Iterable[str], after: Iterable[str]) -> Segments:
     """Pieces of one dialogue from its texts up to each answer and including it: A ⊂ AB ⊂ ABC ⊂ ABCD.
 
     Raises InputError when a text does not begin with the one before it: some templates drop old reasoning.

@@ -89,15 +89,15 @@ def survey() -> Iterator[Row]:
     for package in PACKAGES:
         found = version(package)
         yield Row(package, found or f"missing: pip install {package}", "ok" if found else "missing")
-    yield flash_attention()
-    yield from cuda()
+    yield flash_attention_row()
+    yield from cuda_rows()
     yield Row("CPU", f"{processor()}, {cores_in_words()}")
-    yield memory()
+    yield memory_row()
     free = shutil.disk_usage(Path.cwd()).free / GIB
     yield Row("disk", f"{free:.0f} GiB free here", "ok" if free > 3 else "note")
 
 
-def flash_attention() -> Row:
+def flash_attention_row() -> Row:
     """flash-attn by importing its kernel; its absence is a note, never a fault."""
     found = version("flash-attn")
     if found is None:
@@ -115,7 +115,7 @@ def flash_attention() -> Row:
     return Row("flash-attn", found)
 
 
-def cuda() -> Iterator[Row]:
+def cuda_rows() -> Iterator[Row]:
     """The CUDA device and the threads torch takes; nothing when torch does not import."""
     try:
         import torch
@@ -133,7 +133,7 @@ def cuda() -> Iterator[Row]:
     yield Row("torch threads", str(torch.get_num_threads()))
 
 
-def memory() -> Row:
+def memory_row() -> Row:
     """Total memory; the lessons need about 3 GiB."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB

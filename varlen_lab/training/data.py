@@ -20,7 +20,7 @@ import numpy as np
 
 from varlen_lab.config.schema import Config
 from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
-from varlen_lab.documents.reading import located
+from varlen_lab.documents.reading import locate
 from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.documents.tokens import content_digest, load_documents
 from varlen_lab.errors import InputError, first_line
@@ -199,7 +199,7 @@ def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | N
 
 def data_digest(name: str) -> str:
     """Hex digits of what ``data_path`` names: the bytes of a file or folder, or what ``datasets`` says of the hub's."""
-    kind, path = located(name)
+    kind, path = locate(name)
     if kind == "builtin":
         return fingerprint("corpus", CORPUS_VERSION)
     if kind == "hub":

@@ -9,7 +9,7 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.plan import Step, row_costs, share
-from varlen_lab.training.step import batched, collator, count, token_loss_sum
+from varlen_lab.training.step import batch_counts, batched, collator, token_loss_sum
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +35,7 @@ def held_out_loss(engine: Engine, rows: Dataset, config: Config, pad_token_id: i
             for batch in batches:
                 batch = batch.to(accelerator.device)
                 total[0] += token_loss_sum(engine.model, batch)
-                total[1] += count(batch)[1]
+                total[1] += batch_counts(batch)[1]  # its trained tokens
     engine.model.train()
     loss, trained = accelerator.reduce(total, "sum").tolist()
     return loss / max(trained, 1)

@@ -134,7 +134,7 @@ def optimize(
             torch.manual_seed(hash((engine.seed, number, accelerator.process_index)))
         batches = [batch.to(accelerator.device) for batch in batches]
         # before any backward pass: each loss is divided by what the whole step holds, in all processes
-        counts = accelerator.reduce(torch.stack([count(batch) for batch in batches]).sum(0), "sum")
+        counts = accelerator.reduce(torch.stack([batch_counts(batch) for batch in batches]).sum(0), "sum")
         loss = backward(engine, batches, counts[0])
         # the one this step is taken with; update() moves the schedule on
         lr = engine.scheduler.get_last_lr()[0]
@@ -176,7 +176,7 @@ def backward(engine: Engine, batches: list[Batch], weight: torch.Tensor) -> torc
     return loss
 
 
-def count(batch: Batch) -> torch.Tensor:
+def batch_counts(batch: Batch) -> torch.Tensor:
     """What a step adds up over its batches, float64 (5,).
 
     Weight, trained tokens, tokens, tokens with padding, squared lengths.
