@@ -191,11 +191,11 @@ class PackedRow:
 
     def summary(self) -> str:
         """The numbers of the row on one line: what the explorer shows above its canvas."""
-        told = f"{plural(len(self.lengths), 'document')}, {plural(self.total, 'token')}"
+        counts = f"{plural(len(self.lengths), 'document')}, {plural(self.total, 'token')}"
         if not self.cells.cross:
-            return f"{told}: {self.full.lower()} and varlen are the same {plural(self.cells.own, 'cell')}"
+            return f"{counts}: {self.full.lower()} and varlen are the same {plural(self.cells.own, 'cell')}"
         cross = f"{percent(self.cells.cross_share)} of what a token sees is another document"
-        return f"{told}. {self.full}: {cross}. Varlen: attention ÷ {factor(self.cells.saving)}"
+        return f"{counts}. {self.full}: {cross}. Varlen: attention ÷ {factor(self.cells.saving)}"
 
     def alt_text(self) -> str:
         """The figure in one or two sentences."""

@@ -72,10 +72,10 @@ class Measured:
         row, measure = self.row, "attention weights" if self.what == "attention" else "gradients"
         pairs = [f"{row.name(i)} hears {row.name(j)}" for i, j in np.argwhere(self.leaks)[:6].tolist()]
         more = ", …" if self.leaks.sum() > 6 else ""
-        told = f" {', '.join(pairs)}{more}." if pairs else ""
+        leaking_pairs = f" {', '.join(pairs)}{more}." if pairs else ""
         return (
             f"The promised varlen mask of {plural(len(row.lengths), 'document')} in {plural(row.total, 'token')}, and "
-            f"beside it measured {measure} of {plural(len(self.mass), 'layer')}: {self.claim}.{told}"
+            f"beside it measured {measure} of {plural(len(self.mass), 'layer')}: {self.claim}.{leaking_pairs}"
         )
 
 

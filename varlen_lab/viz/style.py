@@ -126,8 +126,8 @@ class Picture(Figure):
         """As in matplotlib, sharp by default; PNG and SVG get the title and the alt text as metadata."""
         name = str(options.get("format") or fname).lower()
         if name.endswith(("png", "svg")):
-            told = {"Title": self.title, "Description": self.alt_text}
-            options["metadata"] = told | (options.get("metadata") or {})
+            details = {"Title": self.title, "Description": self.alt_text}
+            options["metadata"] = details | (options.get("metadata") or {})
         options = {"dpi": SAVED_DPI} | options
         if not name.endswith("svg"):
             super().savefig(fname, **options)
@@ -148,8 +148,8 @@ class Picture(Figure):
         self.savefig(buffer, format="png")
         png = base64.b64encode(buffer.getvalue()).decode("ascii")
         width, height = (round(100 * side) for side in self.inches)
-        told = {"width": width, "height": height, "alt": self.alt_text}
-        return {"image/png": png, "text/plain": self.alt_text}, {"image/png": told}
+        details = {"width": width, "height": height, "alt": self.alt_text}
+        return {"image/png": png, "text/plain": self.alt_text}, {"image/png": details}
 
 
 def fill(axes: Axes, outlines: Any, colours: Any, stroke: Any = 0.0) -> None:
