@@ -16,6 +16,7 @@ from datasets import Dataset, load_from_disk
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing import rows as row_files
+from varlen_lab.packing import whole
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.readers import RowReader
 from varlen_lab.packing.strategies import pack_dataset
@@ -162,3 +163,23 @@ def test_rows_read_from_memory_are_the_rows(on_disk: Dataset, tmp_path: Path) ->
         )
     with pytest.raises(IndexError):
         reader[len(reader)]
+
+
+@pytest.mark.parametrize("column", ["input_ids", "labels", "seq_lengths"])
+def test_one_flipped_bit_is_noticed(on_disk: Dataset, tmp_path: Path, column: str) -> None:
+    """A wrong token has a whole file around it: only a digest of the rows tells."""
+    rows = pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed").to_list()
+    (file,) = (tmp_path / "packed").iterdir()
+    damaged = bytearray(file.read_bytes())
+    values = Dataset.from_file(str(file)).data.column(column).chunk(0).flatten().to_numpy().tobytes()
+    damaged[damaged.index(values)] ^= 1
+    file.write_bytes(damaged)
+    assert pack_dataset(on_disk, 12, cache_dir=tmp_path / "packed").to_list() == rows
+
+
+def test_a_strategy_that_was_edited_gets_rows_of_its_own(
+    on_disk: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pack_dataset(on_disk, 12, cache_dir=tmp_path)
+    monkeypatch.setattr("varlen_lab.packing.whole.best_fit", whole.unpacked)
+    assert len(pack_dataset(on_disk, 12, cache_dir=tmp_path)) == len(LENGTHS) > len(before)

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
@@ -18,6 +18,7 @@ from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.registry import TEMPLATES, Template
 from varlen_lab.errors import InputError
 from varlen_lab.studies.comparison import compare
+from varlen_lab.training import data
 from varlen_lab.training.checkpoint import data_fingerprint
 from varlen_lab.training.data import load_rows, load_rows_and_held_out, load_tokenizer, tokenised_documents
 from varlen_lab.training.trainer import train
@@ -236,3 +237,45 @@ def test_two_processes_at_once_get_the_same_rows(config: Config, fresh_cache: Pa
         process.join()
     assert found[0] == found[1]
     assert not list(fresh_cache.glob(".*.partial"))
+
+
+def test_data_replaced_while_it_is_read_is_not_kept(
+    config: Config, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(str(config.data_path))
+    whole, tokenizer = path.read_bytes(), load_tokenizer(config)
+    expected = tokenised_documents(config.replace(data_path=[str(path)], skip_bad=True), tokenizer).to_list()
+    read = data.load_documents
+
+    def replaced(*arguments, **more):
+        path.write_bytes(b"\n".join(whole.splitlines()[:3]))
+        return read(*arguments, **more)
+
+    monkeypatch.setattr(data, "load_documents", replaced)
+    assert len(tokenised_documents(config, tokenizer)) == 3
+    monkeypatch.undo()
+    monkeypatch.setenv("VARLEN_LAB_CACHE", str(fresh_cache))
+    path.write_bytes(whole)
+    assert tokenised_documents(config, tokenizer).to_list() == expected
+
+
+def test_a_dataset_behind_a_link_is_known_by_what_it_holds(config: Config, fresh_cache: Path, tmp_path: Path) -> None:
+    tokenizer, lengths = load_tokenizer(config), []
+    for number in (3, 5):
+        turns = [[{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "yes"}] for i in range(number)]
+        DatasetDict({"train": Dataset.from_dict({"messages": turns})}).save_to_disk(str(tmp_path / f"saved{number}"))
+        linked = tmp_path / "linked"
+        linked.mkdir(exist_ok=True)
+        (linked / "dataset_dict.json").write_bytes((tmp_path / f"saved{number}" / "dataset_dict.json").read_bytes())
+        (linked / "train").unlink(missing_ok=True)
+        (linked / "train").symlink_to(tmp_path / f"saved{number}" / "train")
+        lengths.append(len(tokenised_documents(config.replace(data_path=str(linked)), tokenizer)))
+    assert lengths == [3, 5]
+
+
+def test_other_code_makes_other_documents(config: Config, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load_tokenizer(config)
+    before = data.documents_key(config, tokenizer)
+    assert data.documents_key(config, tokenizer) == before
+    monkeypatch.setattr(data, "code_digest", lambda: "edited")
+    assert data.documents_key(config, tokenizer) != before

@@ -14,11 +14,13 @@ segment, none for a token. No formats, no decoding, no Python lists: they are wh
 
 On disk, packed rows are written once and opened from then on. A file is there whole or not at all, so a run that is
 killed leaves nothing that a later run would take for rows, and two runs at once can only write the same thing twice.
-Its name says what it was made from: the dataset's fingerprint and every choice of the packing.
+Its name says what it was made from: the dataset's fingerprint and the plan. Its last bytes are a digest of the rows, so
+one that was cut or damaged is noticed and written again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -42,8 +44,8 @@ COLUMNS = ("input_ids", "labels", "seq_lengths")
 CHUNK_TOKENS = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
 BLOCK_TOKENS = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on
 INT32 = np.iinfo(np.int32)
-END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow stream that was written to its end
-LAYOUT_VERSION = "1"  # of the packed files; another number when rows of the same plan would come out differently
+DIGEST_BYTES = 16  # behind the end of an Arrow stream, where its readers stop
+LAYOUT_VERSION = "2"  # of the packed files; another number when rows of the same plan would come out differently
 
 
 class ListColumn:
@@ -176,43 +178,53 @@ def row_batches(
         first = last
 
 
-def row_files(
-    dataset: Dataset, choices: Sequence[object], chosen: str | os.PathLike[str] | None, shards: int
-) -> list[Path]:
+def row_files(dataset: Dataset, packs: Packs, chosen: str | os.PathLike[str] | None, shards: int) -> list[Path]:
     """The files of these packed rows, one for each process that writes; none for a dataset that lives in memory.
 
     They are in the folder ``chosen``, else beside the dataset's own files.
     """
     import datasets
-    from datasets.fingerprint import Hasher
 
     sources = dataset.cache_files if datasets.is_caching_enabled() else []
     if chosen is None and not sources:
         return []
     folder = Path(sources[0]["filename"]).parent if chosen is None else Path(chosen).expanduser()
-    name = f"packed-{Hasher.hash([LAYOUT_VERSION, *map(repr, (dataset._fingerprint, *choices))])}"
+    digest = hashlib.blake2b(f"{LAYOUT_VERSION} {dataset._fingerprint}".encode(), digest_size=DIGEST_BYTES)
+    for column in (packs.order, packs.starts, packs.lengths, packs.offsets):
+        digest.update(column.tobytes())
+    name = f"packed-{digest.hexdigest()}"
     if shards == 1:
         return [folder / f"{name}.arrow"]
     return [folder / f"{name}-{shard:05d}-of-{shards:05d}.arrow" for shard in range(shards)]
 
 
 def open_rows(files: Sequence[Path]) -> Dataset | None:
-    """The rows in these files, memory-mapped; None when there are none, or one is missing or damaged."""
+    """The rows in these files, memory-mapped; None when there are none, or one is missing, cut or damaged."""
     from datasets import Dataset, concatenate_datasets
 
     if not files or not all(file.is_file() for file in files):
         return None
     try:
-        for file in files:
+        shares = [Dataset.from_file(str(file)) for file in files]
+        for share, file in zip(shares, files):
+            share.data.validate(full=True)  # or offsets that point nowhere would be followed
+            digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+            for batch in share.data.to_batches():
+                add_to_digest(digest, batch)
             with file.open("rb") as opened:
-                opened.seek(-len(END_OF_STREAM), os.SEEK_END)
-                if opened.read() != END_OF_STREAM:  # cut between two batches, which pyarrow does not mind
+                opened.seek(-DIGEST_BYTES, os.SEEK_END)
+                if opened.read() != digest.digest():
                     return None
-        rows = concatenate_datasets([Dataset.from_file(str(file)) for file in files])
-        rows.data.validate(full=True)  # or offsets that point nowhere would be followed
-        return rows
+        return concatenate_datasets(shares)
     except (OSError, ValueError):  # what pyarrow raises for a file cut short
         return None
+
+
+def add_to_digest(digest: hashlib.blake2b, batch: pa.RecordBatch) -> None:
+    """Every token, label and length of these rows."""
+    for column in batch.columns:
+        digest.update(column.flatten().to_numpy())
+        digest.update(column.value_lengths().to_numpy())
 
 
 def write_rows(dataset: Dataset, packs: Packs, files: Sequence[Path], chunk_tokens: int) -> None:
@@ -239,7 +251,11 @@ def write_share(dataset: Dataset, packs: Packs, file: Path, chunk_tokens: int, r
     """Write a range of rows to ``file``: all of it appears, or nothing."""
     import pyarrow as pa
 
-    with written_whole(file) as opened, pa.ipc.new_stream(opened, schema()) as stream:
-        for batch in row_batches(dataset, packs, chunk_tokens, rows):
-            stream.write_batch(batch)
-            del batch  # before the next is made: one chunk in memory, not two
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with written_whole(file) as opened:
+        with pa.ipc.new_stream(opened, schema()) as stream:
+            for batch in row_batches(dataset, packs, chunk_tokens, rows):
+                stream.write_batch(batch)
+                add_to_digest(digest, batch)
+                del batch  # before the next is made: one chunk in memory, not two
+        opened.write(digest.digest())

@@ -146,23 +146,31 @@ def pack_dataset(
         from varlen_lab.packing.readers import PackedStream
 
         return PackedStream(dataset, max_length, overlong, lookahead)
-    strategy = strategy or "best_fit"
-    # the name holds every choice, so a file that exists is the answer; no plan is made then
-    files = row_files(dataset, (max_length, strategy, overlong, seed, lookahead), cache_dir, num_proc)
+    lengths = document_lengths(dataset)
+    packs = pack_lengths(lengths, max_length, strategy or "best_fit", overlong, seed=seed, lookahead=lookahead)
+    return packed_rows(dataset, packs, cache_dir, num_proc, chunk_tokens)
+
+
+def packed_rows(
+    dataset: Dataset,
+    packs: Packs,
+    cache_dir: str | os.PathLike[str] | None = None,
+    num_proc: int = 1,
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> Dataset:
+    """The rows of a plan, opened if they were written before; the arguments are ``pack_dataset``'s."""
+    files = row_files(dataset, packs, cache_dir, num_proc)
     if (rows := open_rows(files)) is not None:
         return rows
-    packs = pack_lengths(document_lengths(dataset), max_length, strategy, overlong, seed=seed, lookahead=lookahead)
-    if not files:
-        return rows_from_plan(dataset, packs)
     try:
-        write_rows(dataset, packs, files, chunk_tokens)
-        return open_rows(files)
+        if files:
+            write_rows(dataset, packs, files, chunk_tokens)
     except OSError as problem:
         reason = f"{files[0].parent} cannot be written ({problem.strerror})"
         if cache_dir is not None:
             raise InputError(f"{reason}; choose another cache_dir.") from None
-        warnings.warn(f"{reason}: the rows are packed in memory, in every run anew; pass a cache_dir.", stacklevel=2)
-        return rows_from_plan(dataset, packs)
+        warnings.warn(f"{reason}: the rows are packed in memory, in every run anew; pass a cache_dir.", stacklevel=3)
+    return open_rows(files) or rows_from_plan(dataset, packs)
 
 
 @dataclass(frozen=True)

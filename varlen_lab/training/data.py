@@ -5,20 +5,23 @@
 Tokenised documents are an Arrow file in the cache folder, ``documents-KEY.arrow``. The key is made of what goes in (the
 bytes of the data files, the tokenizer's own text, the template, the settings that change a document), so a second run,
 a resume, ``compare`` or ``log-dataset`` of the same data tokenises nothing, and a byte more or less makes another file.
-Packed rows lie beside it (``pack_dataset``). Both are mapped into memory, never read into lists. A file that is cut or
-damaged is made again; where nothing can be kept, a warning says so and the run takes its time.
+Packed rows lie beside it. Both are mapped into memory, never read into lists. A file that is cut or damaged is made
+again; where nothing can be kept, a warning says so and the run takes its time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from varlen_lab.config.schema import Config
+from varlen_lab.documents import tokens
 from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
 from varlen_lab.documents.reading import locate
 from varlen_lab.documents.registry import TEMPLATES
@@ -28,7 +31,7 @@ from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.packing.rows import document_lengths
-from varlen_lab.packing.strategies import PackReport, pack_dataset, pack_lengths
+from varlen_lab.packing.strategies import PackReport, pack_lengths, packed_rows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -127,16 +130,15 @@ def load_in_all_processes(
 def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
     """Documents as rows, in the way of the config. InputError when none of their tokens is trained on."""
     strategy = "unpacked" if config.mode == "unpacked" else config.pack_strategy
-    # the plan once more, for its report: rows that are only opened from the cache have none
-    report = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong).report()
-    rows: Dataset = pack_dataset(documents, config.max_length, strategy, config.overlong)
+    packs = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong)
+    rows = packed_rows(documents, packs)
     labels = rows.with_format("arrow")[:]["labels"].chunks
     if not any((chunk.flatten().to_numpy() != IGNORE).any() for chunk in labels):
         raise InputError(
             f"no token of {config.data_path!r} is trained on, every label within max_length = {config.max_length} is "
             "masked; raise max_length, or check that the data has assistant answers."
         )
-    return rows.with_format("numpy"), report
+    return rows.with_format("numpy"), packs.report()
 
 
 def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False) -> Dataset:
@@ -148,7 +150,7 @@ def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, p
     path = cache_dir() / f"documents-{key}.arrow" if key else None
     documents = open_documents(path) if path else None
     if documents is not None:
-        for note in documents.info.description.splitlines()[1:]:
+        for note in documents.info.description.split("\n")[1:]:
             warnings.warn(note, stacklevel=2)
         return documents
     documents = load_documents(
@@ -160,7 +162,7 @@ def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, p
         skip_bad=config.skip_bad,
         progress=progress,
     )
-    if path is None:
+    if path is None or documents_key(config, tokenizer) != key:  # the data changed while it was read
         return documents
     keep_in_cache(path, lambda file: write_documents(documents, file))
     return open_documents(path) or documents  # from the file: packed rows are kept beside it
@@ -181,6 +183,7 @@ def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | N
         return None
     facts = (
         DOCUMENTS_FORMAT,
+        code_digest(),
         data,
         paths if config.skip_bad else None,  # a skipped record is named with its file
         backend.to_str(),
@@ -197,6 +200,13 @@ def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | N
     return hashlib.sha256("\n".join(map(repr, facts)).encode("utf-8", "backslashreplace")).hexdigest()[:20]
 
 
+@cache
+def code_digest() -> str:
+    """Hex digits of the code that makes documents of records: who edits a template or a shape gets other tokens."""
+    files = sorted(Path(tokens.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def data_digest(name: str) -> str:
     """Hex digits of what ``data_path`` names: the bytes of a file or folder, or what ``datasets`` says of the hub's."""
     kind, path = locate(name)
@@ -207,7 +217,9 @@ def data_digest(name: str) -> str:
 
         return hub_dataset(name)._fingerprint
     digest = hashlib.sha256(path.suffix.lower().encode())  # the same bytes are read as .json or as .csv
-    for file in [path] if kind == "file" else sorted(one for one in path.rglob("*") if one.is_file()):
+    # rglob would pass over the folders that links lead to
+    below = [Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names]
+    for file in [path] if kind == "file" else sorted(below):
         with file.open("rb") as opened:
             digest.update(f"{file.relative_to(path)}\n".encode() + hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
