@@ -6,9 +6,11 @@ own. A face imports nothing until a name is asked for (PEP 562): torch takes a s
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time ``lazy_face`` does these imports, one by one
@@ -48,14 +50,16 @@ __all__ = [
 ]
 
 
-def lazy_face(
-    package: str, files: Mapping[str, Sequence[str]]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def lazy_face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package whose names are imported when they are asked for.
 
-    ``files``: file of the package -> the names it gives. A name that was asked for once is an ordinary attribute.
+    Which names there are, and from which file, the package says once: in its imports ``if TYPE_CHECKING``, which type
+    checkers and editors read. A name that was asked for once is an ordinary attribute.
     """
-    home = {name: f"{package}.{file}" for file, names in files.items() for name in names}
+    source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
+    block = next(node for node in ast.parse(source).body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    home = {alias.name: str(node.module) for node in imports for alias in node.names}
 
     def find(name: str) -> Any:
         if name not in home:
@@ -64,19 +68,8 @@ def lazy_face(
         setattr(sys.modules[package], name, value)
         return value
 
-    return find, lambda: sorted({*vars(sys.modules[package]), *home}), list(home)
+    return find, lambda: sorted([*home, *(name for name in vars(sys.modules[package]) if name[:2] == "__")]), list(home)
 
 
-__getattr__, __dir__, _ = lazy_face(
-    __name__,
-    {
-        "attention": ["attend", "register"],
-        "config": ["load_config"],
-        "leaks": ["audit"],
-        "models": ["load_model"],
-        "packing": ["Boundaries", "VarlenCollator", "pack_dataset", "pack_lengths"],
-        "studies": ["compare"],
-        "training": ["convert", "train"],
-        "viz": ["draw_masks", "draw_seen", "explore_masks"],
-    },
-)
+if not TYPE_CHECKING:  # a checker that saw __getattr__ would let every typing error pass
+    __getattr__, __dir__, _ = lazy_face(__name__)

@@ -6,13 +6,16 @@
 ``huggingface``  attn_implementation="varlen" in any transformers model
 """
 
+from typing import TYPE_CHECKING
+
 from varlen_lab import lazy_face
 
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__,
-    {
-        "registry": ["BACKENDS", "Backend"],
-        "dispatch": ["attend", "choose"],
-        "huggingface": ["hf_name_of", "register"],
-    },
-)
+if TYPE_CHECKING:
+    from varlen_lab.attention.dispatch import attend as attend
+    from varlen_lab.attention.dispatch import choose as choose
+    from varlen_lab.attention.huggingface import hf_name_of as hf_name_of
+    from varlen_lab.attention.huggingface import register as register
+    from varlen_lab.attention.registry import BACKENDS as BACKENDS
+    from varlen_lab.attention.registry import Backend as Backend
+else:
+    __getattr__, __dir__, __all__ = lazy_face(__name__)

@@ -1,23 +1,24 @@
 """The lessons: finding and running them, their pages, and the checks of their exercises."""
 
+from typing import TYPE_CHECKING
+
 from varlen_lab import lazy_face
 
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__,
-    {
-        "exercises": [
-            "Verdict",
-            "check_config",
-            "check_cu_seqlens",
-            "check_fill",
-            "check_labels",
-            "check_mask",
-            "check_position_ids",
-            "check_step_loss",
-            "check_window",
-            "guess",
-        ],
-        "lessons": ["Lesson", "find_lesson", "find_lessons"],
-        "notebooks": ["run_notebook", "walkthrough"],
-    },
-)
+if TYPE_CHECKING:
+    from varlen_lab.course.exercises import Verdict as Verdict
+    from varlen_lab.course.exercises import check_config as check_config
+    from varlen_lab.course.exercises import check_cu_seqlens as check_cu_seqlens
+    from varlen_lab.course.exercises import check_fill as check_fill
+    from varlen_lab.course.exercises import check_labels as check_labels
+    from varlen_lab.course.exercises import check_mask as check_mask
+    from varlen_lab.course.exercises import check_position_ids as check_position_ids
+    from varlen_lab.course.exercises import check_step_loss as check_step_loss
+    from varlen_lab.course.exercises import check_window as check_window
+    from varlen_lab.course.exercises import guess as guess
+    from varlen_lab.course.lessons import Lesson as Lesson
+    from varlen_lab.course.lessons import find_lesson as find_lesson
+    from varlen_lab.course.lessons import find_lessons as find_lessons
+    from varlen_lab.course.notebooks import run_notebook as run_notebook
+    from varlen_lab.course.notebooks import walkthrough as walkthrough
+else:
+    __getattr__, __dir__, __all__ = lazy_face(__name__)

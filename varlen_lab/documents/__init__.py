@@ -7,14 +7,17 @@
 fills in a named template. ``builtin`` has the built-in corpus and tokenizer. ``registry`` lists what has a name.
 """
 
+from typing import TYPE_CHECKING
+
 from varlen_lab import lazy_face
 
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__,
-    {
-        "builtin": ["builtin_dialogues", "builtin_tokenizer"],
-        "reading": ["read_dialogues"],
-        "registry": ["TEMPLATES"],
-        "tokens": ["encode", "load_documents", "prompt_ids"],
-    },
-)
+if TYPE_CHECKING:
+    from varlen_lab.documents.builtin import builtin_dialogues as builtin_dialogues
+    from varlen_lab.documents.builtin import builtin_tokenizer as builtin_tokenizer
+    from varlen_lab.documents.reading import read_dialogues as read_dialogues
+    from varlen_lab.documents.registry import TEMPLATES as TEMPLATES
+    from varlen_lab.documents.tokens import encode as encode
+    from varlen_lab.documents.tokens import load_documents as load_documents
+    from varlen_lab.documents.tokens import prompt_ids as prompt_ids
+else:
+    __getattr__, __dir__, __all__ = lazy_face(__name__)

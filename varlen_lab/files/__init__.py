@@ -1,17 +1,15 @@
 """What is kept on disk: written whole or not at all, and found again."""
 
+from typing import TYPE_CHECKING
+
 from varlen_lab import lazy_face
 
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__,
-    {
-        "writing": [
-            "cache_dir",
-            "cached_text",
-            "fingerprint",
-            "folder_written_whole",
-            "keep_in_cache",
-            "written_whole",
-        ],
-    },
-)
+if TYPE_CHECKING:
+    from varlen_lab.files.writing import cache_dir as cache_dir
+    from varlen_lab.files.writing import cached_text as cached_text
+    from varlen_lab.files.writing import fingerprint as fingerprint
+    from varlen_lab.files.writing import folder_written_whole as folder_written_whole
+    from varlen_lab.files.writing import keep_in_cache as keep_in_cache
+    from varlen_lab.files.writing import written_whole as written_whole
+else:
+    __getattr__, __dir__, __all__ = lazy_face(__name__)

@@ -1,13 +1,15 @@
 """Does packing change what a model computes? The audit, its parts, and the masks a live model really uses."""
 
+from typing import TYPE_CHECKING
+
 from varlen_lab import lazy_face
 
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__,
-    {
-        "checking": ["audit"],
-        "traps": ["preflight"],
-        "report": ["AuditReport", "Finding"],
-        "seen": ["Seen", "attention_seen"],
-    },
-)
+if TYPE_CHECKING:
+    from varlen_lab.leaks.checking import audit as audit
+    from varlen_lab.leaks.report import AuditReport as AuditReport
+    from varlen_lab.leaks.report import Finding as Finding
+    from varlen_lab.leaks.seen import Seen as Seen
+    from varlen_lab.leaks.seen import attention_seen as attention_seen
+    from varlen_lab.leaks.traps import preflight as preflight
+else:
+    __getattr__, __dir__, __all__ = lazy_face(__name__)

@@ -7,17 +7,24 @@
 ``collators``   rows -> batches, in three ways              ``cost``        what packing does to a training run
 """
 
+from typing import TYPE_CHECKING
+
 from varlen_lab import lazy_face
 
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__,
-    {
-        "boundaries": ["Boundaries"],
-        "collators": ["PackedCollator", "PaddedCollator", "VarlenCollator", "token_weights"],
-        "cost": ["Cost"],
-        "readers": ["PackedStream", "RowReader"],
-        "rows": ["document_lengths"],
-        "sequential": ["SequentialPacker"],
-        "strategies": ["PackReport", "Packs", "pack_dataset", "pack_lengths"],
-    },
-)
+if TYPE_CHECKING:
+    from varlen_lab.packing.boundaries import Boundaries as Boundaries
+    from varlen_lab.packing.collators import PackedCollator as PackedCollator
+    from varlen_lab.packing.collators import PaddedCollator as PaddedCollator
+    from varlen_lab.packing.collators import VarlenCollator as VarlenCollator
+    from varlen_lab.packing.collators import token_weights as token_weights
+    from varlen_lab.packing.cost import Cost as Cost
+    from varlen_lab.packing.readers import PackedStream as PackedStream
+    from varlen_lab.packing.readers import RowReader as RowReader
+    from varlen_lab.packing.rows import document_lengths as document_lengths
+    from varlen_lab.packing.sequential import SequentialPacker as SequentialPacker
+    from varlen_lab.packing.strategies import PackReport as PackReport
+    from varlen_lab.packing.strategies import Packs as Packs
+    from varlen_lab.packing.strategies import pack_dataset as pack_dataset
+    from varlen_lab.packing.strategies import pack_lengths as pack_lengths
+else:
+    __getattr__, __dir__, __all__ = lazy_face(__name__)

@@ -7,17 +7,23 @@
 ``style``    colours and type, and the Figure that carries its alt text
 """
 
+from typing import TYPE_CHECKING
+
 from varlen_lab import lazy_face
 
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__,
-    {
-        "explorer": ["LiveLosses", "explore_masks"],
-        "figures": ["alt_text_masks", "draw_masks"],
-        "lengths": ["alt_text_lengths", "draw_lengths"],
-        "losses": ["alt_text_losses", "draw_losses"],
-        "masks": ["count_cells"],
-        "rows": ["alt_text_rows", "draw_rows"],
-        "seen": ["alt_text_seen", "draw_seen"],
-    },
-)
+if TYPE_CHECKING:
+    from varlen_lab.viz.explorer import LiveLosses as LiveLosses
+    from varlen_lab.viz.explorer import explore_masks as explore_masks
+    from varlen_lab.viz.figures import alt_text_masks as alt_text_masks
+    from varlen_lab.viz.figures import draw_masks as draw_masks
+    from varlen_lab.viz.lengths import alt_text_lengths as alt_text_lengths
+    from varlen_lab.viz.lengths import draw_lengths as draw_lengths
+    from varlen_lab.viz.losses import alt_text_losses as alt_text_losses
+    from varlen_lab.viz.losses import draw_losses as draw_losses
+    from varlen_lab.viz.masks import count_cells as count_cells
+    from varlen_lab.viz.rows import alt_text_rows as alt_text_rows
+    from varlen_lab.viz.rows import draw_rows as draw_rows
+    from varlen_lab.viz.seen import alt_text_seen as alt_text_seen
+    from varlen_lab.viz.seen import draw_seen as draw_seen
+else:
+    __getattr__, __dir__, __all__ = lazy_face(__name__)
