@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.files.writing import folder_written_whole, written_whole
+from varlen_lab.files.writing import folder_written_whole, keep_in_cache, written_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -133,3 +133,12 @@ def test_two_processes_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     assert all(writer.exitcode == 0 for writer in writers)
     assert seen <= {"a" * 5000, "b" * 5000} and path.read_text() in {"a" * 5000, "b" * 5000}
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_run_left_goes_after_a_day(tmp_path: Path) -> None:
+    old, new = tmp_path / ".documents-a.arrow-123.partial", tmp_path / ".documents-b.arrow-456.partial"
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (0, 0))
+    keep_in_cache(tmp_path / "documents-c.arrow", lambda file: file.write(b"whole"))
+    assert not old.exists() and new.exists()  # somebody may be writing the new one now

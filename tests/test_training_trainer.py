@@ -165,3 +165,29 @@ def test_a_full_disk_is_named_and_loses_nothing(small: Config, monkeypatch: pyte
     monkeypatch.undo()
     again = train(small.replace(save_steps=1), progress=False, resume=True)
     assert again.taken == 2 and len(again.losses) == 3
+
+
+@pytest.mark.parametrize(
+    "message", ["PytorchStreamWriter failed writing file", "[enforce fail at inline_container.cc:672]"]
+)
+def test_a_full_disk_is_one_sentence(tmp_path: Path, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"iter_1\.pth could not be written.*make room"):
+        save_checkpoint(tmp_path / "iter_1.pth", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_work_dir_that_cannot_be_is_one_sentence(small: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"work_dir .*file/run cannot be made"):
+        train(small.replace(work_dir=str(tmp_path / "file" / "run")), progress=False)
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", "no json\n"])
+def test_a_history_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "history.jsonl").write_text(text)
+    with pytest.raises(InputError, match="does not begin like a history"):
+        History.read(tmp_path / "history.jsonl")

@@ -27,6 +27,7 @@ from functools import cache
 from pkgutil import resolve_name
 
 import torch
+from tqdm import tqdm
 
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
@@ -128,7 +129,8 @@ def importable(module: str) -> bool:
 def announce(backend: str, device: str, dtype: str) -> None:
     """Say once per process what ``auto`` chose."""
     if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
-        print(f"varlen_lab: attention backend {backend} ({device}, {dtype})", file=sys.stderr)
+        # tqdm's own print keeps a progress bar that is being drawn on a line of its own
+        tqdm.write(f"varlen_lab: attention backend {backend} ({device}, {dtype})", file=sys.stderr)
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries) -> None:

@@ -44,20 +44,38 @@ class Verb:
 
     module: str
     help: str  # its line in `varlen-lab --help`
-    description: str = ""  # what `varlen-lab VERB --help` begins with, where it says more
+    description: str  # what `varlen-lab VERB --help` begins with
     run: str = "run"
     add_arguments: str = "add_arguments"
 
 
 # To add a verb, add its file and a row here, in the order of --help. No file is imported before its verb is asked for.
 VERBS: dict[str, Verb] = {
-    "check-env": Verb("check_env", "what this machine can run, with a numeric check"),
-    "list-cfg": Verb("list_cfg", "the configs that exist; -p PATTERN narrows the list"),
-    "copy-cfg": Verb("copy_cfg", "copy a config into a folder, to edit it there"),
-    "check-custom-dataset": Verb(
-        "check_custom_dataset", "bad records by line and reason, token counts, the pack report"
+    "check-env": Verb(
+        "check_env",
+        "what this machine can run, with a numeric check",
+        "Show what this machine can run, and check packed attention against each document alone.",
     ),
-    "log-dataset": Verb("log_dataset", "a packed row with its seams and what is trained on"),
+    "list-cfg": Verb(
+        "list_cfg",
+        "the configs that exist; -p PATTERN narrows the list",
+        "List the configs, or those that match a pattern.",
+    ),
+    "copy-cfg": Verb(
+        "copy_cfg",
+        "copy a config into a folder, to edit it there",
+        "Copy a config into a folder as NAME_copy.py.",
+    ),
+    "check-custom-dataset": Verb(
+        "check_custom_dataset",
+        "bad records by line and reason, token counts, the pack report",
+        "Check data before training: bad records by line and reason, token counts, and what packing makes of it.",
+    ),
+    "log-dataset": Verb(
+        "log_dataset",
+        "a packed row with its seams and what is trained on",
+        "Show a packed row of a config's data: seams, positions, and what is trained on (coloured in a terminal).",
+    ),
     "train": Verb(
         "train",
         "train from a config file or a config name",
@@ -68,7 +86,11 @@ VERBS: dict[str, Verb] = {
         "three losses: unpacked, packed and varlen",
         "Run the three modes on the same documents per step, from the same weights, and set the losses side by side.",
     ),
-    "support": Verb("support", "the support table of eleven model families, measured now"),
+    "support": Verb(
+        "support",
+        "the support table of eleven model families, measured now",
+        "Audit every variant of the eleven families: does packing change what the model computes?",
+    ),
     "audit": Verb(
         "audit",
         "does packing change what a model computes? leaks, parity, traps",
@@ -79,9 +101,21 @@ VERBS: dict[str, Verb] = {
         "checkpoints to Hugging Face folders: pth_to_hf",
         "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`; `convert merge LLM ADAPTER SAVE_DIR`.",
     ),
-    "pack-report": Verb("pack_report", "what packing does to a dataset: fill, losses, cost, steps"),
-    "masks": Verb("masks", "draw who sees whom in one packed row"),
-    "run": Verb("run", "run one notebook with parameters, and keep its page"),
+    "pack-report": Verb(
+        "pack_report",
+        "what packing does to a dataset: fill, losses, cost, steps",
+        "Show what packing does to a dataset: how full rows are, what is lost, what it saves, how steps change.",
+    ),
+    "masks": Verb(
+        "masks",
+        "draw who sees whom in one packed row",
+        "Draw who sees whom in one packed row: full causal attention beside varlen attention.",
+    ),
+    "run": Verb(
+        "run",
+        "run one notebook with parameters, and keep its page",
+        "Run one notebook with parameters; keep the executed notebook and a page that opens offline.",
+    ),
     "walkthrough": Verb(
         "run",
         "run every notebook, then show it all on one page",
@@ -117,7 +151,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     for name, record in VERBS.items():
         if name == verb:
             module = importlib.import_module(f"varlen_lab.cli.{record.module}")
-            command = commands.add_parser(name, help=record.help, description=record.description or record.help)
+            command = commands.add_parser(name, help=record.help, description=record.description)
             getattr(module, record.add_arguments)(command)
             command.set_defaults(run=getattr(module, record.run), options=list(command._option_string_actions))
         else:

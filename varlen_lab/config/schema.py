@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from varlen_lab.attention.registry import BACKENDS
-from varlen_lab.documents.registry import MAP_FNS
+from varlen_lab.documents.registry import MAP_FNS, OF_TOKENIZER, TEMPLATES
 from varlen_lab.errors import SettingError, nearest, quoted
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES, WEIGHTINGS
 
@@ -86,7 +86,7 @@ class Config:
     pretrained_model_name_or_path: str | None = setting(None, "1/Model", "hub name or folder; None trains model_config from scratch")
     use_varlen_attn: bool = setting(False, "1/Model", "attention stays inside documents; needs pack_to_max_length")
     data_path: str | list = setting("builtin:docstrings", "1/Data", "hub name, file (.jsonl .json .parquet .csv), builtin:docstrings, or a list of them", NAMES_OR_FILES)
-    prompt_template: str = setting("tokenizer", "1/Data", "name of a chat template; 'tokenizer' uses the tokenizer's own")
+    prompt_template: str = setting("tokenizer", "1/Data", "name of a chat template; 'tokenizer' uses the tokenizer's own", choices=(OF_TOKENIZER, TEMPLATES))
     max_length: int = setting(2048, "1/Data", "tokens a row holds; longer documents are truncated and counted", at_least(2))
     pack_to_max_length: bool = setting(True, "1/Data", "several documents share a row")
     batch_size: int = setting(1, "1/Scheduler & Optimizer", "rows (documents when unpacked) a device takes at once", at_least(1))

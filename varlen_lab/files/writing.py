@@ -10,17 +10,21 @@ missing or damaged is made again. A folder that cannot be written costs time, no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import secrets
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+DAY = 24 * 3600  # seconds: no file takes that long to write
 
 
 @contextmanager
@@ -84,10 +88,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed run has left in a folder that nobody else is writing to."""
+def remove_unfinished(folder: Path, older_than: float = 0) -> None:
+    """Delete what killed runs have left in a folder; ``older_than`` seconds, where others may be writing now."""
     for path in folder.glob(".*.partial"):
-        remove(path)
+        with contextlib.suppress(OSError):  # another process was faster
+            if time.time() - path.lstat().st_mtime >= older_than:
+                remove(path)
 
 
 def sync(path: Path) -> None:
@@ -136,6 +142,7 @@ def keep_in_cache(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """``write(file)`` into a file of the cache, whole; a warning where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path.parent, older_than=DAY)
         with written_whole(path) as file:
             write(file)
     except OSError as error:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.files.writing import written_whole
+from varlen_lab.files.writing import DAY, remove_unfinished, written_whole
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ def write_rows(dataset: Dataset, packs: Packs, files: Sequence[Path], chunk_toke
     Raises OSError where a file cannot be written.
     """
     files[0].parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(files[0].parent, older_than=DAY)
     cuts = np.linspace(0, len(packs), len(files) + 1).astype(int).tolist()
     jobs = [(dataset, packs, file, chunk_tokens, range(*cut)) for file, cut in zip(files, itertools.pairwise(cuts))]
     if len(files) == 1:

@@ -53,8 +53,8 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
         with written_whole(path) as file:
             torch.save({"format": FORMAT, **contents}, file)
     except (OSError, RuntimeError) as problem:
-        # torch's zip writer turns a full disk into a RuntimeError; any other one is a bug
-        if isinstance(problem, RuntimeError) and "PytorchStreamWriter" not in str(problem):
+        # torch's zip writer turns a full disk into a RuntimeError, in one of two wordings; any other one is a bug
+        if isinstance(problem, RuntimeError) and not re.search("PytorchStreamWriter|inline_container", str(problem)):
             raise
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
         raise InputError(
@@ -230,7 +230,10 @@ class History:
     def read(cls, path: Path) -> History:
         """A history back from its file; a line cut short by a kill is left out. InputError for an unknown format."""
         lines = path.read_text(encoding="utf-8").splitlines()
-        meta = json.loads(lines[0])["meta"]
+        try:
+            meta = json.loads(lines[0])["meta"]
+        except (IndexError, KeyError, TypeError, ValueError):
+            raise InputError(f"{path} does not begin like a history of a run; put it back, or move it away.") from None
         found = meta.pop("format", 1)
         if found not in (1, HISTORY_FORMAT):
             raise InputError(f"{path} has the format {found!r}, this version reads 1 and {HISTORY_FORMAT}; update it.")

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from varlen_lab.attention.huggingface import register
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
 from varlen_lab.models.building import PLAIN, from_scratch, native_config, resolve_attention
@@ -146,8 +147,13 @@ def write_folder(
     Returns the largest difference; InputError when it is more than rounding.
     """
     with folder_written_whole(save_dir) as draft:
-        model.save_pretrained(draft, max_shard_size=max_shard_size)
-        tokenizer.save_pretrained(draft)
+        try:
+            model.save_pretrained(draft, max_shard_size=max_shard_size)
+            tokenizer.save_pretrained(draft)
+        except (OSError, SafetensorError) as problem:
+            raise InputError(
+                f"{save_dir} could not be written ({first_line(problem)}); make room, or choose another SAVE_DIR."
+            ) from None
         gap = logit_difference(model, draft, reopen, expected)
         if not gap <= (TOLERANCE if expected is None else TOLERANCE_MERGED):
             raise InputError(

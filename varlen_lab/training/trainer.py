@@ -70,7 +70,7 @@ def train(
     outlook = estimate(config, model, rows, plan, accelerator)
     engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
-    work_dir.mkdir(parents=True, exist_ok=True)
+    make_work_dir(work_dir)
     history = History(describe(config, model, accelerator), path=work_dir / "history.jsonl" if first else None)
     history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
@@ -187,8 +187,17 @@ class Run:
         accelerator = self.engine.accelerator
         rank = f"_rank_{accelerator.process_index}" if accelerator.num_processes > 1 else ""
         path = self.work_dir / f"nonfinite_step_{step}{rank}.pt"
-        torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], path)
+        with written_whole(path) as file:
+            torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], file)
         return path
+
+
+def make_work_dir(work_dir: Path) -> None:
+    """Make the folder of a run, or say in one sentence why it cannot be."""
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"work_dir {work_dir} cannot be made ({problem.strerror}); choose another.") from None
 
 
 def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:
