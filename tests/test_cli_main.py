@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from varlen_lab import cli
-from varlen_lab.cli import VERBS, main
+from varlen_lab.cli import main
+from varlen_lab.cli.registry import VERBS, Verb
 from varlen_lab.errors import InputError
 
 
@@ -22,7 +23,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module.add_arguments = lambda parser: parser.add_argument("--count", type=int)  # type: ignore[attr-defined]
     module.run = lambda args: 0  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(cli.VERBS, "fake", cli.Verb("fake", "a fake", "A fake."))
+    monkeypatch.setitem(cli.VERBS, "fake", Verb("fake", "a fake", "A fake."))
     return module
 
 

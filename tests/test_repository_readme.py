@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.readme import block, newest_folder
-from varlen_lab.cli import VERBS
+from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.names import config_names
 from varlen_lab.models.building import families, tiny
 

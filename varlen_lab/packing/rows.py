@@ -7,15 +7,12 @@ Columns of the result: ``input_ids`` and ``labels`` (the documents of a row end 
                                           labels      -100 2 3 -100 5
                                           seq_lengths        3      2
 
-Arrow holds a column of token lists as flat tokens and where each document begins: ``[[1, 2, 3], [4, 5]]`` is the tokens
-``1 2 3 4 5`` and the offsets ``0 3 5``; a dataset on disk has one such pair for every record batch, memory-mapped.
-``ListColumn`` finds document ``i`` in them and copies any segments of documents end to end: a few steps in C for each
-segment, none for a token. No formats, no decoding, no Python lists: they are what makes reading a dataset slow.
+Arrow holds a column of token lists as flat tokens and offsets, memory-mapped: ``[[1, 2, 3], [4, 5]]`` is ``1 2 3 4 5``
+and ``0 3 5``. ``ListColumn`` finds document ``i`` in them and copies any segments of documents end to end: a few steps
+in C for each segment, none for a token. Decoding into Python lists is what makes reading a dataset slow.
 
-On disk, packed rows are written once and opened from then on. A file is there whole or not at all, so a run that is
-killed leaves nothing that a later run would take for rows, and two runs at once can only write the same thing twice.
-Its name says what it was made from: the dataset's fingerprint and the plan. Its last bytes are a digest of the rows, so
-one that was cut or damaged is noticed and written again.
+On disk, packed rows are written once, whole or not at all, and opened from then on. A file's name says what it was made
+from, the dataset's fingerprint and the plan; its last bytes are a digest of the rows, so that damage is noticed.
 """
 
 from __future__ import annotations
@@ -179,10 +176,7 @@ def row_batches(
 
 
 def row_files(dataset: Dataset, packs: Packs, chosen: str | os.PathLike[str] | None, shards: int) -> list[Path]:
-    """The files of these packed rows, one for each process that writes; none for a dataset that lives in memory.
-
-    They are in the folder ``chosen``, else beside the dataset's own files.
-    """
+    """In the folder ``chosen``, else beside the dataset's own files, one for each process; none if it is in memory."""
     import datasets
 
     sources = dataset.cache_files if datasets.is_caching_enabled() else []
@@ -228,10 +222,7 @@ def add_to_digest(digest: hashlib.blake2b, batch: pa.RecordBatch) -> None:
 
 
 def write_rows(dataset: Dataset, packs: Packs, files: Sequence[Path], chunk_tokens: int) -> None:
-    """Write the rows of a plan, an equal share of them to each file, each by a process of its own.
-
-    Raises OSError where a file cannot be written.
-    """
+    """Write the rows of a plan, an equal share to each file, by a process each; OSError where that cannot be."""
     files[0].parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(files[0].parent, older_than=DAY)
     cuts = np.linspace(0, len(packs), len(files) + 1).astype(int).tolist()

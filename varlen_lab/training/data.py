@@ -142,10 +142,7 @@ def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
 
 
 def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False) -> Dataset:
-    """The documents of a config (columns ``input_ids`` and ``labels``), from the cache if it has them.
-
-    What ``load_documents`` says of them, that records were skipped, is said in either case.
-    """
+    """The documents of a config (``input_ids``, ``labels``), from the cache if it has them; notes are repeated."""
     key = documents_key(config, tokenizer)
     path = cache_dir() / f"documents-{key}.arrow" if key else None
     documents = open_documents(path) if path else None
@@ -169,10 +166,7 @@ def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, p
 
 
 def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Hex digits of everything the tokens of a config's documents depend on; None where that cannot be known.
-
-    Raises InputError for data that is not there.
-    """
+    """Hex digits of all that a config's tokens depend on, None if unknowable; InputError for data that is not there."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:  # a tokenizer written in Python: no text says all that it does
         return None

@@ -1,7 +1,6 @@
-"""``train(config)``: from a config to checkpoints, its steps in the order in which they happen.
+"""``train(config)``: from a config to checkpoints, in the order in which things happen.
 
-Rows and documents come from ``data``, which rows make a step from ``plan``, how a step is taken from ``step``, how
-weights lie over processes from ``engines``; what is kept of it all is ``checkpoint``.
+``data`` gives rows, ``plan`` says which make a step, ``step`` takes it, ``engines`` hold the weights.
 """
 
 from __future__ import annotations
