@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from varlen_lab.cli import main
 from varlen_lab.cli.pack_report import add_arguments
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
@@ -81,3 +82,8 @@ def test_a_new_weighting_is_a_setting_and_weighs_tokens(monkeypatch: pytest.Monk
     assert small.replace(loss_weighting="dummy").loss_weighting == "dummy"
     with pytest.raises(InputError, match=r"loss_weighting 'pak' is unknown.*did you mean 'pack'"):
         token_weights(row, "pak")
+
+
+def test_check_env_names_a_new_strategy(dummy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-env"]) == 0
+    assert dummy in capsys.readouterr().out

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from varlen_lab.machine.environment import Row, accelerator, survey
+from varlen_lab.packing.registry import STRATEGIES
 
 LENGTHS = (70, 300, 180)
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]"}
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
         if all(row.state != "missing" for row in rows):
             rows += attention_rows()
             rows += cache_rows()
+        strategies = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.setting)
+        rows.append(Row("packing", f"pack_strategy can be {strategies}"))
     for row in rows:
         table.add_row(MARKS[row.state], row.name, escape(row.value))
     console.print(table)
