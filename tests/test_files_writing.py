@@ -136,9 +136,15 @@ def test_two_processes_at_once_leave_one_whole_file(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_goes_after_a_day(tmp_path: Path) -> None:
-    old, new = tmp_path / ".documents-a.arrow-123.partial", tmp_path / ".documents-b.arrow-456.partial"
-    for path in (old, new):
+    old, new = (
+        tmp_path / ".documents-a.arrow-00112233aabb.partial",
+        tmp_path / ".documents-b.arrow-00112233aacc.partial",
+    )
+    foreign = tmp_path / ".download.partial"
+    for path in (old, new, foreign):
         path.write_text("half")
-    os.utime(old, (0, 0))
+    for path in (old, foreign):
+        os.utime(path, (0, 0))
     keep_in_cache(tmp_path / "documents-c.arrow", lambda file: file.write(b"whole"))
-    assert not old.exists() and new.exists()  # somebody may be writing the new one now
+    assert not old.exists() and foreign.exists()
+    assert new.exists()  # somebody may be writing it now

@@ -183,3 +183,17 @@ def test_a_strategy_that_was_edited_gets_rows_of_its_own(
     before = pack_dataset(on_disk, 12, cache_dir=tmp_path)
     monkeypatch.setattr("varlen_lab.packing.whole.best_fit", whole.unpacked)
     assert len(pack_dataset(on_disk, 12, cache_dir=tmp_path)) == len(LENGTHS) > len(before)
+
+
+def test_a_damaged_head_is_noticed(on_disk: Dataset, tmp_path: Path) -> None:
+    """The types of the columns stand there: int32 read as uint32 would train on what is masked."""
+    rows = pack_dataset(on_disk.select(range(9)), 12, cache_dir=tmp_path / "packed").to_list()
+    (file,) = (tmp_path / "packed").iterdir()
+    whole_file = file.read_bytes()
+    for place in range(0, 700, 7):
+        for bit in (0, 2, 7):
+            damaged = bytearray(whole_file)
+            damaged[place] ^= 1 << bit
+            file.write_bytes(damaged)
+            opened = row_files.open_rows([file])
+            assert opened is None or opened.to_list() == rows, (place, bit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import warnings
 from pathlib import Path
 
@@ -279,3 +280,13 @@ def test_other_code_makes_other_documents(config: Config, fresh_cache: Path, mon
     assert data.documents_key(config, tokenizer) == before
     monkeypatch.setattr(data, "code_digest", lambda: "edited")
     assert data.documents_key(config, tokenizer) != before
+
+
+def test_links_in_a_folder_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_text("one")
+    for name in ("loop", "again"):
+        (tmp_path / "a" / name).symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "nowhere").symlink_to(tmp_path / "missing")
+    os.mkfifo(tmp_path / "a" / "pipe")
+    assert list(data.files_below(tmp_path / "a", set())) == [tmp_path / "a" / "file"]

@@ -182,12 +182,19 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, message: str, monkeypatch: 
 
 def test_a_work_dir_that_cannot_be_is_one_sentence(small: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"work_dir .*file/run cannot be made"):
+    with pytest.raises(InputError, match=r"work_dir .*file/run cannot be written"):
         train(small.replace(work_dir=str(tmp_path / "file" / "run")), progress=False)
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "no json\n"])
+@pytest.mark.parametrize("text", ["", "{}\n", "no json\n", '{"meta": 3}\n'])
 def test_a_history_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "history.jsonl").write_text(text)
     with pytest.raises(InputError, match="does not begin like a history"):
+        History.read(tmp_path / "history.jsonl")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'{"meta": {}}\n3\n'])
+def test_a_history_that_is_damaged_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "history.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match="put it back, or move it away"):
         History.read(tmp_path / "history.jsonl")

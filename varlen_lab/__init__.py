@@ -10,7 +10,6 @@ import ast
 import importlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time ``lazy_face`` does these imports, one by one
@@ -56,7 +55,8 @@ def lazy_face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
     Which names there are, and from which file, the package says once: in its imports ``if TYPE_CHECKING``, which type
     checkers and editors read. A name that was asked for once is an ordinary attribute.
     """
-    source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
+    loader: Any = sys.modules[package].__spec__.loader  # type: ignore[union-attr]
+    source = loader.get_source(package)  # also out of a zip
     block = next(node for node in ast.parse(source).body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     home = {alias.name: str(node.module) for node in imports for alias in node.names}
@@ -68,7 +68,12 @@ def lazy_face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
         setattr(sys.modules[package], name, value)
         return value
 
-    return find, lambda: sorted([*home, *(name for name in vars(sys.modules[package]) if name[:2] == "__")]), list(home)
+    def names() -> list[str]:
+        inside = vars(sys.modules[package]).items()
+        rooms = [name for name, value in inside if getattr(value, "__name__", "") == f"{package}.{name}"]
+        return sorted({*home, *rooms, *(name for name, _ in inside if name.startswith("__"))})
+
+    return find, names, list(home)
 
 
 if not TYPE_CHECKING:  # a checker that saw __getattr__ would let every typing error pass

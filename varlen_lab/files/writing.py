@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+DRAFT_BYTES = 6  # random, in the name of a draft
 DAY = 24 * 3600  # seconds: no file takes that long to write
 
 
@@ -77,7 +78,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 def draft_beside(path: Path) -> Path:
     """A name nobody else has, in the same folder: a move is atomic only within one file system."""
-    return path.with_name(f".{path.name[:200]}-{secrets.token_hex(6)}.partial")
+    return path.with_name(f".{path.name[:200]}-{secrets.token_hex(DRAFT_BYTES)}.partial")
 
 
 def remove(path: Path) -> None:
@@ -88,9 +89,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path, older_than: float = 0) -> None:
-    """Delete what killed runs have left in a folder; ``older_than`` seconds, where others may be writing now."""
-    for path in folder.glob(".*.partial"):
+def remove_unfinished(folder: Path, names: str = "*", older_than: float = 0) -> None:
+    """Delete what killed runs have left in a folder; ``older_than`` seconds, where others may be writing now.
+
+    ``names``: a pattern of what was being written. Drafts of other programs stay: ours have a name of their own.
+    """
+    for path in folder.glob(f".{names}-{'[0-9a-f]' * 2 * DRAFT_BYTES}.partial"):
         with contextlib.suppress(OSError):  # another process was faster
             if time.time() - path.lstat().st_mtime >= older_than:
                 remove(path)

@@ -194,6 +194,7 @@ def row_files(dataset: Dataset, packs: Packs, chosen: str | os.PathLike[str] | N
 
 def open_rows(files: Sequence[Path]) -> Dataset | None:
     """The rows in these files, memory-mapped; None when there are none, or one is missing, cut or damaged."""
+    import pyarrow as pa
     from datasets import Dataset, concatenate_datasets
 
     if not files or not all(file.is_file() for file in files):
@@ -201,6 +202,8 @@ def open_rows(files: Sequence[Path]) -> Dataset | None:
     try:
         shares = [Dataset.from_file(str(file)) for file in files]
         for share, file in zip(shares, files):
+            if share.data.schema.remove_metadata() != schema():
+                return None
             share.data.validate(full=True)  # or offsets that point nowhere would be followed
             digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
             for batch in share.data.to_batches():
@@ -210,7 +213,7 @@ def open_rows(files: Sequence[Path]) -> Dataset | None:
                 if opened.read() != digest.digest():
                     return None
         return concatenate_datasets(shares)
-    except (OSError, ValueError):  # what pyarrow raises for a file cut short
+    except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException):  # a damaged head fails in many ways
         return None
 
 
@@ -224,7 +227,7 @@ def add_to_digest(digest: hashlib.blake2b, batch: pa.RecordBatch) -> None:
 def write_rows(dataset: Dataset, packs: Packs, files: Sequence[Path], chunk_tokens: int) -> None:
     """Write the rows of a plan, an equal share to each file, by a process each; OSError where that cannot be."""
     files[0].parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(files[0].parent, older_than=DAY)
+    remove_unfinished(files[0].parent, "packed-*", older_than=DAY)
     cuts = np.linspace(0, len(packs), len(files) + 1).astype(int).tolist()
     jobs = [(dataset, packs, file, chunk_tokens, range(*cut)) for file, cut in zip(files, itertools.pairwise(cuts))]
     if len(files) == 1:

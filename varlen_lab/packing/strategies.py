@@ -15,7 +15,7 @@ Whatever is cut, truncated or dropped is counted in ``Packs.report()``. Same inp
 ``pack_dataset`` takes a tokenised dataset and gives a packed one:
 
     Dataset in memory       packed in memory
-    Dataset on disk         packed beside its files, a chunk at a time; the second time it is only opened
+    Dataset on disk         packed beside its files, a chunk at a time; the second time planned, opened and checked
     IterableDataset         a ``PackedStream``, packed as it is read
 
 The plan is made once for the whole dataset. Chunks and processes only copy, so their number changes no row.

@@ -229,9 +229,9 @@ class History:
     @classmethod
     def read(cls, path: Path) -> History:
         """A history back from its file; a line cut short by a kill is left out. InputError for an unknown format."""
-        lines = path.read_text(encoding="utf-8").splitlines()
         try:
-            meta = json.loads(lines[0])["meta"]
+            lines = path.read_text(encoding="utf-8").splitlines()
+            meta = dict(json.loads(lines[0])["meta"])
         except (IndexError, KeyError, TypeError, ValueError):
             raise InputError(f"{path} does not begin like a history of a run; put it back, or move it away.") from None
         found = meta.pop("format", 1)
@@ -240,7 +240,10 @@ class History:
         records = []
         for line in lines[1:]:
             try:
-                records.append(renamed(json.loads(line), RENAMED_IN_HISTORY if found == 1 else {}))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(record, dict) or "step" not in record:
+                raise InputError(f"{path} has a line that is no step of a run; put it back, or move it away.")
+            records.append(renamed(record, RENAMED_IN_HISTORY if found == 1 else {}))
         return cls(meta, records, path)

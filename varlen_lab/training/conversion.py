@@ -150,7 +150,9 @@ def write_folder(
         try:
             model.save_pretrained(draft, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(draft)
-        except (OSError, SafetensorError) as problem:
+        except Exception as problem:  # safetensors and tokenizers have a class of their own for a full disk
+            if not isinstance(problem, OSError | SafetensorError) and "os error" not in str(problem):
+                raise
             raise InputError(
                 f"{save_dir} could not be written ({first_line(problem)}); make room, or choose another SAVE_DIR."
             ) from None

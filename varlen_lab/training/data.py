@@ -12,8 +12,8 @@ again; where nothing can be kept, a warning says so and the run takes its time.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -211,12 +211,21 @@ def data_digest(name: str) -> str:
 
         return hub_dataset(name)._fingerprint
     digest = hashlib.sha256(path.suffix.lower().encode())  # the same bytes are read as .json or as .csv
-    # rglob would pass over the folders that links lead to
-    below = [Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names]
-    for file in [path] if kind == "file" else sorted(below):
+    for file in [path] if kind == "file" else files_below(path, set()):
         with file.open("rb") as opened:
             digest.update(f"{file.relative_to(path)}\n".encode() + hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
+
+
+def files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The files of a folder and of those that links in it lead to, each folder once; OSError for one not readable."""
+    if (real := folder.resolve()) not in seen:
+        seen.add(real)
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                yield from files_below(path, seen)
+            elif path.is_file():  # no socket, no pipe: reading one would wait for ever
+                yield path
 
 
 def write_documents(documents: Dataset, file: IO[bytes]) -> None:
@@ -231,16 +240,19 @@ def write_documents(documents: Dataset, file: IO[bytes]) -> None:
 
 def open_documents(path: Path) -> Dataset | None:
     """The documents in a file of ``write_documents``, memory-mapped; None when it is missing, cut or damaged."""
+    import pyarrow as pa
     from datasets import Dataset, DatasetInfo
     from datasets.table import MemoryMappedTable
 
     try:
         table = MemoryMappedTable.from_file(str(path))
+        if table.schema.types != [pa.list_(pa.int32())] * 2 or table.column_names != ["input_ids", "labels"]:
+            return None
         table.validate(full=True)  # or offsets that point nowhere would be followed
         facts = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
         if facts["digest"] != content_digest(table):
             return None
-    except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
+    except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException):  # a damaged head fails in many ways
         return None
     return Dataset(table, DatasetInfo(description=facts["description"]), fingerprint=facts["digest"])
 

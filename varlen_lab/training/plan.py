@@ -160,7 +160,7 @@ class Outlook:
     parameters: int
     trainable: int
     memory: float  # bytes of one process, estimated
-    seconds: float  # estimated at USUAL_SHARE of the peak
+    seconds: float  # estimated at USUAL_UTILISATION of the peak
     unpacked_steps: int  # the same data, a document a line, the same batch settings
     work: Work
     operations_per_second: float  # that the devices of all processes could do

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import remove, remove_unfinished, written_whole
 from varlen_lab.models.building import build_model
 from varlen_lab.training.checkpoint import (
@@ -181,22 +182,27 @@ class Run:
             "losses": self.history.losses,
         }
 
-    def keep_nonfinite(self, step: int, batches: list[Batch]) -> Path:
-        """Batches whose loss was not finite, as ``nonfinite_step_N.pt``, to be looked at."""
+    def keep_nonfinite(self, step: int, batches: list[Batch]) -> str:
+        """Batches whose loss was not finite, as ``nonfinite_step_N.pt``, to be looked at: where they are."""
         accelerator = self.engine.accelerator
         rank = f"_rank_{accelerator.process_index}" if accelerator.num_processes > 1 else ""
         path = self.work_dir / f"nonfinite_step_{step}{rank}.pt"
-        with written_whole(path) as file:
-            torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], file)
-        return path
+        try:
+            with written_whole(path) as file:
+                torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], file)
+        except (OSError, RuntimeError) as problem:  # what is wrong with the loss must be said all the same
+            return f"no file ({first_line(problem)})"
+        return str(path)
 
 
 def make_work_dir(work_dir: Path) -> None:
     """Make the folder of a run, or say in one sentence why it cannot be."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass  # a folder that is there may still be read-only
     except OSError as problem:
-        raise InputError(f"work_dir {work_dir} cannot be made ({problem.strerror}); choose another.") from None
+        raise InputError(f"work_dir {work_dir} cannot be written ({problem.strerror}); choose another.") from None
 
 
 def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:
