@@ -10,7 +10,7 @@ import torch
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.models.building import tiny
-from varlen_lab.training.plan import Work, duration, operations_per_second, size
+from varlen_lab.training.plan import Work, duration, layer_count, operations_per_second, size
 from varlen_lab.training.trainer import train
 
 
@@ -78,3 +78,9 @@ def test_words_for_numbers() -> None:
         "3.2 h",
     ]
     assert operations_per_second(torch.device("cpu"), torch.float32) > 1e9
+
+
+def test_a_config_that_names_no_layers_stops_no_run() -> None:
+    assert layer_count(tiny("llama").config) == 2
+    assert layer_count(tiny("starcoder", "starcoder-15b").config) == 2  # n_layer there
+    assert layer_count(object()) == 1

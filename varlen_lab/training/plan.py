@@ -112,11 +112,16 @@ class Work:
         width = getattr(config, "head_dim", 0) or embedding.shape[1] // heads
         each = 4 + 2 * trained / weights
         # attention: two products of len^2 / 2 pairs forward, twice that backward
-        return cls(each * used * active_share(config), 6.0 * config.num_hidden_layers * heads * width)
+        return cls(each * used * active_share(config), 6.0 * layer_count(config) * heads * width)
 
     def operations(self, tokens: float, sum_squared_lengths: float) -> float:
         """Of a number of real tokens, in documents of these lengths."""
         return self.per_token * tokens + self.per_squared_length * sum_squared_lengths
+
+
+def layer_count(config: Any) -> int:
+    """Layers of a model; 1 where its config, such as one made of several, does not say: an estimate stops no run."""
+    return getattr(config, "num_hidden_layers", 0) or 1
 
 
 def active_share(config: Any) -> float:
@@ -231,7 +236,7 @@ def memory_needed(config: Config, model: PreTrainedModel, row: float) -> float:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * trained_bits // 8
     kept_of_trained = 3 if config.optim_type == "AdamW" else 2  # gradient and momenta, of which AdamW has two
     embedding, tokens = model.get_input_embeddings(), int(row * config.batch_size)
-    layers = model.config.num_hidden_layers
+    layers = layer_count(model.config)
     # of a recomputed layer its input is kept, and one layer at a time is whole
     kept = layers * 2 + 34 if config.gradient_checkpointing else layers * 34
     activations = tokens * embedding.weight.shape[1] * kept * bits / 16
