@@ -148,7 +148,7 @@ def compare(
 
     ``start``: an ``iter_N.pth`` whose weights all modes begin with. A model that was trained document by document shows
     at once what taking its seams away does; from scratch it has nothing to lose yet.
-    Nothing is written but the cache of the data. Raises InputError for a mode that does not exist and a checkpoint that does not fit.
+    Only the cache of the data is written. InputError for a mode that does not exist, a checkpoint that does not fit.
     """
     check_modes(modes)
     config = config.with_mode("varlen").replace(max_steps=config.max_steps or DEFAULT_STEPS)
