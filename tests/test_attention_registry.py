@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.gpu.bench import Bench, varlen_kernels
-from varlen_lab.attention.dispatch import attend, choose, usable
+from varlen_lab.attention.choosing import choose, usable
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import hf_name_of, register
 from varlen_lab.attention.reference import attend_reference
 from varlen_lab.attention.registry import BACKENDS, Backend
@@ -55,12 +56,18 @@ def test_it_is_a_choice_of_the_setting(dummy: None) -> None:
 def test_auto_takes_it_where_it_ranks_first_and_can(dummy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("cpu", torch.float32) == "dummy"
     assert choose("cpu", torch.float32, softcap=50.0) == "reference"  # the dummy has none
-    for change in ({"devices": ("cuda",)}, {"dtypes": ("float16",)}, {"module": "no_such_kernel"}, {"widest_head": 32}):
+    for change in (
+        {"devices": ("cuda",)},
+        {"dtypes": ("float16",)},
+        {"modules": ("no_such_kernel",)},
+        {"widest_head": 32},
+        {"probe": f"{__name__}:never"},
+    ):
         monkeypatch.setitem(BACKENDS, "dummy", Backend(**{**vars(DUMMY), **change}))
         assert choose("cpu", torch.float32) == "sdpa", change
-    for change in ({"auto_rank": None}, {"probe": f"{__name__}:never"}):  # it is there, but auto does not take it
-        monkeypatch.setitem(BACKENDS, "dummy", Backend(**{**vars(DUMMY), **change}))
-        assert choose("cpu", torch.float32) == "sdpa" and "dummy" in usable("cpu", torch.float32)
+        assert "dummy" not in usable("cpu", torch.float32)
+    monkeypatch.setitem(BACKENDS, "dummy", Backend(**{**vars(DUMMY), "auto_rank": None}))  # there, and not for auto
+    assert choose("cpu", torch.float32) == "sdpa" and "dummy" in usable("cpu", torch.float32)
 
 
 def never(*asked: Any) -> bool:

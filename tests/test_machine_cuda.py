@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from varlen_lab.attention import dispatch
-from varlen_lab.attention.dispatch import attend, importable
+from varlen_lab.attention.choosing import first_of, import_problem
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.cli import main
@@ -21,7 +22,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.seen import attention_seen
 from varlen_lab.machine.gpu import gpu_facts, why_unusable
-from varlen_lab.models.building import automatic_backend, build_model, from_scratch, tiny
+from varlen_lab.models.building import attention_layout, build_model, from_scratch, tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.comparison import compare
@@ -43,7 +44,7 @@ KERNELS = ["flash_attn", "torch_varlen", "flex"]
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest) -> str:
-    if not importable(str(BACKENDS[request.param].module)):
+    if any(map(import_problem, BACKENDS[request.param].modules)):
         pytest.skip(f"{request.param} is not installed here")
     return request.param
 
@@ -130,8 +131,8 @@ def test_a_family_is_exact_on_a_kernel(family: str, monkeypatch: pytest.MonkeyPa
     model = tiny(family).to(DEVICE, torch.bfloat16)
     report = audit(model, packed([40, 1, 90, 17]))
     assert report.ok, str(report)
-    kernel = automatic_backend(model, DEVICE, torch.bfloat16)
-    assert kernel in ("flash_attn", "torch_varlen") and kernel in took and "sdpa" not in took, took
+    kernel = first_of(attention_layout(model).job(DEVICE, torch.bfloat16))
+    assert kernel in ("flash_attn", "flash_attn_3", "torch_varlen") and kernel in took and "sdpa" not in took, took
 
 
 def test_softcap_and_slopes_run_on_a_kernel() -> None:

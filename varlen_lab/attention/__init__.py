@@ -1,6 +1,7 @@
 """Attention inside documents: ``attend(q, k, v, boundaries)``, its kernels, and their names in transformers.
 
-``registry``   what there is            ``dispatch``   ``attend``, and what ``auto`` takes
+``registry``   what there is            ``dispatch``   ``attend``: checks, and calls one
+``choosing``   who can do a job        ``timing``     the fastest for a run, and the receipt that says why
 ``reference``  the oracle, written out  ``sdpa``       the fast path on a CPU
 ``flash``      the CUDA kernels         ``flex``       capped and biased scores on CUDA
 ``huggingface``  attn_implementation="varlen" in any transformers model
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING
 from varlen_lab import lazy_face
 
 if TYPE_CHECKING:
+    from varlen_lab.attention.choosing import choose as choose
     from varlen_lab.attention.dispatch import attend as attend
-    from varlen_lab.attention.dispatch import choose as choose
     from varlen_lab.attention.huggingface import hf_name_of as hf_name_of
     from varlen_lab.attention.huggingface import register as register
     from varlen_lab.attention.registry import BACKENDS as BACKENDS
     from varlen_lab.attention.registry import Backend as Backend
+    from varlen_lab.attention.timing import Choice as Choice
+    from varlen_lab.attention.timing import choose_kernel as choose_kernel
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)

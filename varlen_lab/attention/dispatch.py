@@ -18,17 +18,16 @@ dtype, says so once on stderr, and ``choose`` tells anybody what it would take.
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pkgutil import resolve_name
 
 import torch
 from tqdm import tqdm
 
+from varlen_lab.attention.choosing import choose, dtype_name
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError, unknown_choice
@@ -72,57 +71,6 @@ def attend(
     options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
     out: torch.Tensor = resolve_name(BACKENDS[backend].function)(q, k, v, boundaries, options)
     return out
-
-
-def choose(
-    device: str, dtype: torch.dtype, head_dim: int = 64, *, softcap: float | None = None, alibi: bool = False
-) -> str:
-    """The name of the backend ``auto`` takes for tensors like these: the first in its order that can do what is asked.
-
-    ``head_dim``: of the queries. A build that leaves something out says so only when it is asked: by its ``probe``.
-    """
-    for name in usable(device, dtype, head_dim, softcap=softcap is not None, alibi=alibi):
-        backend = BACKENDS[name]
-        if backend.auto_rank is None:
-            continue
-        if backend.probe is None or resolve_name(backend.probe)(head_dim, softcap is not None, alibi):
-            return name
-    raise InputError(f"no attention backend computes {dtype_name(dtype)} on {device}; name one: {', '.join(BACKENDS)}.")
-
-
-def usable(
-    device: str, dtype: torch.dtype, head_dim: int = 64, *, softcap: bool = False, alibi: bool = False
-) -> Iterator[str]:
-    """Names of the backends that can do this and whose module imports here, in the order in which ``auto`` tries them.
-
-    Those that ``auto`` never takes come last. A generator, because to import a kernel takes a second: ``choose`` stops
-    at the first.
-    """
-    for backend in sorted(BACKENDS.values(), key=lambda one: math.inf if one.auto_rank is None else one.auto_rank):
-        if (
-            (backend.devices is None or device in backend.devices)
-            and (backend.dtypes is None or dtype_name(dtype) in backend.dtypes)
-            and (backend.widest_head is None or head_dim <= backend.widest_head)
-            and (backend.softcap or not softcap)
-            and (backend.alibi or not alibi)
-            and (backend.module is None or importable(backend.module))
-        ):
-            yield backend.name
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """``torch.bfloat16`` -> "bfloat16"."""
-    return str(dtype).removeprefix("torch.")
-
-
-@cache
-def importable(module: str) -> bool:
-    """Whether the module really imports; its metadata can be there while its compiled part is broken."""
-    try:
-        importlib.import_module(module)
-    except Exception:  # a kernel built for another torch fails in many ways, all of them mean "not here"
-        return False
-    return True
 
 
 @cache

@@ -20,15 +20,24 @@ class Backend:
     about: str  # where it runs and what is good to know
     devices: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] | None = None
-    module: str | None = None  # must import; None: torch is enough
+    capability: tuple[int, int] = (0, 0)  # least compute capability of a CUDA device
+    newest: int | None = None  # major version of the newest CUDA device it has code for; None: no limit
+    modules: tuple[str, ...] = ()  # must import; none: torch is enough
+    install: str | None = None  # the one command that brings it; None: it comes with torch
     softcap: bool = False
     alibi: bool = False
+    window: bool = True
     widest_head: int | None = None
-    auto_rank: int | None = None  # ``auto`` takes the lowest rank that can do what is asked; None: only when named
-    probe: str | None = None  # "module:function" (head dim, softcap, alibi) -> bool, for builds that differ
+    deterministic: bool = True  # with ``deterministic = True`` a rerun gives the same bits on a GPU
+    compiled: bool = False  # at its first call, for many seconds: longer than ``auto`` may measure
+    downloaded: bool = False  # at its first call, from the hub
+    auto_rank: int | None = None  # ``auto`` tries them in this order; None: only when named
+    probe: str | None = None  # "module:function" (head dim, dtype, softcap, alibi) -> bool, for builds that differ
 
 
 HALF_PRECISION = ("float16", "bfloat16")
+AMPERE, HOPPER = (8, 0), (9, 0)
+FLASH = "varlen_lab.attention.flash:"
 
 BACKENDS: dict[str, Backend] = {
     each.name: each
@@ -40,7 +49,7 @@ BACKENDS: dict[str, Backend] = {
             about="anywhere, any dtype: the formula written out; slow, and what the others are measured against",
             softcap=True,
             alibi=True,
-            auto_rank=40,
+            auto_rank=50,
         ),
         Backend(
             name="sdpa",
@@ -53,25 +62,73 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             name="flash_attn",
             hf_name="varlen_fa2",
-            function="varlen_lab.attention.flash:attend_flash_attn",
-            about="CUDA, fp16 or bf16: the flash-attn package; a wheel must fit your torch, CUDA and Python",
+            function=FLASH + "attend_flash_attn",
+            about="CUDA, fp16 or bf16: the flash-attn package, version 2; a wheel must fit your torch, CUDA and Python",
             devices=("cuda",),
             dtypes=HALF_PRECISION,
-            module="flash_attn",
+            capability=AMPERE,
+            modules=("flash_attn.flash_attn_interface",),
+            install="pip install flash-attn --no-build-isolation",
             softcap=True,
             alibi=True,
             widest_head=256,
+            auto_rank=12,
+            probe=FLASH + "flash_attn_takes",
+        ),
+        Backend(
+            name="flash_attn_3",
+            hf_name="varlen_fa3",
+            function=FLASH + "attend_flash_attn_3",
+            about="Hopper, fp16 or bf16: flash-attn 3, built from the folder hopper/ of its sources",
+            devices=("cuda",),
+            dtypes=HALF_PRECISION,
+            capability=HOPPER,
+            newest=9,
+            modules=("flash_attn_interface",),
+            install='pip install --no-build-isolation "git+https://github.com/Dao-AILab/flash-attention#subdirectory=hopper"',
+            softcap=True,
+            widest_head=256,
             auto_rank=10,
-            probe="varlen_lab.attention.flash:flash_attn_takes",
+            probe=FLASH + "flash_attn_3_takes",
+        ),
+        Backend(
+            name="flash_attn_4",
+            hf_name="varlen_fa4",
+            function=FLASH + "attend_flash_attn_4",
+            about="Hopper or newer, fp16 or bf16: flash-attn 4, pure Python, compiled at its first call; when named",
+            devices=("cuda",),
+            dtypes=HALF_PRECISION,
+            capability=HOPPER,
+            modules=("flash_attn.cute",),
+            install="pip install flash-attn-4",
+            softcap=True,
+            widest_head=128,
+            compiled=True,
+        ),
+        Backend(
+            name="flash_attn_hub",
+            hf_name="varlen_hub",
+            function=FLASH + "attend_flash_attn_hub",
+            about="CUDA, fp16 or bf16: flash-attn 2 as the hub has it, compiled; downloaded when it is named",
+            devices=("cuda",),
+            dtypes=HALF_PRECISION,
+            capability=AMPERE,
+            modules=("kernels",),
+            install="pip install kernels",
+            softcap=True,
+            alibi=True,
+            widest_head=256,
+            downloaded=True,
         ),
         Backend(
             name="torch_varlen",
             hf_name="varlen_torch",
-            function="varlen_lab.attention.flash:attend_torch_varlen",
+            function="varlen_lab.attention.torch_varlen:attend_torch_varlen",
             about="CUDA, fp16 or bf16, torch >= 2.11: FlashAttention-2 inside PyTorch; nothing to install",
             devices=("cuda",),
             dtypes=HALF_PRECISION,
-            module="torch.nn.attention.varlen",
+            capability=AMPERE,
+            modules=("torch.nn.attention.varlen",),
             widest_head=256,
             auto_rank=20,
         ),
@@ -79,11 +136,15 @@ BACKENDS: dict[str, Backend] = {
             name="flex",
             hf_name="varlen_flex",
             function="varlen_lab.attention.flex:attend_flex",
-            about="CUDA, any dtype: FlexAttention for capped or biased scores; compiled on first use, never by auto",
+            about="CUDA, any dtype: FlexAttention; compiled at its first call, by auto only for capped scores",
             devices=("cuda",),
-            module="torch.nn.attention.flex_attention",
+            capability=AMPERE,
+            modules=("torch.nn.attention.flex_attention", "triton"),
             softcap=True,
             alibi=True,
+            deterministic=False,
+            compiled=True,
+            auto_rank=40,
         ),
     )
 }

@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         comparison = compare(config.replace(seed=seed), modes, start=args.start, progress=not args.quiet)
         comparisons.append(comparison)
         show(console, comparison)
+        if "varlen" in comparison.histories:  # every seed on the kernel that the first one chose
+            config = config.replace(attn_backend=comparison.histories["varlen"].meta["backend"])
     if args.output is not None:
         save(args.output, comparisons)
         console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)

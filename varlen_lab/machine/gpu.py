@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, replace
 
 GIB = 2**30
-OLDEST_CAPABILITY = (8, 0)  # Ampere: the first with bf16, and the oldest FlashAttention-2 has code for
+FIRST_WITH_BF16 = (8, 0)  # Ampere; before it torch computes bf16 in software, far slower than fp32
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,24 @@ class GpuFacts:
     capability: tuple[int, int] | None = None
     code_for: tuple[str, ...] = ()  # architectures this torch has code for, such as sm_90
     memory: int = 0  # bytes
+    mps: bool = False  # Apple's GPU, which torch can start
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the CUDA device multiplies bf16 itself."""
+        return self.capability is not None and self.capability >= FIRST_WITH_BF16
 
 
-def gpu_facts() -> GpuFacts:
-    """The facts of this machine. Imports torch, which starts no CUDA context unless there is a GPU."""
+def gpu_facts(*, ask_driver: bool = True) -> GpuFacts:
+    """The facts of this machine. Imports torch, which starts no CUDA context unless there is a GPU.
+
+    ``ask_driver``: run ``nvidia-smi`` too, which takes a while; only ``why_unusable`` reads what it says.
+    """
     import torch
 
-    driver, driver_cuda = driver_versions()
-    known = GpuFacts(str(torch.__version__), torch.version.cuda, driver, driver_cuda)
+    driver, driver_cuda = driver_versions() if ask_driver else (None, None)
+    mps = torch.backends.mps.is_available()
+    known = GpuFacts(str(torch.__version__), torch.version.cuda, driver, driver_cuda, mps=mps)
     if not torch.cuda.is_available():
         return known
     properties = torch.cuda.get_device_properties(0)
@@ -61,20 +71,18 @@ def driver_versions() -> tuple[str | None, str | None]:
     return driver and driver[1], cuda and cuda[1]  # type: ignore[return-value]
 
 
-def why_unusable(facts: GpuFacts, memory: int = 0) -> str | None:
-    """Why GPU work that takes ``memory`` bytes cannot be done there; None when it can. Ends without a full stop."""
+def why_unusable(facts: GpuFacts, memory: int = 0, capability: tuple[int, int] = (0, 0)) -> str | None:
+    """Why CUDA work that takes ``memory`` bytes and a ``capability`` cannot be done there; None when it can.
+
+    Ends without a full stop.
+    """
     if not facts.usable:
         return without_gpu(facts)
     assert facts.capability is not None
-    if facts.capability < OLDEST_CAPABILITY:
-        have, need = (".".join(map(str, version)) for version in (facts.capability, OLDEST_CAPABILITY))
-        return (
-            f"{facts.name} has compute capability {have}, bf16 and the varlen kernels need {need} (Ampere) or newer; "
-            "take a newer card, or device = 'cpu'"
-        )
-    # code for sm_80 runs on 8.6 and 8.9 too, never on another major version
-    majors = {int(word[3:-1]) for word in facts.code_for if re.fullmatch(r"sm_\d+", word)}
-    if majors and facts.capability[0] not in majors and not any(word.startswith("compute_") for word in facts.code_for):
+    if facts.capability < capability:
+        have, need = (".".join(map(str, version)) for version in (facts.capability, capability))
+        return f"{facts.name} has compute capability {have} and this needs {need} or newer; take a newer card"
+    if not runs_on(facts.capability, facts.code_for):
         return (
             f"torch {facts.torch} has code for {', '.join(facts.code_for)} and {facts.name} is "
             f"sm_{facts.capability[0]}{facts.capability[1]}; install a torch whose CUDA version knows this card"
@@ -85,6 +93,38 @@ def why_unusable(facts: GpuFacts, memory: int = 0) -> str | None:
             "card, or less at once"
         )
     return None
+
+
+def runs_on(capability: tuple[int, int], code_for: tuple[str, ...]) -> bool:
+    """Whether code for these architectures runs there: sm_80 on 8.6 and 8.9 too, never on another major version."""
+    if not code_for or any(word.startswith("compute_") for word in code_for):  # the driver compiles that one
+        return True
+    major, minor = capability
+    known = [re.fullmatch(r"sm_(\d+)(\d)[af]?", word) for word in code_for]
+    return any(one is not None and int(one[1]) == major and int(one[2]) <= minor for one in known)
+
+
+def why_no_mps(facts: GpuFacts) -> str | None:
+    """Why Apple's GPU cannot be had; None when it can. Ends without a full stop."""
+    if facts.mps:
+        return None
+    return f"torch {facts.torch} finds no Apple GPU (Metal) here; it takes a Mac with Apple silicon and macOS 14"
+
+
+def automatic_device(facts: GpuFacts) -> str:
+    """What ``device = 'auto'`` takes: a CUDA card torch has code for, else the CPU. Apple's GPU only when it is named.
+
+    It has no kernel that takes a packed row, so short documents are many small calls, and its results were not
+    measured against the reference.
+    """
+    return "cuda" if why_unusable(facts) is None else "cpu"
+
+
+def automatic_dtype(device: str, facts: GpuFacts) -> str:
+    """What ``dtype = 'auto'`` takes: bf16 on a card that has it, fp16 on an older one, fp32 elsewhere."""
+    if device != "cuda":
+        return "fp32"
+    return "bf16" if facts.has_bf16 else "fp16"
 
 
 def without_gpu(facts: GpuFacts) -> str:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.attention.dispatch import choose
+from varlen_lab.attention.choosing import Layout
 from varlen_lab.attention.huggingface import hf_name_of, register
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.models.adapters import add_adapter, four_bit_settings
+from varlen_lab.models.precision import resolve_device, weight_dtype
 from varlen_lab.models.registry import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ TINY = {
 # What ``architectures`` adds to transformers. To register it imports several models, so it waits until one is wanted.
 OUR_MODEL_TYPES = {"varlen_baichuan", "varlen_deepseek_moe"}
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NOISE_WORDS = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
 MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # as torch calls these operations
 
@@ -61,8 +61,7 @@ def build_model(config: Config) -> PreTrainedModel:
     else:
         from varlen_lab.models.loading import load_model  # which itself needs this file
 
-        on_gpu = config.device != "cpu" and torch.cuda.is_available()
-        bits = four_bit_settings("cuda" if on_gpu else "cpu") if config.method == "qlora" else None
+        bits = four_bit_settings(resolve_device(config)) if config.method == "qlora" else None
         model = load_model(config.pretrained_model_name_or_path, attention, dtype, bits)
     # before the adapter is added: lora_dropout is a setting and stays
     for module, name, _ in noise_probabilities(model):
@@ -79,19 +78,6 @@ def build_model(config: Config) -> PreTrainedModel:
 def attention_name(config: Config) -> str:
     """The ``attn_implementation`` for the mode of a run: one of our backends for varlen, ``PLAIN`` for the others."""
     return hf_name_of(config.attn_backend) if config.mode == "varlen" else PLAIN
-
-
-def resolve_dtype(config: Config) -> str:
-    """``fp32``, ``bf16`` or ``fp16``. On a CPU fp32: without bf16 units bf16 is some 150 times slower."""
-    if config.dtype != "auto":
-        return config.dtype
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def weight_dtype(config: Config) -> torch.dtype:
-    """What weights are kept in: fp32, unless the run is in bf16 and wants no master weights."""
-    return torch.bfloat16 if resolve_dtype(config) == "bf16" and not config.master_weights else torch.float32
 
 
 def noise_probabilities(model: Any) -> list[tuple[Any, str, float]]:
@@ -191,15 +177,38 @@ def resolve_attention(attn_implementation: str, config: PretrainedConfig) -> str
     return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
 
 
-def automatic_backend(model: PreTrainedModel, device: str, dtype: torch.dtype) -> str:
-    """The backend ``auto`` takes for the attention layers of this model."""
-    return choose(
-        device,
-        dtype,
-        getattr(model.config, "head_dim", None) or 64,
-        softcap=getattr(model.config, "attn_logit_softcapping", None),
-        alibi=any(hasattr(module, "alibi_slopes") for module in model.modules()),
+def attention_layout(model: PreTrainedModel) -> Layout:
+    """Heads, widths, cap, slopes and window of a model's attention; of layers that differ, the widest head.
+
+    A width is what the layers have, where they say it: many configs leave it out, and some layers are wider than it.
+    """
+    config = model.config.get_text_config()
+    modules = list(model.modules())
+    heads = getattr(config, "num_attention_heads", None) or 1
+    usual = getattr(config, "head_dim", None) or getattr(config, "hidden_size", heads * 64) // heads
+    widths = [one for module in modules if (one := plain_int(module, "qk_head_dim") or plain_int(module, "head_dim"))]
+    head_dim = max(widths, default=usual)
+    values = [one for module in modules if (one := plain_int(module, "v_head_dim"))]
+    return Layout(
+        heads,
+        getattr(config, "num_key_value_heads", None) or heads,
+        head_dim,
+        max(values, default=head_dim),
+        getattr(config, "attn_logit_softcapping", None),
+        any(hasattr(module, "alibi_slopes") for module in modules),
+        getattr(config, "sliding_window", None) or None,
     )
+
+
+def plain_int(module: Any, name: str) -> int | None:
+    """A width that a layer carries as an attribute; None where it has none, or something else of that name."""
+    value = vars(module).get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def use_backend(model: PreTrainedModel, backend: str) -> None:
+    """Let a model that was built with our attention use this backend from now on."""
+    model.set_attn_implementation(hf_name_of(backend))
 
 
 def families() -> list[str]:

@@ -29,9 +29,10 @@ from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
+from varlen_lab.training.kernel import settle_kernel
+from varlen_lab.training.monitoring import progress_bar
 from varlen_lab.training.plan import Step, plan_steps
 from varlen_lab.training.step import Batch, batched, collator, optimize, token_loss_sum
-from varlen_lab.training.trainer import progress_bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -166,7 +167,8 @@ def compare(
         model = build_model(run)
         if weights is not None:
             load_start_weights(model, weights, start)
-        histories[mode] = History(describe(run, model, accelerator))
+        choice = settle_kernel(run, model, rows, steps, accelerator)
+        histories[mode] = History(describe(run, model, accelerator, choice))
         engine = make_engine(model, run, len(steps), accelerator)
         gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
         take_steps(engine, batches_of(mode, rows, steps, tokenizer, config), histories[mode], len(steps), progress)
@@ -209,7 +211,7 @@ def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
     for index, batch in enumerate(batches):
         loss = token_loss_sum(engine.model, batch.to(engine.accelerator.device)) / max(1, trained)
         engine.backward(loss, index == len(batches) - 1)
-    found = [p.grad.double().flatten().cpu() for p in engine.model.parameters() if p.grad is not None]
+    found = [p.grad.flatten().cpu().double() for p in engine.model.parameters() if p.grad is not None]
     engine.optimizer.zero_grad()
     return torch.cat(found)
 

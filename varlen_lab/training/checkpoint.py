@@ -33,8 +33,10 @@ RENAMED_SINCE = {"varlen_lab checkpoint 1": {"dice": "rng_state"}}  # earlier fo
 HISTORY_FORMAT = 2
 RENAMED_IN_HISTORY = {"slots": "padded_tokens", "squares": "sum_squared_lengths"}  # keys of format 1, renamed since
 RUN_FILE = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
-# settings that say where and how often, not what is computed
+# settings that say where, how often and by which exact kernel, not what is computed
 MAY_CHANGE = {
+    "attn_backend",
+    "deterministic",
     "work_dir",
     "save_steps",
     "save_total_limit",
@@ -147,6 +149,8 @@ def rng_state() -> dict[str, torch.Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
@@ -155,6 +159,8 @@ def set_rng_state(states: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])
 
 
 @dataclass

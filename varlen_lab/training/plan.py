@@ -17,7 +17,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
-from varlen_lab.models.building import DTYPES, resolve_dtype, weight_dtype
+from varlen_lab.models.precision import DTYPES, resolve_dtype, weight_dtype
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +18,7 @@ from varlen_lab.config.text import render
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import remove, remove_unfinished, written_whole
 from varlen_lab.models.building import build_model
+from varlen_lab.models.precision import resolve_device
 from varlen_lab.training.checkpoint import (
     History,
     checkpoints_in,
@@ -30,14 +28,16 @@ from varlen_lab.training.checkpoint import (
     set_rng_state,
 )
 from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_id
+from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
+from varlen_lab.training.kernel import kernel_of, settle_kernel
+from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
 from varlen_lab.training.plan import Outlook, Step, estimate, plan_steps, row_costs, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from tqdm import tqdm
     from transformers import PreTrainedTokenizerBase
 
 
@@ -60,6 +60,21 @@ def train(
     that were started. Raises InputError for bad input, for a checkpoint of another config or other data, and when
     losses stay infinite.
     """
+    with repeatable(config.deterministic, resolve_device(config)):
+        run = prepared(config, progress, on_start, resume, deepspeed, fsdp)
+        run.take_steps(progress, on_step)
+    return run.history
+
+
+def prepared(
+    config: Config,
+    progress: bool,
+    on_start: Callable[[Outlook], None] | None,
+    resume: bool | str | Path,
+    deepspeed: str | None,
+    fsdp: bool,
+) -> Run:
+    """Everything a run needs before its first step, which it then stands at; see ``train``."""
     accelerator = make_accelerator(config)
     first = accelerator.is_main_process
     tokenizer = load_tokenizer(config)
@@ -68,34 +83,30 @@ def train(
     rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
     plan = plan_steps(len(rows), config, accelerator.num_processes)
     outlook = estimate(config, model, rows, plan, accelerator)
-    engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
+    begin_with = checkpoint_to_resume(work_dir, resume)
+    # before the engine: it takes the memory the timing needs
+    choice = settle_kernel(config, model, rows, plan, accelerator, kernel_of(begin_with))
+    engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
     make_work_dir(work_dir)
-    history = History(describe(config, model, accelerator), path=work_dir / "history.jsonl" if first else None)
+    history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)
     history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
     if first and on_start is not None:
         on_start(outlook)
     run = Run(config, engine, tokenizer, rows, held_out, plan, outlook, work_dir, history)
     # in this order: which records of the old history stay depends on the step that is gone on from
-    run.resume(resume)
+    if begin_with is not None:
+        run.resume(begin_with)
     run.begin_files()
-    bar = progress_bar("train", len(plan), run.done, progress and first)
-    with bar, stop_on_sigterm() as stop, tensorboard(config, work_dir if first else None) as draw:
-        for record in optimize(engine, run.batches(), run.done, on_nonfinite=run.keep_nonfinite):
-            run.evaluate(record)
-            history.add(record)
-            bar.set_postfix_str(history.status, refresh=False)
-            bar.update()
-            draw(record)
-            if first and on_step is not None:
-                on_step(record)
-            # SIGTERM may reach one process only, and to save takes all of them after the same step
-            history.stopped = any_process(accelerator, stop.is_set())
-            run.save_if_due(record["step"])
-            if history.stopped:
-                break
-    return history
+    return run
+
+
+def checkpoint_to_resume(work_dir: Path, wanted: bool | str | Path) -> Path | None:
+    """The checkpoint that was named, or the newest; None where there is none, or nothing was asked for."""
+    if wanted is True:
+        return next(reversed(checkpoints_in(work_dir)), None)
+    return Path(wanted) if wanted else None
 
 
 @dataclass
@@ -114,13 +125,9 @@ class Run:
     done: int = 0  # steps that were taken before
     saved: list[Path] = field(default_factory=list)  # checkpoints that save_total_limit counts
 
-    def resume(self, wanted: bool | str | Path) -> None:
-        """Go on from the checkpoint that was named, or the newest; without one the run starts at step 0."""
-        if not wanted or (wanted is True and not checkpoints_in(self.work_dir)):
-            return
-        path = checkpoints_in(self.work_dir)[-1] if wanted is True else Path(wanted)
-        processes = self.engine.accelerator.num_processes
-        state = open_checkpoint(path, self.config, self.history.meta["data"], processes)
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = open_checkpoint(path, self.config, self.history.meta["data"], self.engine.accelerator.num_processes)
         self.engine.restore(path, state)
         set_rng_state(state["rng_state"])
         self.done = state["step"]
@@ -134,6 +141,25 @@ class Run:
             with written_whole(self.work_dir / f"{self.config.name or 'config'}.py", "w") as file:
                 file.write(render(self.config))
         self.history.start(after=self.done)
+
+    def take_steps(self, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
+        """The steps that are left, each with what is shown, measured and saved around it."""
+        accelerator, history, first = self.engine.accelerator, self.history, self.engine.accelerator.is_main_process
+        bar = progress_bar("train", len(self.plan), self.done, progress and first)
+        with bar, stop_on_sigterm() as stop, tensorboard(self.config, self.work_dir if first else None) as draw:
+            for record in optimize(self.engine, self.batches(), self.done, on_nonfinite=self.keep_nonfinite):
+                self.evaluate(record)
+                history.add(record)
+                bar.set_postfix_str(history.status, refresh=False)
+                bar.update()
+                draw(record)
+                if first and on_step is not None:
+                    on_step(record)
+                # SIGTERM may reach one process only, and to save takes all of them after the same step
+                history.stopped = any_process(accelerator, stop.is_set())
+                self.save_if_due(record["step"])
+                if history.stopped:
+                    break
 
     def batches(self) -> Iterator[list[Batch]]:
         """This process's batches of every step that is left."""
@@ -179,6 +205,7 @@ class Run:
             "config_name": self.config.name,
             "model_config": model.config.to_json_string(use_diff=False),
             "meta": {key: value for key, value in self.history.meta.items() if isinstance(value, (str, int))},
+            "kernel_choice": self.history.meta.get("kernel_choice"),
             "losses": self.history.losses,
         }
 
@@ -203,55 +230,3 @@ def make_work_dir(work_dir: Path) -> None:
             pass  # a folder that is there may still be read-only
     except OSError as problem:
         raise InputError(f"work_dir {work_dir} cannot be written ({problem.strerror}); choose another.") from None
-
-
-def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:
-    """A bar on stderr that fits 80 columns; quiet in a pipe, and where it was not asked for."""
-    from tqdm.auto import tqdm
-
-    return tqdm(
-        desc=title,
-        total=total,
-        initial=done,
-        disable=None if show else True,  # None: only a terminal gets it
-        dynamic_ncols=True,
-        bar_format="{desc} {n_fmt}/{total_fmt} {bar} {remaining}{postfix}",
-    )
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets: Slurm sends it before it takes a machine away, and a step is then finished first."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # a notebook's thread cannot take signals
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def tensorboard(config: Config, work_dir: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """``draw(record)`` into ``work_dir/tensorboard`` if the config asks for it: numbers as curves, answers as text."""
-    if config.visualizer is None or work_dir is None:
-        yield lambda record: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "visualizer = 'tensorboard' needs tensorboard, which is not installed; pip install tensorboard."
-        ) from None
-
-    def draw(record: dict[str, Any]) -> None:
-        for name, value in record.items():
-            if isinstance(value, (int, float)) and name != "step":
-                writer.add_scalar(name, value, record["step"])
-        for number, text in enumerate(record.get("samples", [])):
-            writer.add_text(f"sample_{number}", text, record["step"])
-
-    with SummaryWriter(str(work_dir / "tensorboard")) as writer:
-        yield draw

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import DTYPES, automatic_backend, resolve_dtype, weight_dtype
+from varlen_lab.models.precision import resolve_device, resolve_dtype, weight_dtype
 from varlen_lab.training.checkpoint import save_checkpoint
 
 if TYPE_CHECKING:
@@ -33,15 +34,10 @@ def make_accelerator(config: Config) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if config.device == "cuda":
-        from varlen_lab.machine.gpu import gpu_facts, why_unusable
-
-        if why := why_unusable(gpu_facts()):
-            raise InputError(f"device = 'cuda' cannot be had: {why}; or set device = 'auto'.")
+    device = resolve_device(config)
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
-    cpu = config.device == "cpu" or not torch.cuda.is_available()
     # bf16 is the engine's: it needs no loss scale
-    return Accelerator(cpu=cpu, mixed_precision="fp16" if resolve_dtype(config) == "fp16" else "no")
+    return Accelerator(cpu=device == "cpu", mixed_precision="fp16" if resolve_dtype(config) == "fp16" else "no")
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
@@ -51,31 +47,28 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
 
 
-def describe(config: Config, model: PreTrainedModel, accelerator: Accelerator) -> dict[str, Any]:
-    """What the numbers of a run were measured on."""
+def describe(
+    config: Config, model: PreTrainedModel, accelerator: Accelerator, choice: Choice | None = None
+) -> dict[str, Any]:
+    """What the numbers of a run were measured on; ``choice``: the receipt of its kernel, where it is one of ours."""
     import transformers
 
-    dtype = resolve_dtype(config)
-    backend = f"transformers {model.config._attn_implementation}"
-    if config.mode == "varlen":
-        backend = config.attn_backend
-        if backend == "auto":
-            backend = automatic_backend(model, accelerator.device.type, DTYPES[dtype])
     gpu = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.machine()
     return {
         "config": config.name,
         "mode": config.mode,
-        "backend": backend,
+        "backend": choice.backend if choice else f"transformers {model.config._attn_implementation}",
         "device": f"{accelerator.device.type} ({gpu})",
-        "dtype": dtype,
+        "dtype": resolve_dtype(config),
         "weights": str(weight_dtype(config)).removeprefix("torch."),
         "seed": config.seed,
         "method": config.method,
         "loss_weighting": config.loss_weighting,
+        "deterministic": config.deterministic,
         "processes": accelerator.num_processes,
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
-    }
+    } | ({"kernel_choice": choice.as_dict()} if choice else {})
 
 
 def make_engine(

@@ -1,0 +1,104 @@
+"""The kernel of a run: the fastest of those that are right, within its time, with a receipt."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from varlen_lab.attention import choosing, timing
+from varlen_lab.attention.choosing import Layout
+from varlen_lab.attention.reference import attend_reference
+from varlen_lab.attention.registry import BACKENDS, Backend
+from varlen_lab.attention.timing import choose_kernel, measure
+from varlen_lab.packing.boundaries import Boundaries
+
+LAYOUT = Layout(4, 2, 16, 16)
+ROW = Boundaries.from_lengths([7, 1, 30, 12])
+
+
+def planted(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    record = Backend(name, f"varlen_{name}", f"{__name__}:{name}", "planted", alibi=True, softcap=True, auto_rank=1)
+    monkeypatch.setitem(BACKENDS, name, Backend(**{**vars(record), **changes}))
+
+
+def quick(*given: Any) -> torch.Tensor:
+    return attend_reference(*given)
+
+
+def sleepy(*given: Any) -> torch.Tensor:
+    time.sleep(0.05)
+    return attend_reference(*given)
+
+
+def leaking(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
+    """Quick, and wrong: it ignores the seams."""
+    return attend_reference(q, k, v, Boundaries.from_lengths([row.total]), options)
+
+
+def forgetful(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
+    """Right forward, and no gradient for the keys."""
+    return attend_reference(q, k.detach(), v, row, options) + 0 * k.sum()
+
+
+def poisoned(*given: Any) -> torch.Tensor:
+    out = attend_reference(*given)
+    return torch.cat([out[:-1], out[-1:] * float("nan")])
+
+
+def raising(*given: Any) -> torch.Tensor:
+    raise RuntimeError("CUDA error: no kernel image is available\nmore")
+
+
+def test_the_fastest_of_those_that_are_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("quick", "sleepy", "leaking", "forgetful", "poisoned", "raising"):
+        planted(name, monkeypatch)
+    choice = choose_kernel(LAYOUT, ROW, "cpu", torch.float32, measuring=True)
+    assert choice.backend in ("quick", "sdpa") and set(choice.milliseconds) == {"quick", "sdpa", "sleepy"}
+    assert choice.milliseconds["sleepy"] >= 50 > choice.milliseconds[choice.backend]
+    assert list(choice.milliseconds.values()) == sorted(choice.milliseconds.values())
+    for name in ("leaking", "forgetful", "poisoned"):
+        assert "computes something else here" in choice.ineligible[name]
+    assert "no kernel image" in choice.ineligible["raising"] and "\n" not in choice.ineligible["raising"]
+    assert "runs on cuda" in choice.ineligible["torch_varlen"] and "slow formula" in choice.ineligible["reference"]
+    assert choice.versions["torch"] == torch.__version__.split("+")[0] or choice.versions["torch"] == torch.__version__
+    assert "4 documents, 50 tokens, 4/2 heads of 16, float32" in choice.measured_on
+    assert choice.sentence().startswith(f"{choice.backend}: fastest of 3, ")
+
+
+def test_the_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted("sleepy", monkeypatch)
+    planted("quick", monkeypatch, auto_rank=2)
+    begin = time.perf_counter()
+    times, failed = measure(["sleepy", "quick"], LAYOUT, ROW, "cpu", torch.float32, seconds=0.02)
+    assert set(times) == {"sleepy"} and failed == {"quick": "was not timed, the 0.02 s for it were over"}
+    assert time.perf_counter() - begin < 1
+
+
+def test_nothing_is_measured_where_times_must_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "measure", lambda *given: pytest.fail("measured"))
+    on_cpu = choose_kernel(LAYOUT, ROW, "cpu", torch.float32)
+    assert on_cpu.backend == "sdpa" and on_cpu.milliseconds == {} and "runs on cuda" in on_cpu.ineligible["flex"]
+    exactly = choose_kernel(LAYOUT, ROW, "cuda", torch.bfloat16, deterministic=True)
+    assert exactly.backend == "torch_varlen" and "deterministic" in exactly.reason
+    capped = LAYOUT._replace(softcap=50.0)
+    assert choose_kernel(capped, ROW, "cuda", torch.float32, deterministic=True).backend == "reference"
+
+
+def test_a_kernel_that_must_be_compiled_is_taken_only_where_no_other_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "import_problem", lambda module: "no" if "flash_attn" in module else None)
+    tried: list[list[str]] = []
+    monkeypatch.setattr(timing, "measure", lambda names, *given: (tried.append(names), ({names[0]: 1.0}, {}))[1])
+    monkeypatch.setattr(timing, "described", lambda *given: "")
+    assert choose_kernel(LAYOUT, ROW, "cuda", torch.bfloat16, measuring=True).backend == "torch_varlen"
+    assert tried == [["torch_varlen", "sdpa"]]
+    assert "name it to use it" in choose_kernel(LAYOUT, ROW, "cuda", torch.bfloat16).ineligible["flex"]
+
+
+def test_measuring_leaves_the_random_numbers_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    choose_kernel(LAYOUT, ROW, "cpu", torch.float32, measuring=True)
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,150 @@
+"""The kernel of a run is chosen once, told to all processes, written down, and kept by a run that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from varlen_lab.attention import dispatch
+from varlen_lab.attention.registry import BACKENDS
+from varlen_lab.attention.timing import Choice
+from varlen_lab.config.schema import Config
+from varlen_lab.errors import InputError
+from varlen_lab.models.building import attention_layout, families, tiny, variants
+from varlen_lab.studies.comparison import compare
+from varlen_lab.training import kernel
+from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.kernel import told_to_all
+from varlen_lab.training.trainer import train
+
+RECEIPT = Choice("reference", "fastest of 2", {"reference": 1.0, "sdpa": 2.0}, "5 documents", {"flex": "is slow"})
+
+
+@pytest.fixture
+def config(small: Config) -> Config:
+    return small.with_mode("varlen").replace(max_steps=4, save_steps=2, save_total_limit=-1)
+
+
+@pytest.fixture
+def took(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The backends whose functions were called."""
+    found: set[str] = set()
+    names = {backend.function: name for name, backend in BACKENDS.items()}
+    resolve = dispatch.resolve_name
+
+    def noting(function: str) -> Any:
+        found.add(names[function])
+        return resolve(function)
+
+    monkeypatch.setattr(dispatch, "resolve_name", noting)
+    return found
+
+
+def choosing(monkeypatch: pytest.MonkeyPatch, choice: Choice | None) -> None:
+    """Let runs choose this; None: to choose at all is a fault."""
+    monkeypatch.setattr(
+        kernel, "choose_kernel", lambda *given, **more: choice or pytest.fail("a kernel was chosen again")
+    )
+
+
+def test_what_was_chosen_is_used_and_written_down(
+    config: Config, took: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choosing(monkeypatch, RECEIPT)
+    history = train(config, progress=False)
+    assert took == {"reference"} and history.meta["backend"] == "reference"
+    said = capsys.readouterr().err
+    assert "attention backend reference: fastest of 2, 1.00 ms beside sdpa 2.00 (cpu)" in said
+    assert said.count("attention backend") == 1
+    work_dir = Path(config.work_dir or "")
+    assert History.read(work_dir / "history.jsonl").meta["kernel_choice"] == RECEIPT.as_dict()
+    assert read_checkpoint(work_dir / "iter_2.pth")["kernel_choice"] == RECEIPT.as_dict()
+
+
+def test_on_a_cpu_the_receipt_says_who_could_not(config: Config) -> None:
+    choice = train(config, progress=False).meta["kernel_choice"]
+    assert choice["backend"] == "sdpa" and choice["milliseconds"] == {}
+    assert choice["ineligible"]["torch_varlen"] == "runs on cuda, not on cpu"
+    assert choice["ineligible"].keys() == BACKENDS.keys() - {"sdpa"}
+
+
+def test_a_run_goes_on_with_the_kernel_it_had(
+    config: Config, took: set[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    choosing(monkeypatch, RECEIPT)
+    whole = train(config, progress=False)
+    took.clear()
+    choosing(monkeypatch, None)
+    half = Path(config.work_dir or "") / "iter_2.pth"
+    again = train(config.replace(work_dir=str(tmp_path / "again")), progress=False, resume=half)
+    assert took == {"reference"} and again.losses == whole.losses[2:]
+    assert again.meta["kernel_choice"]["reason"] == "the one of the checkpoint"
+
+
+def test_a_kernel_that_is_not_here_any_more_is_named_and_another_may_be(
+    config: Config, took: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config.replace(max_steps=2), progress=False)
+    config = config.replace(max_steps=2)
+    monkeypatch.setattr(kernel, "read_checkpoint", lambda path: {"meta": {"backend": "torch_varlen"}})
+    with pytest.raises(
+        InputError, match="trained with attention backend 'torch_varlen', which runs on cuda, not on cpu"
+    ):
+        train(config, progress=False, resume=True)
+    took.clear()
+    train(config.replace(attn_backend="reference"), progress=False, resume=True)  # named: it may change
+
+
+@pytest.mark.parametrize(("name", "why"), [("flash_attn", "runs on cuda"), ("flex", "runs on cuda")])
+def test_a_named_kernel_that_cannot_is_refused_before_the_first_step(config: Config, name: str, why: str) -> None:
+    with pytest.raises(InputError, match=f"backend '{name}', named by attn_backend, {why}, not on cpu; set attn_"):
+        train(config.replace(attn_backend=name), progress=False)
+
+
+def test_a_comparison_says_its_kernel(config: Config, monkeypatch: pytest.MonkeyPatch, took: set[str]) -> None:
+    choosing(monkeypatch, RECEIPT)
+    found = compare(config.replace(max_steps=2))
+    assert took == {"reference"} and found.histories["varlen"].meta["kernel_choice"] == RECEIPT.as_dict()
+    assert "kernel_choice" not in found.histories["unpacked"].meta
+
+
+def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one's own wish, had it any, is overwritten by what it is told."""
+    others = Choice("sdpa", "mine")
+
+    def broadcast(told: list[Any]) -> None:
+        told[0] = RECEIPT
+
+    monkeypatch.setattr("accelerate.utils.broadcast_object_list", broadcast)
+    assert told_to_all(others, SimpleNamespace(num_processes=2)) == RECEIPT  # type: ignore[arg-type]
+    assert told_to_all(others, SimpleNamespace(num_processes=1)) == others  # type: ignore[arg-type]
+
+
+def test_a_layout_is_what_the_layers_have() -> None:
+    """Seen by attention itself, for every family: heads, key heads and widths."""
+    import torch
+
+    seen: dict[str, tuple[int, ...]] = {}
+    for family in families():
+        for variant in variants(family):
+            model, name = tiny(family, variant).eval(), f"{family} {variant}"
+            layout = attention_layout(model)
+            model.set_attn_implementation("varlen_reference")
+
+            def noting(q: Any, k: Any, v: Any, *more: Any, name: str = name) -> Any:
+                seen[name] = (q.shape[1], k.shape[1], q.shape[2], v.shape[2])
+                return torch.zeros(*q.shape[:2], v.shape[2])
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(dispatch, "resolve_name", lambda function, noting=noting: noting)
+                cu = torch.tensor([0, 3, 5], dtype=torch.int32)
+                positions = torch.tensor([[0, 1, 2, 0, 1]])
+                model(
+                    torch.ones(1, 5, dtype=torch.long), position_ids=positions, cu_seq_lens_q=cu, cu_seq_lens_k=cu,
+                    max_length_q=3, max_length_k=3, use_cache=False,
+                )  # fmt: skip
+            assert seen[name] == layout[:4], name
+    assert len(seen) == 38
