@@ -1,8 +1,11 @@
-"""The fast exact path of a CPU: PyTorch's own causal attention, called once for each document.
+"""The exact path of a CPU, of Apple's GPU and of old cards: PyTorch's own causal attention, once for each document.
 
 A dense block-diagonal mask makes the kernel look at T x T cells and throw most of them away; a padded batch
 computes the padding. The loop does neither: its work is the sum of len^2, and no mask is built at all unless
 a window or ALiBi asks for one (then one document's, never the row's).
+
+Which kernel runs is torch's choice. With deterministic algorithms it leaves out cuDNN's, the one of its CUDA kernels
+that has no repeatable backward; the others follow the flag by themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from varlen_lab.attention.choosing import capability_of, dtype_name
 from varlen_lab.attention.reference import Options, visible
+from varlen_lab.attention.registry import AMPERE, HALF_PRECISION
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -22,10 +27,13 @@ def attend_sdpa(
     if options.softcap is not None:
         raise InputError(
             f"softcap={options.softcap} is not something scaled_dot_product_attention can do; use backend='reference', "
-            "or 'flash_attn' on a GPU."
+            "or 'flex' on a CUDA device."
         )
     lengths = [end - start for start, end in boundaries.spans]
-    grouped = q.shape[1] != k.shape[1]
+    group = q.shape[1] // k.shape[1]
+    grouped = group > 1
+    if grouped and not takes_groups(q, v, options):
+        k, v, grouped = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1), False
     outputs = []
     # split, not slicing: the backward of a slice fills a zero tensor of the whole row for every document
     for q_LHD, k_LKD, v_LKV in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
@@ -41,6 +49,26 @@ def attend_sdpa(
         )[0]
         outputs.append(out_HLV.transpose(0, 1))
     return torch.cat(outputs)
+
+
+def takes_groups(q: torch.Tensor, v: torch.Tensor, options: Options) -> bool:
+    """Whether a fast kernel of this device takes fewer heads of keys than of queries; elsewhere they are repeated."""
+    masked = options.window is not None or options.alibi_slopes is not None
+    device = q.device.type
+    return groups_are_fast(device, dtype_name(q.dtype), q.shape[-1], v.shape[-1], masked, capability_of(device))
+
+
+def groups_are_fast(
+    device: str, dtype: str, width: int, value_width: int, masked: bool, capability: tuple[int, int] | None
+) -> bool:
+    """On CUDA only FlashAttention is sure to take groups: torch's other way is to write out all L x L scores.
+
+    It wants half precision, a compute capability of 8.0, no mask and one width; in training on some cards not above
+    192. The memory-efficient kernel, which does the rest, takes repeated heads.
+    """
+    if device != "cuda":
+        return True
+    return dtype in HALF_PRECISION and (capability or (0, 0)) >= AMPERE and not masked and width == value_width <= 192
 
 
 def document_mask(length: int, options: Options, like: torch.Tensor) -> torch.Tensor | None:
