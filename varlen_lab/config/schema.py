@@ -124,7 +124,8 @@ class Config:
     overlong: str = setting("truncate", "3/", "documents longer than max_length: truncate, split, drop or error", choices=(OVERLONG,))
     start_factor: float = setting(1e-5, "4/", "lr of the first warm-up step, as a share of lr", at_least(0))
     seed: int = setting(0, "5/", "fixes weights from scratch and the order of the data", at_least(0))
-    device: str = setting("auto", "5/", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    device: str = setting("auto", "5/", "auto (cuda where it is, else cpu), cpu, cuda, or mps, Apple's GPU", choices=("auto", "cpu", "cuda", "mps"))
+    deterministic: bool = setting(False, "5/", "every run again gives the same bits, on a GPU too; what cannot is refused")
     visualizer: str | None = setting(None, "5/", "'tensorboard' writes curves to work_dir/tensorboard", choices=("tensorboard",))
     work_dir: str | None = setting(None, "5/", "where checkpoints go; None is work_dirs/<name of this file>")
     # fmt: on

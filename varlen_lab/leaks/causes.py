@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from varlen_lab.attention.reference import Options, attend_reference
-from varlen_lab.leaks.measure import flat
+from varlen_lab.leaks.measure import flat, in_float64
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.seen import AttentionCall, observe_attention
 from varlen_lab.packing.boundaries import Boundaries
@@ -119,6 +119,9 @@ def rules(call: Call, documents: Boundaries) -> Iterator[tuple[Finding | None, B
 def fits(call: Call, documents: Boundaries, options: Options) -> bool:
     """Whether the captured output is what the reference computes under this rule, up to rounding."""
     # float64, so that what differs is the kernel's rounding alone
-    expected = attend_reference(call.q.double(), call.k.double(), call.v.double(), documents, options)
+    q, k, v, out = (in_float64(x) for x in (call.q, call.k, call.v, call.out))
+    if options.alibi_slopes is not None:
+        options = options._replace(alibi_slopes=in_float64(options.alibi_slopes))
+    expected = attend_reference(q, k, v, documents, options)
     limit = {torch.float64: 1e-9, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
-    return bool((call.out.double() - expected).abs().max() <= limit * max(1e-6, float(expected.abs().max())))
+    return bool((out - expected).abs().max() <= limit * max(1e-6, float(expected.abs().max())))

@@ -18,6 +18,8 @@ from varlen_lab.models.building import noise_probabilities
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.registry import IGNORE
 
+WITHOUT_FLOAT64 = ("mps",)  # types of devices: Apple's GPU
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -60,6 +62,7 @@ def noise_off(model: Any) -> Iterator[list[str]]:
     noise = noise_probabilities(model)
     implementation = getattr(model.config, "_attn_implementation", None)
     devices = [model.device] if model.device.type == "cuda" else []  # beside the CPU's random state
+    apple = torch.mps.get_rng_state() if model.device.type == "mps" else None  # fork_rng cannot ask for it
     with torch.random.fork_rng(devices=devices):
         try:
             for parameter, _ in gradients:
@@ -72,6 +75,8 @@ def noise_off(model: Any) -> Iterator[list[str]]:
                 setattr(module, name, value)
             for parameter, gradient in gradients:
                 parameter.grad = gradient
+            if apple is not None:
+                torch.mps.set_rng_state(apple)
             if implementation is not None and model.config._attn_implementation != implementation:
                 model.set_attn_implementation(implementation)
 
@@ -197,6 +202,11 @@ def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def flat(x: torch.Tensor) -> torch.Tensor:
     """(rows, T, ...) -> (rows * T, ...)."""
     return x.flatten(0, 1)
+
+
+def in_float64(x: torch.Tensor) -> torch.Tensor:
+    """The same values in float64: on their device, or on the CPU where that has no float64."""
+    return (x.cpu() if x.device.type in WITHOUT_FLOAT64 else x).double()
 
 
 def random_weights(logits: torch.Tensor) -> torch.Tensor:

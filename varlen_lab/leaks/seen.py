@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.measure import inputs_of, noise_off
+from varlen_lab.leaks.measure import in_float64, inputs_of, noise_off
 from varlen_lab.leaks.traps import documents_of
 
 TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
@@ -147,5 +147,5 @@ def weights_on(call: AttentionCall, column: torch.Tensor, count: int) -> np.ndar
         ones = (column.to(call.value.device)[:, :, None] == places).to(call.value.dtype)  # (rows, T, V)
         out = call.with_values(ones[:, None].expand_as(call.value).contiguous())  # (rows, T, heads, V)
         out = out.reshape(*out.shape[:2], -1, width)
-        found.append(out.double().mean(dim=2).flatten(0, 1).cpu().numpy())
+        found.append(in_float64(out).mean(dim=2).flatten(0, 1).cpu().numpy())
     return np.concatenate(found, axis=1)[:, :count]

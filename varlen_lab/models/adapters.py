@@ -65,6 +65,11 @@ def four_bit_settings(device: str) -> Any:
     """transformers' settings for a model frozen in four bits; InputError with the reason where that cannot run."""
     from transformers import BitsAndBytesConfig
 
+    if device == "mps":
+        raise InputError(
+            "method = 'qlora' keeps weights in four bits, which bitsandbytes has no kernels for on device 'mps'; use "
+            "method = 'lora', or device = 'cpu'."
+        )
     try:
         import bitsandbytes  # noqa: F401
     except Exception as problem:  # its native library fails in many ways

@@ -9,7 +9,7 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.plan import Step, row_costs, share
-from varlen_lab.training.step import batch_counts, batched, collator, token_loss_sum
+from varlen_lab.training.step import batch_counts, batched, collator, over_processes, token_loss_sum
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,17 +27,18 @@ def held_out_loss(engine: Engine, rows: Dataset, config: Config, pad_token_id: i
     # one step of all batches: share() then gives every process as many, and none waits alone at the end
     whole: list[Step] = [[numbers[i : i + config.batch_size] for i in range(0, len(rows), config.batch_size)]]
     mine = share(whole, row_costs(rows), accelerator.num_processes, accelerator.process_index, config.batch_size)
-    # float64: the sums of thousands of batches, one over the other
-    total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    losses, trained = [], 0.0
     engine.model.eval()
     with torch.no_grad():
         for batches in batched(rows, mine, collator(mode, pad_token_id)):
             for batch in batches:
-                batch = batch.to(accelerator.device)
-                total[0] += token_loss_sum(engine.model, batch)
-                total[1] += batch_counts(batch)[1]  # its trained tokens
+                trained += float(batch_counts(batch)[1])
+                losses.append(token_loss_sum(engine.model, batch.to(accelerator.device)))
     engine.model.train()
-    loss, trained = accelerator.reduce(total, "sum").tolist()
+    loss = 0.0  # in float64: the sums of thousands of batches, one over the other
+    for one in losses:  # read only now: the CPU waits for the device once
+        loss += float(one)
+    loss, trained = over_processes(accelerator, torch.tensor([loss, trained], dtype=torch.float64)).tolist()
     return loss / max(trained, 1)
 
 

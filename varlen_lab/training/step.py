@@ -30,6 +30,7 @@ from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import Step
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from datasets import Dataset
 
 MOST_SKIPPED = 5  # steps in a row without a finite loss: then it is not a bad batch, it is the run
@@ -132,9 +133,9 @@ def optimize(
     for number, batches in enumerate(steps, start=done + 1):
         if engine.seed is not None:  # dropout of LoRA: the same after a resume, another in every process
             torch.manual_seed(hash((engine.seed, number, accelerator.process_index)))
-        batches = [batch.to(accelerator.device) for batch in batches]
         # before any backward pass: each loss is divided by what the whole step holds, in all processes
-        counts = accelerator.reduce(torch.stack([batch_counts(batch) for batch in batches]).sum(0), "sum")
+        counts = over_processes(accelerator, torch.stack([batch_counts(batch) for batch in batches]).sum(0))
+        batches = [batch.to(accelerator.device) for batch in batches]
         loss = backward(engine, batches, counts[0])
         # the one this step is taken with; update() moves the schedule on
         lr = engine.scheduler.get_last_lr()[0]
@@ -146,7 +147,7 @@ def optimize(
                 f"the loss is {loss_value} at step {number}, the {skipped}th step in a row that is not finite{kept}; "
                 "lower lr, or look at the data."
             )
-        # read only now: the CPU waits for the device here, and the step is queued already
+        # read only now: of several processes the CPU waits for the device here, and the step is queued already
         _, trained, tokens, padded_tokens, squared = counts.tolist()
         yield {
             "step": number,
@@ -167,8 +168,8 @@ def optimize(
 
 def backward(engine: Engine, batches: list[Batch], weight: torch.Tensor) -> torch.Tensor:
     """Add up the gradients of a step's batches; their loss, each token's divided by the step's whole ``weight``."""
-    divisor = weight.clamp(min=1e-9).float()  # a step may hold nothing to train on
     loss = torch.zeros((), device=engine.accelerator.device)
+    divisor = weight.clamp(min=1e-9).float().to(loss.device, non_blocking=True)  # a step may hold nothing to train on
     for index, batch in enumerate(batches):
         part = token_loss_sum(engine.model, batch) / divisor
         engine.backward(part, last=index == len(batches) - 1)
@@ -177,18 +178,24 @@ def backward(engine: Engine, batches: list[Batch], weight: torch.Tensor) -> torc
 
 
 def batch_counts(batch: Batch) -> torch.Tensor:
-    """What a step adds up over its batches, float64 (5,).
+    """What a step adds up over its batches, float64 (5,): of a batch that is still on the CPU, where it was made.
 
     Weight, trained tokens, tokens, tokens with padding, squared lengths.
     """
-    # float64 counts exactly to 2**53; fp32 would stop at 16.7 million tokens
+    # float64 counts exactly to 2**53; fp32 would stop at 16.7 million tokens, and Apple's GPU has nothing wider
     trained = (batch.labels != IGNORE).sum().double()
     weight = trained if batch.weights is None else batch.weights.sum(dtype=torch.float64)
     known = torch.tensor([batch.tokens, batch.labels.numel(), batch.sum_squared_lengths], dtype=torch.float64)
-    known = known.to(trained.device, non_blocking=True)
     if not batch.tokens:  # the empty batch of a process that is left over
         known = torch.zeros_like(known)
     return torch.cat([torch.stack([weight, trained]), known])
+
+
+def over_processes(accelerator: Accelerator, counts: torch.Tensor) -> torch.Tensor:
+    """Counts added up over all processes: on their device, or, where there is only one, on the CPU as they came."""
+    if accelerator.num_processes == 1:
+        return counts
+    return accelerator.reduce(counts.to(accelerator.device, non_blocking=True), "sum")
 
 
 def token_loss_sum(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
