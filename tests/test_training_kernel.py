@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +61,7 @@ def test_what_was_chosen_is_used_and_written_down(
     history = train(config, progress=False)
     assert took == {"reference"} and history.meta["backend"] == "reference"
     said = capsys.readouterr().err
-    assert "attention backend reference: fastest of 2, 1.00 ms beside sdpa 2.00 (cpu)" in said
+    assert "attention backend reference (cpu, fp32), fastest of 2: 1.00 ms beside sdpa 2.00" in said
     assert said.count("attention backend") == 1
     work_dir = Path(config.work_dir or "")
     assert History.read(work_dir / "history.jsonl").meta["kernel_choice"] == RECEIPT.as_dict()
@@ -121,6 +125,32 @@ def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accelerate.utils.broadcast_object_list", broadcast)
     assert told_to_all(others, SimpleNamespace(num_processes=2)) == RECEIPT  # type: ignore[arg-type]
     assert told_to_all(others, SimpleNamespace(num_processes=1)) == others  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_two_real_processes_agree(tmp_path: Path) -> None:
+    """Each chooses another kernel; both use the first one's."""
+    program = """
+from accelerate import Accelerator
+from varlen_lab.attention.timing import Choice
+from varlen_lab.training.kernel import told_to_all
+accelerator = Accelerator(cpu=True)
+print(told_to_all(Choice(["reference", "sdpa"][accelerator.process_index], "fastest"), accelerator).backend)
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=os.environ
+            | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    assert [process.communicate(timeout=120)[0].strip() for process in both] == ["reference", "reference"]
 
 
 def test_a_layout_is_what_the_layers_have() -> None:

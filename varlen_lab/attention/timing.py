@@ -41,10 +41,9 @@ class Choice:
     versions: dict[str, str] = field(default_factory=dict)
 
     def sentence(self) -> str:
-        """Such as ``flash_attn: fastest of 3, 1.21 ms beside torch_varlen 1.30, sdpa 9.80``."""
+        """Such as ``fastest of 3: 1.21 ms beside torch_varlen 1.30, sdpa 9.80``."""
         others = [f"{name} {took:.2f}" for name, took in self.milliseconds.items() if name != self.backend]
-        beside = f", {self.milliseconds[self.backend]:.2f} ms beside {', '.join(others)}" if others else ""
-        return f"{self.backend}: {self.reason}{beside}"
+        return self.reason + (f": {self.milliseconds[self.backend]:.2f} ms beside {', '.join(others)}" if others else "")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a history and a checkpoint."""
@@ -83,7 +82,7 @@ def choose_kernel(
     if times:
         reason = f"fastest of {len(times)}" if len(times) > 1 else "the only one that ran"
     else:
-        reason = "the first that can" + (", nothing is timed with deterministic = True" if deterministic else "")
+        reason = "first in the order of auto" + (", nothing is timed: deterministic = True" if deterministic else "")
     return Choice(
         eligible[0],
         reason,

@@ -61,7 +61,8 @@ def settle_kernel(
         from tqdm import tqdm
 
         # tqdm's own print keeps a progress bar that is being drawn on a line of its own
-        tqdm.write(f"varlen_lab: attention backend {choice.sentence()} ({device})", file=sys.stderr)
+        where = f"{device}, {resolve_dtype(config)}"
+        tqdm.write(f"varlen_lab: attention backend {choice.backend} ({where}), {choice.sentence()}", file=sys.stderr)
     return choice
 
 

@@ -7,6 +7,7 @@ look busy by wasting.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -77,7 +78,7 @@ def row_costs(rows: Dataset) -> np.ndarray:
     return np.add.reduceat(squared, offsets[:-1] - offsets[0])
 
 
-PEAK_OPERATIONS = {  # dense bf16 operations per second as the makers print them, by a word in the device's name
+PEAK_OPERATIONS = {  # dense half-precision operations per second as the makers print them, by a word of the name
     "H200": 989e12,
     "H100": 989e12,
     "H800": 989e12,
@@ -86,6 +87,7 @@ PEAK_OPERATIONS = {  # dense bf16 operations per second as the makers print them
     "L40S": 362e12,
     "4090": 165e12,
     "3090": 71e12,
+    "T4": 65e12,
 }
 USUAL_UTILISATION = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
 
@@ -131,20 +133,24 @@ def active_share(config: Any) -> float:
     return min(1.0, chosen / experts) if experts and chosen else 1.0
 
 
+def printed_operations(name: str) -> float | None:
+    """What the maker prints for a device of this name; None for one the table lacks."""
+    return next((value for word, value in PEAK_OPERATIONS.items() if re.search(rf"\b{word}\b", name)), None)
+
+
 def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second the device could do: the printed figure of a known GPU, else a measured product."""
     if device.type == "cuda" and dtype != torch.float32:
-        name = torch.cuda.get_device_name(device)
-        if known := next((value for word, value in PEAK_OPERATIONS.items() if word in name), None):
+        if known := printed_operations(torch.cuda.get_device_name(device)):
             return known
-    size = 4096 if device.type == "cuda" else 768
+    size = 768 if device.type == "cpu" else 4096
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = 0.0
     for _ in range(4):
         start = time.perf_counter()
         product = left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
         best = max(best, 2 * size**3 / (time.perf_counter() - start))
         left = product / size  # each needs the one before, so none can be left out or overlap
     return best
