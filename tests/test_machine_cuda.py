@@ -22,13 +22,14 @@ from varlen_lab.config.schema import Config
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.seen import attention_seen
 from varlen_lab.machine.gpu import gpu_facts, why_unusable
-from varlen_lab.models.building import attention_layout, build_model, from_scratch, tiny
+from varlen_lab.models.building import build_model, from_scratch, tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.conversion import convert
 from varlen_lab.training.data import load_rows, load_tokenizer
 from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.kernel import attention_layout
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
 from varlen_lab.training.step import batched, collator, optimize

@@ -81,20 +81,20 @@ def test_apples_gpu_is_taken_only_when_it_is_named() -> None:
 def test_precision_follows_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     from varlen_lab.config.names import named_config
     from varlen_lab.errors import InputError
-    from varlen_lab.models import precision
+    from varlen_lab.models import building
 
     config = named_config("tiny_llama_full_docstrings_e1").replace(device="cuda")
     old = GpuFacts(**{**GOOD.__dict__, "name": "Tesla T4", "capability": (7, 5), "code_for": ("sm_75",)})
     for facts, dtype in ((old, "fp16"), (GOOD, "bf16")):
-        monkeypatch.setattr(precision, "gpu_facts", lambda ask_driver=True, facts=facts: facts)
-        assert precision.resolve_dtype(config) == dtype and precision.resolve_device(config) == "cuda"
-    monkeypatch.setattr(precision, "gpu_facts", lambda ask_driver=True: old)
+        monkeypatch.setattr(building, "gpu_facts", lambda ask_driver=True, facts=facts: facts)
+        assert building.resolve_dtype(config) == dtype and building.resolve_device(config) == "cuda"
+    monkeypatch.setattr(building, "gpu_facts", lambda ask_driver=True: old)
     with pytest.raises(
         InputError, match=r"dtype is 'bf16' and Tesla T4 computes it in software, .* set dtype = 'fp16'"
     ):
-        precision.resolve_dtype(config.replace(dtype="bf16"))
+        building.resolve_dtype(config.replace(dtype="bf16"))
     with pytest.raises(InputError, match=r"device = 'mps' cannot be had: .* finds no Apple GPU"):
-        precision.resolve_device(config.replace(device="mps"))
+        building.resolve_device(config.replace(device="mps"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
@@ -112,16 +112,3 @@ def test_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_wheel_that_fits() -> None:
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     assert f"+cu13torch2.11cxx11abiTRUE-{python}-{python}-linux_" in flash_attn_wheel(GOOD)
-
-
-def test_a_kernel_that_does_not_import_is_named_with_the_wheel_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Metadata is there, the compiled part was built for another torch: the row says both, and what would fit."""
-    from varlen_lab.machine import environment
-
-    known = environment.version
-    monkeypatch.setattr(environment, "version", lambda name: "2.8.3" if name == "flash-attn" else known(name))
-    monkeypatch.setattr(environment, "gpu_facts", lambda: GOOD)
-    monkeypatch.setitem(sys.modules, "flash_attn", None)  # import raises
-    row = environment.flash_attention_row()
-    assert row.state == "note" and "2.8.3 is installed but its kernel does not import" in row.value
-    assert "+cu13torch2.11" in row.value

@@ -17,11 +17,11 @@ from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import attention_layout, families, tiny, variants
+from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training import kernel
 from varlen_lab.training.checkpoint import History, read_checkpoint
-from varlen_lab.training.kernel import told_to_all
+from varlen_lab.training.kernel import attention_layout, told_to_all
 from varlen_lab.training.trainer import train
 
 RECEIPT = Choice("reference", "fastest of 2", {"reference": 1.0, "sdpa": 2.0}, "5 documents", {"flex": "is slow"})
@@ -133,7 +133,7 @@ def test_two_real_processes_agree(tmp_path: Path) -> None:
     program = """
 from accelerate import Accelerator
 from varlen_lab.attention.timing import Choice
-from varlen_lab.training.kernel import told_to_all
+from varlen_lab.training.kernel import attention_layout, told_to_all
 accelerator = Accelerator(cpu=True)
 print(told_to_all(Choice(["reference", "sdpa"][accelerator.process_index], "fastest"), accelerator).backend)
 """

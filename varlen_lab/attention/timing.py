@@ -42,8 +42,10 @@ class Choice:
 
     def sentence(self) -> str:
         """Such as ``fastest of 3: 1.21 ms beside torch_varlen 1.30, sdpa 9.80``."""
+        if len(self.milliseconds) < 2:
+            return self.reason
         others = [f"{name} {took:.2f}" for name, took in self.milliseconds.items() if name != self.backend]
-        return self.reason + (f": {self.milliseconds[self.backend]:.2f} ms beside {', '.join(others)}" if others else "")
+        return f"{self.reason}: {self.milliseconds[self.backend]:.2f} ms beside {', '.join(others)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a history and a checkpoint."""

@@ -1,6 +1,7 @@
 """A model with random weights from a config: the one of a training run, or a tiny stand-in of a family.
 
 ``build_model``   the model of a training run: its attention, its precision, no dropout, recomputed activations
+``resolve_device``, ``resolve_dtype``   where and in which precision a run computes: as its config says, or as suits
 ``from_scratch``  random weights from a transformers config dict
 ``tiny``          a small random model of a family's real architecture, for lessons and tests
 
@@ -14,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.attention.choosing import Layout
 from varlen_lab.attention.huggingface import hf_name_of, register
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, nearest
+from varlen_lab.machine.gpu import automatic_device, automatic_dtype, gpu_facts, why_no_mps, why_unusable
 from varlen_lab.models.adapters import add_adapter, four_bit_settings
-from varlen_lab.models.precision import resolve_device, weight_dtype
 from varlen_lab.models.registry import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ TINY = {
 # What ``architectures`` adds to transformers. To register it imports several models, so it waits until one is wanted.
 OUR_MODEL_TYPES = {"varlen_baichuan", "varlen_deepseek_moe"}
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NOISE_WORDS = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
 MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # as torch calls these operations
 
@@ -78,6 +79,38 @@ def build_model(config: Config) -> PreTrainedModel:
 def attention_name(config: Config) -> str:
     """The ``attn_implementation`` for the mode of a run: one of our backends for varlen, ``PLAIN`` for the others."""
     return hf_name_of(config.attn_backend) if config.mode == "varlen" else PLAIN
+
+
+def resolve_device(config: Config) -> str:
+    """``cpu``, ``cuda`` or ``mps``. InputError when the config names one that is not there."""
+    facts = gpu_facts(ask_driver=False)
+    if config.device == "auto":
+        return automatic_device(facts)
+    if config.device == "cuda" and (why := why_unusable(facts if facts.usable else gpu_facts())):
+        raise InputError(f"device = 'cuda' cannot be had: {why}; or set device = 'auto'.")
+    if config.device == "mps" and (why := why_no_mps(facts)):
+        raise InputError(f"device = 'mps' cannot be had: {why}; set device = 'auto'.")
+    return config.device
+
+
+def resolve_dtype(config: Config) -> str:
+    """``fp32``, ``bf16`` or ``fp16``: what the config says, or what suits the device.
+
+    On a CPU that is fp32: without bf16 units bf16 is some 150 times slower. InputError for bf16 on a card without it.
+    """
+    device, facts = resolve_device(config), gpu_facts(ask_driver=False)
+    if config.dtype == "auto":
+        return automatic_dtype(device, facts)
+    if config.dtype == "bf16" and device == "cuda" and not facts.has_bf16:
+        raise InputError(
+            f"dtype is 'bf16' and {facts.name} computes it in software, slower than fp32; set dtype = 'fp16' or 'auto'."
+        )
+    return config.dtype
+
+
+def weight_dtype(config: Config) -> torch.dtype:
+    """What weights are kept in: fp32, unless the run is in bf16 and wants no master weights."""
+    return torch.bfloat16 if resolve_dtype(config) == "bf16" and not config.master_weights else torch.float32
 
 
 def noise_probabilities(model: Any) -> list[tuple[Any, str, float]]:
@@ -175,40 +208,6 @@ def resolve_attention(attn_implementation: str, config: PretrainedConfig) -> str
     if getattr(config, "alibi", False):
         return "varlen"  # transformers' own would not see the slopes
     return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
-
-
-def attention_layout(model: PreTrainedModel) -> Layout:
-    """Heads, widths, cap, slopes and window of a model's attention; of layers that differ, the widest head.
-
-    A width is what the layers have, where they say it: many configs leave it out, and some layers are wider than it.
-    """
-    config = model.config.get_text_config()
-    modules = list(model.modules())
-    heads = getattr(config, "num_attention_heads", None) or 1
-    usual = getattr(config, "head_dim", None) or getattr(config, "hidden_size", heads * 64) // heads
-    widths = [one for module in modules if (one := plain_int(module, "qk_head_dim") or plain_int(module, "head_dim"))]
-    head_dim = max(widths, default=usual)
-    values = [one for module in modules if (one := plain_int(module, "v_head_dim"))]
-    return Layout(
-        heads,
-        getattr(config, "num_key_value_heads", None) or heads,
-        head_dim,
-        max(values, default=head_dim),
-        getattr(config, "attn_logit_softcapping", None),
-        any(hasattr(module, "alibi_slopes") for module in modules),
-        getattr(config, "sliding_window", None) or None,
-    )
-
-
-def plain_int(module: Any, name: str) -> int | None:
-    """A width that a layer carries as an attribute; None where it has none, or something else of that name."""
-    value = vars(module).get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def use_backend(model: PreTrainedModel, backend: str) -> None:
-    """Let a model that was built with our attention use this backend from now on."""
-    model.set_attn_implementation(hf_name_of(backend))
 
 
 def families() -> list[str]:

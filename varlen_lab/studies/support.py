@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from varlen_lab.attention.choosing import first_of
 from varlen_lab.leaks.checking import audit
-from varlen_lab.models.building import attention_layout, families, tiny, variants
+from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.training.kernel import attention_layout
 
 LENGTHS = [7, 1, 40, 23, 3, 31]  # one-token documents, and some longer than the stand-ins' windows
 LIMIT = 5e-6  # of the logits, fp32

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from varlen_lab.attention.choosing import Layout, why_not
+from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import Choice, choose_kernel, versions
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import attention_layout, use_backend
-from varlen_lab.models.precision import DTYPES, resolve_dtype
+from varlen_lab.models.building import DTYPES, resolve_dtype
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.plan import Step
@@ -56,7 +56,7 @@ def settle_kernel(
         reason = "the one of the checkpoint" if automatic else "named by attn_backend"
         choice = Choice(kept if automatic and kept else config.attn_backend, reason, versions=versions())
         check(choice, config, layout, device)
-    use_backend(model, choice.backend)
+    model.set_attn_implementation(hf_name_of(choice.backend))
     if automatic and accelerator.is_main_process:
         from tqdm import tqdm
 
@@ -100,3 +100,32 @@ def kernel_of(checkpoint: Path | None) -> str | None:
         return None
     backend = read_checkpoint(checkpoint).get("meta", {}).get("backend")
     return backend if backend in BACKENDS else None
+
+
+def attention_layout(model: PreTrainedModel) -> Layout:
+    """Heads, widths, cap, slopes and window of a model's attention; of layers that differ, the widest head.
+
+    A width is what the layers have, where they say it: many configs leave it out, and some layers are wider than it.
+    """
+    config = model.config.get_text_config()
+    modules = list(model.modules())
+    heads = getattr(config, "num_attention_heads", None) or 1
+    usual = getattr(config, "head_dim", None) or getattr(config, "hidden_size", heads * 64) // heads
+    widths = [one for module in modules if (one := plain_int(module, "qk_head_dim") or plain_int(module, "head_dim"))]
+    head_dim = max(widths, default=usual)
+    values = [one for module in modules if (one := plain_int(module, "v_head_dim"))]
+    return Layout(
+        heads,
+        getattr(config, "num_key_value_heads", None) or heads,
+        head_dim,
+        max(values, default=head_dim),
+        getattr(config, "attn_logit_softcapping", None),
+        any(hasattr(module, "alibi_slopes") for module in modules),
+        getattr(config, "sliding_window", None) or None,
+    )
+
+
+def plain_int(module: Any, name: str) -> int | None:
+    """A width that a layer carries as an attribute; None where it has none, or something else of that name."""
+    value = vars(module).get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -18,7 +18,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
-from varlen_lab.models.precision import DTYPES, resolve_dtype, weight_dtype
+from varlen_lab.models.building import DTYPES, resolve_dtype, weight_dtype
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def printed_operations(name: str) -> float | None:
 
 def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second the device could do: the printed figure of a known GPU, else a measured product."""
-    if device.type == "cuda" and dtype != torch.float32:
-        if known := printed_operations(torch.cuda.get_device_name(device)):
-            return known
+    half_on_cuda = device.type == "cuda" and dtype != torch.float32
+    if half_on_cuda and (known := printed_operations(torch.cuda.get_device_name(device))):
+        return known
     size = 768 if device.type == "cpu" else 4096
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = 0.0

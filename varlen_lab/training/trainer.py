@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import remove, remove_unfinished, written_whole
-from varlen_lab.models.building import build_model
-from varlen_lab.models.precision import resolve_device
+from varlen_lab.models.building import build_model, resolve_device
 from varlen_lab.training.checkpoint import (
     History,
     checkpoints_in,
@@ -60,7 +60,7 @@ def train(
     that were started. Raises InputError for bad input, for a checkpoint of another config or other data, and when
     losses stay infinite.
     """
-    with repeatable(config.deterministic, resolve_device(config)):
+    with repeatable(True, resolve_device(config)) if config.deterministic else nullcontext():
         run = prepared(config, progress, on_start, resume, deepspeed, fsdp)
         run.take_steps(progress, on_step)
     return run.history

@@ -21,7 +21,7 @@ import torch
 from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.precision import resolve_device, resolve_dtype, weight_dtype
+from varlen_lab.models.building import resolve_device, resolve_dtype, weight_dtype
 from varlen_lab.training.checkpoint import save_checkpoint
 
 if TYPE_CHECKING:
