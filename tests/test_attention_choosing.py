@@ -10,9 +10,11 @@ import torch
 
 from varlen_lab.attention import choosing
 from varlen_lab.attention.choosing import Job, choose, import_problem, why_not
+from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.errors import InputError
 from varlen_lab.machine.gpu import GIB, GpuFacts, automatic_device, automatic_dtype, why_unusable
+from varlen_lab.packing.boundaries import Boundaries
 
 CODE = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100")
 
@@ -119,3 +121,16 @@ def test_nothing_that_can_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setitem(BACKENDS, name, Backend(**{**vars(BACKENDS[name]), "devices": ("cuda",)}))
     with pytest.raises(InputError, match="no attention backend computes float32 on cpu; name one"):
         choose("cpu", torch.float32)
+
+
+def test_in_fp16_a_t4s_kernel_is_as_close_as_fp16_allows() -> None:
+    """Per-document sdpa in half precision: every document as if it were alone, and no bit from another one."""
+    row = Boundaries.from_lengths([1, 2, 40, 17])
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(row.total, heads, 16, generator=generator).half() for heads in (4, 2, 2))
+    backend = choose("cuda", torch.float16, facts=T4)
+    out = attend(q, k, v, row, backend=backend)
+    truth = attend(q.double(), k.double(), v.double(), row, backend="reference")
+    assert (out.double() - truth).norm() / truth.norm() < 1e-3
+    q[:3], k[:3], v[:3] = 0, 0, float("nan")
+    assert torch.equal(attend(q, k, v, row, backend=backend)[3:], out[3:])
