@@ -14,6 +14,7 @@ from varlen_lab import cli
 from varlen_lab.cli import main
 from varlen_lab.cli.registry import VERBS, Verb
 from varlen_lab.errors import InputError
+from varlen_lab.machine.gpu import GpuFacts
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ def test_check_env_finds_an_attention_that_leaks(
         "attend_sdpa",
         lambda q, k, v, boundaries, options: sound(q, k, v, Boundaries.from_lengths([len(q)]), options),
     )
-    monkeypatch.setattr("varlen_lab.cli.check_env.accelerator", lambda: None)
+    monkeypatch.setattr("varlen_lab.cli.check_env.gpu_facts", lambda **_: GpuFacts("2.13.0"))
     assert main(["check-env"]) == 2
     assert "Not ready" in capsys.readouterr().out
 

@@ -2,8 +2,10 @@
 
 ``registry``   what there is            ``dispatch``   ``attend``: checks, and calls one
 ``choosing``   who can do a job        ``timing``     the fastest for a run, and the receipt that says why
+``routes``     the ways to a kernel on a machine, this one or another
 ``reference``  the oracle, written out  ``sdpa``       the fast path on a CPU
-``flash``      the CUDA kernels         ``flex``       capped and biased scores on CUDA
+``flash``      the flash-attn packages  ``torch_varlen``  the kernel inside PyTorch
+``flex``       capped and biased scores on CUDA
 ``huggingface``  attn_implementation="varlen" in any transformers model
 """
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from varlen_lab.attention.huggingface import register as register
     from varlen_lab.attention.registry import BACKENDS as BACKENDS
     from varlen_lab.attention.registry import Backend as Backend
+    from varlen_lab.attention.routes import Route as Route
+    from varlen_lab.attention.routes import kernel_routes as kernel_routes
     from varlen_lab.attention.timing import Choice as Choice
     from varlen_lab.attention.timing import choose_kernel as choose_kernel
 else:

@@ -2,17 +2,23 @@
 
 The check packs three documents into one row, runs the attention that ``auto`` takes here, and compares with
 each document alone through the reference in float64. For contrast it says how far ordinary causal attention,
-which ignores the seams, is off.
+which ignores the seams, is off. Then the routes to other kernels: which are here, which would fit this card and by what
+command, and what each cannot do.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from varlen_lab.machine.environment import Row, accelerator, survey
+from varlen_lab.errors import first_line
+from varlen_lab.machine.environment import Row, survey
+from varlen_lab.machine.gpu import automatic_device, automatic_dtype, gpu_facts
 from varlen_lab.packing.registry import STRATEGIES
+
+if TYPE_CHECKING:
+    from varlen_lab.attention.routes import Route
 
 LENGTHS = (70, 300, 180)
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]"}
@@ -51,35 +57,51 @@ def run(args: argparse.Namespace) -> int:
 
 
 def attention_rows() -> Iterator[Row]:
-    """The backend ``auto`` takes here, and the numeric check with that one and with every other one that is here.
+    """The backend ``auto`` takes here with the numeric check of it, and the routes to the others.
 
     A kernel that imports may still fail, or compute something else, once it is run: that is a fault of the one
     ``auto`` takes, and a note for the others.
     """
     import torch
 
-    from varlen_lab.attention.dispatch import choose, usable
+    from varlen_lab.attention.choosing import choose
+    from varlen_lab.attention.routes import DTYPES, kernel_routes
 
-    on_gpu = accelerator() is not None
-    device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
-    taken = choose(device, dtype)
-    kind = str(dtype).removeprefix("torch.")
-    yield Row("attention", f"auto takes '{taken}' ({device}, {kind})")
-    others = [name for name in usable(device, dtype) if name != taken]
-    for backend in [taken, *others]:
-        fault: Any = "missing" if backend == taken else "note"
-        name = "check" if backend == taken else f"check {backend}"
-        try:
-            parity, leak = numeric_check(backend, device, dtype)
-        except Exception as problem:  # whatever a kernel throws is the finding
-            yield Row(name, f"'{backend}' fails: {problem}", fault)
-            continue
-        documents = " + ".join(map(str, LENGTHS))
-        words = f"{documents} tokens in one row differ by {parity:.0e} from each alone"
-        tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
-        yield Row(name, words, "ok" if parity <= tolerance else fault)
-        if backend == taken:
-            yield Row("contrast", f"attention that ignores the seams differs by {leak:.1f}")
+    facts = gpu_facts(ask_driver=False)
+    device = automatic_device(facts)
+    dtype = getattr(torch, DTYPES[automatic_dtype(device, facts)])
+    taken = choose(device, dtype, facts=facts)
+    yield Row("attention", f"auto takes '{taken}' ({device}, {str(dtype).removeprefix('torch.')})")
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    try:
+        parity, leak = numeric_check(taken, device, dtype)
+    except Exception as problem:  # whatever a kernel throws is the finding
+        yield Row("check", f"'{taken}' fails: {first_line(problem)}", "missing")
+    else:
+        words = f"{' + '.join(map(str, LENGTHS))} tokens in one row differ by {parity:.0e} from each alone"
+        yield Row("check", words, "ok" if parity <= tolerance else "missing")
+        yield Row("contrast", f"attention that ignores the seams differs by {leak:.1f}")
+    elsewhere: dict[str, list[str]] = {}
+    for route in kernel_routes(facts):
+        if route.state == "no":
+            elsewhere.setdefault(route.why, []).append(route.name)
+        elif route.state != "here" or route.name == taken or route.note:  # a note: compiled or downloaded first
+            yield Row(route.name, route.sentence(), "ok" if route.state == "here" else "note")
+        else:
+            yield checked(route, device, dtype, tolerance)
+    for why, names in elsewhere.items():
+        yield Row("not here", f"{', '.join(names)}: {why}", "note")
+
+
+def checked(route: Route, device: str, dtype: object, tolerance: float) -> Row:
+    """The row of a kernel that is here, with what the numeric check found."""
+    try:
+        parity, _ = numeric_check(route.name, device, dtype)
+    except Exception as problem:
+        return Row(route.name, f"imports and fails: {first_line(problem)}", "note")
+    return Row(
+        route.name, f"{route.sentence()}; checked, differs by {parity:.0e}", "ok" if parity <= tolerance else "note"
+    )
 
 
 def numeric_check(backend: str, device: str, dtype: object) -> tuple[float, float]:

@@ -1,8 +1,7 @@
 """Facts about this machine: Python, packages, processor, accelerator, memory in use, disk. It decides nothing.
 
 Versions are read from the installed metadata, which costs milliseconds. torch is imported only where a fact
-needs it (CUDA, threads), and flash-attn is really imported, because its metadata can be there while its
-kernel was built for another torch.
+needs it (CUDA, threads).
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from varlen_lab.errors import first_line
-from varlen_lab.machine.gpu import GIB, flash_attn_wheel, gpu_facts, why_unusable
+from varlen_lab.machine.gpu import GIB, automatic_device, automatic_dtype, gpu_facts, why_unusable
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
 
@@ -89,34 +87,15 @@ def survey() -> Iterator[Row]:
     for package in PACKAGES:
         found = version(package)
         yield Row(package, found or f"missing: pip install {package}", "ok" if found else "missing")
-    yield flash_attention_row()
-    yield from cuda_rows()
+    yield from device_rows()
     yield Row("CPU", f"{processor()}, {cores_in_words()}")
     yield memory_row()
     free = shutil.disk_usage(Path.cwd()).free / GIB
     yield Row("disk", f"{free:.0f} GiB free here", "ok" if free > 3 else "note")
 
 
-def flash_attention_row() -> Row:
-    """flash-attn by importing its kernel; its absence is a note, never a fault."""
-    found = version("flash-attn")
-    if found is None:
-        return Row("flash-attn", "not installed, not needed: torch has a varlen kernel of its own", "note")
-    try:
-        from flash_attn import flash_attn_varlen_func  # noqa: F401
-    except Exception as problem:  # a kernel built for another torch fails in many ways
-        wheel = flash_attn_wheel(gpu_facts())
-        remedy = f"a wheel that fits is named {wheel}; or pip uninstall flash-attn"
-        return Row(
-            "flash-attn",
-            f"{found} is installed but its kernel does not import ({first_line(problem)}); {remedy}",
-            "note",
-        )
-    return Row("flash-attn", found)
-
-
-def cuda_rows() -> Iterator[Row]:
-    """The CUDA device and the threads torch takes; nothing when torch does not import."""
+def device_rows() -> Iterator[Row]:
+    """The GPUs, what ``auto`` takes of them, and torch's threads; only the fault when torch does not import."""
     try:
         import torch
 
@@ -127,9 +106,14 @@ def cuda_rows() -> Iterator[Row]:
     facts = gpu_facts()
     why = why_unusable(facts)
     if facts.driver is None and not facts.usable:
-        yield Row("CUDA device", "none: everything runs on the CPU", "note")
+        yield Row("CUDA device", "none", "note")
     else:
         yield Row("CUDA device", why or str(device), "note" if why else "ok")
+    if facts.mps:
+        yield Row("Apple GPU", "there: device = 'mps' takes it, with per-document sdpa")
+    taken = automatic_device(facts)
+    slow = "; no bf16 on this card" if taken == "cuda" and not facts.has_bf16 else ""
+    yield Row("auto takes", f"device {taken}, dtype {automatic_dtype(taken, facts)}{slow}")
     yield Row("torch threads", str(torch.get_num_threads()))
 
 
