@@ -13,8 +13,8 @@ import torch
 from varlen_lab.attention import choosing
 from varlen_lab.attention.choosing import choose
 from varlen_lab.attention.registry import BACKENDS
-from varlen_lab.attention.routes import DTYPES, Route, kernel_routes
-from varlen_lab.machine.gpu import GIB, GpuFacts, gpu_facts
+from varlen_lab.attention.routes import Route, kernel_routes
+from varlen_lab.machine.gpu import DTYPES, GIB, GpuFacts, gpu_facts
 
 CODE = ("sm_75", "sm_80", "sm_90", "sm_100")
 

@@ -18,9 +18,8 @@ import torch
 
 from varlen_lab.attention.choosing import Job, by_rank, import_problem, why_not
 from varlen_lab.attention.registry import BACKENDS, Backend
-from varlen_lab.machine.gpu import GpuFacts, automatic_device, automatic_dtype, flash_attn_wheel, why_unusable
+from varlen_lab.machine.gpu import DTYPES, GpuFacts, automatic_device, automatic_dtype, flash_attn_wheel, why_unusable
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WITH_TORCH = ("torch", "triton")  # triton comes with torch's builds for CUDA
 # torch's name of an implementation -> the backend whose package it needs, and what is good to know
 TORCH_RUNS = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from varlen_lab.errors import first_line
 from varlen_lab.machine.environment import Row, survey
-from varlen_lab.machine.gpu import automatic_device, automatic_dtype, gpu_facts
+from varlen_lab.machine.gpu import DTYPES, automatic_device, automatic_dtype, gpu_facts
 from varlen_lab.packing.registry import STRATEGIES
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def attention_rows() -> Iterator[Row]:
     import torch
 
     from varlen_lab.attention.choosing import choose
-    from varlen_lab.attention.routes import DTYPES, kernel_routes
+    from varlen_lab.attention.routes import kernel_routes
 
     facts = gpu_facts(ask_driver=False)
     device = automatic_device(facts)

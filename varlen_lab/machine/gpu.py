@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass, replace
 
 GIB = 2**30
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # a config's words -> torch's
 FIRST_WITH_BF16 = (8, 0)  # Ampere; before it torch computes bf16 in software, far slower than fp32
 
 

@@ -18,7 +18,7 @@ import torch
 from varlen_lab.attention.huggingface import hf_name_of, register
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.machine.gpu import automatic_device, automatic_dtype, gpu_facts, why_no_mps, why_unusable
+from varlen_lab.machine.gpu import DTYPES, automatic_device, automatic_dtype, gpu_facts, why_no_mps, why_unusable
 from varlen_lab.models.adapters import add_adapter, four_bit_settings
 from varlen_lab.models.registry import FAMILIES, Family
 
@@ -44,7 +44,7 @@ TINY = {
 # What ``architectures`` adds to transformers. To register it imports several models, so it waits until one is wanted.
 OUR_MODEL_TYPES = {"varlen_baichuan", "varlen_deepseek_moe"}
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH_DTYPES = {word: getattr(torch, name) for word, name in DTYPES.items()}
 NOISE_WORDS = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
 MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # as torch calls these operations
 

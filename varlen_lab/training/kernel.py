@@ -17,7 +17,7 @@ from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import Choice, choose_kernel, versions
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import DTYPES, resolve_dtype
+from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.plan import Step
@@ -49,7 +49,7 @@ def settle_kernel(
         if accelerator.is_main_process:
             lengths = [length for row in steps[0][0] for length in rows[row]["seq_lengths"]]
             seams = Boundaries.from_lengths(lengths, device)
-            dtype = DTYPES[resolve_dtype(config)]
+            dtype = TORCH_DTYPES[resolve_dtype(config)]
             choice = choose_kernel(layout, seams, device, dtype, deterministic=config.deterministic)
         choice = told_to_all(choice, accelerator)
     else:
@@ -68,7 +68,7 @@ def settle_kernel(
 
 def check(choice: Choice, config: Config, layout: Layout, device: str) -> None:
     """InputError when a backend that nobody chose for this machine cannot do what the run asks."""
-    job = layout.job(device, DTYPES[resolve_dtype(config)], deterministic=config.deterministic)
+    job = layout.job(device, TORCH_DTYPES[resolve_dtype(config)], deterministic=config.deterministic)
     if (why := why_not(BACKENDS[choice.backend], job)) is None:
         return
     if config.attn_backend == "auto":

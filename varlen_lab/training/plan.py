@@ -18,7 +18,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
-from varlen_lab.models.building import DTYPES, resolve_dtype, weight_dtype
+from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype, weight_dtype
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def estimate(
     lines = config.batch_size * config.accumulative_counts * processes  # documents of an unpacked step
     epochs = sum(len(batch) for step in steps for batch in step) / len(rows)
     work = Work.of(model)
-    speed = operations_per_second(accelerator.device, DTYPES[resolve_dtype(config)]) * processes
+    speed = operations_per_second(accelerator.device, TORCH_DTYPES[resolve_dtype(config)]) * processes
     needed = work.operations(tokens * epochs, float((lengths**2).sum()) * epochs)
     return Outlook(
         documents=documents,
