@@ -20,7 +20,7 @@ T4, A100, H100 = (7, 5), (8, 0), (9, 0)
     ("device", "dtype", "width", "masked", "capability", "fast"),
     [
         ("cpu", "float64", 64, True, None, True),
-        ("mps", "float32", 64, False, None, True),
+        ("mps", "float32", 64, False, None, False),
         ("cuda", "bfloat16", 128, False, A100, True),
         ("cuda", "float16", 64, False, H100, True),
         ("cuda", "float16", 64, False, T4, False),  # no FlashAttention before 8.0

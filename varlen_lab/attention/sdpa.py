@@ -67,7 +67,7 @@ def groups_are_fast(
     192. The memory-efficient kernel, which does the rest, takes repeated heads.
     """
     if device != "cuda":
-        return True
+        return device == "cpu"  # Apple's GPU: not known to, and repeated heads are right anywhere
     return dtype in HALF_PRECISION and (capability or (0, 0)) >= AMPERE and not masked and width == value_width <= 192
 
 

@@ -205,5 +205,5 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    active = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)()  # torch >= 2.12
+    active = torch.nn.attention.current_flash_attention_impl()
     return found | ({"flash attention of torch": active} if active else {})
