@@ -23,11 +23,12 @@ import torch
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
-from varlen_lab.models.building import build_model
+from varlen_lab.models.building import build_model, resolve_device
 from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
+from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
 from varlen_lab.training.kernel import settle_kernel
 from varlen_lab.training.monitoring import progress_bar
@@ -161,17 +162,18 @@ def compare(
     weights = read_checkpoint(start)["model"] if start is not None else None
     histories: dict[str, History] = {}
     gradients: dict[str, torch.Tensor] = {}
-    for mode in modes:
-        accelerator = make_accelerator(config)
-        run = config.with_mode(mode)
-        model = build_model(run)
-        if weights is not None:
-            load_start_weights(model, weights, start)
-        choice = settle_kernel(run, model, rows, steps, accelerator)
-        histories[mode] = History(describe(run, model, accelerator, choice))
-        engine = make_engine(model, run, len(steps), accelerator)
-        gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
-        take_steps(engine, batches_of(mode, rows, steps, tokenizer, config), histories[mode], len(steps), progress)
+    with repeatable(config.deterministic, resolve_device(config)):
+        for mode in modes:
+            accelerator = make_accelerator(config)
+            run = config.with_mode(mode)
+            model = build_model(run)
+            if weights is not None:
+                load_start_weights(model, weights, start)
+            choice = settle_kernel(run, model, rows, steps, accelerator)
+            histories[mode] = History(describe(run, model, accelerator, choice))
+            engine = make_engine(model, run, len(steps), accelerator)
+            gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
+            take_steps(engine, batches_of(mode, rows, steps, tokenizer, config), histories[mode], len(steps), progress)
     cosines = {mode: float(torch.cosine_similarity(gradients[modes[0]], one, dim=0)) for mode, one in gradients.items()}
     return Comparison(histories, cosines, None if start is None else str(start))
 
