@@ -198,12 +198,12 @@ def test_two_threads_that_gather_a_token_often_repeat_too() -> None:
     assert len(found) == 1
 
 
-def test_a_run_may_go_on_with_it_and_without(small: Config) -> None:
+def test_a_run_that_began_without_it_does_not_go_on_with_it(small: Config) -> None:
+    """Its history would call the whole run repeatable, and its first half is not."""
     config = small.replace(max_steps=4, save_steps=2)
-    whole = weights(train(config, progress=False))
-    half = Path(config.work_dir or "") / "iter_2.pth"
-    going_on = train(config.replace(deterministic=True), progress=False, resume=half)
-    assert going_on.taken == 2 and all(torch.equal(value, whole[name]) for name, value in weights(going_on).items())
+    train(config, progress=False)
+    with refused("was trained with deterministic = False and the config says True"):
+        train(config.replace(deterministic=True), progress=False, resume=Path(config.work_dir or "") / "iter_2.pth")
 
 
 def test_the_setting_is_written_into_configs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

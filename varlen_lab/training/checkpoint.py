@@ -1,4 +1,4 @@
-"""What a run leaves behind: ``iter_N.pth``, from which it goes on to the bit, and ``history.jsonl``, a line a step.
+"""What a run leaves behind: ``iter_N.pth``, from which it goes on, and ``history.jsonl``, a line a step.
 
 A checkpoint holds the weights with everything needed to understand them. The plan of a run is a pure function of
 config and data (``plan.plan_steps``), so the step number is the whole position in it. What must not have changed
@@ -36,7 +36,6 @@ RUN_FILE = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: ev
 # settings that say where, how often and by which exact kernel, not what is computed
 MAY_CHANGE = {
     "attn_backend",
-    "deterministic",
     "work_dir",
     "save_steps",
     "save_total_limit",

@@ -55,8 +55,8 @@ def train(
 
     Returns the History of the run. ``on_start`` is told what the run will do and cost, ``on_step`` gets every record,
     for a live plot; both in the first process only. ``resume`` goes on from the newest checkpoint of the work_dir (or
-    a given one) exactly as if the run had never stopped; without one it starts at step 0. SIGTERM saves and returns
-    early. ``deepspeed`` (one of XTuner's names or a JSON file) or ``fsdp`` shares the model out over the processes
+    a given one) as if the run had never stopped: to the last bit on a CPU, and on a GPU with ``deterministic = True``.
+    Without a checkpoint it starts at step 0. SIGTERM saves and returns early. ``deepspeed`` (one of XTuner's names or a JSON file) or ``fsdp`` shares the model out over the processes
     that were started. Raises InputError for bad input, for a checkpoint of another config or other data, and when
     losses stay infinite.
     """
