@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from benchmarks.gpu import correctness
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import Bench, row_of
 from varlen_lab.attention import sdpa
+from varlen_lab.attention.choosing import Layout
 from varlen_lab.packing.boundaries import Boundaries
 
 
-def checked(tmp_path: Path, heads: tuple[int, int, int] = (4, 2, 16)) -> dict[str, Any]:
+def checked(tmp_path: Path) -> dict[str, Any]:
     here = Bench("cpu", time.monotonic() + 60, tmp_path, rehearsal=True)
-    row = Boundaries.from_lengths(here.scale.ugly)
-    return correctness.checked(here, row, "sdpa", (heads, None), [])
+    return correctness.checked(here, row_of(here.scale.ugly, "cpu"), "sdpa", Layout(4, 2, 16, 16), [])
 
 
 def test_a_sound_kernel_passes(tmp_path: Path) -> None:
     found = checked(tmp_path)
-    assert found["exact"] and found["isolated"] and found["leak"] == 0.0 and found["beyond"] == []
+    assert found["exact"] and found["isolated"] and found["leak"] == 0.0 and "status" not in found
 
 
 def merged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
@@ -34,6 +34,12 @@ def merged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, o
 
 def bidirectional(*args: Any) -> torch.Tensor:
     return SOUND(*args[:-1], args[-1]._replace(causal=False))
+
+
+def wrong_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any) -> torch.Tensor:
+    """Fewer key heads taken in turn, and not each for its group of query heads."""
+    times = q.shape[1] // k.shape[1]
+    return SOUND(q, k.repeat(1, times, 1), v.repeat(1, times, 1), *args)
 
 
 def rough(*args: Any) -> torch.Tensor:
@@ -49,10 +55,10 @@ def holes(q: torch.Tensor, *args: Any) -> torch.Tensor:
 SOUND = sdpa.attend_sdpa
 
 
-@pytest.mark.parametrize("fault", [merged, bidirectional, rough, holes], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", [merged, bidirectional, wrong_heads, rough, holes], ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found(fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdpa, "attend_sdpa", fault)
     found = checked(tmp_path)
-    assert not found["exact"]
+    assert not found["exact"] and found["status"] == "wrong" and found["why"]
     assert (not found["isolated"] and found["leak"] > 0) == (fault is merged)
     json.dumps(found)

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from benchmarks.gpu.machine import commit, facts_of, start_method
-from benchmarks.gpu.plan import NAMES, Section, choose, fit
-from benchmarks.gpu.store import Cell, Store
+from benchmarks.gpu.plan import NAMES, REPORT, chosen, clock, share
+from benchmarks.gpu.store import Cell, Store, newest
 from varlen_lab.errors import InputError
+
+BEGIN = time.monotonic()  # the minutes count from here: torch and transformers are imported later
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=9.0, help="all sections and the report end by then (9)")
+    parser.add_argument(
+        "--minutes", type=float, help="everything ends by then, counted from the start (6, rehearsal 3)"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu-results"), metavar="DIR", help="(gpu-results)")
-    parser.add_argument("--sections", nargs="+", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and its times, run nothing")
+    parser.add_argument("--sections", nargs="+", metavar="NAME", help=f"only these, of {', '.join(NAMES)}")
+    parser.add_argument("--smoke", action="store_true", help="only the smoke, 45 seconds: does everything start here?")
+    parser.add_argument("--dry-run", action="store_true", help="print the clock, run nothing")
     parser.add_argument("--rehearse", action="store_true", help="everything in miniature on the CPU; measures nothing")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.sections = ["smoke"] if args.smoke else args.sections
+    args.minutes = (3.0 if args.rehearse else 6.0) if args.minutes is None else args.minutes
+    return args
 
 
 def main() -> int:
     args = arguments()
     console = Console(highlight=False)
     try:
-        plan = fit(choose(args.sections), args.minutes)
+        times = clock(chosen(args.sections, args.rehearse), args.minutes)
         if args.dry_run:
-            console.print(table_of(plan, args.minutes))
+            for name, start, end, what in times:
+                span = f"{start:4.0f} to {end:4.0f} s" if end > start else "left out"
+                console.print(f"{span:14}  {name:12} {what}", markup=False, soft_wrap=True)
+            console.print("each ends at its limit; what one does not use flows to the later ones")
             return 0
-        device = "cpu" if args.rehearse else "cuda"
-        machine = facts_of(device, max(section.memory for section, _ in plan))
-        return measure(console, plan, args, device, machine)
+        return measure(console, args)
     except InputError as problem:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(problem))}")
         return 2
@@ -47,69 +56,68 @@ def main() -> int:
         return 130
 
 
-def measure(
-    console: Console, plan: list[tuple[Section, int]], args: argparse.Namespace, device: str, machine: dict[str, Any]
-) -> int:
-    """Run the plan; 1 when a section failed, 0 otherwise. Goals that are missed are in the report."""
+def measure(console: Console, args: argparse.Namespace) -> int:
+    """Run the sections; 1 when one did not end well or a cell failed or is wrong. Goals that are missed are said."""
+    if args.rehearse:  # threads that share busy cores wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # sizes differ from batch to batch
-    import transformers  # noqa: F401  (imported once here, and there in every forked section)
+    import torch  # noqa: F401  (imported once here, and there in every forked process)
 
-    from benchmarks.gpu.report import write
-    from benchmarks.gpu.runner import run_section
+    from benchmarks.gpu.bench import Bench
+    from benchmarks.gpu.machine import commit, facts_of, start_method
+    from benchmarks.gpu.runner import GRACE, End, cells_of, run_apart
+
+    sections, method, device = chosen(args.sections, args.rehearse), start_method(), "cpu" if args.rehearse else "cuda"
+    machine = facts_of(device, max(section.memory for section in sections), method)
+    import transformers  # noqa: F401
 
     command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
     started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     run = {"command": command, "commit": commit(), "started": started, "machine": machine, "rehearsal": args.rehearse}
     store = Store(args.output, run)
-    console.print(f"[bold]{machine['device']}[/], torch {machine['torch']}, {machine['kernels']}")
-    failed, method = False, start_method()
-    for section, seconds in plan:
-        start = time.monotonic()
-
-        def keep(cell: Cell, name: str = section.name) -> None:
-            store.add(name, cell)
-            console.print(f"  {name:12} {line_of(cell)}", markup=False, soft_wrap=True)
-
-        how = run_section(section.name, seconds, device, args.output, args.rehearse, keep, method)
-        store.close(section.name, how)
-        failed |= how != "done"
-        console.print(f"[bold]{section.name}[/] {how}, {time.monotonic() - start:.0f} of {seconds} s")
+    console.print(f"[bold]{machine['device']}[/], torch {machine['torch']}, kernels {', '.join(machine['kernels'])}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this early gets the report
     try:
-        for path in write(args.output, store.content):
-            console.print(f"wrote {path}", markup=False)
+        for number, section in enumerate(sections):
+            begin = time.monotonic()
+            left = BEGIN + 60 * args.minutes - REPORT - begin
+            ended = End(f"not reached: {max(0, left):.0f} s were left of {section.least:.0f}")
+            if limit := share(sections[number:], left):
+                keep = partial(kept, store, console, section.name)
+                bench = Bench(device, begin + limit - GRACE, args.output, args.rehearse)
+                ended = run_apart(partial(cells_of, section.name, bench), limit, keep, method)
+            took = time.monotonic() - begin
+            store.run["sections"][section.name] = {**ended._asdict(), "seconds": took, "limit": limit}
+            store.flush()
+            console.print(f"[bold]{section.name}[/] {escape(ended.how)}, {took:.0f} of {limit:.0f} s")
+    finally:
+        well = close(console, args.output, store.content)
+    return 0 if well else 1
+
+
+def kept(store: Store, console: Console, section: str, cell: Cell) -> None:
+    """Put a cell on the disk, then a line on the screen."""
+    store.add(section, cell)
+    numbers = [f"{name} {one:.4g}" for name, one in cell.items() if isinstance(one, (int, float)) and name != "took"]
+    words = f"{cell['status']} ({cell['why']})" if "status" in cell else ", ".join(numbers[:5])
+    console.print(f"  {section:12} {cell['cell']}: {words}", markup=False, soft_wrap=True)
+
+
+def close(console: Console, folder: Path, content: dict[str, Any]) -> bool:
+    """Write the report, say what did not go well and which goals are missed; whether all went well."""
+    try:
+        from benchmarks.gpu.report import BAD, missed, problems_of, write
+
+        cells, last = newest(content), content["runs"][-1]
+        lines = [f"wrote {path}" for path in write(folder, content)] + problems_of(content, cells)
+        lines += [] if last["rehearsal"] else [f"goal {line}" for line in missed(cells)]
+        for line in lines:
+            console.print(line, markup=False, soft_wrap=True)
+        bad = any(cell["status"] in BAD for cell in cells.values())
+        return not bad and all(facts["how"] == "done" for facts in last["sections"].values())
     except Exception as problem:  # the numbers are on disk already
-        console.print(f"the report could not be written ({problem}); python -m benchmarks.gpu.report {args.output}")
-        failed = True
-    return 1 if failed else 0
-
-
-def table_of(plan: list[tuple[Section, int]], minutes: float) -> Table:
-    """The plan as ``--dry-run`` shows it."""
-    table = Table(box=None, header_style="bold", title=f"{minutes:g} minutes on one CUDA device", title_justify="left")
-    for name, justify in (
-        ("section", "left"),
-        ("seconds", "right"),
-        ("until", "right"),
-        ("GiB", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    end = 0
-    for section, seconds in plan:
-        end += seconds
-        table.add_row(section.name, str(seconds), f"{end // 60}:{end % 60:02}", str(section.memory), section.what)
-    rest = minutes * 60 - end
-    table.caption = f"cells are on disk as they come; a section ends at its limit; {rest:.0f} s are left for the report"
-    return table
-
-
-def line_of(cell: Cell) -> str:
-    """A cell as one line of the log."""
-    if cell.get("status", "ok") != "ok":
-        return f"{cell['cell']}: {cell['status']} ({cell.get('why', '')})"
-    numbers = {name: value for name, value in cell.items() if isinstance(value, (int, float)) and name != "took"}
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:5])
-    return f"{cell['cell']}: {shown}"
+        console.print(f"the report could not be written ({problem}); python -m benchmarks.gpu.report {folder}")
+        return False
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,76 +13,67 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu.runner import LONGEST, described
+from benchmarks.gpu.store import ORACLE, Cell
+from benchmarks.gpu.store import varlen_kernels as varlen_kernels
 from benchmarks.lengths import lognormal
-from varlen_lab.attention.dispatch import usable
+from varlen_lab.attention.choosing import usable
 from varlen_lab.attention.registry import BACKENDS
+from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
-LONGEST = 4096  # tokens of a document, in training
-ORACLE = "reference"
+LEFT_OUT = (ORACLE, "flash_attn_hub")  # the second would be downloaded
+COMPILING = 20.0  # seconds a compiled backend may take for one layout
 CV_ONE = 0.8326  # sigma of a lognormal whose standard deviation equals its mean
+REFUSALS = ("not support", "only support", "supports head", "unsupported", "No viable backend")
+
+
+Work = Callable[..., dict[str, Any]]  # what a cell measures, given the bench and more
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+
+
+def llama(*sizes: int, vocabulary: int) -> dict[str, Any]:
+    """The shape of a Llama with these ``SIZES``."""
+    shape = dict(zip(SIZES, sizes, strict=True))
+    return {"model_type": "llama", **shape, "vocab_size": vocabulary, "max_position_embeddings": 32768}
+
+
+TINYLLAMA = llama(2048, 22, 32, 4, 5632, vocabulary=32000)  # 1.1B weights
+SIXTY = llama(768, 8, 12, 12, 2048, vocabulary=2048)  # 60M weights
+SMALL = llama(64, 2, 4, 2, 128, vocabulary=2048)
 
 
 @dataclass(frozen=True)
 class Scale:
     """Sizes of the work. ``REHEARSAL`` runs every line of every section on a CPU in a minute or two."""
 
-    matrix: int = 8192
-    copied: int = 2**32  # bytes
+    matrix: int = 8192  # of the product; the copy has 64 bytes for each of its numbers
     ugly: tuple[int, ...] = (1, 2, 63, 64, 65, 127, 128, 129, 511, 1000, 2048, 3, 4054)
-    row: int = 32768  # tokens of a kernel's row
-    dense_row: int = 8192  # the dense mask of a row is row squared
-    documents: tuple[int, ...] = (512, 2048, 8192)  # fixed lengths; and lognormal ones
     heads: tuple[tuple[int, int, int], ...] = ((32, 4, 64), (32, 32, 128))  # query heads, key heads, width
+    documents: tuple[int, ...] = (512, 2048, 8192)  # fixed lengths in a kernel's row; and lognormal ones
     mean: int = 600
-    longest: int = LONGEST
-    rows: tuple[int, ...] = (16384, 8192, 32768)
-    step: int = 32768  # real tokens of an optimizer step
-    micro: int = 16384  # slots of one forward pass
+    longest: int = 4096  # tokens of a document, in training
+    model: dict[str, Any] = field(default_factory=lambda: TINYLLAMA)
+    rows: tuple[int, int, int] = (16384, 32768, 8192)  # usual, long, short; a step holds two usual ones
     padded: int = 16  # documents of a padded batch
-    seconds: float = 5.0  # of timed steps in a cell, after the first two
-    models: dict[str, dict[str, Any]] = field(default_factory=lambda: {"TinyLlama-1.1B": TINYLLAMA, "7B": SEVEN})
-    parity: dict[str, Any] = field(default_factory=lambda: {"model": SIXTY, "steps": 40, "max_length": 4096})
-    page: dict[str, Any] = field(default_factory=lambda: {"model": INTERNLM, "steps": 3, "max_length": 2048})
+    seconds: float = 2.5  # of timed steps in a cell, after the first two
+    parity: dict[str, Any] = field(default_factory=lambda: SIXTY)
+    steps: int = 40  # of the parity
 
-
-def llama(width: int, layers: int, heads: int, key_heads: int, inner: int, vocabulary: int = 32000) -> dict[str, Any]:
-    return {
-        "model_type": "llama",
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": key_heads,
-        "intermediate_size": inner,
-        "vocab_size": vocabulary,
-        "max_position_embeddings": 32768,
-    }
-
-
-TINYLLAMA = llama(2048, 22, 32, 4, 5632)
-SEVEN = llama(4096, 32, 32, 32, 11008)
-SIXTY = llama(768, 8, 12, 12, 2048, vocabulary=2048)  # 60M weights
-INTERNLM = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008}
-SMALL = llama(64, 2, 4, 2, 128, vocabulary=2048)
 
 REHEARSAL = Scale(
     matrix=256,
-    copied=2**20,
     ugly=(1, 2, 63, 64, 65, 3),
-    row=512,
-    dense_row=256,
-    documents=(64, 128),
     heads=((4, 2, 16), (4, 4, 32)),
+    documents=(64, 128),
     mean=60,
     longest=256,
-    rows=(256, 128, 512),
-    step=512,
-    micro=256,
+    model=SMALL,
+    rows=(256, 512, 128),
     padded=4,
-    seconds=0.3,
-    models={"TinyLlama-1.1B": SMALL, "7B": llama(96, 2, 4, 4, 128, vocabulary=2048)},
-    parity={"model": SMALL, "steps": 3, "max_length": 256},
-    page={"model": {}, "steps": 3, "max_length": 128},
+    seconds=0.2,
+    parity=SMALL,
+    steps=3,
 )
 
 
@@ -92,7 +83,7 @@ class Bench:
 
     device: str
     deadline: float  # of time.monotonic()
-    folder: Path  # for figures
+    folder: Path  # for pictures
     rehearsal: bool = False
 
     @property
@@ -105,18 +96,38 @@ class Bench:
 
     @property
     def kernels(self) -> list[str]:
-        """Backends that can run here beside the oracle, the one ``auto`` would take first."""
-        return [name for name in usable(self.device, self.dtype) if name != ORACLE]
+        """Backends that run here, the one that varlen training takes first; those that have to be compiled last."""
+        names = [name for name in usable(self.device, self.dtype) if name not in LEFT_OUT]
+        return sorted(names, key=lambda name: BACKENDS[name].compiled)
 
-    def memory(self) -> float:
-        """Bytes of the device; on a CPU enough for a rehearsal."""
-        return torch.cuda.get_device_properties(0).total_memory if self.device == "cuda" else 2.0**33
+    @property
+    def name(self) -> str:
+        return torch.cuda.get_device_name() if self.device == "cuda" else "CPU"
 
     def left(self) -> float:
         """Seconds until this section has to end."""
         return self.deadline - time.monotonic()
 
+    def cell(self, name: str, expected: float, measure: Work, *given: Any, **facts: Any) -> Cell:
+        """``measure(bench, *given)`` as a cell, whatever becomes of it.
+
+        ``expected`` seconds must be left to begin it, one in a rehearsal. ``facts`` are in the cell in any case.
+        """
+        begin, expected = time.monotonic(), min(1.0, expected) if self.rehearsal else expected
+        if self.left() < expected:
+            why = f"{self.left():.0f} s were left of {expected:.0f}"
+            return {"cell": name, **facts, "status": "not reached", "why": why}
+        try:
+            result = measure(self, *given)
+        except Exception as problem:  # a section goes on after a kernel that cannot
+            result = {"status": status_of(problem), "why": described(problem)}
+            if result["status"] == "failed":
+                result["traceback"] = traceback.format_exc()[-LONGEST:]
+        self.free()  # outside of the handler, whose traceback holds the tensors of its frames
+        return {"cell": name, **facts, **result, "took": round(time.monotonic() - begin, 2)}
+
     def synchronize(self) -> None:
+        """Wait until the device has done what was queued."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
@@ -127,39 +138,24 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def milliseconds(self, work: Callable[[], object], repeats: int = 10) -> float:
-        """Median time of ``work`` after three calls that do not count; CUDA events, a clock on a CPU."""
+    def milliseconds(self, work: Callable[[], object], repeats: int = 7) -> float:
+        """Mean time of ``work``, one after the other without waiting, after three that do not count."""
         for _ in range(3):
             work()
-        times = []
+        self.synchronize()
+        begin = time.perf_counter()
         for _ in range(repeats):
-            if self.device == "cuda":
-                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                start.record()
-                work()
-                end.record()
-                end.synchronize()
-                times.append(start.elapsed_time(end))
-            else:
-                begin = time.perf_counter()
-                work()
-                times.append(1000 * (time.perf_counter() - begin))
-        return statistics.median(times)
-
-    def mixes(self, total: int) -> dict[str, Boundaries]:
-        """Rows of ``total`` tokens: documents of one length each, and lognormal ones."""
-        scale, rows = self.scale, {}
-        for length in scale.documents:
-            if length <= total:
-                rows[f"{length:,}"] = Boundaries.from_lengths([length] * (total // length), self.device)
-        lengths = filling(total, scale.mean, scale.longest)
-        rows[f"lognormal {scale.mean}"] = Boundaries.from_lengths(lengths, self.device)
-        return rows
+            work()
+        self.synchronize()
+        return 1000 * (time.perf_counter() - begin) / repeats
 
 
-def varlen_kernels() -> list[str]:
-    """Backends that take a row of documents in one call; sdpa is called for each document."""
-    return [name for name in BACKENDS if name not in (ORACLE, "sdpa")]
+def status_of(problem: Exception) -> str:
+    """``out of memory``, ``unsupported`` when a kernel refuses in words, else ``failed``."""
+    if isinstance(problem, torch.OutOfMemoryError):
+        return "out of memory"
+    refused = isinstance(problem, (NotImplementedError, InputError, ImportError))
+    return "unsupported" if refused or any(word in str(problem) for word in REFUSALS) else "failed"
 
 
 def filling(total: int, mean: int, longest: int, seed: int = 0) -> list[int]:
@@ -168,3 +164,10 @@ def filling(total: int, mean: int, longest: int, seed: int = 0) -> list[int]:
     ends = np.minimum(np.cumsum(drawn), total)
     lengths = np.diff(ends, prepend=0)
     return [int(length) for length in lengths if length]
+
+
+def row_of(lengths: Sequence[int], device: str) -> Boundaries:
+    """The seams on the device, with its copies for the CPU made already: they cost a wait."""
+    row = Boundaries.from_lengths(list(lengths), device)
+    row.spans  # noqa: B018
+    return row

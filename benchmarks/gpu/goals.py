@@ -1,165 +1,112 @@
-"""What was hoped for, and what came out: must, goal, stretch on one H200, from the step model in our notes.
+"""What was hoped for on one H100 SXM, and what came out: must, goal, stretch, from the step model in our notes.
 
-A goal reads its value from cells; where a cell is missing the value is None and the verdict says why.
+A value is a number of a cell, or one over another, as they are: nothing is scaled to another card. The note says what
+it is made of, or why there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.gpu.bench import varlen_kernels
-from benchmarks.gpu.store import Cell
+from benchmarks.gpu.store import LONG, RATE, ROW, SAME_KERNEL, Cell, Cells, varlen_kernels, well
 
-Cells = Mapping[tuple[str, str], Cell]
-Pair = tuple[tuple[str, str, int], tuple[str, str, int]]  # (model, mode, row) of two training cells
-SMALL, LARGE = "TinyLlama-1.1B", "7B"
+CARD = "H100"
+
+
+class Number(NamedTuple):
+    """The best of ``key`` among the cells of a section that ``fits`` takes."""
+
+    section: str
+    key: str
+    fits: Callable[[Cell], bool] = lambda cell: True
+
+    def best(self, cells: Cells) -> Cell | None:
+        """Its cell; None where there is none."""
+        return max(filter(self.fits, well(cells, self.section)), key=lambda cell: cell[self.key], default=None)
 
 
 class Goal(NamedTuple):
-    """``value(cells)`` against three levels; ``unit`` after the number. Larger is better, or ``below``."""
+    """A number, or ``top`` over ``bottom``, against three levels. Larger is better, or ``below``."""
 
     name: str
-    value: Callable[[Cells], float | None]
+    top: Number
     must: float
     goal: float
     stretch: float
-    unit: str = "×"
+    unit: str = ""
+    bottom: Number | None = None
     below: bool = False
-    section: str = "training"
-    pair: Pair | tuple[()] = ()  # the training cells of a ratio
 
 
-class Verdict(NamedTuple):
-    goal: Goal
-    value: float | None
-    word: str  # stretch, goal, must, missed, not measured
-    why: str
+Verdict = tuple[Goal, float | None, str, str]  # what was measured; a word; what it is made of, or why there is none
 
 
-def ok(cells: Cells, section: str, cell: str) -> Cell | None:
-    found = cells.get((section, cell))
-    return found if found is not None and found["status"] == "ok" else None
+def kernel(width: int) -> Number:
+    """Varlen kernels on lognormal documents, forward and backward."""
+
+    def fits(cell: Cell) -> bool:
+        return cell["width"] == width and "lognormal" in cell["mix"] and cell["kernel"] in varlen_kernels()
+
+    return Number("kernels", "both_tflops", fits)
 
 
-def kernel(width: int) -> Callable[[Cells], float | None]:
-    """The best varlen kernel with lognormal documents, forward and backward."""
-
-    def value(cells: Cells) -> float | None:
-        rates = [
-            cell["both_tflops"]
-            for (section, _), cell in cells.items()
-            if section == "kernels"
-            and cell["status"] == "ok"
-            and cell["width"] == width
-            and cell["mix"].startswith("lognormal")
-            and cell["kernel"] in varlen_kernels()
-        ]
-        return max(rates, default=None)
-
-    return value
+def trained(mode: str, row: int = ROW, compiled: bool = False) -> Number:
+    """Tokens a second of training, eager; ``compiled``: or compiled, whichever is faster."""
+    kinds = (False, compiled)
+    return Number("training", RATE, lambda one: (one["mode"], one["row"]) == (mode, row) and one["compiled"] in kinds)
 
 
-def trained(model: str, mode: str, row: int, what: str) -> Callable[[Cells], float | None]:
-    """A number of the training cell, the better one of eager and compiled."""
-
-    def value(cells: Cells) -> float | None:
-        names = (f"{model} | {mode} | rows of {row:,}{compiled}" for compiled in ("", " | compiled"))
-        found = [cell[what] for name in names if (cell := ok(cells, "training", name)) and cell[what] is not None]
-        return max(found, default=None)
-
-    return value
-
-
-def ratio(pair: Pair, what: str) -> Callable[[Cells], float | None]:
-    """Of a number in two eager training cells."""
-
-    def value(cells: Cells) -> float | None:
-        top, bottom = (ok(cells, "training", f"{model} | {mode} | rows of {row:,}") for model, mode, row in pair)
-        if top is None or bottom is None or not top.get(what) or not bottom.get(what):
-            return None
-        return float(top[what] / bottom[what])
-
-    return value
-
-
-def against(peer: str) -> Callable[[Cells], float | None]:
-    """Our varlen rows of 16k, the better of eager and compiled, over a peer's tokens a second."""
-
-    def value(cells: Cells) -> float | None:
-        mine = trained(SMALL, "D varlen", 16384, "tokens_per_second")(cells)
-        theirs = ok(cells, "peers", peer)
-        return None if mine is None or theirs is None else mine / theirs["tokens_per_second"]
-
-    return value
-
-
-def parity(what: str) -> Callable[[Cells], float | None]:
-    def value(cells: Cells) -> float | None:
-        cell = ok(cells, "parity", "three losses")
-        return None if cell is None else float(cell[what])
-
-    return value
-
-
-def over(mode: str, row: int, name: str, what: str, *levels: float, below: bool = False) -> Goal:
-    """Varlen over another way to feed the same documents."""
-    pair = (SMALL, "D varlen", row), (SMALL, mode, row)
-    return Goal(name, ratio(pair, what), *levels, below=below, pair=pair)
-
-
-RATE = "tokens_per_second"
+MINE = trained("D varlen", compiled=True)
+SAME = 2e-3  # of the loss: within it two trainings are the same, beyond it they differ
+D, LONG_D, LONG_C = trained("D varlen"), trained("D varlen", LONG), trained("C packed", LONG)
+HF = Number("peers", RATE, lambda cell: cell["cell"] == SAME_KERNEL)
 GOALS = [
-    Goal("varlen kernel, documents of ~600, head width 64", kernel(64), 140, 180, 210, " TFLOP/s", section="kernels"),
-    Goal("varlen kernel, documents of ~600, head width 128", kernel(128), 160, 210, 250, " TFLOP/s", section="kernels"),
-    Goal(f"{SMALL}, rows of 16k", trained(SMALL, "D varlen", 16384, "tokens_per_second"), 54e3, 68e3, 80e3, " tok/s"),
-    Goal(f"{SMALL}, rows of 16k, MFU", trained(SMALL, "D varlen", 16384, "mfu"), 0.36, 0.45, 0.53, ""),
-    Goal(f"{LARGE}, rows of 16k", trained(LARGE, "D varlen", 16384, "tokens_per_second"), 10e3, 12e3, 13.5e3, " tok/s"),
-    Goal(f"{LARGE}, rows of 16k, MFU", trained(LARGE, "D varlen", 16384, "mfu"), 0.41, 0.50, 0.56, ""),
-    over("A padded", 16384, "varlen over padded", RATE, 2.3, 2.8, 3.2),
-    over("B grouped", 16384, "varlen over grouped by length", RATE, 1.0, 1.05, 1.07),
-    over("C packed", 8192, "varlen over packed-full, rows of 8k", RATE, 1.3, 1.5, 1.65),
-    over("C packed", 16384, "varlen over packed-full, rows of 16k", RATE, 1.9, 2.2, 2.47),
-    over("C packed", 32768, "varlen over packed-full, rows of 32k", RATE, 2.8, 3.5, 4.1),
-    Goal(
-        "against HF Trainer with the same kernel", against("HF flattening, our kernel"), 1.0, 1.15, 1.3, section="peers"
-    ),
-    Goal("against HF Trainer with sdpa", against("HF flattening, sdpa"), 2.0, 3.0, 3.0, section="peers"),
-    over("A padded", 16384, "peak memory over padded", "peak_gib", 0.8, 0.6, 0.6, below=True),
-    Goal(
-        "parity: |varlen - unpacked| / loss, worst step", parity("varlen_apart"), 2e-3, 2e-3, 2e-3, "", True, "parity"
-    ),
-    Goal("parity: gradient cosine", parity("cosine"), 0.9995, 0.9995, 0.9995, "", section="parity"),
+    Goal("varlen kernel, documents of ~600, head dim 64", kernel(64), 140, 180, 210, " TFLOP/s"),
+    Goal("varlen kernel, documents of ~600, head dim 128", kernel(128), 160, 210, 250, " TFLOP/s"),
+    Goal("1.1B weights, rows of 16k", MINE, 54e3, 68e3, 80e3, " tok/s"),
+    Goal("varlen over padded (D/A)", D, 2.3, 2.8, 3.2, "×", trained("A padded")),
+    Goal("varlen over grouped by length (D/B)", D, 1.0, 1.05, 1.07, "×", trained("B grouped")),
+    Goal("varlen over packed, rows of 32k (D/C)", LONG_D, 2.8, 3.5, 4.1, "×", LONG_C),
+    Goal("over HF Trainer with flattening, same kernel", MINE, 1.0, 1.15, 1.3, "×", HF),
+    Goal("parity: |D - A| / loss, worst step", Number("parity", "varlen_apart"), SAME, SAME, SAME, below=True),
+    Goal("parity: gradient cosine", Number("parity", "cosine"), 0.9995, 0.9995, 0.9995),
+    Goal("control: |C - A| / loss, worst step", Number("parity", "packed_apart"), SAME, SAME, SAME),
 ]
 
 
 def judge(cells: Cells) -> list[Verdict]:
-    """Every goal with what was measured, in words that a person reads."""
-    verdicts = []
+    """Every goal and its word: stretch, goal, must (met where there is one level), missed, not measured."""
+    verdicts: list[Verdict] = []
     for goal in GOALS:
-        value = goal.value(cells)
-        if value is None:
-            verdicts.append(Verdict(goal, None, "not measured", why_not(goal, cells)))
+        numbers = [number for number in (goal.top, goal.bottom) if number is not None]
+        found = [number.best(cells) for number in numbers]
+        if missing := [number for number, cell in zip(numbers, found) if cell is None]:
+            verdicts.append((goal, None, "not measured", why_not(missing[0], cells)))
             continue
-        levels = (("stretch", goal.stretch), ("goal", goal.goal), ("must", goal.must))
-        met = next((word for word, level in levels if (value <= level if goal.below else value >= level)), "missed")
-        verdicts.append(Verdict(goal, value, met, unequal(goal, cells)))
+        values = [float(cell[number.key]) for number, cell in zip(numbers, found) if cell is not None]
+        value = values[0] / values[1] if goal.bottom else values[0]
+        levels = [("stretch", goal.stretch), ("goal", goal.goal), ("must", goal.must)]
+        levels = [("met", goal.must)] if goal.must == goal.stretch else levels
+        word = next((word for word, level in levels if (value < level if goal.below else value >= level)), "missed")
+        verdicts.append((goal, value, word, made_of([cell for cell in found if cell], values)))
     return verdicts
 
 
-def unequal(goal: Goal, cells: Cells) -> str:
-    """What two cells of a ratio did not have in common: it then compares more than the way documents are fed."""
-    found = [ok(cells, "training", f"{model} | {mode} | rows of {row:,}") for model, mode, row in goal.pair]
-    ways = [cell.get("recomputed", "nothing") for cell in found if cell is not None]
-    if len(set(ways)) < 2:
-        return ""
-    words = [f"{mode[2:]} {way}" for (_, mode, _), way in zip(goal.pair, ways)]
-    return f"not alike: of activations, {' and '.join(words)} is recomputed"
+def made_of(found: list[Cell], values: list[float]) -> str:
+    """The cells behind a value; two that recompute differently are not alike but for the way documents are fed."""
+    ways = [cell.get("recomputed", "nothing") for cell in found]
+    names = [cell["cell"] + ("" if way == "nothing" else f" ({way} recomputed)") for cell, way in zip(found, ways)]
+    told = " over ".join(f"{name}: {value:,.0f}" for name, value in zip(names, values)) if len(found) > 1 else names[0]
+    alike = found[0]["section"] != found[-1]["section"] or ways[0] == ways[-1]
+    return told if alike else f"not alike: {told}"
 
 
-def why_not(goal: Goal, cells: Cells) -> str:
-    """Which cells of the goal's section did not come out."""
-    bad = [cell for (where, _), cell in cells.items() if where == goal.section and cell["status"] != "ok"]
-    if not any(where == goal.section for where, _ in cells):
-        return f"section {goal.section} was not run"
-    return "; ".join(f"{cell['cell']}: {cell['status']}" for cell in bad[:2]) or "its cells are missing"
+def why_not(number: Number, cells: Cells) -> str:
+    """What became of the cells that would have had this number."""
+    there = [cell for (where, _), cell in cells.items() if where == number.section]
+    bad = [cell for cell in there if cell["status"] != "ok" and number.fits(cell)]
+    return (
+        "; ".join(f"{cell['cell']}: {cell['status']}, {cell['why']}" for cell in bad[:2])
+        or f"no such cell of {number.section}"
+    )

@@ -1,66 +1,82 @@
-"""Which sections run, in which order, and how long each may take."""
+"""Which sections run, in which order, and how long each may take: the one of most worth first.
+
+A section's share is settled when it starts, from the time that is really left: what an earlier one did not use is
+there for the later ones, and none takes what a later one needs at least.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, unknown_choice
 
-REPORT = 15  # seconds kept for the report
+REPORT = 12.0  # seconds kept for the report
+START = 20.0  # seconds that a plan expects of imports and of asking the device
 
 
 class Section(NamedTuple):
-    """A part of the benchmark. ``seconds`` at full length, ``least`` below which it says nothing; GiB it needs."""
+    """A part of the benchmark: ``seconds`` it would like, ``least`` below which it says nothing, ``most``; GiB."""
 
     name: str
     what: str
-    seconds: int
-    least: int
+    seconds: float
+    least: float
     memory: int = 8
     extra: bool = False  # only when it is asked for by name
+    most: float = 600
 
 
 SECTIONS = [
-    Section("ceilings", "bf16 product of 8192 x 8192 matrices, copy of 4 GiB", 15, 4, 10),
-    Section("correctness", "every backend against float64: outputs, gradients, leaks, poisoned memory", 80, 30, 40),
-    Section("kernels", "TFLOP/s of every kernel, documents of 512 to 8k tokens, forward and backward", 75, 30, 24),
-    Section("training", "padded, grouped, packed, varlen: tokens/s, MFU, memory at 1.1B and 7B weights", 190, 60, 70),
-    Section("peers", "HF Trainer with flattening, TRL packing: the same documents and model", 90, 40, 40),
-    Section("parity", "three losses on a model of 60M weights, with the control that must differ", 75, 25, 16),
-    Section("masks", "the mask a live model used on this device", 15, 8),
-    Section("page", "the page's six steps at 7B: three steps of training, conversion, check", 240, 120, 70, True),
-    Section("lessons", "notebooks 05 and 08 by papermill on this device", 150, 60, 8, True),
+    Section("smoke", "ceilings, every kernel once, a step, a picture", 40, 15, 10, most=45),
+    Section("correctness", "every kernel against float64: outputs, gradients, leaks", 45, 25, 22),
+    Section("parity", "three losses of a model of 60M weights, with a control", 40, 20, 12),
+    Section("kernels", "TFLOP/s inside documents, forward and backward", 55, 25, 16),
+    Section("training", "padded, grouped, packed, varlen at 1.1B weights", 85, 40, 22),
+    Section("peers", "HF Trainer with flattening, TRL packing, same kernel", 45, 25, 22),
+    Section("masks", "the mask a live model used on this device", 10, 8, 4),
+    Section("tests", "pytest -m gpu", 80, 30, 22, extra=True),
+    Section("lessons", "the notebooks that are marked gpu, by papermill", 60, 30, 8, extra=True),
 ]
 NAMES = [section.name for section in SECTIONS]
 
 
-def choose(names: Sequence[str] | None) -> list[Section]:
+def chosen(names: Sequence[str] | None, rehearsal: bool = False) -> list[Section]:
     """The sections named, in their own order; without names all that are not extra."""
-    if not names:
-        return [section for section in SECTIONS if not section.extra]
-    for name in names:
+    for name in names or ():
         if name not in NAMES:
-            raise InputError(f"there is no section {name!r}{nearest(name, NAMES)}; the sections are {', '.join(NAMES)}")
-    return [section for section in SECTIONS if section.name in names]
+            raise unknown_choice("section", name, NAMES)
+    found = [section for section in SECTIONS if (section.name in names if names else not section.extra)]
+    return [section._replace(least=6) if rehearsal else section for section in found]
 
 
-def fit(sections: Sequence[Section], minutes: float) -> list[tuple[Section, int]]:
-    """Seconds for each section so that all end within ``minutes``, the report included.
+def share(sections: Sequence[Section], left: float) -> float:
+    """Seconds that the first of ``sections`` may take when ``left`` remain for all of them; 0 when it cannot begin.
 
-    Shorter than their full length they shrink alike, and those that would fall below their least are left out, the
-    longest first, which gives the others more. Raises InputError when none is left.
+    Its least, and its part of what is left above the least of all.
     """
-    have = minutes * 60 - REPORT
-    kept = list(sections)
-    while kept:
-        share = min(1.0, have / sum(section.seconds for section in kept))
-        short = [section for section in kept if section.seconds * share < section.least]
-        if not short:
-            return [(section, int(section.seconds * share)) for section in kept]
-        kept.remove(max(short, key=lambda section: section.seconds))
-    least = min(section.least for section in sections) + REPORT
-    raise InputError(
-        f"--minutes {minutes:g} is too short for {', '.join(section.name for section in sections)}: the shortest takes "
-        f"{least} s with the report; give {least / 60:.1f} minutes or more."
-    )
+    if left < sections[0].least:
+        return 0.0
+    counted = [sections[0]]
+    for section in sections[1:]:  # one that cannot begin any more leaves its time to the others
+        counted += [section] if section.least + sum(one.least for one in counted) <= left else []
+    spare, first = left - sum(one.least for one in counted), sections[0]
+    part = (first.seconds - first.least) / sum(one.seconds - one.least for one in counted)
+    return min(first.most, first.least + spare * part)
+
+
+def clock(sections: Sequence[Section], minutes: float) -> list[tuple[str, float, float, str]]:
+    """(name, start, end, what) in seconds of everything, the start and the report included, each at its limit.
+
+    A section that cannot begin starts where it ends. InputError when even the first cannot.
+    """
+    end = 60 * minutes - REPORT
+    if share(sections, end - START) == 0:
+        least = (START + sections[0].least + REPORT) // 6 / 10 + 0.1
+        raise InputError(f"--minutes {minutes:g} is too short for {sections[0].name}; give {least:.1f} or more.")
+    at, lines = START, [("start", 0.0, START, "imports, what the device is")]
+    for number, section in enumerate(sections):
+        until = at + share(sections[number:], end - at)
+        lines.append((section.name, at, until, f"{section.what} ({section.memory} GiB)"))
+        at = until
+    return [*lines, ("report", at, at + REPORT, "pictures and a page")]

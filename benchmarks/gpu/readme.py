@@ -6,46 +6,31 @@ python -m benchmarks.gpu.readme     write it into README.md and README_zh.md
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from benchmarks.gpu.figures import shown
-from benchmarks.gpu.goals import SMALL, ok
-from benchmarks.gpu.report import caption_of, table
+from benchmarks.gpu.report import HEADS, caption_of, goals_table
 from benchmarks.gpu.store import newest, read
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 OPEN, CLOSE = "<!-- gpu -->", "<!-- /gpu -->"
-ROW = 16384
-WORDS: dict[str, dict[str, Any]] = {
-    "README.md": {
-        "none": "**CUDA has not been run.** `python -m benchmarks.gpu --minutes 9 -o DIR` measures kernels, whole "
-        "training, peers and three losses in one call; its numbers will stand here. "
-        "`--rehearse` runs all of it in miniature on a CPU.",
-        "head": [f"{SMALL}, rows of 16k", "real tokens/s", "MFU", "peak memory", "varlen is"],
-        "modes": {
-            "D varlen": "varlen",
-            "C packed": "packed, seams ignored (another training)",
-            "B grouped": "padded, grouped by length",
-            "A padded": "padded, random batches",
-        },
-        "again": {"cheap": ", cheap activations recomputed", "all": ", all activations recomputed"},
-        "caption": "`python -m benchmarks.gpu`: {}. Everything it found: [report]({}).",
-    },
-    "README_zh.md": {
-        "none": "**尚未在 CUDA 上运行过。**`python -m benchmarks.gpu --minutes 9 -o DIR` "
-        "一条命令测量算子、完整训练、同类工具与三条损失曲线，结果会写在这里；"
-        "`--rehearse` 在 CPU 上把每一部分缩小跑一遍。",
-        "head": [f"{SMALL}，每行 16k", "真实 token/s", "MFU", "峰值显存", "varlen 的倍数"],
-        "modes": {
-            "D varlen": "varlen",
-            "C packed": "拼接，忽略接缝（另一种训练）",
-            "B grouped": "填充，按长度分组",
-            "A padded": "填充，随机分批",
-        },
-        "again": {"cheap": "，重算廉价的激活", "all": "，重算全部激活"},
-        "caption": "`python -m benchmarks.gpu`：{}。全部结果：[报告]({})。",
-    },
+FIRST, SECOND = "python -m benchmarks.gpu --minutes 6 -o DIR", "python -m benchmarks.gpu --minutes 3 -o DIR --sections"
+# README -> what it says without results; the head of its table of goals; the line below it
+WORDS = {
+    "README.md": (
+        "**The GPU figures are still to come**: no number here was measured on CUDA. On one GPU of 24 GB or more, "
+        f"`{FIRST}` measures correctness, parity, kernels, training, peers and masks, and "
+        f"`{SECOND} tests lessons` runs the GPU tests and lessons "
+        "([how to read results](benchmarks/results/README.md)). `--rehearse` runs the first in miniature on a CPU.",
+        HEADS,
+        "`{}`: {}; the goals are an H100's, nothing is scaled. Everything it found: [report]({}).",
+    ),
+    "README_zh.md": (
+        f"**GPU 数据尚待补充**：这里没有任何数字是在 CUDA 上测得的。在一块 24 GB 以上的 GPU 上，`{FIRST}` "
+        f"测量正确性、损失一致性、算子、训练、同类工具与掩码，`{SECOND} tests lessons` 运行 GPU 测试与课程"
+        "（[如何阅读结果](benchmarks/results/README.md)）。`--rehearse` 在 CPU 上把前者缩小跑一遍。",
+        ("", "实测", "最低 / 目标 / 理想", "达到", "依据"),
+        "`{}`：{}；目标以一块 H100 为准，未作换算。全部结果：[报告]({})。",
+    ),
 }
 
 
@@ -60,30 +45,16 @@ def newest_folder(results: Path = RESULTS) -> Path | None:
 
 
 def block(readme: str, folder: Path | None) -> str:
-    """What stands between the marks of one README."""
-    words = WORDS[readme]
+    """What stands between the marks of one README: the picture of training, the goals, on what they were measured."""
+    none, heads, below = WORDS[readme]
     if folder is None:
-        return f"{OPEN}\n{words['none']}\n{CLOSE}"
+        return f"{OPEN}\n{none}\n{CLOSE}"
     content = read(folder / "results.json")
-    cells = newest(content)
-    rates = {mode: ok(cells, "training", f"{SMALL} | {mode} | rows of {ROW:,}") for mode in words["modes"]}
-    peers = [cell for (section, _), cell in cells.items() if section == "peers" and cell["status"] == "ok"]
-    mine = rates["D varlen"]
-    lines = []
-    for name, cell in [
-        *(
-            (words["modes"][mode] + words["again"].get(cell["recomputed"], ""), cell)
-            for mode, cell in rates.items()
-            if cell is not None
-        ),
-        *((cell["cell"], cell) for cell in peers),
-    ]:
-        rate, mfu, peak = cell["tokens_per_second"], cell.get("mfu"), cell.get("peak_gib")
-        times = f"{mine['tokens_per_second'] / rate:.2f}×" if mine is not None and cell is not mine else ""
-        lines.append([name, shown(rate), f"{mfu:.0%}" if mfu else "", f"{peak:.0f} GiB" if peak else "", times])
-    where = f"{folder.relative_to(ROOT).as_posix()}/report.md" if folder.is_relative_to(ROOT) else "report.md"
-    caption = words["caption"].format(caption_of(content), where)
-    return f"{OPEN}\n{table(words['head'], lines)}\n\n<sub>{caption}</sub>\n{CLOSE}"
+    where = folder.relative_to(ROOT).as_posix() if folder.is_relative_to(ROOT) else folder.name
+    caption = caption_of(content)
+    picture = f"![{caption}]({where}/training.png)\n\n" if (folder / "training.png").exists() else ""
+    words = below.format(FIRST, caption, f"{where}/report.md")
+    return f"{OPEN}\n{picture}{goals_table(newest(content), heads)}\n\n<sub>{words}</sub>\n{CLOSE}"
 
 
 def main() -> None:

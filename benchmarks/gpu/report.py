@@ -1,106 +1,102 @@
-"""``report.md``: what was asked, what came out, on what. From ``results.json`` alone, so it can be made again:
-
-python -m benchmarks.gpu.report DIR
+"""``report.md`` and its pictures: what was asked, what came out, on what. From ``results.json`` alone, so it can be
+made again: ``python -m benchmarks.gpu.report DIR``.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.figures import draw_all
-from benchmarks.gpu.goals import judge
+from benchmarks.gpu.goals import CARD, judge
 from benchmarks.gpu.plan import SECTIONS
-from benchmarks.gpu.store import Cell, kind, newest, read
+from benchmarks.gpu.store import FULL, RATE, ROW, Cell, Cells, kind, newest, ok, read, varlen_kernels, well
+from varlen_lab.files.writing import written_whole
 
-Cells = Mapping[tuple[str, str], Cell]
-PLACES = {"kernels.png": "kernels", "training.png": "training", "parity.png": "parity", "mask.png": "masks"}
-KEPT_FIGURES = {
-    "mask.png": "The mask a live model used, asked of its own attention, beside the one that was promised.",
-    "three_losses.png": "The three losses of notebook 08, run on this device.",
-}
-# the columns of each section's table: heading -> key; None: the section has words of its own
-COLUMNS: dict[str, dict[str, str]] = {
-    "ceilings": {"": "cell", "TFLOP/s": "tflops", "TB/s": "terabytes_per_second", "ms": "milliseconds"},
-    "correctness": {
-        "backend": "cell",
-        "out": "error out",
-        "dq": "error dq",
-        "dk": "error dk",
-        "dv": "error dv",
-        "torch's out": "torch's out",
-        "isolated": "isolated",
-        "leak": "leak",
-        "exact": "exact",
-    },
-    "kernels": {
-        "kernel": "kernel",
-        "head width": "width",
-        "documents": "mix",
-        "tokens": "tokens",
-        "forward TFLOP/s": "forward_tflops",
-        "with backward": "both_tflops",
-        "ms": "both_ms",
-    },
-    "training": {
-        "model": "model",
-        "documents fed": "mode",
-        "row": "row",
-        "compiled": "compiled",
-        "recomputed": "recomputed",
-        "real tokens/s": "tokens_per_second",
-        "MFU": "mfu",
-        "peak GiB": "peak_gib",
-        "fill": "fill",
-        "step p50 s": "step_p50",
-        "p95": "step_p95",
-        "kernel": "kernel",
-    },
-    "peers": {
-        "trainer": "cell",
-        "real tokens/s": "tokens_per_second",
-        "attention": "attention",
-        "tokens a batch": "tokens_a_batch",
-    },
-    "parity": {
-        "": "cell",
-        "worst step": "varlen_apart",
-        "end": "varlen_final",
-        "cosine": "cosine",
-        "packed, worst step": "packed_apart",
-        "same": "same",
-        "control differs": "control_differs",
-    },
-    "masks": {"kernel": "cell", "share across seams": "crossing"},
-    "page": {"step": "cell", "seconds": "took", "tokens/s": "tokens_per_second", "logits apart": "logits_apart"},
-    "lessons": {"notebook": "cell", "seconds": "seconds"},
-}
+BAD = ("wrong", "failed")  # of the statuses of a cell: those that nobody expects
+SHORT = 600  # characters of a traceback's end that the report shows
+# of a cell, what is no column of its section's table
+ASIDE = {"run", "section", "cell", "status", "why", "traceback", "caption", "took", "backend", "exact", "bytes", "size"}
+ASIDE |= {"kernel", "width", "mix", "mode", "row", "compiled", "layers", "documents", "weights", "title", "attention"}
+HEADS = ("", "measured", "must / goal / stretch", "reached", "what of")
+ROLES = {"D": "own", "C": "crossing"}  # of the ways to feed documents, by their first letter
 
 
 def write(folder: Path, content: dict[str, Any]) -> list[Path]:
-    """Draw the figures and write ``report.md``; the files, results first."""
-    cells = newest(content)
-    caption = caption_of(content)
-    drawn = draw_all(folder, cells, caption)
-    drawn |= {name: told for name, told in KEPT_FIGURES.items() if (folder / name).exists()}
-    path = folder / "report.md"
-    unfinished = path.with_name("report.md.tmp")
-    unfinished.write_text(text_of(content, cells, drawn), encoding="utf-8")
-    os.replace(unfinished, path)
-    return [folder / "results.json", path, *(folder / name for name in drawn)]
+    """Draw the pictures and write ``report.md``; the files, results first. A picture that fails is a line of it."""
+    cells, caption = newest(content), caption_of(content)
+    drawn: dict[str, str] = {}
+    for section, draw in (("kernels", kernels_figure), ("training", training_figure), ("parity", parity_figure)):
+        try:
+            if figure := draw(cells, caption):
+                figure.savefig(folder / f"{section}.png")
+                drawn[section] = f"![{figure.alt_text}]({section}.png)"
+        except Exception as problem:  # the numbers are in the table below it
+            drawn[section] = f"The picture could not be drawn: {type(problem).__name__}: {problem}"
+    if (folder / "mask.png").exists():
+        told = "The mask a live model used, asked of its own attention, beside the one that was promised."
+        drawn["masks" if any(where == "masks" for where, _ in cells) else "smoke"] = f"![{told}](mask.png)"
+    lessons = sorted(path.name for path in folder.glob("lesson_*.png"))
+    drawn["lessons"] = "\n\n".join(f"![The first picture of notebook {name[7:9]}]({name})" for name in lessons)
+    with written_whole(folder / "report.md", "w") as file:
+        file.write(text_of(content, cells, drawn))
+    return [folder / "results.json", folder / "report.md", *sorted(folder.glob("*.png"))]
+
+
+def kernels_figure(cells: Cells, caption: str) -> Any:
+    """Forward and backward, by head dim; None without cells."""
+    from varlen_lab.viz import draw_speeds
+
+    found = well(cells, "kernels")
+    mixes = sorted({cell["mix"] for cell in found}, key=lambda mix: float(mix.split()[-1].replace(",", "")))
+    speeds: dict[str, dict[str, list[float | None]]] = {}
+    for cell in sorted(found, key=lambda cell: cell["width"]):
+        panel = speeds.setdefault(f"head dim {cell['width']}, forward and backward", {})
+        panel.setdefault(cell["kernel"], [None] * len(mixes))[mixes.index(cell["mix"])] = cell["both_tflops"]
+    roles = dict.fromkeys(varlen_kernels(), "own") | {FULL: "crossing"}
+    names = [mix.replace("lognormal ", "~") for mix in mixes]
+    return draw_speeds(speeds, names, roles, caption=caption) if found else None
+
+
+def training_figure(cells: Cells, caption: str) -> Any:
+    """Every way to feed the same documents in rows of 16k, peers too, and gains by row length; None without cells."""
+    from varlen_lab.viz import Rate, draw_rates
+
+    found = well(cells, "training")
+    if not found:
+        return None
+    row = ROW if any(cell["row"] == ROW for cell in found) else found[0]["row"]
+    bars = [Rate(cell["cell"], cell[RATE]) for cell in well(cells, "peers")]
+    for cell in (cell for cell in found if cell["row"] == row):
+        ways = [cell["mode"][2:], *["compiled"] * cell["compiled"]]
+        ways += [] if cell["recomputed"] == "nothing" else [f"{cell['recomputed']} recomputed"]
+        memory = f" · {cell['peak_gib']:.0f} GiB" if cell.get("peak_gib") else ""
+        bars.append(Rate(", ".join(ways), cell[RATE], memory, ROLES.get(cell["mode"][0], "other")))
+    rates = {(cell["mode"], cell["row"]): cell[RATE] for cell in found if not cell["compiled"]}
+    pairs = [row for mode, row in sorted(rates) if mode == "C packed" and ("D varlen", row) in rates]
+    gains = {f"{row:,}": rates["D varlen", row] / rates["C packed", row] for row in pairs}
+    mine = rates.get(("D varlen", row))
+    parts = [f"{mine / rate:.2f}× {mode[2:]}" for (mode, at), rate in sorted(rates.items()) if mine and at == row]
+    claim = f"Tokens a second of varlen: {', '.join(parts[:-1])}" if parts[:-1] else ""
+    unit = f"real tokens a second, peak memory; rows of {row:,}"
+    return draw_rates(bars, gains, claim=claim, unit=unit, caption=caption)
+
+
+def parity_figure(cells: Cells, caption: str) -> Any:
+    """The three losses; None without them."""
+    from varlen_lab.viz import draw_losses
+
+    cell = ok(cells, "parity", "three losses")
+    return draw_losses(cell["losses"], caption=cell["caption"]) if cell else None
 
 
 def caption_of(content: dict[str, Any]) -> str:
     """Device, precision, versions, seed in one line."""
     run = content["runs"][-1]
     machine = run["machine"]
-    word = "rehearsal, measures nothing · " if run.get("rehearsal") else ""
-    dtype = "fp32" if run.get("rehearsal") else "bf16"
-    flash = f" · flash-attn {machine['flash_attn']}" if machine.get("flash_attn") else ""
-    return f"{word}{machine['device']} · {dtype} · torch {machine['torch']}{flash} · seed 0 · commit {run['commit']}"
+    word, dtype = ("rehearsal, measures nothing · ", "fp32") if run.get("rehearsal") else ("", "bf16")
+    return f"{word}{machine['device']} · {dtype} · torch {machine['torch']} · seed 0 · commit {run['commit']}"
 
 
 def text_of(content: dict[str, Any], cells: Cells, drawn: Mapping[str, str]) -> str:
@@ -110,62 +106,70 @@ def text_of(content: dict[str, Any], cells: Cells, drawn: Mapping[str, str]) -> 
     if run.get("rehearsal"):
         parts.append("**Every section in miniature, to see that it runs. No number here says anything about speed.**")
     else:
-        parts.append(goals_table(cells))
+        note = f"Measured on {run['machine']['device']}. The goals are those of one {CARD} SXM; nothing is scaled."
+        parts += ["## Goals", note, goals_table(cells, HEADS)]
+    if problems := problems_of(content, cells):
+        parts.append("## What did not go well\n\n" + "\n".join(f"* {one}" for one in problems))
     for section in SECTIONS:
         found = [cell for (where, _), cell in cells.items() if where == section.name]
         if found:
-            parts.append(f"## {section.name.capitalize()}: {section.what}")
-            shown = [name for name in drawn if PLACES.get(name, "lessons") == section.name]
-            parts += [f"![{drawn[name]}]({name})" for name in shown]
-            parts.append(section_table(COLUMNS[section.name], found))
+            parts += [f"## {section.name.capitalize()}: {section.what}", drawn.get(section.name, "")]
+            parts.append(section_table(found))
     parts.append(runs_table(content))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def goals_table(cells: Cells) -> str:
-    """Every goal with its three levels; met or not, and why not."""
+def goals_table(cells: Cells, heads: Sequence[str]) -> str:
+    """Every goal with its three levels; met or not, and what of."""
     rows = []
-    for verdict in judge(cells):
-        goal = verdict.goal
-        levels = " / ".join(number(level) for level in (goal.must, goal.goal, goal.stretch))
-        value = "" if verdict.value is None else number(verdict.value) + goal.unit
-        rows.append(
-            [
-                goal.name,
-                value,
-                levels,
-                f"**{verdict.word}**" if verdict.value is not None else verdict.word,
-                verdict.why,
-            ]
-        )
-    return "## Goals\n\n" + table(["", "measured", "must / goal / stretch", "reached", "note"], rows)
+    for goal, value, word, why in judge(cells):
+        sign = "< " if goal.below else ""
+        levels = sign + " / ".join(dict.fromkeys(number(level) for level in (goal.must, goal.goal, goal.stretch)))
+        measured = "" if value is None else number(value) + goal.unit
+        rows.append([goal.name, measured, levels, word if value is None else f"**{word}**", why])
+    return table(heads, rows)
 
 
-def section_table(columns: Mapping[str, str], found: Sequence[Cell]) -> str:
-    """The cells that went well as a table, the others as lines below it."""
-    well = [cell for cell in found if cell["status"] == "ok"]
-    kept = {head: key for head, key in columns.items() if any(cell.get(key) is not None for cell in well)}
-    rows = [[number(cell.get(key)) for key in kept.values()] for cell in well]
-    others = [f"* {cell['cell']}: {cell['status']}. {cell.get('why', '')}" for cell in found if cell["status"] != "ok"]
-    return "\n\n".join(part for part in (table(list(kept), rows) if rows else "", "\n".join(others)) if part)
+def missed(cells: Cells) -> list[str]:
+    """Goals whose must is not reached, each a line with the reason."""
+    lines = []
+    for goal, value, word, why in judge(cells):
+        if value is None or word == "missed":
+            must = f"{'<' if goal.below else 'of'} {number(goal.must)}{goal.unit}"
+            lines.append(f"{goal.name}: {word}" + ("" if value is None else f", {number(value)} {must}") + f" ({why})")
+    return lines
+
+
+def problems_of(content: dict[str, Any], cells: Cells) -> list[str]:
+    """Sections of the last call that did not end well, wrong cells, kernels that are not here."""
+    run = content["runs"][-1]
+    ends = [f"{name}: {facts['how']}" for name, facts in run["sections"].items() if facts["how"] != "done"]
+    bad = [f"{where}, {one['cell']}: {one['why']}" for (where, _), one in cells.items() if one["status"] in BAD]
+    missing = {} if run.get("rehearsal") else run["machine"].get("not_here", {})
+    return ends + bad + [f"{name} was not measured: {why}" for name, why in missing.items()]
+
+
+def section_table(found: Sequence[Cell]) -> str:
+    """The cells that came out as a table, the others as lines below it, with the end of their tracebacks."""
+    told = [cell for cell in found if cell["status"] in ("ok", "wrong")]
+    plain = {key for cell in told for key, value in cell.items() if isinstance(value, (int, float, str))}
+    kept = [key for key in dict.fromkeys(key for cell in told for key in cell) if key in plain - ASIDE]
+    rows = [[cell["cell"], *(number(cell.get(key)) for key in kept)] for cell in told]
+    parts = [table(["", *(key.replace("_", " ") for key in kept)], rows)] if rows else []
+    parts.append("\n".join(f"* {one['cell']}: {one['status']}. {one['why']}" for one in found if one["status"] != "ok"))
+    stacks = [f"```\n{cell['traceback'][-SHORT:]}\n```" for cell in found if cell.get("traceback")]
+    return "\n\n".join(part for part in (*parts, *stacks[:3]) if part)
 
 
 def runs_table(content: dict[str, Any]) -> str:
-    """Every call whose cells may be above."""
-    last = content["runs"][-1]
-    rows = []
-    for run in content["runs"]:
-        if kind(run) != kind(last):
-            continue
-        ends = "; ".join(f"{name} {how}" for name, how in run["sections"].items() if how != "done") or "all done"
-        rows.append([run["started"], f"`{run['command']}`", run["commit"], ends])
-    machine = last["machine"]
+    """Every call whose cells may be above, and what they ran on."""
+    rows, machine = [], content["runs"][-1]["machine"]
+    for run in (run for run in content["runs"] if kind(run) == kind(content["runs"][-1])):
+        ends = [f"{name} {facts['how']}, {facts['seconds']:.0f} s" for name, facts in run["sections"].items()]
+        rows.append([run["started"], f"`{run['command']}`", run["commit"], "; ".join(ends)])
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
-    facts = (
-        f"Driver {machine['driver']}, CUDA {machine['cuda']}, Python {machine['python']}, {machine['cores']} cores; "
-    )
-    facts += f"{packages}."
-    return "## Runs\n\n" + table(["started", "command", "commit", "sections"], rows) + "\n\n" + facts
+    facts = f"Driver {machine['driver']}, CUDA {machine['built_for']}, Python {machine['python']}, {packages}."
+    return "## Runs\n\n" + table(["started", "command", "commit", "sections"], rows) + f"\n\n{facts}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -175,19 +179,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def number(value: Any) -> str:
     """A number with as many digits as it deserves; words as they are."""
-    if value is None:
-        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10000 else str(value)
     if isinstance(value, float):
-        if value == 0:
-            return "0"
-        if abs(value) < 1e-3:
-            return f"{value:.1e}"
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,114 +1,114 @@
-"""A section runs in a process of its own and is ended when its time is over: a hanging compiler, a kernel that stops
-the device or one that takes all memory costs its own section and nothing else.
+"""Work in a process of its own that is ended when its time is over: a hanging compiler, a kernel that stops the device
+or one that takes all memory costs its own section and nothing else.
 
-The process is forked from one that has imported torch and transformers but never touched the device, so it costs two
-seconds and not twenty. Cells come back through a pipe one by one, and are on disk before the next is begun.
+The process is forked from one that has imported torch and transformers but never touched the device, so it costs a
+moment and not twenty seconds. What it finds comes back through a pipe piece by piece. How it ended comes too: a failure
+with its traceback, and where the process can say nothing any more, after a segmentation fault or a hang, the stacks
+that ``faulthandler`` has left in a file.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import importlib
 import multiprocessing
+import os
+import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.store import Cell
+GRACE = 3.0  # seconds between the time that work is told to keep and its end by force
+STACKS = 1.0  # seconds before the end by force at which the stacks are written down
+LONGEST = 16_000  # characters kept of a traceback
 
-GRACE = 5.0  # seconds between the time a section is told to keep and its end by force
+
+class End(NamedTuple):
+    """How work ended: ``done`` or why not."""
+
+    how: str
+    traceback: str = ""
 
 
-def run_section(
-    name: str,
-    seconds: float,
-    device: str,
-    folder: Path,
-    rehearsal: bool,
-    keep: Callable[[Cell], object],
-    method: str = "fork",
-) -> str:
-    """Run a section, hand its cells to ``keep`` as they come, and say how it ended: ``done`` or why not."""
+def cells_of(name: str, bench: Any) -> Iterator[Any]:
+    """The cells of a section, whose module is imported in its own process."""
+    yield from importlib.import_module(f"benchmarks.gpu.{name}").measure(bench)
+
+
+def run_apart(
+    work: Callable[[], Iterator[Any]], seconds: float, keep: Callable[[Any], object], method: str = "fork"
+) -> End:
+    """Let ``work`` run in a process of its own, hand what it yields to ``keep``; all it started ends with it."""
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
-    deadline = time.monotonic() + seconds
-    bench = Bench(device, deadline, folder, rehearsal)
-    process = context.Process(target=work, args=(name, bench, sender))
+    until = time.monotonic() + seconds
+    handle, log = tempfile.mkstemp(prefix="benchmark_stacks_")
+    os.close(handle)
+    process = context.Process(target=inside, args=(work, sender, log, max(0.1, seconds - STACKS)))
     process.start()
     sender.close()
     try:
-        for message in messages(receiver, deadline + GRACE):
-            if isinstance(message, str):
+        for message in messages(receiver, process.sentinel, until):
+            if isinstance(message, End):
                 process.join(GRACE)
                 return message
             keep(message)
-        if process.is_alive() and time.monotonic() >= deadline + GRACE:
-            return f"ended by force after {seconds + GRACE:.0f} s"
-        process.join(GRACE)
-        return f"its process died (exit code {process.exitcode})"
-    finally:
-        if process.is_alive():
-            process.terminate()
+        how = f"ended by force after {seconds:.0f} s"
+        if not process.is_alive() or time.monotonic() < until:
             process.join(GRACE)
-        if process.is_alive():
-            process.kill()
-            process.join()
+            code = process.exitcode or 0
+            how = f"its process died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+        return End(how, Path(log).read_text(errors="replace")[-LONGEST:])
+    finally:
+        end(process)
         receiver.close()
+        os.unlink(log)
 
 
-def messages(receiver: Connection, until: float) -> Iterator[Any]:
+def messages(receiver: Connection, sentinel: int, until: float) -> Iterator[Any]:
     """What the process sends, until it is gone or the time is over."""
-    while (left := until - time.monotonic()) > 0 and receiver.poll(left):
-        try:
-            yield receiver.recv()
-        except EOFError:
+    while (left := until - time.monotonic()) > 0:
+        ready = wait([receiver, sentinel], left)
+        if receiver in ready or receiver.poll():  # what it sent before it died comes first
+            try:
+                yield receiver.recv()
+            except EOFError:
+                return
+        elif ready:
             return
 
 
-def work(name: str, bench: Bench, sender: Connection) -> None:
-    """In the new process: send every cell, then one word about the end."""
-    try:
-        module = importlib.import_module(f"benchmarks.gpu.{name}")
-        for cell in module.measure(bench):
-            sender.send(cell)
-        sender.send("done")
-    except Exception as problem:
-        traceback.print_exc()
-        sender.send(f"failed: {first_line(problem)}")
-    finally:
-        sender.close()
+def end(process: Any) -> None:
+    """The process and all it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # it may not have been so far as to have a group of its own
+    process.join(GRACE)
 
 
-def guarded(bench: Bench, cell: str, expected: float, measure: Callable[[], dict[str, Any]]) -> Cell:
-    """One cell, whatever becomes of it; ``expected`` seconds must be left to begin it."""
-    if bench.left() < expected:
-        return {"cell": cell, "status": "not reached", "why": f"{bench.left():.0f} s were left of {expected:.0f}"}
-    begin = time.monotonic()
-    try:
-        result = measure()
-    except Exception as problem:  # a section goes on after a kernel that cannot
-        result = {"status": status_of(problem), "why": first_line(problem)}
-    bench.free()  # outside of the handler, whose traceback holds the tensors of its frames
-    return {"cell": cell, **result, "took": round(time.monotonic() - begin, 2)}
+def inside(work: Callable[[], Iterator[Any]], sender: Connection, log: str, seconds: float) -> None:
+    """In the new process: send everything, then how it ended."""
+    os.setpgid(0, 0)  # a group of its own, so that what it starts can be ended with it
+    with open(log, "w") as file:
+        faulthandler.enable(file)
+        faulthandler.dump_traceback_later(seconds, file=file)
+        try:
+            for message in work():
+                sender.send(message)
+            sender.send(End("done"))
+        except Exception as problem:
+            sender.send(End(f"failed: {described(problem)}", traceback.format_exc()[-LONGEST:]))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            faulthandler.disable()
+            sender.close()
 
 
-def status_of(problem: Exception) -> str:
-    """``out of memory``, ``unsupported`` when a kernel refuses in words, else ``failed``."""
-    import torch
-
-    from varlen_lab.errors import InputError
-
-    if isinstance(problem, torch.OutOfMemoryError):
-        return "out of memory"
-    refusals = ("not support", "only support", "supports head", "unsupported", "No viable backend")
-    refused = isinstance(problem, (NotImplementedError, InputError, ImportError)) or any(
-        word in str(problem) for word in refusals
-    )
-    return "unsupported" if refused else "failed"
-
-
-def first_line(problem: Exception) -> str:
+def described(problem: Exception) -> str:
+    """Type and first line."""
     return f"{type(problem).__name__}: {(str(problem).strip().splitlines() or [''])[0][:300]}"

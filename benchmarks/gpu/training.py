@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -23,8 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.bench import CV_ONE, Bench
-from benchmarks.gpu.runner import guarded
-from benchmarks.gpu.store import Cell
+from benchmarks.gpu.store import Cell, cell_name
 from benchmarks.lengths import lognormal
 from benchmarks.train import by_length, feature
 from varlen_lab.attention.huggingface import hf_name_of
@@ -40,47 +38,28 @@ from varlen_lab.training.step import Batch, optimize
 
 STEPS = 12  # of different documents at most; then they come again
 Documents = list[np.ndarray]  # token ids of each
-Collate = Callable[[list[Any]], dict[str, Any]]
+MODES = {"A": "unpacked", "B": "unpacked", "C": "packed", "D": "varlen"}  # as settings call them
+COMPILED = 40  # seconds that the compiled cell needs, nearly all of them for the compiler
 
 
 def measure(bench: Bench) -> Iterator[Cell]:
     """The cells in the order of what one wants to know first."""
-    small, large = bench.scale.models
-    middle, short, long = bench.scale.rows
+    middle, long, short = bench.scale.rows
+    four = [(mode, middle) for mode in ("D varlen", "A padded", "B grouped", "C packed")]
+    pairs = [(mode, row) for row in (long, short) for mode in ("D varlen", "C packed")]
     kernel = bench.kernels[0]
-    cells: list[tuple[str, str, int, bool]] = [
-        (small, "D varlen", middle, False),
-        (small, "A padded", middle, False),
-        (small, "B grouped", middle, False),
-        (small, "C packed", middle, False),
-        (small, "D varlen", long, False),
-        (small, "C packed", long, False),
-        (small, "D varlen", short, False),
-        (small, "C packed", short, False),
-        (large, "D varlen", middle, False),
-        (small, "D varlen", middle, True),
-        (large, "C packed", middle, False),
-        (large, "D varlen", middle, True),
-    ]
-    if bench.rehearsal:  # a compiler takes most of its time
-        cells = [cell for cell in cells if cell != (large, "D varlen", middle, True)]
-    for model, mode, row, compiled in cells:
-        name = cell_name(model, mode, row, compiled)
-        expected = 3 if bench.rehearsal else 8 + 10 * (model == large) + 30 * compiled
-        facts = {"model": model, "mode": mode, "row": row, "compiled": compiled}
-        yield {**guarded(bench, name, expected, partial(measured, bench, model, mode, row, compiled, kernel)), **facts}
+    for (mode, row), compiled in [*((one, False) for one in four + pairs), (four[0], True)]:
+        name, facts = cell_name(mode, row, compiled), {"mode": mode, "row": row, "compiled": compiled}
+        yield bench.cell(name, COMPILED if compiled else 7, measured, mode, row, compiled, kernel, **facts)
 
 
-def cell_name(model: str, mode: str, row: int, compiled: bool = False) -> str:
-    return f"{model} | {mode} | rows of {row:,}" + (" | compiled" if compiled else "")
-
-
-def measured(bench: Bench, model: str, mode: str, row: int, compiled: bool, kernel: str) -> dict[str, Any]:
+def measured(bench: Bench, mode: str, row: int, compiled: bool, kernel: str) -> dict[str, Any]:
     """One cell, in less memory if it has to be: activations recomputed, at last smaller padded batches."""
-    padded, ways = bench.scale.padded, ways_to_fit(bench, bench.scale.models[model], mode, row)
+    shape, padded = bench.scale.model, bench.scale.padded
+    ways = ways_to_fit(bench, shape, mode, row)
     while True:
         try:
-            return run(bench, model, mode, row, compiled, kernel, padded, ways[0])
+            return run(bench, shape, mode, row, kernel, padded, ways[0], compiled)
         except torch.OutOfMemoryError:
             pass  # outside of the handler, which would keep the tensors of its frames
         bench.free()
@@ -97,32 +76,39 @@ def ways_to_fit(bench: Bench, shape: dict[str, Any], mode: str, row: int) -> lis
 
     Kept bytes a token, layer and channel in bf16, counted on a CPU: 45 of everything, 24 of products and attention.
     """
-    slots = max(row, bench.scale.micro)
+    slots = max(row, bench.scale.rows[0])
     if mode.startswith("A"):
         slots = bench.scale.padded * bench.scale.longest * 3 // 4  # the longest of 16 is hardly the longest there is
     width, layers, inner = shape["hidden_size"], shape["num_hidden_layers"], shape["intermediate_size"]
     weights = layers * width * (4 * width + 3 * inner) + 2 * shape["vocab_size"] * width
-    have = bench.memory() * 0.95 - 8 * weights - 6 * slots * shape["vocab_size"]
+    memory = torch.cuda.get_device_properties(0).total_memory if bench.device == "cuda" else 2.0**33
+    have = memory * 0.95 - 8 * weights - 6 * slots * shape["vocab_size"]
     kept = {None: 45, "cheap": 24, "all": 2}
-    may = [way for way, each in kept.items() if each * slots * layers * width < have]
-    return may or ["all"]
+    return [way for way, each in kept.items() if each * slots * layers * width < have] or ["all"]
 
 
 def run(
-    bench: Bench, model: str, mode: str, row: int, compiled: bool, kernel: str, padded: int, recomputed: str | None
+    bench: Bench,
+    shape: dict[str, Any],
+    mode: str,
+    row: int,
+    kernel: str,
+    padded: int,
+    again: str | None,
+    compiled: bool,
 ) -> dict[str, Any]:
     """Two steps to warm up, then steps until the cell's seconds are over; at least three."""
-    shape = bench.scale.models[model]
     config = config_of(bench, shape, mode, row)
     attention = hf_name_of(kernel) if mode.startswith("D") else PLAIN
     network = random_model(shape, attention, bench.device, bench.dtype)
-    if recomputed:
-        recompute(network, recomputed)
+    if again:
+        recompute(network, again)
     if compiled:
         from varlen_lab.attention.huggingface import register
 
         register(compiled=True)
-        network.compile(dynamic=True)
+        # in a rehearsal the graph is traced and not compiled: that takes a CPU a minute and shows nothing more
+        network.compile(dynamic=True, backend="aot_eager" if bench.rehearsal else "inductor")
     engine = make_engine(network, config, 1000, make_accelerator(config))
     given = documents_of_steps(bench, row)
     # collated when its step has come, inside of the clock, as every trainer does it
@@ -133,88 +119,70 @@ def run(
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
     done = work.operations(tokens, sum(record["sum_squared_lengths"] for record in records))
-    times = sorted(record["seconds"] for record in records)
-    peak = next((value for word, value in PEAK_OPERATIONS.items() if word in device_name(bench)), None)
+    times = [record["seconds"] for record in records]
+    peak = next((value for word, value in PEAK_OPERATIONS.items() if word in bench.name), None)
     return {
         "tokens_per_second": tokens / seconds,
         "mfu": done / seconds / peak if peak else None,
-        "teraflops": done / seconds / 1e12,
         "peak_gib": torch.cuda.max_memory_allocated() / GIB if bench.device == "cuda" else None,
         "fill": tokens / sum(record["padded_tokens"] for record in records),
         "step_p50": statistics.median(times),
-        "step_p95": times[int(0.95 * (len(times) - 1))],
         "steps": len(times),
         "loss": records[-1]["loss"],
         "kernel": kernel if mode.startswith("D") else network.config._attn_implementation,
-        "padded_batch": padded if mode.startswith("A") else None,
-        "recomputed": recomputed or "nothing",
-        "weights": sum(p.numel() for p in network.parameters()),
+        "recomputed": again or "nothing",
     }
 
 
 def timed(bench: Bench, records: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records of the steps that count."""
-    for _ in range(2):
-        next(records)
-    begin, found = time.monotonic(), []
-    for record in records:
-        found.append(record)
+    """Records of the steps that count: those after the first two."""
+    begin, found = float("inf"), []
+    for number, record in enumerate(records):
+        found += [record] if number >= 2 else []
+        begin = time.monotonic() if number == 1 else begin
         if len(found) >= 3 and (time.monotonic() - begin > bench.scale.seconds or bench.left() < 5):
             break
     return found
 
 
-def device_name(bench: Bench) -> str:
-    return torch.cuda.get_device_name() if bench.device == "cuda" else "CPU"
-
-
 def config_of(bench: Bench, shape: dict[str, Any], mode: str, row: int) -> Config:
     """Settings of the loop: fused AdamW on bf16 weights, a learning rate too small to matter."""
-    config = named_config("tiny_llama_full_docstrings_e1")
-    return config.replace(
-        model_config=shape,
-        max_length=row,
-        device=bench.device,
-        dtype="bf16" if bench.device == "cuda" else "fp32",
-        master_weights=bench.device != "cuda",
-        evaluation_freq=0,
-        lr=1e-6,
-    ).with_mode({"A": "unpacked", "B": "unpacked", "C": "packed", "D": "varlen"}[mode[0]])
+    half = bench.device == "cuda"
+    way = {"device": bench.device, "dtype": "bf16" if half else "fp32", "master_weights": not half}
+    config = named_config("tiny_llama_full_docstrings_e1").with_mode(MODES[mode[0]])
+    return config.replace(model_config=shape, max_length=row, evaluation_freq=0, lr=1e-6, **way)
 
 
 def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torch.dtype) -> Any:
-    """A model of that shape with random weights, made where it will be used: seven billion numbers on a CPU take
-    minutes."""
+    """A model of that shape with random weights, made where it will be used: a billion on a CPU take a minute."""
     from transformers import AutoModelForCausalLM
 
     from varlen_lab.attention.huggingface import register
 
     register()
-    native = native_config(shape)
+    native, create = native_config(shape), AutoModelForCausalLM.from_config
     with torch.device(device):
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(
-            native, attn_implementation=resolve_attention(attention, native), dtype=dtype
-        )
+        return create(native, attn_implementation=resolve_attention(attention, native), dtype=dtype)
 
 
 def documents_of_steps(bench: Bench, row: int, vocabulary: int = 2000) -> list[list[Documents]]:
     """For each step its rows, for each row its documents: best-fit rows of ``row`` tokens, in random order."""
     scale, generator = bench.scale, np.random.default_rng(0)
-    lengths = lognormal(scale.mean, CV_ONE, min(scale.longest, row))(generator, scale.step * STEPS // scale.mean)
+    lengths = lognormal(scale.mean, CV_ONE, min(scale.longest, row))(generator, 2 * scale.rows[0] * STEPS // scale.mean)
     packs = pack_lengths(lengths, row)
     numbers = [packs.order[a:b] for a, b in zip(packs.offsets, packs.offsets[1:])]
     generator.shuffle(numbers)
     rows = [[generator.integers(3, vocabulary, lengths[n]) for n in row_] for row_ in numbers]
-    each = max(1, scale.step // row)
+    each = max(1, 2 * scale.rows[0] // row)
     return [rows[at : at + each] for at in range(0, len(rows) - each + 1, each)]
 
 
 def batches(mode: str, rows: list[Documents], bench: Bench, row: int, padded: int) -> list[Batch]:
     """The batches of a step, in one of the four ways."""
     if mode[0] in "CD":
-        collate: Collate = VarlenCollator() if mode[0] == "D" else PackedCollator(0)
-        each = max(1, bench.scale.micro // row)
+        collate = VarlenCollator() if mode[0] == "D" else PackedCollator(0)
+        each = max(1, bench.scale.rows[0] // row)
         return [Batch.of([feature(one) for one in rows[at : at + each]], collate) for at in range(0, len(rows), each)]
     documents = [document for one in rows for document in one]
     np.random.default_rng(len(documents)).shuffle(documents)  # type: ignore[arg-type]
@@ -222,5 +190,5 @@ def batches(mode: str, rows: list[Documents], bench: Bench, row: int, padded: in
         groups: Sequence[Documents] = [documents[at : at + padded] for at in range(0, len(documents), padded)]
     else:
         lengths = np.array([len(one) for one in documents])
-        groups = [[documents[number] for number in group] for group in by_length(lengths, bench.scale.micro)]
+        groups = [[documents[number] for number in group] for group in by_length(lengths, bench.scale.rows[0])]
     return [Batch.of([feature([one]) for one in group], PaddedCollator(0)) for group in groups]

@@ -1,8 +1,9 @@
 """A lesson is a notebook, ``notebooks/NN_name.ipynb``: what it says of itself is read, nothing is executed.
 
 The file is the only record of a lesson. Its number and name are those of the file, its title is the first heading,
-its parameters are the plain ``name = literal`` lines of the one cell tagged ``parameters``. So a notebook that is
-laid into the folder is found by ``run``, by ``walkthrough`` and by the tests.
+its parameters are the plain ``name = literal`` lines of the one cell tagged ``parameters``, and ``gpu: true`` in its
+metadata marks it as one to run on a GPU too. So a notebook that is laid into the folder is found by ``run``, by
+``walkthrough``, by the GPU benchmark and by the tests.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class Lesson:
             if cell.cell_type == "markdown" and first.startswith("# "):
                 return first[2:].strip()
         return self.name[3:].replace("_", " ").capitalize()
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the GPU benchmark runs it as well, with ``device`` set to the GPU."""
+        return self.notebook.metadata.get("gpu") is True
 
     @cached_property
     def parameters(self) -> dict[str, Any]:

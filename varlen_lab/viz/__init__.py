@@ -3,6 +3,7 @@
 ``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, curves and their differences
 ``rows``     draw_rows, before and after packing         ``lengths`` draw_lengths, how long the documents are
 ``seen``     draw_seen, promised and measured masks      ``explorer`` explore_masks (``widget``) and LiveLosses
+``rates``    draw_speeds and draw_rates, what is fast
 ``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
 ``style``    colours and type, and the Figure that carries its alt text
 """
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from varlen_lab.viz.losses import alt_text_losses as alt_text_losses
     from varlen_lab.viz.losses import draw_losses as draw_losses
     from varlen_lab.viz.masks import count_cells as count_cells
+    from varlen_lab.viz.rates import Rate as Rate
+    from varlen_lab.viz.rates import alt_text_rates as alt_text_rates
+    from varlen_lab.viz.rates import alt_text_speeds as alt_text_speeds
+    from varlen_lab.viz.rates import draw_rates as draw_rates
+    from varlen_lab.viz.rates import draw_speeds as draw_speeds
     from varlen_lab.viz.rows import alt_text_rows as alt_text_rows
     from varlen_lab.viz.rows import draw_rows as draw_rows
     from varlen_lab.viz.seen import alt_text_seen as alt_text_seen
