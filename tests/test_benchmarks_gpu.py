@@ -123,6 +123,23 @@ def test_the_smoke_of_a_rehearsal_is_called_one(tmp_path: Path) -> None:
     assert "rehearsed on a CPU" in report and "No number here says anything" in report and "(mask.png)" in report
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_whoever_ends_it_early_gets_the_report(tmp_path: Path) -> None:
+    words = ["--rehearse", "-o", str(tmp_path), "--sections", "correctness", "training"]
+    results = tmp_path / "results.json"
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.gpu", *words], cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
+        while process.poll() is None and not (results.exists() and '"section": "training"' in results.read_text()):
+            time.sleep(0.1)
+        process.terminate()
+        process.communicate(timeout=60)
+    ends = {name: facts["how"] for name, facts in read(results)["runs"][0]["sections"].items()}
+    assert process.returncode == 130 and ends == {"correctness": "done", "training": "interrupted"}
+    assert "training: interrupted" in (tmp_path / "report.md").read_text()
+
+
 TURNS = [["smoke", "correctness", "parity", "kernels", "masks"], ["training", "peers"]]
 
 

@@ -82,6 +82,7 @@ def measure(console: Console, args: argparse.Namespace) -> int:
             begin = time.monotonic()
             left = BEGIN + 60 * args.minutes - REPORT - begin
             ended = End(f"not reached: {max(0, left):.0f} s were left of {section.least:.0f}")
+            store.run["sections"][section.name] = {"how": "interrupted", "seconds": 0.0, "limit": left, "traceback": ""}
             if limit := share(sections[number:], left):
                 keep = partial(kept, store, console, section.name)
                 bench = Bench(device, begin + limit - GRACE, args.output, args.rehearse)
