@@ -48,7 +48,7 @@ class Scale:
     """Sizes of the work. ``REHEARSAL`` runs every line of every section on a CPU in a minute or two."""
 
     matrix: int = 8192  # of the product; the copy has 64 bytes for each of its numbers
-    ugly: tuple[int, ...] = (1, 2, 63, 64, 65, 127, 128, 129, 511, 1000, 2048, 3, 4054)
+    ugly: tuple[int, ...] = (1, 2, 63, 64, 65, 127, 128, 129, 511, 1000, 2048, 3, 2050)
     heads: tuple[tuple[int, int, int], ...] = ((32, 4, 64), (32, 32, 128))  # query heads, key heads, width
     documents: tuple[int, ...] = (512, 2048, 8192)  # fixed lengths in a kernel's row; and lognormal ones
     mean: int = 600
