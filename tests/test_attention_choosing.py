@@ -7,28 +7,25 @@ from typing import Any
 
 import pytest
 import torch
+from machines import A100, B200, H100, M2, T4
 
 from varlen_lab.attention import choosing
 from varlen_lab.attention.choosing import Job, choose, import_problem, why_not
 from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.errors import InputError
-from varlen_lab.machine.gpu import GIB, GpuFacts, automatic_device, automatic_dtype, why_unusable
+from varlen_lab.machine.gpu import GpuFacts, automatic_device, automatic_dtype, why_unusable
+from varlen_lab.models.building import TORCH_DTYPES
 from varlen_lab.packing.boundaries import Boundaries
 
-CODE = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100")
-
-
-def card(name: str, capability: tuple[int, int], gib: int) -> GpuFacts:
-    return GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, name, capability, CODE, gib * GIB)
-
-
-T4, A100, H100 = card("Tesla T4", (7, 5), 15), card("NVIDIA A100", (8, 0), 79), card("NVIDIA H100", (9, 0), 79)
-M2 = GpuFacts("2.13.0", mps=True, name="Apple M2")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 # ------------------------------------------------------------------------------------- machines one has not got
+
+
+@pytest.fixture
+def only_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a torch with CUDA brings, and no package beside it."""
+    brought = ("torch.", "triton")
+    monkeypatch.setattr(choosing, "import_problem", lambda module: None if module.startswith(brought) else "absent")
 
 
 @pytest.mark.parametrize(
@@ -41,9 +38,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     ],
     ids=["T4", "A100", "H100", "M2"],
 )
-def test_each_card_gets_what_it_can_run(facts: GpuFacts, device: str, dtype: str, backend: str) -> None:
+def test_each_card_gets_what_it_can_run(
+    only_torch: None, facts: GpuFacts, device: str, dtype: str, backend: str
+) -> None:
     assert automatic_dtype(device, facts) == dtype
-    assert choose(device, DTYPES[dtype], facts=facts) == backend
+    assert choose(device, TORCH_DTYPES[dtype], facts=facts) == backend
     assert automatic_device(facts) == ("cpu" if device == "mps" else device)  # Apple's GPU only when it is named
     assert device == "mps" or why_unusable(facts) is None
 
@@ -51,11 +50,8 @@ def test_each_card_gets_what_it_can_run(facts: GpuFacts, device: str, dtype: str
 @pytest.mark.parametrize(
     ("facts", "softcapped"), [(T4, "reference"), (A100, "flex"), (H100, "flex")], ids=["T4", "A100", "H100"]
 )
-def test_capped_scores_without_flash_attn(facts: GpuFacts, softcapped: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        choosing, "import_problem", lambda module: "no" if "flash" in module and "torch" not in module else None
-    )
-    dtype = DTYPES[automatic_dtype("cuda", facts)]
+def test_capped_scores_without_flash_attn(only_torch: None, facts: GpuFacts, softcapped: str) -> None:
+    dtype = TORCH_DTYPES[automatic_dtype("cuda", facts)]
     assert choose("cuda", dtype, softcap=50.0, facts=facts) == softcapped
     assert choose("cuda", dtype, alibi=True, facts=facts) == "sdpa"
     assert choose("cuda", dtype, 512, facts=facts) == "sdpa"
@@ -64,8 +60,7 @@ def test_capped_scores_without_flash_attn(facts: GpuFacts, softcapped: str, monk
 def test_flash_attn_3_only_on_hopper_and_2_on_what_it_has_code_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "import_problem", lambda module: None)
     monkeypatch.setattr(choosing, "resolve_name", lambda function: lambda *asked: True)
-    blackwell = card("NVIDIA B200", (10, 0), 179)
-    taken = {facts.name: choose("cuda", torch.float16, facts=facts) for facts in (T4, A100, H100, blackwell)}
+    taken = {facts.name: choose("cuda", torch.float16, facts=facts) for facts in (T4, A100, H100, B200)}
     assert taken == {
         "Tesla T4": "sdpa", "NVIDIA A100": "flash_attn", "NVIDIA H100": "flash_attn_3", "NVIDIA B200": "flash_attn"
     }  # fmt: skip
@@ -80,7 +75,7 @@ def test_auto_takes_nothing_that_the_card_cannot_run(facts: GpuFacts, monkeypatc
         for width in (16, 80, 256, 512):
             for softcap, alibi in ((False, False), (True, False), (False, True)):
                 job = Job("cuda", dtype, width, softcap, alibi, capability=facts.capability)
-                backend = BACKENDS[choosing.first_of(job)]
+                backend = BACKENDS[choosing.first_able(job)]
                 assert backend.capability <= (facts.capability or ()) and dtype in (backend.dtypes or (dtype,))
                 assert width <= (backend.widest_head or width) and softcap <= backend.softcap and alibi <= backend.alibi
 
@@ -98,6 +93,7 @@ def test_auto_takes_nothing_that_the_card_cannot_run(facts: GpuFacts, monkeypatc
         ("torch_varlen", Job("cuda", "float16", 320), "takes head dims up to 256, not 320"),
         ("torch_varlen", Job("cuda", "float16", softcap=True, alibi=True), "cap scores .* or bias scores"),
         ("flex", Job("cuda", "float32", deterministic=True), r"cannot give equal bits again \(deterministic\)"),
+        ("flash_attn_3", Job("cuda", "float16", 256, deterministic=True), "repeatable for head dims up to 192"),
     ],
 )  # fmt: skip
 def test_what_keeps_a_backend_away_is_said(name: str, job: Job, words: str) -> None:
@@ -123,8 +119,8 @@ def test_nothing_that_can_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
         choose("cpu", torch.float32)
 
 
-def test_in_fp16_a_t4s_kernel_is_as_close_as_fp16_allows() -> None:
-    """Per-document sdpa in half precision: every document as if it were alone, and no bit from another one."""
+def test_the_kernel_a_t4_takes_is_as_close_as_fp16_allows() -> None:
+    """Per-document sdpa in half precision, on this CPU: each document as if it were alone, no bit from another one."""
     row = Boundaries.from_lengths([1, 2, 40, 17])
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(row.total, heads, 16, generator=generator).half() for heads in (4, 2, 2))

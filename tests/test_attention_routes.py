@@ -9,23 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from machines import A100, B200, H100, LAPTOP, M2, T4
 
 from varlen_lab.attention import choosing
 from varlen_lab.attention.choosing import choose
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.routes import Route, kernel_routes
-from varlen_lab.machine.gpu import DTYPES, GIB, GpuFacts, gpu_facts
+from varlen_lab.machine.gpu import DTYPES, GpuFacts, gpu_facts
 
-CODE = ("sm_75", "sm_80", "sm_90", "sm_100")
-
-
-def card(name: str, capability: tuple[int, int], gib: int) -> GpuFacts:
-    return GpuFacts("2.11.0+cu130", "13.0", "580.159", "13.0", True, name, capability, CODE, gib * GIB)
-
-
-T4, A100 = card("Tesla T4", (7, 5), 15), card("NVIDIA A100", (8, 0), 79)
-H100, B200 = card("NVIDIA H100", (9, 0), 79), card("NVIDIA B200", (10, 0), 180)
-M2, LAPTOP = GpuFacts("2.13.0", mps=True, name="Apple M2"), GpuFacts("2.13.0+cpu")
 HERE_WITH_TORCH = {"torch_varlen": "here", "sdpa": "here", "flex": "here", "reference": "here"}
 NONE = dict.fromkeys(("flash_attn", "flash_attn_3", "flash_attn_4", "flash_attn_hub", "torch_varlen", "flex"), "no")
 MACHINES: dict[str, tuple[GpuFacts, dict[str, str]]] = {
@@ -176,9 +167,3 @@ def test_torch_can_run_on_another_flash_attention(torch_lists: Any, package: Any
     assert found["torch_varlen on FA3"].command == call and found["torch_varlen on FA3"].state == "fits"
     torch_lists(["FA3"], active="FA3")
     assert {one.name: one for one in kernel_routes(H100)}["torch_varlen on FA3"].state == "here"
-
-
-def test_a_torch_without_the_choice_has_no_such_route(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("list_flash_attention_impls", "current_flash_attention_impl"):
-        monkeypatch.delattr(torch.nn.attention, name, raising=False)
-    assert not [name for name in of(H100) if " on " in name]

@@ -9,8 +9,9 @@ import torch
 from expect import refused
 
 from varlen_lab.attention import sdpa
+from varlen_lab.attention.choosing import Job
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.sdpa import groups_are_fast
+from varlen_lab.attention.sdpa import takes_groups
 from varlen_lab.packing.boundaries import Boundaries
 
 T4, A100, H100 = (7, 5), (8, 0), (9, 0)
@@ -33,9 +34,10 @@ T4, A100, H100 = (7, 5), (8, 0), (9, 0)
 def test_groups_go_where_flash_attention_takes_them(
     device: str, dtype: str, width: int, masked: bool, capability: Any, fast: bool
 ) -> None:
-    assert groups_are_fast(device, dtype, width, width, masked, capability) is fast
+    job = Job(device, dtype, width, capability=capability)
+    assert takes_groups(job, True, masked) is fast
     if device == "cuda":
-        assert not groups_are_fast(device, dtype, width, width // 2, masked, capability)  # values of another width
+        assert not takes_groups(job, False, masked)  # values of another width
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 3}, {"causal": False}], ids=["plain", "window", "bidirectional"])
@@ -50,7 +52,7 @@ def test_repeated_heads_say_the_same(options: dict[str, Any], fast: bool, monkey
         return real(q, k, v, **words)
 
     monkeypatch.setattr(sdpa, "scaled_dot_product_attention", noting)
-    monkeypatch.setattr(sdpa, "groups_are_fast", lambda *_: fast)
+    monkeypatch.setattr(sdpa, "takes_groups", lambda *_: fast)
     row = Boundaries.from_lengths([4, 1, 9])
     found = []
     for backend in ("sdpa", "reference"):
@@ -67,5 +69,5 @@ def test_repeated_heads_say_the_same(options: dict[str, Any], fast: bool, monkey
 
 def test_capped_scores_are_sent_to_a_kernel_that_has_them() -> None:
     q = torch.zeros(2, 1, 8)
-    with refused("use backend='reference', or 'flex' on a CUDA device"):
+    with refused(r"'sdpa' cannot cap scores \(softcap\); use 'auto', or one that varlen-lab check-env lists"):
         attend(q, q, q, Boundaries.from_lengths([2]), backend="sdpa", softcap=5.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from expect import within
-from test_attention_routes import A100, H100, LAPTOP, M2, T4
+from machines import A100, H100, LAPTOP, M2, T4
 
 from varlen_lab.cli import check_env, main
 from varlen_lab.machine import environment

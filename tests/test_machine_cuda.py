@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from varlen_lab.attention import dispatch
-from varlen_lab.attention.choosing import first_of, import_problem
+from varlen_lab.attention.choosing import AttentionShape, first_able, import_problem
 from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.attention.registry import BACKENDS
@@ -32,7 +32,6 @@ from varlen_lab.studies.comparison import compare
 from varlen_lab.training.conversion import convert
 from varlen_lab.training.data import load_rows, load_tokenizer
 from varlen_lab.training.engines import make_accelerator, make_engine
-from varlen_lab.training.kernel import attention_layout
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
 from varlen_lab.training.step import batched, collator, optimize
@@ -135,7 +134,7 @@ def test_a_family_is_exact_on_a_kernel(family: str, monkeypatch: pytest.MonkeyPa
     model = tiny(family).to(DEVICE, torch.bfloat16)
     report = audit(model, packed([40, 1, 90, 17]))
     assert report.ok, str(report)
-    kernel = first_of(attention_layout(model).job(DEVICE, torch.bfloat16))
+    kernel = first_able(AttentionShape.of(model).job(DEVICE, torch.bfloat16))
     assert kernel in ("flash_attn", "flash_attn_3", "torch_varlen") and kernel in took and "sdpa" not in took, took
 
 

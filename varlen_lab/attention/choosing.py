@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from pkgutil import resolve_name
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.machine.gpu import GpuFacts
+from varlen_lab.machine.gpu import GpuFacts, capability_of
 
 
 class Job(NamedTuple):
@@ -27,12 +28,11 @@ class Job(NamedTuple):
     head_dim: int = 64  # the widest of queries and values
     softcap: bool = False
     alibi: bool = False
-    window: bool = False
     deterministic: bool = False
     capability: tuple[int, int] | None = None  # of the CUDA device; None: not known, taken to be enough
 
 
-class Layout(NamedTuple):
+class AttentionShape(NamedTuple):
     """The attention of a model: heads, widths, and what is done to its scores."""
 
     heads: int
@@ -43,52 +43,100 @@ class Layout(NamedTuple):
     alibi: bool = False
     window: int | None = None
 
-    def job(self, device: str, dtype: torch.dtype, *, deterministic: bool = False) -> Job:
-        """This attention on a device of this machine."""
-        return Job(
-            device,
-            dtype_name(dtype),
-            max(self.head_dim, self.value_dim),
-            self.softcap is not None,
-            self.alibi,
-            self.window is not None,
-            deterministic,
-            capability_of(device),
+    @classmethod
+    def of(cls, model: Any) -> AttentionShape:
+        """Of a transformers model; where layers differ, the widest head.
+
+        A width is what the layers have, where they say it: many configs leave it out, and some layers are wider.
+        """
+        config, modules = model.config.get_text_config(), list(model.modules())
+        heads = getattr(config, "num_attention_heads", None) or 1
+        usual = getattr(config, "head_dim", None) or getattr(config, "hidden_size", heads * 64) // heads
+        head_dim = max(widths(modules, "qk_head_dim") or widths(modules, "head_dim"), default=usual)
+        return cls(
+            heads,
+            getattr(config, "num_key_value_heads", None) or heads,
+            head_dim,
+            max(widths(modules, "v_head_dim"), default=head_dim),
+            getattr(config, "attn_logit_softcapping", None),
+            any(hasattr(module, "alibi_slopes") for module in modules),
+            getattr(config, "sliding_window", None) or None,
         )
+
+    def job(self, device: str, dtype: torch.dtype) -> Job:
+        """This attention on a device of this machine, as repeatable as torch was told to be."""
+        width = max(self.head_dim, self.value_dim)
+        return job_of(device, dtype, width, softcap=self.softcap is not None, alibi=self.alibi)
+
+
+def widths(modules: list[Any], name: str) -> list[int]:
+    """The widths that layers carry as an attribute of this name."""
+    values = [vars(module).get(name) for module in modules]
+    return [value for value in values if isinstance(value, int) and value > 0]
+
+
+def job_of(device: str, dtype: torch.dtype, head_dim: int, *, softcap: bool, alibi: bool) -> Job:
+    """A job on this machine, as repeatable as torch was told to be."""
+    exactly = torch.are_deterministic_algorithms_enabled()
+    return Job(device, dtype_name(dtype), head_dim, softcap, alibi, exactly, capability_of(device))
+
+
+def job_of_call(q: torch.Tensor, v: torch.Tensor, options: Options) -> Job:
+    """What a call asks of its kernel."""
+    width, alibi = max(q.shape[-1], v.shape[-1]), options.alibi_slopes is not None
+    return job_of(q.device.type, q.dtype, width, softcap=options.softcap is not None, alibi=alibi)
 
 
 def why_not(backend: Backend, job: Job) -> str | None:
     """What keeps a backend from a job, without a full stop; None when it can. Imports its kernel if all else fits."""
+    if why := facts_against(backend, job) or import_against(backend):
+        return why
+    if backend.probe and not resolve_name(backend.probe)(backend.name, job):
+        return f"is a build that does not compute head dim {job.head_dim} in {job.dtype}, forward and backward, here"
+    return None
+
+
+def facts_against(backend: Backend, job: Job) -> str | None:
+    """What in the record of a backend speaks against a job; nothing is imported."""
     if backend.devices is not None and job.device not in backend.devices:
         return f"runs on {' and '.join(backend.devices)}, not on {job.device}"
     if job.capability is not None:
-        here = "this card has " + ".".join(map(str, job.capability))
+        here = f"this card has {dotted(job.capability)}"
         if job.capability < backend.capability:
-            return f"needs compute capability {'.'.join(map(str, backend.capability))}, {here}"
+            return f"needs compute capability {dotted(backend.capability)}, {here}"
         if backend.newest is not None and job.capability[0] > backend.newest:
             return f"has code up to compute capability {backend.newest}.x, {here}"
     if backend.dtypes is not None and job.dtype not in backend.dtypes:
         return f"runs in {' or '.join(backend.dtypes)}, not in {job.dtype}"
     if backend.widest_head is not None and job.head_dim > backend.widest_head:
         return f"takes head dims up to {backend.widest_head}, not {job.head_dim}"
+    exactly = job.deterministic and job.device != "cpu"
+    if exactly and backend.widest_repeatable is not None and job.head_dim > backend.widest_repeatable:
+        return f"is repeatable for head dims up to {backend.widest_repeatable}, not for {job.head_dim}"
     cannot = [
         words
         for words, asked, can in (
             ("cap scores (softcap)", job.softcap, backend.softcap),
             ("bias scores (ALiBi)", job.alibi, backend.alibi),
-            ("slide a window", job.window, backend.window),
-            ("give equal bits again (deterministic)", job.deterministic and job.device != "cpu", backend.deterministic),
+            ("give equal bits again (deterministic)", exactly, backend.deterministic),
         )
         if asked and not can
     ]
-    if cannot:
-        return f"cannot {' or '.join(cannot)}"
+    return f"cannot {' or '.join(cannot)}" if cannot else None
+
+
+def import_against(backend: Backend) -> str | None:
+    """What keeps a backend from being imported, with the command that brings it; None when nothing does."""
     for module in backend.modules:
         if problem := import_problem(module):
-            return problem + (f"; {backend.install}" if backend.install and "not installed" in problem else "")
-    if backend.probe and not resolve_name(backend.probe)(job.head_dim, job.dtype, job.softcap, job.alibi):
-        return f"this build does not compute head dim {job.head_dim} in {job.dtype}, forward and backward, on this card"
+            return f"cannot be imported, {problem}" + (f"; {backend.install}" if backend.install else "")
     return None
+
+
+def refuse_unable(name: str, job: Job) -> None:
+    """InputError when a backend that was named cannot do a job, with what keeps it from it."""
+    if why := facts_against(BACKENDS[name], job) or import_against(BACKENDS[name]):
+        raise InputError(f"attention backend {name!r} {why}; use 'auto', or one that varlen-lab check-env lists.")
 
 
 @cache
@@ -106,14 +154,12 @@ def import_problem(module: str) -> str | None:
     return None
 
 
-def usable(
-    device: str, dtype: torch.dtype, head_dim: int = 64, *, softcap: bool = False, alibi: bool = False
-) -> Iterator[str]:
-    """Names of the backends that can do this here, in the order of ``auto``; those it never takes come last.
+def usable(device: str, dtype: torch.dtype, head_dim: int = 64) -> Iterator[str]:
+    """Names of the backends that run here on such tensors, in the order of ``auto``; those it never takes come last.
 
-    A generator, because to import a kernel takes a second: ``choose`` stops at the first.
+    A generator, because to import a kernel takes a second.
     """
-    job = Job(device, dtype_name(dtype), head_dim, softcap, alibi, capability=capability_of(device))
+    job = job_of(device, dtype, head_dim, softcap=False, alibi=False)
     return (backend.name for backend in by_rank() if why_not(backend, job) is None)
 
 
@@ -128,16 +174,16 @@ def choose(
 ) -> str:
     """The name of the backend ``auto`` takes for tensors like these: the first in its order that can do what is asked.
 
-    ``head_dim``: of the queries. ``facts``: of a machine that is not this one.
+    ``head_dim``: of the queries. ``facts``: of a machine that is not this one. InputError when none can.
     """
-    capability = capability_of(device) if facts is None else facts.capability
-    return first_of(Job(device, dtype_name(dtype), head_dim, softcap is not None, alibi, capability=capability))
+    job = job_of(device, dtype, head_dim, softcap=softcap is not None, alibi=alibi)
+    return first_able(job if facts is None else job._replace(capability=facts.capability))
 
 
-def first_of(job: Job) -> str:
-    """The first of ``auto``'s order that can do the job; InputError when none can."""
+def first_able(job: Job, without: Container[str] = ()) -> str:
+    """The first of ``auto``'s order that can do the job, but for those ``without``; InputError when none can."""
     for backend in by_rank():
-        if backend.auto_rank is not None and why_not(backend, job) is None:
+        if backend.auto_rank is not None and backend.name not in without and why_not(backend, job) is None:
             return backend.name
     raise InputError(f"no attention backend computes {job.dtype} on {job.device}; name one: {', '.join(BACKENDS)}.")
 
@@ -147,11 +193,11 @@ def by_rank() -> list[Backend]:
     return sorted(BACKENDS.values(), key=lambda one: math.inf if one.auto_rank is None else one.auto_rank)
 
 
-def capability_of(device: str) -> tuple[int, int] | None:
-    """Compute capability of this machine's CUDA device; None for other devices, and where there is none."""
-    return torch.cuda.get_device_capability() if device == "cuda" and torch.cuda.is_available() else None
-
-
 def dtype_name(dtype: torch.dtype) -> str:
     """``torch.bfloat16`` -> "bfloat16"."""
     return str(dtype).removeprefix("torch.")
+
+
+def dotted(capability: tuple[int, int]) -> str:
+    """(8, 0) -> "8.0"."""
+    return ".".join(map(str, capability))

@@ -12,8 +12,8 @@ v = [8, 4, 100, 0, 6]; the keys of head 0 are [0, ln 3, 5, 0, 0], those of head 
 
 With full causal attention token 2 would mix in the 8 and the 4. The test of this module does the same sums.
 
-A backend that is named is used, or refuses with a sentence; it never falls back. ``auto`` chooses by device and
-dtype, says so once on stderr, and ``choose`` tells anybody what it would take.
+A backend that is named is used, or refuses with a sentence; it never falls back. ``auto`` takes the first that can do
+it (``choosing``) and says so once on stderr; a training run times them before (``timing``) and names one.
 """
 
 from __future__ import annotations
@@ -75,10 +75,16 @@ def attend(
 
 @cache
 def announce(backend: str, device: str, dtype: str) -> None:
-    """Say once per process what ``auto`` chose."""
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+    """Say once per process what ``auto`` chose for a single call."""
+    say_backend(backend, device, dtype)
+
+
+def say_backend(backend: str, device: str, dtype: str, why: str = "") -> None:
+    """A line on stderr; of several processes the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
         # tqdm's own print keeps a progress bar that is being drawn on a line of its own
-        tqdm.write(f"varlen_lab: attention backend {backend} ({device}, {dtype})", file=sys.stderr)
+        words = f"varlen_lab: attention backend {backend} ({device}, {dtype})"
+        tqdm.write(f"{words}, {why}" if why else words, file=sys.stderr)
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries) -> None:

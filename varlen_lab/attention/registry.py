@@ -26,13 +26,13 @@ class Backend:
     install: str | None = None  # the one command that brings it; None: it comes with torch
     softcap: bool = False
     alibi: bool = False
-    window: bool = True
     widest_head: int | None = None
+    widest_repeatable: int | None = None  # head dim of its deterministic backward; None: as without
     deterministic: bool = True  # with ``deterministic = True`` a rerun gives the same bits on a GPU
     compiled: bool = False  # at its first call, for many seconds: longer than ``auto`` may measure
     downloaded: bool = False  # at its first call, from the hub
     auto_rank: int | None = None  # ``auto`` tries them in this order; None: only when named
-    probe: str | None = None  # "module:function" (head dim, dtype, softcap, alibi) -> bool, for builds that differ
+    probe: str | None = None  # "module:function" (name, job) -> bool, for packages whose builds differ
 
 
 HALF_PRECISION = ("float16", "bfloat16")
@@ -73,7 +73,7 @@ BACKENDS: dict[str, Backend] = {
             alibi=True,
             widest_head=256,
             auto_rank=12,
-            probe=FLASH + "flash_attn_takes",
+            probe=FLASH + "computes",
         ),
         Backend(
             name="flash_attn_3",
@@ -88,8 +88,9 @@ BACKENDS: dict[str, Backend] = {
             install='pip install --no-build-isolation "git+https://github.com/Dao-AILab/flash-attention#subdirectory=hopper"',
             softcap=True,
             widest_head=256,
+            widest_repeatable=192,
             auto_rank=10,
-            probe=FLASH + "flash_attn_3_takes",
+            probe=FLASH + "computes",
         ),
         Backend(
             name="flash_attn_4",
@@ -103,6 +104,7 @@ BACKENDS: dict[str, Backend] = {
             install="pip install flash-attn-4",
             softcap=True,
             widest_head=128,
+            deterministic=False,  # not on every card
             compiled=True,
         ),
         Backend(

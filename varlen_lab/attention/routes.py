@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from varlen_lab.attention.choosing import Job, by_rank, import_problem, why_not
+from varlen_lab.attention.choosing import Job, by_rank, facts_against, import_problem
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.machine.gpu import DTYPES, GpuFacts, automatic_device, automatic_dtype, flash_attn_wheel, why_unusable
 
@@ -70,8 +70,8 @@ def kernel_routes(
 
 def route(backend: Backend, job: Job, facts: GpuFacts, problem: Callable[[str], str | None]) -> Route:
     """How one backend stands to one machine."""
-    # first without its modules: a kernel that could not run here is not imported to learn whether it could be
-    why = why_not(replace(backend, modules=(), probe=None), job)
+    # the record first: a kernel that could not run here is not imported to learn whether it could be
+    why = facts_against(backend, job)
     if why is None and job.device == "cuda":
         why = why_unusable(facts)
     if why:
@@ -93,8 +93,6 @@ def limits(backend: Backend) -> Iterator[str]:
         yield "softcap"
     if not backend.alibi:
         yield "ALiBi"
-    if not backend.window:
-        yield "sliding windows"
     if backend.dtypes is not None and "float32" not in backend.dtypes:
         yield "fp32"
     if backend.widest_head is not None:
@@ -120,11 +118,10 @@ def command(backend: Backend, module: str, facts: GpuFacts) -> str:
 
 
 def torch_routes(known: dict[str, Route], this: bool) -> Iterator[Route]:
-    """``torch_varlen`` on another's kernel, by ``activate_flash_attention_impl``; none where this torch has no such."""
-    listed: list[str] = getattr(torch.nn.attention, "list_flash_attention_impls", list)()
-    active = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)() if this else None
+    """``torch_varlen`` on another's kernel, by ``activate_flash_attention_impl``; ``known``: the routes so far."""
+    active = torch.nn.attention.current_flash_attention_impl() if this else None
     ours = known.get("torch_varlen")
-    for name in listed:
+    for name in torch.nn.attention.list_flash_attention_impls():
         backend, note = TORCH_RUNS.get(name, ("", ""))
         if ours is None or backend not in known:  # an implementation that is news to us
             continue

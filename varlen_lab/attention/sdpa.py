@@ -13,10 +13,9 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from varlen_lab.attention.choosing import capability_of, dtype_name
+from varlen_lab.attention.choosing import Job, job_of_call, refuse_unable
 from varlen_lab.attention.reference import Options, visible
 from varlen_lab.attention.registry import AMPERE, HALF_PRECISION
-from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
 
@@ -24,15 +23,13 @@ def attend_sdpa(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, options: Options
 ) -> torch.Tensor:
     """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the options."""
-    if options.softcap is not None:
-        raise InputError(
-            f"softcap={options.softcap} is not something scaled_dot_product_attention can do; use backend='reference', "
-            "or 'flex' on a CUDA device."
-        )
+    job = job_of_call(q, v, options)
+    refuse_unable("sdpa", job)
     lengths = [end - start for start, end in boundaries.spans]
     group = q.shape[1] // k.shape[1]
     grouped = group > 1
-    if grouped and not takes_groups(q, v, options):
+    masked = options.window is not None or options.alibi_slopes is not None
+    if grouped and not takes_groups(job, q.shape[-1] == v.shape[-1], masked):
         k, v, grouped = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1), False
     outputs = []
     # split, not slicing: the backward of a slice fills a zero tensor of the whole row for every document
@@ -51,24 +48,17 @@ def attend_sdpa(
     return torch.cat(outputs)
 
 
-def takes_groups(q: torch.Tensor, v: torch.Tensor, options: Options) -> bool:
-    """Whether a fast kernel of this device takes fewer heads of keys than of queries; elsewhere they are repeated."""
-    masked = options.window is not None or options.alibi_slopes is not None
-    device = q.device.type
-    return groups_are_fast(device, dtype_name(q.dtype), q.shape[-1], v.shape[-1], masked, capability_of(device))
+def takes_groups(job: Job, equal_widths: bool, masked: bool) -> bool:
+    """Whether a fast kernel of the device takes fewer heads of keys than of queries; elsewhere they are repeated.
 
-
-def groups_are_fast(
-    device: str, dtype: str, width: int, value_width: int, masked: bool, capability: tuple[int, int] | None
-) -> bool:
-    """On CUDA only FlashAttention is sure to take groups: torch's other way is to write out all L x L scores.
-
-    It wants half precision, a compute capability of 8.0, no mask and one width; in training on some cards not above
-    192. The memory-efficient kernel, which does the rest, takes repeated heads.
+    On CUDA only FlashAttention is sure to: torch's other way is to write out all L x L scores. It wants half precision,
+    a compute capability of 8.0, no mask and one width; in training on some cards not above 192. The memory-efficient
+    kernel, which does the rest, takes repeated heads; so does Apple's GPU, where groups are not known to be right.
     """
-    if device != "cuda":
-        return device == "cpu"  # Apple's GPU: not known to, and repeated heads are right anywhere
-    return dtype in HALF_PRECISION and (capability or (0, 0)) >= AMPERE and not masked and width == value_width <= 192
+    if job.device != "cuda":
+        return job.device == "cpu"
+    flash = job.dtype in HALF_PRECISION and (job.capability or (0, 0)) >= AMPERE
+    return flash and not masked and equal_widths and job.head_dim <= 192
 
 
 def document_mask(length: int, options: Options, like: torch.Tensor) -> torch.Tensor | None:

@@ -1,31 +1,30 @@
 """The kernel for a whole run: the fastest on the run's own seams, and a receipt that says why.
 
-On a GPU the backends that can do it are timed forward and backward, for two seconds together. Their numbers are
-compared with the per-document kernel's first: one that computes something else is not taken, however fast it is.
+On a GPU the backends that can do it are timed forward and backward, for two seconds together. Each is first compared
+with the oracle: one that computes something else is not taken, however fast it is.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
-from typing import Any
 
 import torch
 
-from varlen_lab.attention.choosing import Job, Layout, by_rank, dtype_name, first_of, why_not
+from varlen_lab.attention.choosing import AttentionShape, Job, by_rank, dtype_name, first_able, why_not
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.errors import first_line
+from varlen_lab.machine.environment import version
 from varlen_lab.packing.boundaries import Boundaries
 
-SECONDS = 2.0  # all measuring together
+SECONDS = 2.0  # all timing together
 REPEATS = 5  # of one kernel at most, the best counts
-APART = 0.05  # norm of the difference over the norm, of outputs and gradients: rounding of fp16 and bf16 is below 0.01
-BASELINE = "sdpa"  # torch's own kernel, document by document: what the others must agree with
+TOLERANCE = 0.05  # of outputs and gradients: norm of the difference over the norm; rounding of bf16 is below 0.01
 ORACLE = "reference"
+CHECKED_DOCUMENTS, CHECKED_TOKENS = 4, 512  # the first of a row and of each: all L x L scores of the oracle must fit
 PACKAGES = ("torch", "flash-attn", "flash-attn-3", "flash-attn-4", "kernels", "triton")
 
 
@@ -35,7 +34,7 @@ class Choice:
 
     backend: str
     reason: str
-    milliseconds: dict[str, float] = field(default_factory=dict)  # forward + backward of one layer
+    milliseconds: dict[str, float] = field(default_factory=dict)  # forward + backward of one layer, the fastest first
     measured_on: str = ""
     ineligible: dict[str, str] = field(default_factory=dict)  # backend -> what keeps it from this job
     versions: dict[str, str] = field(default_factory=dict)
@@ -47,163 +46,148 @@ class Choice:
         others = [f"{name} {took:.2f}" for name, took in self.milliseconds.items() if name != self.backend]
         return f"{self.reason}: {self.milliseconds[self.backend]:.2f} ms beside {', '.join(others)}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a history and a checkpoint."""
-        return asdict(self)
-
 
 def choose_kernel(
-    layout: Layout,
-    boundaries: Boundaries,
-    device: str,
-    dtype: torch.dtype,
-    *,
-    deterministic: bool = False,
-    measuring: bool | None = None,
+    shape: AttentionShape, boundaries: Boundaries, device: str, dtype: torch.dtype, *, measuring: bool | None = None
 ) -> Choice:
-    """The backend for a run whose first batch has these seams, with the receipt.
+    """The backend for a run whose first batch has these seams, with the receipt. InputError when none can do it.
 
-    ``measuring``: time the eligible kernels, by default on a GPU and only where nothing must be repeatable: times vary
-    from run to run, and with them the choice would. InputError when no backend can do it.
+    ``measuring``: time the eligible kernels, by default on a GPU and only where torch was not told to be repeatable:
+    times vary from run to run, and with them the choice would.
     """
-    job = layout.job(device, dtype, deterministic=deterministic)
-    reasons = {backend.name: not_for_auto(backend, job) for backend in by_rank()}
+    job = shape.job(device, dtype)
+    reasons = {backend.name: not_timed(backend, job) for backend in by_rank()}
     eligible = [name for name, reason in reasons.items() if reason is None]
-    ineligible = {name: reason for name, reason in reasons.items() if reason is not None}
-    if not eligible:
-        eligible = [first_of(job)]  # a kernel that is compiled first, where no other can; or InputError
-    if measuring is None:
-        measuring = device == "cuda" and not deterministic
     times: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    if measuring is None:
+        measuring = device == "cuda" and not job.deterministic
     if measuring and len(eligible) > 1:
-        times, failed = measure(eligible, layout, boundaries, device, dtype)
-        if device == "cuda":
-            torch.cuda.empty_cache()  # the model comes next and may want all of it
-        ineligible |= failed
-        eligible = sorted(times, key=times.__getitem__) or [first_of(job)]
-    if times:
+        times, failed = measure(eligible, shape, boundaries, device, dtype)
         reason = f"fastest of {len(times)}" if len(times) > 1 else "the only one that ran"
-    else:
-        reason = "first in the order of auto" + (", nothing is timed: deterministic = True" if deterministic else "")
+    if not times:  # also where a kernel must be compiled, or the oracle is the only one: the order of auto knows
+        untimed = ", nothing is timed: deterministic = True" if job.deterministic else ""
+        reason = f"first in the order of auto{untimed}"
+    backend = next(iter(times), None) or first_able(job, without=failed)
+    against = {name: why for name, why in reasons.items() if why is not None} | failed
     return Choice(
-        eligible[0],
+        backend,
         reason,
-        {name: times[name] for name in eligible if name in times},
-        described(layout, boundaries, device, dtype) if times else "",
-        {name: why for name, why in ineligible.items() if name != eligible[0]},
-        versions(),
+        milliseconds=times,
+        measured_on=described(shape, boundaries, device, dtype) if times else "",
+        ineligible={name: why for name, why in against.items() if name != backend},
+        versions=versions(),
     )
 
 
-def not_for_auto(backend: Backend, job: Job) -> str | None:
-    """Why ``auto`` does not time a backend for this job."""
+def not_timed(backend: Backend, job: Job) -> str | None:
+    """Why a backend is not timed for a job; None when it is."""
     if reason := why_not(backend, job):
         return reason
+    if backend.auto_rank is None:
+        return "is taken only when it is named"
     if backend.compiled:
         return "is compiled at its first call, which takes longer than the timing may; name it to use it"
-    if backend.name == ORACLE and not job.softcap:
-        return "is the slow formula the others are measured against"
-    return None if backend.auto_rank is not None else "is taken only when it is named"
+    return "is the slow formula the others are measured against" if backend.name == ORACLE else None
 
 
 def measure(
     names: list[str],
-    layout: Layout,
+    shape: AttentionShape,
     boundaries: Boundaries,
     device: str,
     dtype: torch.dtype,
     seconds: float = SECONDS,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Milliseconds of forward + backward of each kernel on these seams; and why the others have none.
+    """Milliseconds of forward + backward of each kernel on these seams, the fastest first; and why others have none.
 
-    Begins no kernel after ``seconds``; the baseline comes first, because the others must agree with it.
+    Begins no kernel after ``seconds``. Before it is timed a kernel must agree with the oracle on the first documents.
     """
     begin, times, failed = time.perf_counter(), {}, {}
-    given = tensors(layout, boundaries, device, dtype)
-    truth: list[torch.Tensor] | None = None
-    for name in sorted(names, key=lambda name: name != BASELINE):
+    lengths = [min(length, CHECKED_TOKENS) for length in boundaries.lengths[:CHECKED_DOCUMENTS].tolist()]
+    few = Boundaries.from_lengths(lengths, device)
+    checked, timed = (tensors(shape, row.total, device, dtype) for row in (few, boundaries))
+    truth = forward_backward(ORACLE, shape, few, [x.float() for x in checked])
+    for name in names:
         if time.perf_counter() - begin > seconds:
             failed[name] = f"was not timed, the {seconds:g} s for it were over"
             continue
         try:
-            found = passes(name, layout, boundaries, given)  # not timed: it loads the kernel
-            if truth is not None and (gap := apart(found, truth)) > APART:
-                failed[name] = f"computes something else here: {gap:.2g} away from {BASELINE}"
+            gap = relative_difference(forward_backward(name, shape, few, checked), truth)
+            if gap > TOLERANCE:
+                failed[name] = f"computes something else here: {gap:.2g} away from the {ORACLE}"
                 continue
-            truth = found if name == BASELINE else truth
-            spent = [clocked(name, layout, boundaries, given)]
+            forward_backward(name, shape, boundaries, timed)  # not timed: memory is taken, kernels are loaded
+            spent = [seconds_of(name, shape, boundaries, timed)]
             while len(spent) < REPEATS and time.perf_counter() - begin + spent[-1] < seconds:
-                spent.append(clocked(name, layout, boundaries, given))
+                spent.append(seconds_of(name, shape, boundaries, timed))
             times[name] = 1000 * min(spent)
         except Exception as problem:  # whatever a kernel throws: this run does without it
             failed[name] = f"failed when it was tried ({first_line(problem)})"
-    return times, failed
+    if device == "cuda":
+        torch.cuda.empty_cache()  # the model comes next and may want all of it
+    return {name: times[name] for name in sorted(times, key=times.__getitem__)}, failed
 
 
-def tensors(layout: Layout, boundaries: Boundaries, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
-    """q, k, v and a gradient from above, random; the random numbers of the run are left alone."""
-    total = boundaries.total
+def tensors(shape: AttentionShape, total: int, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
+    """q, k, v and the gradient of the output, random; the random numbers of the run are left alone."""
     generator = torch.Generator(device).manual_seed(0)
-    shapes = (
-        (total, layout.heads, layout.head_dim),
-        (total, layout.key_heads, layout.head_dim),
-        (total, layout.key_heads, layout.value_dim),
-        (total, layout.heads, layout.value_dim),
+    sizes = (
+        (total, shape.heads, shape.head_dim),
+        (total, shape.key_heads, shape.head_dim),
+        (total, shape.key_heads, shape.value_dim),
+        (total, shape.heads, shape.value_dim),
     )
-    return [torch.randn(shape, generator=generator, device=device).to(dtype) for shape in shapes]
+    return [torch.randn(size, generator=generator, device=device).to(dtype) for size in sizes]
 
 
-def passes(name: str, layout: Layout, boundaries: Boundaries, given: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Forward and backward of one backend: out, dq, dk, dv."""
+def forward_backward(
+    name: str, shape: AttentionShape, boundaries: Boundaries, given: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Output and the gradients of q, k and v by one backend, for ``tensors``."""
     *inputs, upstream = given
     inputs = [x.detach().requires_grad_() for x in inputs]
-    slopes = torch.ones(layout.heads, device=upstream.device) if layout.alibi else None
-    scale = layout.head_dim**-0.5
-    options = Options(scale, window=layout.window, softcap=layout.softcap, alibi_slopes=slopes)
+    slopes = torch.logspace(-1, -8, shape.heads, base=2, device=upstream.device) if shape.alibi else None
+    options = Options(shape.head_dim**-0.5, window=shape.window, softcap=shape.softcap, alibi_slopes=slopes)
     out = resolve_name(BACKENDS[name].function)(*inputs, boundaries, options)
     return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
 
 
-def clocked(name: str, layout: Layout, boundaries: Boundaries, given: list[torch.Tensor]) -> float:
-    """Seconds of one forward and backward, the device waited for."""
+def seconds_of(name: str, shape: AttentionShape, boundaries: Boundaries, given: list[torch.Tensor]) -> float:
+    """Of one ``forward_backward``, the device waited for."""
     wait_for(given[0].device)
     begin = time.perf_counter()
-    passes(name, layout, boundaries, given)
+    forward_backward(name, shape, boundaries, given)
     wait_for(given[0].device)
     return time.perf_counter() - begin
 
 
 def wait_for(device: torch.device) -> None:
     """Until the device has done what was queued; a CPU always has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
-def apart(found: list[torch.Tensor], truth: list[torch.Tensor]) -> float:
-    """The largest norm of a difference over the norm; infinite where a number is not finite."""
+def relative_difference(found: list[torch.Tensor], truth: list[torch.Tensor]) -> float:
+    """The largest L2 norm of a difference over the norm of the truth; infinite where a number is not finite."""
     gaps = [
-        float((mine.float() - right.float()).norm() / right.float().norm().clamp(min=1e-30))
+        float((mine.float() - right).norm() / right.norm().clamp(min=1e-30))
         for mine, right in zip(found, truth, strict=True)
     ]
-    return max((gap if math.isfinite(gap) else math.inf) for gap in gaps)
+    return max(gap if math.isfinite(gap) else math.inf for gap in gaps)
 
 
-def described(layout: Layout, boundaries: Boundaries, device: str, dtype: torch.dtype) -> str:
+def described(shape: AttentionShape, boundaries: Boundaries, device: str, dtype: torch.dtype) -> str:
     """What was timed, in words."""
     card = torch.cuda.get_device_name() if device == "cuda" else device
     return (
-        f"{len(boundaries.lengths):,} documents, {boundaries.total:,} tokens, {layout.heads}/{layout.key_heads} heads "
-        f"of {layout.head_dim}, {dtype_name(dtype)}, forward and backward, {card}"
+        f"{len(boundaries.lengths):,} documents, {boundaries.total:,} tokens, {shape.heads}/{shape.key_heads} heads "
+        f"of {shape.head_dim}, {dtype_name(dtype)}, forward and backward, {card}"
     )
 
 
 def versions() -> dict[str, str]:
     """Versions of torch and of the packages that bring kernels, where they are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = {package: known for package in PACKAGES if (known := version(package))}
     active = torch.nn.attention.current_flash_attention_impl()
     return found | ({"flash attention of torch": active} if active else {})

@@ -13,28 +13,26 @@ from typing import Any
 
 import torch
 
-from varlen_lab.attention.flash import ALIGNMENT, check_kernel_input, check_options, same_head_dim, window_size
+from varlen_lab.attention.choosing import job_of_call, refuse_unable
+from varlen_lab.attention.flash import ALIGNMENT, same_head_dim, window_size
 from varlen_lab.attention.reference import Options
 from varlen_lab.packing.boundaries import Boundaries
-
-BACKEND = "torch_varlen"
 
 
 def attend_torch_varlen(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, options: Options
 ) -> torch.Tensor:
     """``varlen_attn``; q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V)."""
-    check_kernel_input(BACKEND, q, v)
-    check_options(BACKEND, options)
+    refuse_unable("torch_varlen", job_of_call(q, v, options))
     from torch.nn.attention.varlen import varlen_attn
 
-    words: dict[str, Any] = {"scale": options.scale, "window_size": window_size(options)}
+    more: dict[str, Any] = {"scale": options.scale, "window_size": window_size(options)}
     if q.shape[1] != k.shape[1] and "enable_gqa" in parameters(varlen_attn):  # torch 2.11 took them untold
-        words["enable_gqa"] = True
+        more["enable_gqa"] = True
     q, k, v_padded = same_head_dim(q, k, v, ALIGNMENT)
     # the same object twice: from torch 2.15 on, cuDNN's kernel on Hopper is taken only then
     cu, longest = boundaries.cu_seqlens, boundaries.max_seqlen
-    out: torch.Tensor = varlen_attn(q, k, v_padded, cu, cu, longest, longest, **words)  # type: ignore[assignment]
+    out: torch.Tensor = varlen_attn(q, k, v_padded, cu, cu, longest, longest, **more)  # type: ignore[assignment]
     return out[..., : v.shape[-1]]
 
 

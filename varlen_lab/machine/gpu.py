@@ -61,6 +61,13 @@ def gpu_facts(*, ask_driver: bool = True) -> GpuFacts:
     )
 
 
+def capability_of(device: str) -> tuple[int, int] | None:
+    """Compute capability of this machine's CUDA device; None for other devices, and where there is none."""
+    import torch
+
+    return torch.cuda.get_device_capability() if device == "cuda" and torch.cuda.is_available() else None
+
+
 def driver_versions() -> tuple[str | None, str | None]:
     """Version of the NVIDIA driver and the newest CUDA it runs, as ``nvidia-smi`` prints them in its head."""
     try:

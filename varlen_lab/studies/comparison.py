@@ -30,7 +30,7 @@ from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
-from varlen_lab.training.kernel import settle_kernel
+from varlen_lab.training.kernel import decide_kernel
 from varlen_lab.training.monitoring import progress_bar
 from varlen_lab.training.plan import Step, plan_steps
 from varlen_lab.training.step import Batch, batched, collator, optimize, token_loss_sum
@@ -169,7 +169,7 @@ def compare(
             model = build_model(run)
             if weights is not None:
                 load_start_weights(model, weights, start)
-            choice = settle_kernel(run, model, rows, steps, accelerator)
+            choice = decide_kernel(run, model, rows, steps, accelerator)
             histories[mode] = History(describe(run, model, accelerator, choice))
             engine = make_engine(model, run, len(steps), accelerator)
             gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from varlen_lab.attention.choosing import first_of
+from varlen_lab.attention.choosing import AttentionShape, first_able
 from varlen_lab.leaks.checking import audit
 from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.training.kernel import attention_layout
 
 LENGTHS = [7, 1, 40, 23, 3, 31]  # one-token documents, and some longer than the stand-ins' windows
 LIMIT = 5e-6  # of the logits, fp32
@@ -49,7 +48,7 @@ def measure(family: str, variant: str) -> Support:
         family=family,
         variant=variant,
         native_class=type(model).__name__,
-        backend=first_of(attention_layout(model).job(model.device.type, model.dtype)),
+        backend=first_able(AttentionShape.of(model).job(model.device.type, model.dtype)),
         logits=report.parity.logits,
         loss=report.parity.loss,
         gradients=report.parity.gradients,

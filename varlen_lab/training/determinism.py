@@ -4,9 +4,9 @@ A GPU adds up where threads meet in the order in which they arrive, and floats a
 bits. So do several threads of a CPU, but only where a token is gathered many times, as by a mixture of experts that
 sends it to three experts or more: every other run on a CPU gives the same bits without this setting.
 
-``torch_compile`` is repeatable too: torch's compiler then chooses nothing by timing. On a CPU a compiled run also went on
-from a checkpoint in the same bits. On a GPU kernels are shaped after the first rows the compiler meets, and a run that
-goes on meets others first: there a compiled run is promised to repeat from its start only.
+``torch_compile`` is repeatable too: torch's compiler then chooses nothing by timing. On a CPU a compiled run also went
+on from a checkpoint in the same bits. On a GPU kernels are shaped after the first rows the compiler meets, and a run
+that goes on meets others first: there a compiled run is promised to repeat from its start only.
 """
 
 from __future__ import annotations

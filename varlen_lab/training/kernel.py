@@ -7,11 +7,11 @@ another order, and gives other last bits.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from varlen_lab.attention.choosing import Layout, why_not
+from varlen_lab.attention.choosing import AttentionShape, Job, dtype_name, why_not
+from varlen_lab.attention.dispatch import say_backend
 from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import Choice, choose_kernel, versions
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def settle_kernel(
+def decide_kernel(
     config: Config,
     model: PreTrainedModel,
     rows: Dataset,
@@ -43,46 +43,41 @@ def settle_kernel(
     """
     if config.mode != "varlen":
         return None
-    layout, device, automatic = attention_layout(model), accelerator.device.type, config.attn_backend == "auto"
-    if automatic and kept is None:
+    shape, device, dtype = AttentionShape.of(model), accelerator.device.type, TORCH_DTYPES[resolve_dtype(config)]
+    automatic = config.attn_backend == "auto"
+    named = kept if automatic else config.attn_backend
+    if named is None:
         choice = None
         if accelerator.is_main_process:
             lengths = [length for row in steps[0][0] for length in rows[row]["seq_lengths"]]
-            seams = Boundaries.from_lengths(lengths, device)
-            dtype = TORCH_DTYPES[resolve_dtype(config)]
-            choice = choose_kernel(layout, seams, device, dtype, deterministic=config.deterministic)
-        choice = told_to_all(choice, accelerator)
+            choice = choose_kernel(shape, Boundaries.from_lengths(lengths, device), device, dtype)
+        choice = broadcast_choice(choice, accelerator)
     else:
+        refuse_if_unable(named, shape.job(device, dtype), kept=automatic)
         reason = "the one of the checkpoint" if automatic else "named by attn_backend"
-        choice = Choice(kept if automatic and kept else config.attn_backend, reason, versions=versions())
-        check(choice, config, layout, device)
+        choice = Choice(named, reason, versions=versions())
     model.set_attn_implementation(hf_name_of(choice.backend))
     if automatic and accelerator.is_main_process:
-        from tqdm import tqdm
-
-        # tqdm's own print keeps a progress bar that is being drawn on a line of its own
-        where = f"{device}, {resolve_dtype(config)}"
-        tqdm.write(f"varlen_lab: attention backend {choice.backend} ({where}), {choice.sentence()}", file=sys.stderr)
+        say_backend(choice.backend, device, dtype_name(dtype), choice.sentence())
     return choice
 
 
-def check(choice: Choice, config: Config, layout: Layout, device: str) -> None:
+def refuse_if_unable(name: str, job: Job, *, kept: bool) -> None:
     """InputError when a backend that nobody chose for this machine cannot do what the run asks."""
-    job = layout.job(device, TORCH_DTYPES[resolve_dtype(config)], deterministic=config.deterministic)
-    if (why := why_not(BACKENDS[choice.backend], job)) is None:
+    if (why := why_not(BACKENDS[name], job)) is None:
         return
-    if config.attn_backend == "auto":
+    if kept:
         raise InputError(
-            f"the checkpoint was trained with attention backend {choice.backend!r}, which {why}; go on with another by "
-            "naming it, such as attn_backend = 'sdpa': the losses then differ by rounding."
+            f"the checkpoint was trained with attention backend {name!r}, which {why}; go on with another by naming "
+            "it, such as attn_backend = 'sdpa': the losses then differ by rounding."
         )
     raise InputError(
-        f"attention backend {choice.backend!r}, named by attn_backend, {why}; set attn_backend = 'auto', or name one "
-        "that varlen-lab check-env lists for this machine."
+        f"attention backend {name!r}, named by attn_backend, {why}; set attn_backend = 'auto', or name one that "
+        "varlen-lab check-env lists for this machine."
     )
 
 
-def told_to_all(choice: Choice | None, accelerator: Accelerator) -> Choice:
+def broadcast_choice(choice: Choice | None, accelerator: Accelerator) -> Choice:
     """The first process's choice, in every process."""
     if accelerator.num_processes > 1:
         from accelerate.utils import broadcast_object_list
@@ -94,38 +89,9 @@ def told_to_all(choice: Choice | None, accelerator: Accelerator) -> Choice:
     return choice
 
 
-def kernel_of(checkpoint: Path | None) -> str | None:
+def backend_of_checkpoint(path: Path | None) -> str | None:
     """The backend a checkpoint was trained with; None without one, and for one of a mode without our attention."""
-    if checkpoint is None:
+    if path is None:
         return None
-    backend = read_checkpoint(checkpoint).get("meta", {}).get("backend")
+    backend = read_checkpoint(path).get("meta", {}).get("backend")
     return backend if backend in BACKENDS else None
-
-
-def attention_layout(model: PreTrainedModel) -> Layout:
-    """Heads, widths, cap, slopes and window of a model's attention; of layers that differ, the widest head.
-
-    A width is what the layers have, where they say it: many configs leave it out, and some layers are wider than it.
-    """
-    config = model.config.get_text_config()
-    modules = list(model.modules())
-    heads = getattr(config, "num_attention_heads", None) or 1
-    usual = getattr(config, "head_dim", None) or getattr(config, "hidden_size", heads * 64) // heads
-    widths = [one for module in modules if (one := plain_int(module, "qk_head_dim") or plain_int(module, "head_dim"))]
-    head_dim = max(widths, default=usual)
-    values = [one for module in modules if (one := plain_int(module, "v_head_dim"))]
-    return Layout(
-        heads,
-        getattr(config, "num_key_value_heads", None) or heads,
-        head_dim,
-        max(values, default=head_dim),
-        getattr(config, "attn_logit_softcapping", None),
-        any(hasattr(module, "alibi_slopes") for module in modules),
-        getattr(config, "sliding_window", None) or None,
-    )
-
-
-def plain_int(module: Any, name: str) -> int | None:
-    """A width that a layer carries as an attribute; None where it has none, or something else of that name."""
-    value = vars(module).get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -31,7 +31,7 @@ from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
-from varlen_lab.training.kernel import kernel_of, settle_kernel
+from varlen_lab.training.kernel import backend_of_checkpoint, decide_kernel
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
 from varlen_lab.training.plan import Outlook, Step, estimate, plan_steps, row_costs, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
@@ -56,9 +56,9 @@ def train(
     Returns the History of the run. ``on_start`` is told what the run will do and cost, ``on_step`` gets every record,
     for a live plot; both in the first process only. ``resume`` goes on from the newest checkpoint of the work_dir (or
     a given one) as if the run had never stopped: to the last bit on a CPU, and on a GPU with ``deterministic = True``.
-    Without a checkpoint it starts at step 0. SIGTERM saves and returns early. ``deepspeed`` (one of XTuner's names or a JSON file) or ``fsdp`` shares the model out over the processes
-    that were started. Raises InputError for bad input, for a checkpoint of another config or other data, and when
-    losses stay infinite.
+    Without a checkpoint it starts at step 0. SIGTERM saves and returns early. ``deepspeed`` (one of XTuner's names or a
+    JSON file) or ``fsdp`` shares the model out over the processes that were started. Raises InputError for bad input,
+    for a checkpoint of another config or other data, and when losses stay infinite.
     """
     with repeatable(True, resolve_device(config)) if config.deterministic else nullcontext():
         run = prepared(config, progress, on_start, resume, deepspeed, fsdp)
@@ -86,7 +86,7 @@ def prepared(
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     begin_with = checkpoint_to_resume(work_dir, resume)
     # before the engine: it takes the memory the timing needs
-    choice = settle_kernel(config, model, rows, plan, accelerator, kernel_of(begin_with))
+    choice = decide_kernel(config, model, rows, plan, accelerator, backend_of_checkpoint(begin_with))
     engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
     make_work_dir(work_dir)
     history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)
@@ -204,8 +204,7 @@ class Run:
             "config": render(self.config),
             "config_name": self.config.name,
             "model_config": model.config.to_json_string(use_diff=False),
-            "meta": {key: value for key, value in self.history.meta.items() if isinstance(value, (str, int))},
-            "kernel_choice": self.history.meta.get("kernel_choice"),
+            "meta": {key: value for key, value in self.history.meta.items() if isinstance(value, (str, int, dict))},
             "losses": self.history.losses,
         }
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import platform
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def describe(
         "processes": accelerator.num_processes,
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
-    } | ({"kernel_choice": choice.as_dict()} if choice else {})
+    } | ({"kernel_choice": asdict(choice)} if choice else {})
 
 
 def make_engine(
