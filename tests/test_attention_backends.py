@@ -236,7 +236,7 @@ def test_a_named_backend_never_falls_back() -> None:
     q, k, v = tensors([4])
     row = Boundaries.from_lengths([4])
     for backend in CUDA:
-        with pytest.raises(InputError, match="use 'auto', or one that varlen-lab check-env lists|use backend='sdpa'"):
+        with pytest.raises(InputError, match=r"use 'auto', or one that varlen-lab check-env lists|use backend='sdpa'"):
             attend(q, k, v, row, backend=backend)
     with pytest.raises(InputError, match="'sdpa' cannot cap scores"):
         attend(q, k, v, row, backend="sdpa", softcap=50.0)

@@ -13,13 +13,13 @@ import torch
 from benchmarks.gpu import correctness
 from benchmarks.gpu.bench import Bench, row_of
 from varlen_lab.attention import sdpa
-from varlen_lab.attention.choosing import Layout
+from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.packing.boundaries import Boundaries
 
 
 def checked(tmp_path: Path) -> dict[str, Any]:
     here = Bench("cpu", time.monotonic() + 60, tmp_path, rehearsal=True)
-    return correctness.checked(here, row_of(here.scale.ugly, "cpu"), "sdpa", Layout(4, 2, 16, 16), [])
+    return correctness.checked(here, row_of(here.scale.ugly, "cpu"), "sdpa", AttentionShape(4, 2, 16, 16), [])
 
 
 def test_a_sound_kernel_passes(tmp_path: Path) -> None:

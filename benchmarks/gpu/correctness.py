@@ -20,10 +20,10 @@ import torch
 
 from benchmarks.gpu.bench import COMPILING, Bench, row_of
 from benchmarks.gpu.store import EACH, ORACLE, Cell
-from varlen_lab.attention.choosing import Layout
+from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.registry import BACKENDS
-from varlen_lab.attention.timing import passes, tensors
+from varlen_lab.attention.timing import forward_backward, tensors
 from varlen_lab.packing.boundaries import Boundaries
 
 LIMITS = {"out": 5e-3, "dq": 1e-2, "dk": 1e-2, "dv": 1e-2}
@@ -38,21 +38,21 @@ def measure(bench: Bench) -> Iterator[Cell]:
         kernels = [name for name in bench.kernels if BACKENDS[name].compiled == compiled]
         for ((window, (query, keys, width)), truth), kernel in product(zip(layouts, truths), kernels):
             name = f"{kernel} {query}/{keys} heads of {width}" + (f", window {window}" if window else "")
-            layout = Layout(query, keys, width, width, window=window)
-            yield bench.cell(name, COMPILING if compiled else 3, checked, row, kernel, layout, truth, backend=kernel)
+            shape = AttentionShape(query, keys, width, width, window=window)
+            yield bench.cell(name, COMPILING if compiled else 3, checked, row, kernel, shape, truth, backend=kernel)
 
 
-def checked(bench: Bench, row: Boundaries, kernel: str, layout: Layout, truth: list[Any]) -> dict[str, Any]:
+def checked(bench: Bench, row: Boundaries, kernel: str, shape: AttentionShape, truth: list[Any]) -> dict[str, Any]:
     """All four checks of one backend. ``truth`` is filled by the first that comes: the reference, torch's errors."""
-    given = tensors(layout, row, bench.device, bench.dtype)
+    given = tensors(shape, row.total, bench.device, bench.dtype)
     if not truth:
-        truth.append(passes(ORACLE, layout, row, [x.double() for x in given]))
-        truth.append(errors(passes(EACH, layout, row, given), truth[0]))
+        truth.append(forward_backward(ORACLE, shape, row, [x.double() for x in given]))
+        truth.append(errors(forward_backward(EACH, shape, row, given), truth[0]))
     poison = [torch.full_like(given[0], float("nan")) for _ in range(8)]
     bench.synchronize()
     del poison  # the kernel's empty tensors lie in it now
-    lost, usual = errors(passes(kernel, layout, row, given), truth[0]), truth[1]
-    same, reached = isolation(row, kernel, layout.window, given[:3])
+    lost, usual = errors(forward_backward(kernel, shape, row, given), truth[0]), truth[1]
+    same, reached = isolation(row, kernel, shape.window, given[:3])
     bad = [f"error {what} {lost[what]:.1e} above {most:.0e}" for what, most in LIMITS.items() if not lost[what] <= most]
     bad += [
         f"error {what} over twice torch's {most:.1e}" for what, most in usual.items() if lost[what] > 2 * most + 1e-6

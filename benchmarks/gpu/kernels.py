@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from benchmarks.attention import dense, padded
 from benchmarks.gpu.bench import COMPILING, Bench, filling, row_of
 from benchmarks.gpu.store import EACH, FULL, Cell
-from varlen_lab.attention.choosing import Layout
+from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import tensors
@@ -78,7 +78,7 @@ def flops(row: Boundaries, heads: int, width: int) -> float:
 def speed(bench: Bench, kernel: Kernel, row: Boundaries, heads: Heads) -> dict[str, float]:
     """TFLOP/s of the needed pairs; a backward pass counts two and a half forward ones."""
     query, keys, width = heads
-    *inputs, upstream = tensors(Layout(query, keys, width, width), row, bench.device, bench.dtype)
+    *inputs, upstream = tensors(AttentionShape(query, keys, width, width), row.total, bench.device, bench.dtype)
     q, k, v = (x.requires_grad_() for x in inputs)
 
     def forward() -> None:

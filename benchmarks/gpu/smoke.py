@@ -15,10 +15,10 @@ import torch
 from benchmarks.gpu import correctness, masks, training
 from benchmarks.gpu.bench import SMALL, Bench, row_of
 from benchmarks.gpu.store import Cell
-from varlen_lab.attention.choosing import Layout
+from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.registry import BACKENDS
 
-GROUPED = Layout(8, 2, 64, 64)  # query heads, key heads, widths of keys and values
+GROUPED = AttentionShape(8, 2, 64, 64)  # query heads, key heads, widths of keys and values
 LENGTHS = (1, 2, 63, 64, 65, 127, 128, 3)
 
 
