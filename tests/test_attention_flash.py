@@ -282,7 +282,7 @@ def test_a_package_that_is_not_there_is_named_with_its_command(
     for name in [*(name for name, _ in PACKAGES.values()), "kernels"]:
         monkeypatch.setitem(sys.modules, name, None)
     choosing.import_problem.cache_clear()
-    with refused(f"backend '{backend}' cannot be imported, .*; pip install "):
+    with refused(f"backend '{backend}' cannot be loaded: .*; pip install "):
         run(backend, {})
 
 

@@ -95,7 +95,7 @@ def test_a_kernel_that_does_not_import_is_a_sentence_of_the_results(monkeypatch:
     monkeypatch.setattr("varlen_lab.machine.gpu.why_unusable", lambda *_: None)
     monkeypatch.setattr("varlen_lab.attention.choosing.import_problem", lambda name: f"{name} does not import (symbol)")
     (facts,) = machine.look_here("cuda", 4)
-    assert facts["not_here"]["torch_varlen"] == "torch.nn.attention.varlen does not import (symbol)"
+    assert facts["not_here"]["torch_varlen"] == "cannot be loaded: torch.nn.attention.varlen does not import (symbol)"
     assert "reference" not in facts["not_here"] and facts["kernels"] == ["sdpa"]
 
 

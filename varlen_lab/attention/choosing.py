@@ -129,7 +129,7 @@ def import_against(backend: Backend) -> str | None:
     """What keeps a backend from being imported, with the command that brings it; None when nothing does."""
     for module in backend.modules:
         if problem := import_problem(module):
-            return f"cannot be imported, {problem}" + (f"; {backend.install}" if backend.install else "")
+            return f"cannot be loaded: {problem}" + (f"; {backend.install}" if backend.install else "")
     return None
 
 
