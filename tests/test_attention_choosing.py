@@ -59,7 +59,7 @@ def test_capped_scores_without_flash_attn(only_torch: None, facts: GpuFacts, sof
 
 def test_flash_attn_3_only_on_hopper_and_2_on_what_it_has_code_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "import_problem", lambda module: None)
-    monkeypatch.setattr(choosing, "resolve_name", lambda function: lambda *asked: True)
+    monkeypatch.setattr(choosing, "resolve_name", lambda function: lambda *asked: None)
     taken = {facts.name: choose("cuda", torch.float16, facts=facts) for facts in (T4, A100, H100, B200)}
     assert taken == {
         "Tesla T4": "sdpa", "NVIDIA A100": "flash_attn", "NVIDIA H100": "flash_attn_3", "NVIDIA B200": "flash_attn"
@@ -70,7 +70,7 @@ def test_flash_attn_3_only_on_hopper_and_2_on_what_it_has_code_for(monkeypatch: 
 def test_auto_takes_nothing_that_the_card_cannot_run(facts: GpuFacts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is installed: in every dtype and width, with caps, slopes and windows."""
     monkeypatch.setattr(choosing, "import_problem", lambda module: None)
-    monkeypatch.setattr(choosing, "resolve_name", lambda function: lambda *asked: True)
+    monkeypatch.setattr(choosing, "resolve_name", lambda function: lambda *asked: None)
     for dtype in ("float16", "bfloat16", "float32"):
         for width in (16, 80, 256, 512):
             for softcap, alibi in ((False, False), (True, False), (False, True)):

@@ -265,6 +265,20 @@ def test_what_cannot_be_repeated_is_said(packages: None, deterministic: None) ->
         run("flash_attn_4", {})
 
 
+def test_a_probe_says_what_the_build_said(packages: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = choosing.Job("cpu", "bfloat16", 64)
+    flash.failure.cache_clear()
+    assert flash.failure("flash_attn", job) is None
+
+    def trimmed(*given: Any, **more: Any) -> None:
+        raise RuntimeError("this build supports head dims 64 and 128 only, got 96\nmore")
+
+    monkeypatch.setattr(sys.modules["flash_attn.flash_attn_interface"], "flash_attn_varlen_func", trimmed)
+    said = flash.failure("flash_attn", job._replace(head_dim=96))
+    assert said == "this build supports head dims 64 and 128 only, got 96"
+    flash.failure.cache_clear()
+
+
 # ------------------------------------------------------------------------------------------------------ bad input
 
 

@@ -70,6 +70,50 @@ def test_the_fastest_of_those_that_are_right_is_taken(shape: AttentionShape, mon
     assert choice.sentence().startswith(f"fastest of {len(right)}: ") and " sleepy " in choice.sentence()
 
 
+def test_one_kernel_timed_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading the first one took all the time: the order of auto decides, not that the others came too late."""
+    monkeypatch.setattr(timing, "SECONDS", 0.02)
+    monkeypatch.setattr(timing.measure, "__defaults__", (0.02,))
+    planted("sleepy", monkeypatch, auto_rank=31)  # behind sdpa
+    planted("quick", monkeypatch, auto_rank=32)
+    real = timing.forward_backward
+    monkeypatch.setattr(timing, "forward_backward", lambda *given: (time.sleep(0.03), real(*given))[1])
+    choice = choose_kernel(SHAPE, ROW, "cpu", torch.float32, measuring=True)
+    assert choice.backend == "sdpa" and choice.reason == "first in the order of auto"
+    assert choice.ineligible["quick"] == "was not timed, the 0.02 s for it were over"
+
+
+def late_leak(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
+    """The last 8 tokens of each document see the whole row before them: small numbers, a leak all the same."""
+    out, crossing = attend_reference(q, k, v, row, options), leaking(q, k, v, row, options)
+    last = torch.cat([torch.arange(max(a, b - 8), b) for a, b in row.spans])
+    return out.index_copy(0, last, crossing[last])
+
+
+def no_window(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
+    return attend_reference(q, k, v, row, options._replace(window=None))
+
+
+def too_large(*given: Any) -> torch.Tensor:
+    return attend_reference(*given) * 1.045
+
+
+@pytest.mark.parametrize(("name", "window"), [("late_leak", None), ("no_window", 1024), ("too_large", None)])
+def test_a_small_fault_in_long_documents_is_found(
+    name: str, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(name, monkeypatch)
+    row, shape = Boundaries.from_lengths([1100, 1100, 1100]), SHAPE._replace(window=window)
+    times, failed, _ = measure(["sdpa", name], shape, row, "cpu", torch.float32, seconds=60)
+    assert set(times) == {"sdpa"} and "computes something else" in failed[name]
+
+
+def test_rounding_of_half_precision_is_no_fault() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        times, failed, _ = measure(["sdpa"], SHAPE, Boundaries.from_lengths([500, 1, 2, 90]), "cpu", dtype)
+        assert set(times) == {"sdpa"}, failed
+
+
 def test_what_failed_is_not_taken_although_it_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     planted("leaking", monkeypatch)
     planted("raising", monkeypatch)
@@ -84,8 +128,8 @@ def test_the_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     planted("sleepy", monkeypatch)
     planted("quick", monkeypatch, auto_rank=2)
     begin = time.perf_counter()
-    times, failed = measure(["sleepy", "quick"], SHAPE, ROW, "cpu", torch.float32, seconds=0.02)
-    assert set(times) == {"sleepy"} and failed == {"quick": "was not timed, the 0.02 s for it were over"}
+    times, failed, late = measure(["sleepy", "quick"], SHAPE, ROW, "cpu", torch.float32, seconds=0.02)
+    assert set(times) == {"sleepy"} and failed == {} and late == ["quick"]
     assert time.perf_counter() - begin < 1
 
 
@@ -115,7 +159,9 @@ def test_a_kernel_that_must_be_compiled_is_taken_only_where_no_other_can(
     only_torch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[list[str]] = []
-    monkeypatch.setattr(timing, "measure", lambda names, *given: (tried.append(names), ({names[0]: 1.0}, {}))[1])
+    monkeypatch.setattr(
+        timing, "measure", lambda names, *given: (tried.append(names), ({name: 1.0 for name in names}, {}, []))[1]
+    )
     monkeypatch.setattr(timing, "described", lambda *given: "")
     assert choose_kernel(SHAPE, ROW, "cuda", torch.bfloat16, measuring=True).backend == "torch_varlen"
     assert tried == [["torch_varlen", "sdpa"]]

@@ -24,7 +24,9 @@ def on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
             monkeypatch.setattr(check_env, "numeric_check", check)
         assert main(["check-env"]) == 0
         printed = capsys.readouterr().out
-        assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed
+        table, _, commands = printed.partition("What would bring or mend them:")
+        assert max(map(len, table.splitlines())) <= 80 and "…" not in printed
+        assert all(line.startswith("  ") for line in commands.partition("\n\n")[0].splitlines()[1:])  # never wrapped
         return " ".join(printed.split()), printed
 
     return show
@@ -41,9 +43,11 @@ def test_a_t4_takes_fp16_and_documents_one_by_one(on) -> None:
 def test_an_a100_and_an_h100_say_what_would_fit(on) -> None:
     shown, _ = on(A100)
     assert "auto takes device cuda, dtype bf16" in shown and "auto takes 'torch_varlen' (cuda, bfloat16)" in shown
-    assert "flash_attn_hub fits: pip install kernels; cannot fp32" in shown
+    assert "flash_attn_hub would run here; cannot fp32" in shown and "flash_attn_hub: pip install kernels" in shown
     shown, printed = on(H100)
-    assert 'flash_attn_4 fits: pip install "flash-attn-4[cu13]"; cannot ALiBi' in shown
+    assert "flash_attn_4 would run here; cannot ALiBi" in shown
+    assert '\n  flash_attn_4: pip install --pre "flash-attn-4[cu13]"\n' in printed
+    assert "#subdirectory=hopper" in printed
     assert "flash_attn-2.*+cu13torch2.11" in "".join(printed.split())  # a long name goes over two lines
     assert "reference here; checked, differs by 1e-03" in shown
 

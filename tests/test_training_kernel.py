@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,7 +17,9 @@ from varlen_lab.attention import dispatch
 from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import Choice
+from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.studies.comparison import compare
@@ -85,7 +88,11 @@ def test_a_run_goes_on_with_the_kernel_it_had(
     half = Path(config.work_dir or "") / "iter_2.pth"
     again = train(config.replace(work_dir=str(tmp_path / "again")), progress=False, resume=half)
     assert took == {"reference"} and again.losses == whole.losses[2:]
-    assert again.meta["kernel_choice"]["reason"] == "the one of the checkpoint"
+    assert again.meta["kernel_choice"] == asdict(RECEIPT) | {"reason": "kept: fastest of 2"}
+    state = read_checkpoint(Path(again.checkpoint or ""))["meta"]["kernel_choice"]
+    assert state == again.meta["kernel_choice"]
+    third = train(config.replace(work_dir=str(tmp_path / "third")), progress=False, resume=again.checkpoint)
+    assert third.meta["kernel_choice"]["reason"] == "kept: fastest of 2"
 
 
 def test_a_kernel_that_is_not_here_any_more_is_named_and_another_may_be(
@@ -107,6 +114,29 @@ def test_a_named_kernel_that_cannot_is_refused_before_the_first_step(config: Con
         train(config.replace(attn_backend="flash_attn"), progress=False)
 
 
+@pytest.mark.parametrize("meta", [{"backend": "reference"}, {"backend": "gone"}, {}, "no dict"])
+def test_a_checkpoint_without_a_receipt_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch, meta: Any) -> None:
+    train(config.replace(max_steps=2), progress=False)
+    monkeypatch.setattr(kernel, "read_checkpoint", lambda path: {"meta": meta})
+    history = train(config.replace(max_steps=2), progress=False, resume=True)
+    assert history.meta["backend"] == ("reference" if meta == {"backend": "reference"} else "sdpa")
+
+
+def test_other_seeds_keep_the_first_ones_kernel(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And its receipt, in the files of all."""
+    chosen: list[Choice] = []
+    monkeypatch.setattr(kernel, "choose_kernel", lambda *given: chosen.append(RECEIPT) or RECEIPT)
+    path = tmp_path / "c.py"
+    path.write_text(render(config.replace(max_steps=2)), encoding="utf-8")
+    modes = ("--modes", "packed", "varlen")
+    assert main(["compare", str(path), *modes, "--seeds", "2", "--quiet", "-o", str(tmp_path / "out")]) == 0
+    assert len(chosen) == 1
+    second = json.loads((tmp_path / "out" / "comparison_1.json").read_text(encoding="utf-8"))
+    assert second["runs"]["varlen"]["meta"]["kernel_choice"]["milliseconds"] == RECEIPT.milliseconds
+
+
 def test_a_comparison_says_its_kernel(config: Config, monkeypatch: pytest.MonkeyPatch, took: set[str]) -> None:
     choosing(monkeypatch, RECEIPT)
     found = compare(config.replace(max_steps=2))
@@ -118,11 +148,15 @@ def test_a_comparison_says_its_kernel(config: Config, monkeypatch: pytest.Monkey
 def test_two_real_processes_agree(tmp_path: Path) -> None:
     """Each chooses another kernel; both use the first one's."""
     program = """
+import torch
 from accelerate import Accelerator
+from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.timing import Choice
-from varlen_lab.training.kernel import broadcast_choice
+from varlen_lab.training import kernel
 accelerator = Accelerator(cpu=True)
-print(broadcast_choice(Choice(["reference", "sdpa"][accelerator.process_index], "fastest"), accelerator).backend)
+kernel.choose_kernel = lambda *given: Choice(["reference", "sdpa"][accelerator.process_index], "fastest")
+rows = [{"seq_lengths": [3, 2]}]
+print(kernel.choose_in_first_process(AttentionShape(2, 1, 8, 8), rows, [0], accelerator, torch.float32).backend)
 """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -61,7 +61,7 @@ def quoted(value: Any) -> str:
     )
 
 
-def first_line(problem: Exception) -> str:
+def first_line(problem: BaseException) -> str:
     """What an exception of another library says, in one line and without a full stop; its type if it says nothing."""
     lines = str(problem).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(problem).__name__

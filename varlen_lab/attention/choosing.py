@@ -91,9 +91,8 @@ def why_not(backend: Backend, job: Job) -> str | None:
     """What keeps a backend from a job, without a full stop; None when it can. Imports its kernel if all else fits."""
     if why := facts_against(backend, job) or import_against(backend):
         return why
-    if backend.probe and not resolve_name(backend.probe)(backend.name, job):
-        return f"is a build that does not compute head dim {job.head_dim} in {job.dtype}, forward and backward, here"
-    return None
+    failure = resolve_name(backend.probe)(backend.name, job) if backend.probe else None
+    return failure and f"fails at head dim {job.head_dim} in {job.dtype} ({failure})"
 
 
 def facts_against(backend: Backend, job: Job) -> str | None:
@@ -149,7 +148,7 @@ def import_problem(module: str) -> str | None:
         if module == missing or module.startswith(missing + "."):
             return f"{missing} is not installed"
         return f"{module} does not import ({first_line(problem)})"
-    except Exception as problem:  # a kernel built for another torch fails in many ways, all of them mean "not here"
+    except (Exception, SystemExit) as problem:  # a kernel built for another torch fails in many ways
         return f"{module} does not import ({first_line(problem)})"
     return None
 

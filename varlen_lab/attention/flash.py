@@ -101,11 +101,11 @@ def hub_source() -> tuple[str, int]:
 
 
 @cache
-def computes(backend: str, job: Job) -> bool:
-    """Whether the installed build of a backend does a job, asked by computing one token forward and backward.
+def failure(backend: str, job: Job) -> str | None:
+    """Why the installed build of a backend cannot do a job, asked by computing one token forward and backward.
 
-    Builds differ, and say so only when they are called: one may be trimmed to two head dims, another was compiled
-    without softcap.
+    None when it can. Builds differ, and say so only when they are called: one may be trimmed to two head dims, another
+    was compiled without softcap.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad():  # the answer is kept, wherever it is asked first
@@ -116,9 +116,9 @@ def computes(backend: str, job: Job) -> bool:
             attention = resolve_name(BACKENDS[backend].function)
             out = attention(q, k, v, Boundaries.from_lengths([1], job.device), options)
             torch.autograd.grad(out.sum(), (q, k, v))
-    except Exception:  # no GPU, another architecture, a head dim left out: all of them mean "not this"
-        return False
-    return True
+    except Exception as problem:  # no GPU, another architecture, a head dim left out
+        return first_line(problem)
+    return None
 
 
 def window_size(options: Options, open_end: int | None = -1) -> tuple[int | None, int | None]:

@@ -32,7 +32,7 @@ class Backend:
     compiled: bool = False  # at its first call, for many seconds: longer than ``auto`` may measure
     downloaded: bool = False  # at its first call, from the hub
     auto_rank: int | None = None  # ``auto`` tries them in this order; None: only when named
-    probe: str | None = None  # "module:function" (name, job) -> bool, for packages whose builds differ
+    probe: str | None = None  # "module:function" (name, job) -> failure or None, where builds differ
 
 
 HALF_PRECISION = ("float16", "bfloat16")
@@ -73,7 +73,7 @@ BACKENDS: dict[str, Backend] = {
             alibi=True,
             widest_head=256,
             auto_rank=12,
-            probe=FLASH + "computes",
+            probe=FLASH + "failure",
         ),
         Backend(
             name="flash_attn_3",
@@ -90,7 +90,7 @@ BACKENDS: dict[str, Backend] = {
             widest_head=256,
             widest_repeatable=192,
             auto_rank=10,
-            probe=FLASH + "computes",
+            probe=FLASH + "failure",
         ),
         Backend(
             name="flash_attn_4",
@@ -101,7 +101,7 @@ BACKENDS: dict[str, Backend] = {
             dtypes=HALF_PRECISION,
             capability=HOPPER,
             modules=("flash_attn.cute",),
-            install="pip install flash-attn-4",
+            install="pip install --pre flash-attn-4",
             softcap=True,
             widest_head=128,
             deterministic=False,  # not on every card

@@ -20,11 +20,12 @@ from varlen_lab.attention.choosing import Job, by_rank, facts_against, import_pr
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.machine.gpu import DTYPES, GpuFacts, automatic_device, automatic_dtype, flash_attn_wheel, why_unusable
 
+AGAIN = "pip install --force-reinstall --no-deps --no-cache-dir"  # pip leaves alone what it finds installed
 WITH_TORCH = ("torch", "triton")  # triton comes with torch's builds for CUDA
 # torch's name of an implementation -> the backend whose package it needs, and what is good to know
 TORCH_RUNS = {
     "FA3": ("flash_attn_3", ""),
-    "FA4": ("flash_attn_4", "torch 2.13 expects two results where 4.0.0b36 gives five: name flash_attn_4 instead"),
+    "FA4": ("flash_attn_4", "torch 2.13 and flash-attn 4.0.0b36 do not fit together: name flash_attn_4 instead"),
 }
 
 
@@ -42,13 +43,8 @@ class Route(NamedTuple):
     note: str = ""
 
     def sentence(self) -> str:
-        """Such as ``fits: pip install kernels; cannot fp32, head dims above 256; downloaded at its first call``."""
-        parts = {
-            "here": "here",
-            "fits": f"fits: {self.command}",
-            "broken": f"{self.why}; mend it: {self.command}",
-            "no": f"no: {self.why}",
-        }
+        """Such as ``would run here; cannot fp32, head dims above 256; downloaded at its first call``; no command."""
+        parts = {"here": "here", "fits": "would run here", "broken": self.why, "no": f"no: {self.why}"}
         limits = f"cannot {', '.join(self.cannot)}" if self.cannot and self.state != "no" else ""
         return "; ".join(part for part in (parts[self.state], limits, self.note) if part)
 
@@ -84,7 +80,7 @@ def route(backend: Backend, job: Job, facts: GpuFacts, problem: Callable[[str], 
     if backend.name == "flash_attn":
         note = f"nothing is compiled with a wheel named {flash_attn_wheel(facts)}"
     state: State = "fits" if "not installed" in said else "broken"
-    return Route(backend.name, state, said, command(backend, module, facts), cannot, note)
+    return Route(backend.name, state, said, command(backend, module, state, facts), cannot, note)
 
 
 def limits(backend: Backend) -> Iterator[str]:
@@ -108,13 +104,14 @@ def notes(backend: Backend) -> str:
     return "downloaded at its first call" if backend.downloaded else ""
 
 
-def command(backend: Backend, module: str, facts: GpuFacts) -> str:
-    """The command that brings a backend, or the module of it that is missing."""
+def command(backend: Backend, module: str, state: State, facts: GpuFacts) -> str:
+    """The command that brings a backend, or the module of it that is missing; once more, where it is broken."""
     if backend.install is None:
         return f"pip install --upgrade {module.partition('.')[0]}"
+    found = backend.install
     if backend.name == "flash_attn_4" and (facts.built_for or "").startswith("13"):
-        return 'pip install "flash-attn-4[cu13]"'  # for a torch built for CUDA 13
-    return backend.install
+        found = 'pip install --pre "flash-attn-4[cu13]"'  # for a torch built for CUDA 13
+    return found if state == "fits" else found.replace("pip install", AGAIN, 1)
 
 
 def torch_routes(known: dict[str, Route], this: bool) -> Iterator[Route]:
@@ -130,13 +127,13 @@ def torch_routes(known: dict[str, Route], this: bool) -> Iterator[Route]:
             yield Route(f"torch_varlen on {name}", "no", theirs.why or ours.why)
             continue
         widest = min(BACKENDS[one].widest_head or sys.maxsize for one in (ours.name, theirs.name))
-        state: State = "here" if name == active else "broken" if theirs.state == "broken" else "fits"
+        state: State = "here" if name == active else "fits"
         call = f'torch.nn.attention.activate_flash_attention_impl("{name}")'
         yield Route(
             f"torch_varlen on {name}",
             state,
-            theirs.why if state == "broken" else "",
-            call if theirs.state == "here" else f"{call} once {backend} is there",
+            "",
+            call if theirs.state == "here" else f"{call}, once {backend} is there",
             tuple(limits(replace(BACKENDS[ours.name], widest_head=widest))),
             note,
         )

@@ -49,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(MARKS[row.state], row.name, escape(row.value))
     console.print(table)
+    if commands := [row for row in rows if row.command]:
+        console.print("\nWhat would bring or mend them:")
+        for row in commands:  # whole on a line, however long: a command is copied
+            console.print(f"  {row.name}: {row.command}", markup=False, highlight=False, soft_wrap=True)
     if any(row.state == "missing" for row in rows):
         console.print("\n[red]Not ready:[/] see the rows marked ✗ above.")
         return 2
@@ -86,7 +90,7 @@ def attention_rows() -> Iterator[Row]:
         if route.state == "no":
             elsewhere.setdefault(route.why, []).append(route.name)
         elif route.state != "here" or route.name == taken or route.note:  # a note: compiled or downloaded first
-            yield Row(route.name, route.sentence(), "ok" if route.state == "here" else "note")
+            yield Row(route.name, route.sentence(), "ok" if route.state == "here" else "note", route.command)
         else:
             yield checked(route, device, dtype, tolerance)
     for why, names in elsewhere.items():

@@ -37,14 +37,13 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=160)
-    comparisons = []
+    comparisons: list[Comparison] = []
     for seed in range(config.seed, config.seed + args.seeds):
         modes = tuple(args.modes or MODES)
-        comparison = compare(config.replace(seed=seed), modes, start=args.start, progress=not args.quiet)
+        kernel = comparisons[0].kernel if comparisons else None  # every seed on the one that the first chose
+        comparison = compare(config.replace(seed=seed), modes, start=args.start, progress=not args.quiet, kernel=kernel)
         comparisons.append(comparison)
         show(console, comparison)
-        if "varlen" in comparison.histories:  # every seed on the kernel that the first one chose
-            config = config.replace(attn_backend=comparison.histories["varlen"].meta["backend"])
     if args.output is not None:
         save(args.output, comparisons)
         console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)

@@ -28,6 +28,7 @@ class Row(NamedTuple):
     name: str
     value: str
     state: Literal["ok", "note", "missing"] = "ok"
+    command: str = ""  # that changes it
 
 
 def version(package: str) -> str | None:

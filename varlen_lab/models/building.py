@@ -96,11 +96,14 @@ def resolve_device(config: Config) -> str:
 def resolve_dtype(config: Config) -> str:
     """``fp32``, ``bf16`` or ``fp16``: what the config says, or what suits the device.
 
-    On a CPU that is fp32: without bf16 units bf16 is some 150 times slower. InputError for bf16 on a card without it.
+    On a CPU that is fp32: without bf16 units bf16 is some 150 times slower. InputError for fp16 on a CPU, and for bf16
+    on a card without it.
     """
     device, facts = resolve_device(config), gpu_facts(ask_driver=False)
     if config.dtype == "auto":
         return automatic_dtype(device, facts)
+    if config.dtype == "fp16" and device == "cpu":
+        raise InputError("dtype is 'fp16' and a CPU trains in fp32 or bf16; set dtype = 'auto'.")
     if config.dtype == "bf16" and device == "cuda" and not facts.has_bf16:
         raise InputError(
             f"dtype is 'bf16' and {facts.name} computes it in software, slower than fp32; set dtype = 'fp16' or 'auto'."

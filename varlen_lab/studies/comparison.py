@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
@@ -75,6 +76,12 @@ class Comparison:
         if self.histories[base].meta["dtype"] == "fp32":
             return [ROUNDING] * len(self.losses[base])
         return [HALF_ROUNDING * abs(loss) for loss in self.losses[base]]
+
+    @property
+    def kernel(self) -> Choice | None:
+        """The receipt of varlen's kernel; None when that mode was not run."""
+        found = self.histories["varlen"].meta.get("kernel_choice") if "varlen" in self.histories else None
+        return Choice(**found) if found else None
 
     @property
     def caption(self) -> str:
@@ -145,11 +152,13 @@ def compare(
     *,
     start: str | Path | None = None,
     progress: bool = False,
+    kernel: Choice | None = None,
 ) -> Comparison:
     """Run the modes on the same documents per step; 30 steps unless ``config.max_steps`` says otherwise.
 
     ``start``: an ``iter_N.pth`` whose weights all modes begin with. A model that was trained document by document shows
     at once what taking its seams away does; from scratch it has nothing to lose yet.
+    ``kernel``: the receipt of an earlier comparison, whose kernel is used again.
     Only the cache of the data is written. InputError for a mode that does not exist, a checkpoint that does not fit.
     """
     check_modes(modes)
@@ -169,7 +178,7 @@ def compare(
             model = build_model(run)
             if weights is not None:
                 load_start_weights(model, weights, start)
-            choice = decide_kernel(run, model, rows, steps, accelerator)
+            choice = decide_kernel(run, model, rows, steps, accelerator, kernel)
             histories[mode] = History(describe(run, model, accelerator, choice))
             engine = make_engine(model, run, len(steps), accelerator)
             gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))

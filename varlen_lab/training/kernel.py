@@ -7,8 +7,11 @@ another order, and gives other last bits.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from varlen_lab.attention.choosing import AttentionShape, Job, dtype_name, why_not
 from varlen_lab.attention.dispatch import say_backend
@@ -22,6 +25,8 @@ from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.plan import Step
 
+KEPT = "kept: "
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
@@ -34,28 +39,25 @@ def decide_kernel(
     rows: Dataset,
     steps: list[Step],
     accelerator: Accelerator,
-    kept: str | None = None,
+    kept: Choice | None = None,
 ) -> Choice | None:
     """Decide which backend the run uses and make its model use it; None in the modes without our attention.
 
-    ``kept``: the backend of the checkpoint the run goes on from. InputError when a backend that is named or kept cannot
-    do it here.
+    ``kept``: the receipt of the run that this one goes on from, or is compared with. InputError when a backend that is
+    named or kept cannot do it here.
     """
     if config.mode != "varlen":
         return None
     shape, device, dtype = AttentionShape.of(model), accelerator.device.type, TORCH_DTYPES[resolve_dtype(config)]
     automatic = config.attn_backend == "auto"
-    named = kept if automatic else config.attn_backend
-    if named is None:
-        choice = None
-        if accelerator.is_main_process:
-            lengths = [length for row in steps[0][0] for length in rows[row]["seq_lengths"]]
-            choice = choose_kernel(shape, Boundaries.from_lengths(lengths, device), device, dtype)
-        choice = broadcast_choice(choice, accelerator)
+    if not automatic:
+        choice = Choice(config.attn_backend, "named by attn_backend", versions=versions())
+    elif kept is not None:
+        choice = replace(kept, reason=KEPT + kept.reason.removeprefix(KEPT))
     else:
-        refuse_if_unable(named, shape.job(device, dtype), kept=automatic)
-        reason = "the one of the checkpoint" if automatic else "named by attn_backend"
-        choice = Choice(named, reason, versions=versions())
+        choice = choose_in_first_process(shape, rows, steps[0][0], accelerator, dtype)
+    if not automatic or kept is not None:
+        refuse_if_unable(choice.backend, shape.job(device, dtype), kept=automatic)
     model.set_attn_implementation(hf_name_of(choice.backend))
     if automatic and accelerator.is_main_process:
         say_backend(choice.backend, device, dtype_name(dtype), choice.sentence())
@@ -77,21 +79,30 @@ def refuse_if_unable(name: str, job: Job, *, kept: bool) -> None:
     )
 
 
-def broadcast_choice(choice: Choice | None, accelerator: Accelerator) -> Choice:
-    """The first process's choice, in every process."""
+def choose_in_first_process(
+    shape: AttentionShape, rows: Dataset, batch: list[int], accelerator: Accelerator, dtype: torch.dtype
+) -> Choice:
+    """The choice for the seams of a batch of ``rows``: the first process makes it, all get it."""
+    told: list[Choice | None] = [None]
+    if accelerator.is_main_process:
+        lengths = [length for row in batch for length in rows[row]["seq_lengths"]]
+        device = accelerator.device.type
+        told = [choose_kernel(shape, Boundaries.from_lengths(lengths, device), device, dtype)]
     if accelerator.num_processes > 1:
         from accelerate.utils import broadcast_object_list
 
-        told = [choice]
         broadcast_object_list(told)
-        choice = told[0]
-    assert choice is not None
-    return choice
+    assert told[0] is not None
+    return told[0]
 
 
-def backend_of_checkpoint(path: Path | None) -> str | None:
-    """The backend a checkpoint was trained with; None without one, and for one of a mode without our attention."""
-    if path is None:
+def receipt_of(path: Path | None) -> Choice | None:
+    """The receipt in a checkpoint; None without one, and for a mode without our attention.
+
+    One that was written before there were receipts names its backend only.
+    """
+    meta = read_checkpoint(path).get("meta") if path is not None else None
+    if not isinstance(meta, dict) or meta.get("backend") not in BACKENDS:
         return None
-    backend = read_checkpoint(path).get("meta", {}).get("backend")
-    return backend if backend in BACKENDS else None
+    known = meta.get("kernel_choice")
+    return Choice(**known) if isinstance(known, dict) else Choice(meta["backend"], "no receipt")
