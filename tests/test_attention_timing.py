@@ -160,7 +160,7 @@ def test_a_kernel_that_must_be_compiled_is_taken_only_where_no_other_can(
 ) -> None:
     tried: list[list[str]] = []
     monkeypatch.setattr(
-        timing, "measure", lambda names, *given: (tried.append(names), ({name: 1.0 for name in names}, {}, []))[1]
+        timing, "measure", lambda names, *given: (tried.append(names), (dict.fromkeys(names, 1.0), {}, []))[1]
     )
     monkeypatch.setattr(timing, "described", lambda *given: "")
     assert choose_kernel(SHAPE, ROW, "cuda", torch.bfloat16, measuring=True).backend == "torch_varlen"

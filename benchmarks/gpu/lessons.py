@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,13 @@ from benchmarks.gpu.store import Cell
 from varlen_lab.attention.choosing import import_problem
 from varlen_lab.course.lessons import Lesson, find_lessons, read_notebook
 
-ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("papermill", "nbconvert", "nbformat", "ipykernel", "datasets")
 PICTURES = 2  # of the eight files that a folder of results has
 
 
 def measure(bench: Bench) -> Iterator[Cell]:
     """One cell a notebook."""
-    if missing := [problem for package in NEEDED if (problem := import_problem(package))]:
+    needed = map(import_problem, ("papermill", "nbconvert", "nbformat", "ipykernel", "datasets"))
+    if missing := [problem for problem in needed if problem]:
         yield {"cell": "notebooks", "status": "unsupported", "why": "; ".join(missing)}
         return
     for number, lesson in enumerate(lesson for lesson in find_lessons() if lesson.gpu):
@@ -33,7 +33,9 @@ def walked(bench: Bench, lesson: Lesson, drawn: bool) -> dict[str, Any]:
     from varlen_lab.course.notebooks import run_notebook
 
     # a kernel starts in the notebook's folder; on a machine where the package is not installed it would not find it
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    # and packages in a folder of their own (pip install --target) have their templates there, where nobody looks
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(str(Path(place, "share", "jupyter")) for place in sys.path)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / lesson.path.name
         outcome = run_notebook(lesson.path, output, {"device": bench.device, "quick": bench.rehearsal})

@@ -52,17 +52,17 @@ def forked_too_late() -> bool:
 def look_here(device: str, memory: int) -> Iterator[dict[str, Any]]:
     """The facts, once, or why there is no GPU that can be used: none, too old, too little memory."""
     from benchmarks.gpu.bench import LEFT_OUT, Bench
-    from varlen_lab.attention.choosing import Job, dtype_name, why_not
+    from varlen_lab.attention.choosing import job_of, why_not
     from varlen_lab.attention.registry import BACKENDS
     from varlen_lab.machine.environment import cores, processor, version
-    from varlen_lab.machine.gpu import GIB, capability_of, gpu_facts, why_unusable
+    from varlen_lab.machine.gpu import GIB, gpu_facts, why_unusable
 
     facts = gpu_facts()
     if device == "cuda" and (why := why_unusable(facts, memory * GIB, LEAST_CAPABILITY)):
         yield {"unusable": why}
         return
     bench = Bench(device, 0.0, Path())
-    job = Job(device, dtype_name(bench.dtype), capability=capability_of(device))
+    job = job_of(device, bench.dtype, 64, softcap=False, alibi=False)
     reasons = {one.name: why_not(one, job) for one in BACKENDS.values() if one.name not in LEFT_OUT}
     yield {
         **asdict(facts),

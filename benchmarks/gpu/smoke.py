@@ -26,8 +26,7 @@ def measure(bench: Bench) -> Iterator[Cell]:
     """Ceilings, kernels, a step, a picture; kernels that have to be compiled come last."""
     yield bench.cell("product", 2, product)
     yield bench.cell("copy", 2, copy)
-    row = row_of(LENGTHS, bench.device)
-    ready = [name for name in bench.kernels if not BACKENDS[name].compiled]
+    row, ready = row_of(LENGTHS, bench.device), [name for name in bench.kernels if not BACKENDS[name].compiled]
     for kernel in ready:
         yield bench.cell(f"{kernel}, 8/2 heads", 1, correctness.checked, row, kernel, GROUPED, [])
     yield bench.cell("a training step", 3, step, bench.kernels[0])

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from varlen_lab.machine.environment import reset_peak_memory as reset_peak_memory
     from varlen_lab.machine.environment import summary as summary
     from varlen_lab.machine.environment import survey as survey
+    from varlen_lab.machine.gpu import DTYPES as DTYPES
     from varlen_lab.machine.gpu import GpuFacts as GpuFacts
+    from varlen_lab.machine.gpu import automatic_device as automatic_device
+    from varlen_lab.machine.gpu import automatic_dtype as automatic_dtype
     from varlen_lab.machine.gpu import flash_attn_wheel as flash_attn_wheel
     from varlen_lab.machine.gpu import gpu_facts as gpu_facts
     from varlen_lab.machine.gpu import why_unusable as why_unusable
