@@ -33,7 +33,7 @@ from varlen_lab.models.building import PLAIN, native_config, recompute, resolve_
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.training.engines import make_accelerator, make_engine
-from varlen_lab.training.plan import PEAK_OPERATIONS, Work
+from varlen_lab.training.plan import Work, printed_operations
 from varlen_lab.training.step import Batch, optimize
 
 STEPS = 12  # of different documents at most; then they come again
@@ -120,7 +120,7 @@ def run(
     tokens = sum(record["tokens"] for record in records)
     done = work.operations(tokens, sum(record["sum_squared_lengths"] for record in records))
     times = [record["seconds"] for record in records]
-    peak = next((value for word, value in PEAK_OPERATIONS.items() if word in bench.name), None)
+    peak = printed_operations(bench.name)
     return {
         "tokens_per_second": tokens / seconds,
         "mfu": done / seconds / peak if peak else None,
