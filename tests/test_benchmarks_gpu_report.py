@@ -272,3 +272,15 @@ def test_the_commands_of_the_readmes_are_commands() -> None:
         assert re.search(r"python -m benchmarks.gpu --minutes 6 -o \S+", text)
         assert re.search(r"--minutes 3 -o \S+ --sections tests lessons", text)
     assert {"tests", "lessons"} <= set(NAMES)
+
+
+def test_the_page_about_results_has_the_goals_that_are_judged() -> None:
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    told = []
+    for line in text.partition("| | must | goal | stretch |")[2].splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        cells = [re.search(r"[\d.]+(e-\d+)?k?", cell) for cell in line.split("|")[2:5]]
+        levels = [float(found[0].replace("k", "e3")) for found in cells if found]
+        told.append(tuple(levels * 3 if len(levels) == 1 else levels))
+    assert told == [(goal.must, goal.goal, goal.stretch) for goal in GOALS]
