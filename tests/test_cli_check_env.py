@@ -6,6 +6,7 @@ import pytest
 from expect import within
 from machines import A100, H100, LAPTOP, M2, T4
 
+from varlen_lab.attention import choosing, routes
 from varlen_lab.cli import check_env, main
 from varlen_lab.machine import environment
 from varlen_lab.machine.gpu import GpuFacts
@@ -15,7 +16,12 @@ from varlen_lab.machine.gpu import GpuFacts
 def on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Run check-env on a faked machine; what it shows, in one line, and as it was printed."""
 
+    def brought(module: str) -> str | None:
+        return None if module.startswith(("torch.", "triton")) else f"{module.partition('.')[0]} is not installed"
+
     def show(facts: GpuFacts, check=lambda *_: (1e-3, 2.0)) -> tuple[str, str]:
+        for module in (choosing, routes):
+            monkeypatch.setattr(module, "import_problem", brought)  # whatever this machine has beside torch
         monkeypatch.setenv("COLUMNS", "80")
         for module in (check_env, environment):
             monkeypatch.setattr(module, "gpu_facts", lambda **_: facts)
