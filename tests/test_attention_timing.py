@@ -13,6 +13,7 @@ from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.reference import attend_reference
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.attention.timing import choose_kernel, measure
+from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
 SHAPE = AttentionShape(4, 2, 16, 16)
@@ -98,14 +99,61 @@ def too_large(*given: Any) -> torch.Tensor:
     return attend_reference(*given) * 1.045
 
 
-@pytest.mark.parametrize(("name", "window"), [("late_leak", None), ("no_window", 1024), ("too_large", None)])
-def test_a_small_fault_in_long_documents_is_found(
-    name: str, window: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def after_the_fourth(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
+    """The later ones are one."""
+    first, rest = row.lengths[:4].tolist(), int(row.lengths[4:].sum())
+    return attend_reference(q, k, v, Boundaries.from_lengths([*first, rest] if rest else first), options)
+
+
+def above_500(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
+    """Wrong only where documents are long."""
+    return attend_reference(q, k, v, row, options) * (1 + (row.max_seqlen > 500))
+
+
+WRONG = {
+    "late_leak": (None, [1100, 1100]),
+    "no_window": (1024, [1100, 30]),
+    "no_window ": (100, [50, 50, 50, 50, 1500]),
+    "too_large": (None, [300, 20]),
+    "leaking": (None, [700]),  # the run's own row has no seam
+    "after_the_fourth": (None, [64] * 20),
+    "above_500": (None, [20, 501]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_fault_is_found_whatever_the_runs_own_documents_are_like(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (window, lengths), name = WRONG[name], name.strip()
     planted(name, monkeypatch)
-    row, shape = Boundaries.from_lengths([1100, 1100, 1100]), SHAPE._replace(window=window)
+    row, shape = Boundaries.from_lengths(lengths), SHAPE._replace(window=window)
     times, failed, _ = measure(["sdpa", name], shape, row, "cpu", torch.float32, seconds=60)
     assert set(times) == {"sdpa"} and "computes something else" in failed[name]
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1, 1, 300], [1] * 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_documents_of_one_token_speak_against_nobody(lengths: list[int], dtype: torch.dtype) -> None:
+    times, failed, _ = measure(["sdpa", "reference"], SHAPE, Boundaries.from_lengths(lengths), "cpu", dtype, seconds=60)
+    assert set(times) == {"sdpa", "reference"}, failed
+
+
+def test_a_baseline_that_fails_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted("quick", monkeypatch)
+    for fault in ("poisoned", "raising"):
+        monkeypatch.setitem(BACKENDS, "sdpa", Backend(**{**vars(BACKENDS["sdpa"]), "function": f"{__name__}:{fault}"}))
+        times, failed, _ = measure(["quick", "sdpa"], SHAPE, ROW, "cpu", torch.float32)
+        assert set(times) == {"quick"} and set(failed) == {"sdpa"}
+
+
+def test_a_kernel_that_stops_the_device_ends_the_run_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted("raising", monkeypatch)
+
+    def dead(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(timing, "wait_for", dead)
+    with pytest.raises(InputError, match=r"'raising' stopped the device .*; start again with another one, such as"):
+        measure(["raising"], SHAPE, ROW, "cpu", torch.float32)
 
 
 def test_rounding_of_half_precision_is_no_fault() -> None:

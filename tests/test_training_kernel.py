@@ -100,7 +100,7 @@ def test_a_kernel_that_is_not_here_any_more_is_named_and_another_may_be(
 ) -> None:
     train(config.replace(max_steps=2), progress=False)
     config = config.replace(max_steps=2)
-    monkeypatch.setattr(kernel, "read_checkpoint", lambda path: {"meta": {"backend": "torch_varlen"}})
+    monkeypatch.setattr(kernel, "read_checkpoint", lambda path: {"meta": {"mode": "varlen", "backend": "torch_varlen"}})
     with pytest.raises(
         InputError, match="trained with attention backend 'torch_varlen', which runs on cuda, not on cpu"
     ):
@@ -114,12 +114,33 @@ def test_a_named_kernel_that_cannot_is_refused_before_the_first_step(config: Con
         train(config.replace(attn_backend="flash_attn"), progress=False)
 
 
-@pytest.mark.parametrize("meta", [{"backend": "reference"}, {"backend": "gone"}, {}, "no dict"])
-def test_a_checkpoint_without_a_receipt_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch, meta: Any) -> None:
+OLD = {"mode": "varlen", "backend": "reference"}
+STRANGE = {"kernel_choice": {"backend": "gone", "reason": None, "milliseconds": [], "news": 1}}
+
+
+@pytest.mark.parametrize(
+    ("meta", "backend"),
+    [
+        (OLD, "reference"),
+        (OLD | STRANGE, "reference"),
+        ({"mode": "packed", "backend": []}, "sdpa"),
+        ("no dict", "sdpa"),
+    ],
+)
+def test_a_checkpoint_with_another_receipt_or_none_goes_on(
+    config: Config, monkeypatch: pytest.MonkeyPatch, meta: Any, backend: str
+) -> None:
     train(config.replace(max_steps=2), progress=False)
     monkeypatch.setattr(kernel, "read_checkpoint", lambda path: {"meta": meta})
     history = train(config.replace(max_steps=2), progress=False, resume=True)
-    assert history.meta["backend"] == ("reference" if meta == {"backend": "reference"} else "sdpa")
+    assert history.meta["backend"] == backend
+
+
+def test_a_backend_that_is_gone_is_named(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(config.replace(max_steps=2), progress=False)
+    monkeypatch.setattr(kernel, "read_checkpoint", lambda path: {"meta": {"mode": "varlen", "backend": "gone"}})
+    with pytest.raises(InputError, match="backend 'gone', which this version does not have; go on with another"):
+        train(config.replace(max_steps=2), progress=False, resume=True)
 
 
 def test_other_seeds_keep_the_first_ones_kernel(

@@ -26,6 +26,7 @@ from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.plan import Step
 
 KEPT = "kept: "
+PARTS = {"reason": str, "milliseconds": dict, "measured_on": str, "ineligible": dict, "versions": dict}  # of a receipt
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -96,13 +97,25 @@ def choose_in_first_process(
     return told[0]
 
 
-def receipt_of(path: Path | None) -> Choice | None:
-    """The receipt in a checkpoint; None without one, and for a mode without our attention.
+def receipt_to_keep(config: Config, path: Path | None) -> Choice | None:
+    """The receipt in the checkpoint a run goes on from, if the run is to keep its kernel; None where it need not.
 
-    One that was written before there were receipts names its backend only.
+    A checkpoint from before there were receipts names its backend only. InputError for a backend nobody knows.
     """
-    meta = read_checkpoint(path).get("meta") if path is not None else None
-    if not isinstance(meta, dict) or meta.get("backend") not in BACKENDS:
+    if path is None or config.mode != "varlen" or config.attn_backend != "auto":
         return None
-    known = meta.get("kernel_choice")
-    return Choice(**known) if isinstance(known, dict) else Choice(meta["backend"], "no receipt")
+    meta = read_checkpoint(path).get("meta")
+    if not isinstance(meta, dict) or meta.get("mode") != "varlen":
+        return None
+    backend, known = str(meta.get("backend")), meta.get("kernel_choice")
+    if backend not in BACKENDS:
+        raise InputError(
+            f"{path} was trained with attention backend {backend!r}, which this version does not have; go on with "
+            "another by naming it, such as attn_backend = 'sdpa': the losses then differ by rounding."
+        )
+    parts = {
+        part: known[part]
+        for part, kind in PARTS.items()
+        if isinstance(known, dict) and isinstance(known.get(part), kind)
+    }
+    return Choice(backend, parts.pop("reason", "no receipt"), **parts)

@@ -31,7 +31,7 @@ from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
-from varlen_lab.training.kernel import decide_kernel, receipt_of
+from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
 from varlen_lab.training.plan import Outlook, Step, estimate, plan_steps, row_costs, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
@@ -86,7 +86,7 @@ def prepared(
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     begin_with = checkpoint_to_resume(work_dir, resume)
     # before the engine: it takes the memory the timing needs
-    choice = decide_kernel(config, model, rows, plan, accelerator, receipt_of(begin_with))
+    choice = decide_kernel(config, model, rows, plan, accelerator, receipt_to_keep(config, begin_with))
     engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
     make_work_dir(work_dir)
     history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)

@@ -104,14 +104,16 @@ def cells_html(nb: Any, images: Path, title: str, *, code: bool = True) -> str:
 @cache
 def cells_exporter(code: bool) -> Any:
     """nbconvert with our template: local pictures become data URIs, nothing is fetched."""
-    from nbconvert import HTMLExporter
+    import nbconvert
     from traitlets.config import Config
 
+    # installed into a folder of its own (pip install --target) it does not find its own templates
+    beside = Path(nbconvert.__file__).parents[1] / "share" / "jupyter" / "nbconvert" / "templates"
     config = Config()
     config.NbConvertBase.display_data_priority = OUTPUT_ORDER
-    return HTMLExporter(
+    return nbconvert.HTMLExporter(
         config=config,
-        extra_template_basedirs=[str(HERE)],
+        extra_template_basedirs=[str(HERE), str(beside)],
         template_name="cells",
         embed_images=True,
         exclude_anchor_links=True,
