@@ -114,6 +114,7 @@ def cells_exporter(code: bool) -> Any:
     return nbconvert.HTMLExporter(
         config=config,
         extra_template_basedirs=[str(HERE), str(beside)],
+        extra_template_paths=[str(beside)],
         template_name="cells",
         embed_images=True,
         exclude_anchor_links=True,
