@@ -19,7 +19,7 @@ from varlen_lab.packing.boundaries import Boundaries
 
 def checked(tmp_path: Path) -> dict[str, Any]:
     here = Bench("cpu", time.monotonic() + 60, tmp_path, rehearsal=True)
-    return correctness.checked(here, row_of(here.scale.ugly, "cpu"), "sdpa", AttentionShape(4, 2, 16, 16), [])
+    return correctness.checked(here, row_of(here.scale.ugly, "cpu"), "sdpa", AttentionShape(4, 2, 16, 16))
 
 
 def test_a_sound_kernel_passes(tmp_path: Path) -> None:

@@ -11,11 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from benchmarks.gpu.plan import NAMES, REPORT, chosen, clock, share
-from benchmarks.gpu.store import Cell, Store, newest
+from benchmarks.gpu.store import BAD, Cell, Store, ends, newest, occupy, unfit
 from varlen_lab.errors import InputError
 
 BEGIN = time.monotonic()  # the minutes count from here: torch and transformers are imported later
@@ -39,24 +36,31 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    console = Console(highlight=False)
     try:
         times = clock(chosen(args.sections, args.rehearse), args.minutes)
         if args.dry_run:
             for name, start, end, what in times:
                 span = f"{start:4.0f} to {end:4.0f} s" if end > start else "left out"
-                console.print(f"{span:14}  {name:12} {what}", markup=False, soft_wrap=True)
-            console.print("each ends at its limit; what one does not use flows to the later ones")
+                say(f"{span:14}  {name:12} {what}")
+            say("each ends at its limit; what one does not use flows to the later ones")
             return 0
-        return measure(console, args)
+        return measure(args)
     except InputError as problem:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(problem))}")
+        print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
 
 
-def measure(console: Console, args: argparse.Namespace) -> int:
+def say(line: str) -> None:
+    """A line on the screen; when nobody reads it any more the run goes on: what it measures is on the disk."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def measure(args: argparse.Namespace) -> int:
     """Run the sections; 1 when one did not end well or a cell failed or is wrong. Goals that are missed are said."""
     if args.rehearse:  # threads that share busy cores wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -74,50 +78,53 @@ def measure(console: Console, args: argparse.Namespace) -> int:
     command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
     started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     run = {"command": command, "commit": commit(), "started": started, "machine": machine, "rehearsal": args.rehearse}
+    occupy(args.output)
     store = Store(args.output, run)
-    console.print(f"[bold]{machine['device']}[/], torch {machine['torch']}, kernels {', '.join(machine['kernels'])}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this early gets the report
+    say(f"{machine['device']}, torch {machine['torch']}, kernels {', '.join(machine['kernels'])}")
+    for word in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # whoever ends this early gets the report
+        if signal.getsignal(word) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(word, signal.default_int_handler)
     try:
         for number, section in enumerate(sections):
             begin = time.monotonic()
-            left = BEGIN + 60 * args.minutes - REPORT - begin
-            ended = End(f"not reached: {max(0, left):.0f} s were left of {section.least:.0f}")
+            left = max(0.0, BEGIN + 60 * args.minutes - REPORT - begin)
+            ended = End(f"not reached: {left:.0f} s were left of {section.least:.0f}")
             store.run["sections"][section.name] = {"how": "interrupted", "seconds": 0.0, "limit": left, "traceback": ""}
             if limit := share(sections[number:], left):
-                keep = partial(kept, store, console, section.name)
-                bench = Bench(device, begin + limit - GRACE, args.output, args.rehearse)
+                keep, bad = partial(kept, store, section.name), unfit(newest(store.content))
+                bench = Bench(device, begin + limit - GRACE, args.output, args.rehearse, bad)
                 ended = run_apart(partial(cells_of, section.name, bench), limit, keep, method)
             took = time.monotonic() - begin
             store.run["sections"][section.name] = {**ended._asdict(), "seconds": took, "limit": limit}
-            store.flush()
-            console.print(f"[bold]{section.name}[/] {escape(ended.how)}, {took:.0f} of {limit:.0f} s")
+            trouble = store.flush()
+            say(f"{section.name} {ended.how}, {took:.0f} of {limit:.0f} s{trouble and f'; {trouble}'}")
     finally:
-        well = close(console, args.output, store.content)
+        well = close(args.output, store.content)
     return 0 if well else 1
 
 
-def kept(store: Store, console: Console, section: str, cell: Cell) -> None:
+def kept(store: Store, section: str, cell: Cell) -> None:
     """Put a cell on the disk, then a line on the screen."""
-    store.add(section, cell)
+    trouble = store.add(section, cell)
     numbers = [f"{name} {one:.4g}" for name, one in cell.items() if isinstance(one, (int, float)) and name != "took"]
     words = f"{cell['status']} ({cell['why']})" if "status" in cell else ", ".join(numbers[:5])
-    console.print(f"  {section:12} {cell['cell']}: {words}", markup=False, soft_wrap=True)
+    say(f"  {section:12} {cell['cell']}: {words}{trouble and f'; {trouble}'}")
 
 
-def close(console: Console, folder: Path, content: dict[str, Any]) -> bool:
+def close(folder: Path, content: dict[str, Any]) -> bool:
     """Write the report, say what did not go well and which goals are missed; whether all went well."""
     try:
-        from benchmarks.gpu.report import BAD, missed, problems_of, write
+        from benchmarks.gpu.report import missed, problems_of, write
 
-        cells, last = newest(content), content["runs"][-1]
+        cells = newest(content)
         lines = [f"wrote {path}" for path in write(folder, content)] + problems_of(content, cells)
-        lines += [] if last["rehearsal"] else [f"goal {line}" for line in missed(cells)]
+        lines += [] if content["runs"][-1]["rehearsal"] else [f"goal {line}" for line in missed(cells)]
         for line in lines:
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)
         bad = any(cell["status"] in BAD for cell in cells.values())
-        return not bad and all(facts["how"] == "done" for facts in last["sections"].values())
+        return not bad and all(how == "done" for how in ends(content).values())
     except Exception as problem:  # the numbers are on disk already
-        console.print(f"the report could not be written ({problem}); python -m benchmarks.gpu.report {folder}")
+        say(f"the report could not be written ({problem}); python -m benchmarks.gpu.report {folder}")
         return False
 
 

@@ -105,8 +105,6 @@ def made_of(found: list[Cell], values: list[float]) -> str:
 def why_not(number: Number, cells: Cells) -> str:
     """What became of the cells that would have had this number."""
     there = [cell for (where, _), cell in cells.items() if where == number.section]
-    bad = [cell for cell in there if cell["status"] != "ok" and number.fits(cell)]
-    return (
-        "; ".join(f"{cell['cell']}: {cell['status']}, {cell['why']}" for cell in bad[:2])
-        or f"no such cell of {number.section}"
-    )
+    unlike = "left out, a check found its kernel wrong or failing"  # or it went well, and would be the number
+    told = [f"{one['cell']}: {one['status']}, {one.get('why', unlike)}" for one in there if number.fits(one)]
+    return "; ".join(told[:2]) or f"no such cell of {number.section}"

@@ -21,9 +21,9 @@ PICTURE = "mask.png"
 
 def measure(bench: Bench) -> Iterator[Cell]:
     """A cell for every kernel: how much of its attention crosses a seam. The first one's mask is drawn."""
-    for number, kernel in enumerate(bench.kernels):
+    for number, kernel in enumerate(bench.fit):
         expected = 8 if BACKENDS[kernel].compiled else 1
-        yield bench.cell(kernel, expected, crossing, kernel, number == 0)
+        yield from bench.cell(kernel, expected, crossing, kernel, number == 0)
 
 
 def crossing(bench: Bench, kernel: str, drawn: bool) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def crossing(bench: Bench, kernel: str, drawn: bool) -> dict[str, Any]:
     batch = {name: value.to(bench.device) if hasattr(value, "to") else value for name, value in batch.items()}
     seen = attention_seen(model, batch)
     if drawn:
-        caption = f"{kernel} · {bench.name} · {str(bench.dtype).removeprefix('torch.')} · torch {torch.__version__}"
+        caption = f"{kernel} · {bench.device} · {str(bench.dtype).removeprefix('torch.')} · torch {torch.__version__}"
         figure = draw_seen(list(seen.lengths), seen.mass, cells=seen.cells, layers=seen.layers, caption=caption)
         figure.savefig(bench.folder / PICTURE)
     worst = float(seen.crossing.max())

@@ -17,24 +17,23 @@ from varlen_lab.studies.comparison import compare
 
 def measure(bench: Bench) -> Iterator[Cell]:
     """One cell: losses of every step, and how far apart they are."""
-    yield bench.cell("three losses", 15, three_losses)
+    yield from bench.cell("three losses", 15, three_losses, needs=("datasets",))
 
 
 def three_losses(bench: Bench) -> dict[str, Any]:
     """Largest distances to unpacked as shares of its loss, cosines of the first gradients with unpacked's."""
     size = {"model_config": bench.scale.parity, "max_length": bench.scale.longest, "max_steps": bench.scale.steps}
-    way = {"device": bench.device, "attn_backend": bench.kernels[0], "evaluation_freq": 0, "lr": 3e-4}
+    way = {"device": bench.device, "attn_backend": bench.fit[0], "evaluation_freq": 0, "lr": 3e-4}
     config = named_config("tiny_llama_full_docstrings_e1").replace(**size, **way)
     found = compare(config)
     losses = found.losses
     apart = {mode: [abs(a - b) / b for a, b in zip(losses[mode], losses["unpacked"])] for mode in ("varlen", "packed")}
     return {
         "varlen_apart": max(apart["varlen"]),
-        "varlen_end": apart["varlen"][-1],
         "cosine": found.cosines["varlen"],
         "packed_apart": max(apart["packed"]),
         "packed_cosine": found.cosines["packed"],
-        "steps": len(losses["varlen"]),
+        "kernel": config.attn_backend,
         "losses": losses,
         "caption": found.caption,
     }

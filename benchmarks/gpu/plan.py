@@ -12,6 +12,7 @@ from typing import NamedTuple
 from varlen_lab.errors import InputError, unknown_choice
 
 REPORT = 12.0  # seconds kept for the report
+MOST = 120.0  # minutes of a call
 START = 20.0  # seconds that a plan expects of imports and of asking the device
 
 
@@ -28,12 +29,12 @@ class Section(NamedTuple):
 
 
 SECTIONS = [
-    Section("smoke", "ceilings, every kernel once, a step, a picture", 40, 15, 10, most=45),
+    Section("smoke", "a ceiling, every kernel once, a step, a picture", 40, 15, 10, most=45),
     Section("correctness", "every kernel against float64: outputs, gradients, leaks", 45, 25, 22),
     Section("parity", "three losses of a model of 60M weights, with a control", 40, 20, 12),
-    Section("kernels", "TFLOP/s inside documents, forward and backward", 55, 25, 16),
-    Section("training", "padded, grouped, packed, varlen at 1.1B weights", 85, 40, 22),
-    Section("peers", "HF Trainer with flattening, TRL packing, same kernel", 45, 25, 22),
+    Section("kernels", "TFLOP/s inside documents, forward and backward", 50, 25, 16),
+    Section("training", "padded, grouped, packed, varlen at 1.1B weights", 97, 40, 22),
+    Section("peers", "HF Trainer with flattening, TRL packing, same kernel", 40, 25, 22),
     Section("masks", "the mask a live model used on this device", 10, 8, 4),
     Section("tests", "pytest -m gpu", 80, 30, 22, extra=True),
     Section("lessons", "the notebooks that are marked gpu, by papermill", 60, 30, 8, extra=True),
@@ -68,8 +69,10 @@ def share(sections: Sequence[Section], left: float) -> float:
 def clock(sections: Sequence[Section], minutes: float) -> list[tuple[str, float, float, str]]:
     """(name, start, end, what) in seconds of everything, the start and the report included, each at its limit.
 
-    A section that cannot begin starts where it ends. InputError when even the first cannot.
+    A section that cannot begin starts where it ends. InputError when even the first cannot, and for no such time.
     """
+    if not 0 < minutes <= MOST:  # NaN is neither
+        raise InputError(f"--minutes {minutes:g} is no time to run; give more than 0 and at most {MOST:g}.")
     end = 60 * minutes - REPORT
     if share(sections, end - START) == 0:
         least = (START + sections[0].least + REPORT) // 6 / 10 + 0.1

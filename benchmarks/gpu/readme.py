@@ -36,11 +36,8 @@ WORDS = {
 
 def newest_folder(results: Path = RESULTS) -> Path | None:
     """The folder whose last call was started last, rehearsals not counted; None when there is none."""
-    found = {}
-    for path in results.glob("*/results.json"):
-        last = read(path)["runs"][-1]
-        if not last.get("rehearsal"):
-            found[last["started"]] = path.parent
+    calls = {path.parent: read(path)["runs"][-1] for path in results.glob("*/results.json")}
+    found = {call["started"]: folder for folder, call in calls.items() if not call.get("rehearsal")}
     return found[max(found)] if found else None
 
 

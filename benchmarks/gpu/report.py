@@ -5,19 +5,19 @@ made again: ``python -m benchmarks.gpu.report DIR``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.goals import CARD, judge
 from benchmarks.gpu.plan import SECTIONS
-from benchmarks.gpu.store import FULL, RATE, ROW, Cell, Cells, kind, newest, ok, read, varlen_kernels, well
+from benchmarks.gpu.store import BAD, FULL, RATE, ROW, Cell, Cells, alike, ends, newest, read, varlen_kernels, well
+from varlen_lab.errors import first_line
 from varlen_lab.files.writing import written_whole
 
-BAD = ("wrong", "failed")  # of the statuses of a cell: those that nobody expects
 SHORT = 600  # characters of a traceback's end that the report shows
 # of a cell, what is no column of its section's table
-ASIDE = {"run", "section", "cell", "status", "why", "traceback", "caption", "took", "backend", "exact", "bytes", "size"}
+ASIDE = {"run", "section", "cell", "status", "why", "traceback", "caption", "took", "exact", "bytes", "size"}
 ASIDE |= {"kernel", "width", "mix", "mode", "row", "compiled", "layers", "documents", "weights", "title", "attention"}
 HEADS = ("", "measured", "must / goal / stretch", "reached", "what of")
 ROLES = {"D": "own", "C": "crossing"}  # of the ways to feed documents, by their first letter
@@ -37,8 +37,6 @@ def write(folder: Path, content: dict[str, Any]) -> list[Path]:
     if (folder / "mask.png").exists():
         told = "The mask a live model used, asked of its own attention, beside the one that was promised."
         drawn["masks" if any(where == "masks" for where, _ in cells) else "smoke"] = f"![{told}](mask.png)"
-    lessons = sorted(path.name for path in folder.glob("lesson_*.png"))
-    drawn["lessons"] = "\n\n".join(f"![The first picture of notebook {name[7:9]}]({name})" for name in lessons)
     with written_whole(folder / "report.md", "w") as file:
         file.write(text_of(content, cells, drawn))
     return [folder / "results.json", folder / "report.md", *sorted(folder.glob("*.png"))]
@@ -87,8 +85,8 @@ def parity_figure(cells: Cells, caption: str) -> Any:
     """The three losses; None without them."""
     from varlen_lab.viz import draw_losses
 
-    cell = ok(cells, "parity", "three losses")
-    return draw_losses(cell["losses"], caption=cell["caption"]) if cell else None
+    found = well(cells, "parity")
+    return draw_losses(found[0]["losses"], caption=found[0]["caption"]) if found else None
 
 
 def caption_of(content: dict[str, Any]) -> str:
@@ -119,34 +117,33 @@ def text_of(content: dict[str, Any], cells: Cells, drawn: Mapping[str, str]) -> 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def goals_table(cells: Cells, heads: Sequence[str]) -> str:
-    """Every goal with its three levels; met or not, and what of."""
-    rows = []
+def goal_rows(cells: Cells) -> Iterator[tuple[str, str, str, str, str]]:
+    """Of every goal its name, what was measured, its levels, met or not, and what of."""
     for goal, value, word, why in judge(cells):
-        sign = "< " if goal.below else ""
-        levels = sign + " / ".join(dict.fromkeys(number(level) for level in (goal.must, goal.goal, goal.stretch)))
+        levels = " / ".join(dict.fromkeys(number(level) for level in (goal.must, goal.goal, goal.stretch)))
         measured = "" if value is None else number(value) + goal.unit
-        rows.append([goal.name, measured, levels, word if value is None else f"**{word}**", why])
-    return table(heads, rows)
+        yield goal.name, measured, ("< " if goal.below else "") + levels, word, why
+
+
+def goals_table(cells: Cells, heads: Sequence[str]) -> str:
+    return table(heads, [[*before, f"**{word}**", why] for *before, word, why in goal_rows(cells)])
 
 
 def missed(cells: Cells) -> list[str]:
     """Goals whose must is not reached, each a line with the reason."""
-    lines = []
-    for goal, value, word, why in judge(cells):
-        if value is None or word == "missed":
-            must = f"{'<' if goal.below else 'of'} {number(goal.must)}{goal.unit}"
-            lines.append(f"{goal.name}: {word}" + ("" if value is None else f", {number(value)} {must}") + f" ({why})")
-    return lines
+    found = [row for row in goal_rows(cells) if row[3] in ("missed", "not measured")]
+    return [
+        f"{name}: {word}, {measured or 'nothing'} of {levels} ({why})" for name, measured, levels, word, why in found
+    ]
 
 
 def problems_of(content: dict[str, Any], cells: Cells) -> list[str]:
-    """Sections of the last call that did not end well, wrong cells, kernels that are not here."""
+    """Sections that did not end well in the newest call that has them, wrong cells, kernels that are not here."""
     run = content["runs"][-1]
-    ends = [f"{name}: {facts['how']}" for name, facts in run["sections"].items() if facts["how"] != "done"]
+    died = [f"{name}: {how}" for name, how in ends(content).items() if how != "done"]
     bad = [f"{where}, {one['cell']}: {one['why']}" for (where, _), one in cells.items() if one["status"] in BAD]
     missing = {} if run.get("rehearsal") else run["machine"].get("not_here", {})
-    return ends + bad + [f"{name} was not measured: {why}" for name, why in missing.items()]
+    return died + bad + [f"{name} was not measured: {why}" for name, why in missing.items()]
 
 
 def section_table(found: Sequence[Cell]) -> str:
@@ -157,16 +154,18 @@ def section_table(found: Sequence[Cell]) -> str:
     rows = [[cell["cell"], *(number(cell.get(key)) for key in kept)] for cell in told]
     parts = [table(["", *(key.replace("_", " ") for key in kept)], rows)] if rows else []
     parts.append("\n".join(f"* {one['cell']}: {one['status']}. {one['why']}" for one in found if one["status"] != "ok"))
-    stacks = [f"```\n{cell['traceback'][-SHORT:]}\n```" for cell in found if cell.get("traceback")]
+    stacks = [
+        f"```\n{cell['traceback'][-SHORT:]}\n```" for cell in found if cell["status"] in BAD and cell.get("traceback")
+    ]
     return "\n\n".join(part for part in (*parts, *stacks[:3]) if part)
 
 
 def runs_table(content: dict[str, Any]) -> str:
     """Every call whose cells may be above, and what they ran on."""
     rows, machine = [], content["runs"][-1]["machine"]
-    for run in (run for run in content["runs"] if kind(run) == kind(content["runs"][-1])):
-        ends = [f"{name} {facts['how']}, {facts['seconds']:.0f} s" for name, facts in run["sections"].items()]
-        rows.append([run["started"], f"`{run['command']}`", run["commit"], "; ".join(ends)])
+    for _, run in alike(content):
+        times = [f"{name} {facts['how']}, {facts['seconds']:.0f} s" for name, facts in run["sections"].items()]
+        rows.append([run["started"], f"`{run['command']}`", run["commit"], "; ".join(times)])
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     facts = f"Driver {machine['driver']}, CUDA {machine['built_for']}, Python {machine['python']}, {packages}."
     return "## Runs\n\n" + table(["started", "command", "commit", "sections"], rows) + f"\n\n{facts}"
@@ -186,6 +185,17 @@ def number(value: Any) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def main(words: Sequence[str]) -> int:
+    """Make the report of a folder again; 2 and a sentence where that cannot be."""
+    try:
+        (folder,) = map(Path, words)
+        print(*write(folder, read(folder / "results.json")), sep="\n")
+    except Exception as problem:  # no folder, none of results, or numbers of another kind than ours
+        what = f"{type(problem).__name__}: {first_line(problem)}"
+        print(f"error: {what}; python -m benchmarks.gpu.report DIR takes one folder of results.", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    print(*write(where, read(where / "results.json")), sep="\n")
+    sys.exit(main(sys.argv[1:]))

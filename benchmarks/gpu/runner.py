@@ -10,6 +10,7 @@ that ``faulthandler`` has left in a file.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import importlib
 import multiprocessing
@@ -26,6 +27,8 @@ from typing import Any, NamedTuple
 GRACE = 3.0  # seconds between the time that work is told to keep and its end by force
 STACKS = 1.0  # seconds before the end by force at which the stacks are written down
 LONGEST = 16_000  # characters kept of a traceback
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+BEGUN = "begun"  # the status of a cell that is told before it is measured
 
 
 class End(NamedTuple):
@@ -43,7 +46,10 @@ def cells_of(name: str, bench: Any) -> Iterator[Any]:
 def run_apart(
     work: Callable[[], Iterator[Any]], seconds: float, keep: Callable[[Any], object], method: str = "fork"
 ) -> End:
-    """Let ``work`` run in a process of its own, hand what it yields to ``keep``; all it started ends with it."""
+    """Let ``work`` run in a process of its own, hand what it yields to ``keep``; all it started ends with it.
+
+    A cell that was ``BEGUN`` when the process ended has failed, as the process did.
+    """
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
     until = time.monotonic() + seconds
@@ -52,18 +58,27 @@ def run_apart(
     process = context.Process(target=inside, args=(work, sender, log, max(0.1, seconds - STACKS)))
     process.start()
     sender.close()
+    begun: dict[str, Any] | None = None
+    ended = None
     try:
         for message in messages(receiver, process.sentinel, until):
             if isinstance(message, End):
-                process.join(GRACE)
-                return message
-            keep(message)
-        how = f"ended by force after {seconds:.0f} s"
-        if not process.is_alive() or time.monotonic() < until:
+                ended = message
+                break
+            begun = message if message.get("status") == BEGUN else None
+            if begun is None:
+                keep(message)
+        if ended or not process.is_alive() or time.monotonic() < until:
             process.join(GRACE)
-            code = process.exitcode or 0
-            how = f"its process died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
-        return End(how, Path(log).read_text(errors="replace")[-LONGEST:])
+        if ended is None:
+            how, code = f"ended by force after {seconds:.0f} s", process.exitcode
+            if code is not None or time.monotonic() < until:
+                how = f"its process died ({signal.Signals(-code).name if code and code < 0 else f'exit code {code}'})"
+            ended = End(how, Path(log).read_text(errors="replace")[-LONGEST:])
+        if begun:
+            keep({**begun, "status": "failed", "why": ended.how, "traceback": ended.traceback})
+            ended = ended._replace(how=f"{ended.how} in {begun['cell']}")
+        return ended
     finally:
         end(process)
         receiver.close()
@@ -77,7 +92,7 @@ def messages(receiver: Connection, sentinel: int, until: float) -> Iterator[Any]
         if receiver in ready or receiver.poll():  # what it sent before it died comes first
             try:
                 yield receiver.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 return
         elif ready:
             return
@@ -94,6 +109,7 @@ def end(process: Any) -> None:
 def inside(work: Callable[[], Iterator[Any]], sender: Connection, log: str, seconds: float) -> None:
     """In the new process: send everything, then how it ended."""
     os.setpgid(0, 0)  # a group of its own, so that what it starts can be ended with it
+    end_with_parent()
     with open(log, "w") as file:
         faulthandler.enable(file)
         faulthandler.dump_traceback_later(seconds, file=file)
@@ -101,7 +117,7 @@ def inside(work: Callable[[], Iterator[Any]], sender: Connection, log: str, seco
             for message in work():
                 sender.send(message)
             sender.send(End("done"))
-        except Exception as problem:
+        except BaseException as problem:  # what ends a process too: its traceback says where
             sender.send(End(f"failed: {described(problem)}", traceback.format_exc()[-LONGEST:]))
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -109,6 +125,12 @@ def inside(work: Callable[[], Iterator[Any]], sender: Connection, log: str, seco
             sender.close()
 
 
-def described(problem: Exception) -> str:
+def end_with_parent() -> None:
+    """On Linux this process is killed when the one that started it is gone, whatever ended that one."""
+    with contextlib.suppress(Exception):  # elsewhere there is no such call
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def described(problem: BaseException) -> str:
     """Type and first line."""
     return f"{type(problem).__name__}: {(str(problem).strip().splitlines() or [''])[0][:300]}"

@@ -9,10 +9,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.runner import LONGEST
+from benchmarks.gpu.runner import LONGEST, end_with_parent
 from benchmarks.gpu.store import Cell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,8 @@ def outcome(files: list[str], seconds: float) -> Iterator[Cell]:
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
         command += ["-o", f"faulthandler_timeout={HANGS}", *files]
         trouble = ""
-        with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+        way: dict[str, Any] = {"cwd": ROOT, "preexec_fn": end_with_parent}
+        with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, **way) as process:
             for seconds_left, word in ((seconds, signal.SIGINT), (CLOSING - 1, signal.SIGKILL)):
                 try:
                     process.wait(seconds_left)

@@ -12,7 +12,7 @@ activations are recomputed, and padded batches halved at last; the cell says so.
 
 from __future__ import annotations
 
-import statistics
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -29,16 +29,18 @@ from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
-from varlen_lab.models.building import PLAIN, native_config, recompute, resolve_attention
+from varlen_lab.models.building import PLAIN, from_scratch, recompute
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.training.engines import make_accelerator, make_engine
-from varlen_lab.training.plan import Work, printed_operations
+from varlen_lab.training.plan import Work, operations_per_second
 from varlen_lab.training.step import Batch, optimize
 
 STEPS = 12  # of different documents at most; then they come again
 Documents = list[np.ndarray]  # token ids of each
+Shape = dict[str, Any]  # of a model, as its config.json says it
 MODES = {"A": "unpacked", "B": "unpacked", "C": "packed", "D": "varlen"}  # as settings call them
+RECOMPUTED = (None, "cheap", "all")  # of the activations, until it fits
 COMPILED = 40  # seconds that the compiled cell needs, nearly all of them for the compiler
 
 
@@ -47,55 +49,26 @@ def measure(bench: Bench) -> Iterator[Cell]:
     middle, long, short = bench.scale.rows
     four = [(mode, middle) for mode in ("D varlen", "A padded", "B grouped", "C packed")]
     pairs = [(mode, row) for row in (long, short) for mode in ("D varlen", "C packed")]
-    kernel = bench.kernels[0]
+    kernel = bench.fit[0]
     for (mode, row), compiled in [*((one, False) for one in four + pairs), (four[0], True)]:
         name, facts = cell_name(mode, row, compiled), {"mode": mode, "row": row, "compiled": compiled}
-        yield bench.cell(name, COMPILED if compiled else 7, measured, mode, row, compiled, kernel, **facts)
+        yield from bench.cell(name, COMPILED if compiled else 7, measured, mode, row, compiled, kernel, **facts)
 
 
 def measured(bench: Bench, mode: str, row: int, compiled: bool, kernel: str) -> dict[str, Any]:
     """One cell, in less memory if it has to be: activations recomputed, at last smaller padded batches."""
     shape, padded = bench.scale.model, bench.scale.padded
-    ways = ways_to_fit(bench, shape, mode, row)
-    while True:
-        try:
-            return run(bench, shape, mode, row, kernel, padded, ways[0], compiled)
-        except torch.OutOfMemoryError:
-            pass  # outside of the handler, which would keep the tensors of its frames
-        bench.free()
-        if len(ways) > 1:
-            ways = ways[1:]
-        elif mode.startswith("A") and padded > 1:
-            padded //= 2
-        else:
-            raise torch.OutOfMemoryError("even with all activations recomputed")
-
-
-def ways_to_fit(bench: Bench, shape: dict[str, Any], mode: str, row: int) -> list[str | None]:
-    """What of the activations to recompute, the least first that may fit: an attempt that does not costs seconds.
-
-    Kept bytes a token, layer and channel in bf16, counted on a CPU: 45 of everything, 24 of products and attention.
-    """
-    slots = max(row, bench.scale.rows[0])
-    if mode.startswith("A"):
-        slots = bench.scale.padded * bench.scale.longest * 3 // 4  # the longest of 16 is hardly the longest there is
-    width, layers, inner = shape["hidden_size"], shape["num_hidden_layers"], shape["intermediate_size"]
-    weights = layers * width * (4 * width + 3 * inner) + 2 * shape["vocab_size"] * width
-    memory = torch.cuda.get_device_properties(0).total_memory if bench.device == "cuda" else 2.0**33
-    have = memory * 0.95 - 8 * weights - 6 * slots * shape["vocab_size"]
-    kept = {None: 45, "cheap": 24, "all": 2}
-    return [way for way, each in kept.items() if each * slots * layers * width < have] or ["all"]
+    tries = [(padded, again) for again in RECOMPUTED]
+    tries += [(padded // 2**n, "all") for n in range(1, padded.bit_length()) if mode.startswith("A")]
+    for padded, again in tries:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return run(bench, shape, mode, row, kernel, padded, again, compiled)
+        bench.free()  # outside of the handler, which would keep the tensors of its frames
+    raise torch.OutOfMemoryError("even with all activations recomputed")
 
 
 def run(
-    bench: Bench,
-    shape: dict[str, Any],
-    mode: str,
-    row: int,
-    kernel: str,
-    padded: int,
-    again: str | None,
-    compiled: bool,
+    bench: Bench, shape: Shape, mode: str, row: int, kernel: str, padded: int, again: str | None, compiled: bool
 ) -> dict[str, Any]:
     """Two steps to warm up, then steps until the cell's seconds are over; at least three."""
     config = config_of(bench, shape, mode, row)
@@ -119,17 +92,15 @@ def run(
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
     done = work.operations(tokens, sum(record["sum_squared_lengths"] for record in records))
-    times = [record["seconds"] for record in records]
-    peak = printed_operations(bench.name)
+    peak = operations_per_second(network.device, bench.dtype)
     return {
         "tokens_per_second": tokens / seconds,
-        "mfu": done / seconds / peak if peak else None,
+        "mfu": done / seconds / peak,
         "peak_gib": torch.cuda.max_memory_allocated() / GIB if bench.device == "cuda" else None,
         "fill": tokens / sum(record["padded_tokens"] for record in records),
-        "step_p50": statistics.median(times),
-        "steps": len(times),
+        "steps": len(records),
         "loss": records[-1]["loss"],
-        "kernel": kernel if mode.startswith("D") else network.config._attn_implementation,
+        "kernel": kernel if mode.startswith("D") else f"transformers {network.config._attn_implementation}",
         "recomputed": again or "nothing",
     }
 
@@ -145,7 +116,7 @@ def timed(bench: Bench, records: Iterator[dict[str, Any]]) -> list[dict[str, Any
     return found
 
 
-def config_of(bench: Bench, shape: dict[str, Any], mode: str, row: int) -> Config:
+def config_of(bench: Bench, shape: Shape, mode: str, row: int) -> Config:
     """Settings of the loop: fused AdamW on bf16 weights, a learning rate too small to matter."""
     half = bench.device == "cuda"
     way = {"device": bench.device, "dtype": "bf16" if half else "fp32", "master_weights": not half}
@@ -153,17 +124,10 @@ def config_of(bench: Bench, shape: dict[str, Any], mode: str, row: int) -> Confi
     return config.replace(model_config=shape, max_length=row, evaluation_freq=0, lr=1e-6, **way)
 
 
-def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torch.dtype) -> Any:
+def random_model(shape: Shape, attention: str, device: str, dtype: torch.dtype) -> Any:
     """A model of that shape with random weights, made where it will be used: a billion on a CPU take a minute."""
-    from transformers import AutoModelForCausalLM
-
-    from varlen_lab.attention.huggingface import register
-
-    register()
-    native, create = native_config(shape), AutoModelForCausalLM.from_config
     with torch.device(device):
-        torch.manual_seed(0)
-        return create(native, attn_implementation=resolve_attention(attention, native), dtype=dtype)
+        return from_scratch(shape, attention, seed=0).to(dtype)
 
 
 def documents_of_steps(bench: Bench, row: int, vocabulary: int = 2000) -> list[list[Documents]]:
