@@ -114,6 +114,14 @@ def test_the_clock_can_be_read_without_a_gpu() -> None:
     assert command("--dry-run", "--minutes", "0.1").returncode == 2
 
 
+def test_the_process_that_forks_does_not_ask_for_a_gpu() -> None:
+    """torch's own clock does when it is imported, and whoever has asked can fork no process that uses the GPU."""
+    code = "import sys, benchmarks.gpu.bench, benchmarks.gpu.machine, benchmarks.gpu.report, transformers; "
+    code += "print([name for name in sys.modules if name.startswith('torch.utils.benchmark')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 @pytest.mark.parametrize("minutes", [float("nan"), float("inf"), 1e9, 0.0, -3.0])
 def test_minutes_that_are_none_are_refused(minutes: float) -> None:
     with pytest.raises(InputError, match="is no time to run; give more than 0 and at most 120"):

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from benchmarks.gpu.runner import BEGUN, LONGEST, described
 from benchmarks.gpu.store import ORACLE, Cell
@@ -158,6 +157,8 @@ class Bench:
 
 def milliseconds(work: Callable[[], object], repeats: int = 7) -> float:
     """Mean time of ``work``, one after the other without waiting, after two that do not count."""
+    from torch.utils.benchmark import Timer  # asks for a GPU when it is imported: not in the process that forks
+
     return 1000 * Timer("work()", globals={"work": work}).timeit(repeats).mean
 
 
