@@ -185,15 +185,14 @@ def test_every_section_runs_in_miniature(names: list[str], tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     content = read(tmp_path / "results.json")
     went = {(cell["section"], cell["cell"]): cell["status"] for cell in content["cells"]}
-    bad = {key: status for key, status in went.items() if status != "ok"}
-    assert bad.keys() <= {("peers", "HF flattening, fa2")}
+    assert set(went.values()) == {"ok"}
     files = list(tmp_path.iterdir())
     assert len(files) <= 8 and all(re.fullmatch(r"[\w.-]+", file.name) and file.is_file() for file in files)
     told = {cell["cell"]: cell for cell in content["cells"]}
     if "parity" in names:
         assert told["three losses"]["varlen_apart"] < 1e-5 < told["three losses"]["packed_apart"]
     else:
-        assert len(told) == 9 + 3 and all(cell.get("tokens_per_second", 1) > 0 for cell in told.values())
+        assert len(told) == 9 + 2 and all(cell.get("tokens_per_second", 1) > 0 for cell in told.values())
 
 
 def test_each_section_has_its_turn() -> None:

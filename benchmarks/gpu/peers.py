@@ -2,7 +2,7 @@
 
     HF flattening, our kernel   HF Trainer with the seams given explicitly and the kernel that varlen takes here
     TRL packing, our kernel     SFTTrainer(packing=True), best-fit rows, with the same kernel
-    HF flattening, fa2          transformers' own flash_attention_2, where flash-attn is installed
+    HF flattening, fa2          transformers' own flash_attention_2, where flash-attn runs
 
 Batches hold about as many tokens as our own batches do, accumulated to the same step; weights in bf16, fused AdamW.
 """
@@ -19,24 +19,19 @@ from benchmarks.gpu.store import SAME_KERNEL, Cell
 from benchmarks.gpu.training import documents_of_steps, random_model
 from benchmarks.peers import Clock, flattening, trl_packing
 from varlen_lab.attention.huggingface import hf_name_of
-from varlen_lab.attention.registry import BACKENDS
 
 
 def measure(bench: Bench) -> Iterator[Cell]:
-    """One cell a peer; those that are not installed are named."""
-    ours = bench.fit[0]
-    contenders = {
-        SAME_KERNEL: (ours, False, ("datasets",)),
-        "TRL packing, our kernel": (ours, True, ("datasets", "trl")),
-        "HF flattening, fa2": ("flash_attention_2", False, ("datasets", "flash_attn")),
-    }
-    for name, (kernel, packing, needed) in contenders.items():
-        yield from bench.cell(name, 10, rate, kernel, packing, needs=needed)
+    """One cell a peer; those whose packages are not here are named."""
+    ours, hf = bench.fit[0], hf_name_of(bench.fit[0])
+    yield from bench.cell(SAME_KERNEL, 10, rate, ours, hf, needs=("datasets",))
+    yield from bench.cell("TRL packing, our kernel", 10, rate, ours, hf, True, needs=("datasets", "trl"))
+    if "flash_attn" in bench.fit:
+        yield from bench.cell("HF flattening, fa2", 10, rate, "flash_attn", "flash_attention_2", needs=("datasets",))
 
 
-def rate(bench: Bench, kernel: str, packing: bool) -> dict[str, Any]:
-    """Real tokens a second of a trainer, from the end of its first step on; ``kernel``: ours, or transformers' name."""
-    attention = hf_name_of(kernel) if kernel in BACKENDS else kernel
+def rate(bench: Bench, kernel: str, attention: str, packing: bool = False) -> dict[str, Any]:
+    """Real tokens a second of a trainer, from the end of its first step on; ``attention``: transformers' name of it."""
     row, accumulate = bench.scale.rows[0], 2  # a step holds two rows, as ours does
     model = random_model(bench.scale.model, attention, bench.device, bench.dtype)
     steps = documents_of_steps(bench, row)[: 6 if bench.device == "cuda" else 3]

@@ -11,8 +11,9 @@ from typing import Any
 
 from benchmarks.gpu.goals import CARD, judge
 from benchmarks.gpu.plan import SECTIONS
+from benchmarks.gpu.runner import described
 from benchmarks.gpu.store import BAD, FULL, RATE, ROW, Cell, Cells, alike, ends, newest, read, varlen_kernels, well
-from varlen_lab.errors import first_line
+from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
 
 SHORT = 600  # characters of a traceback's end that the report shows
@@ -188,11 +189,14 @@ def number(value: Any) -> str:
 def main(words: Sequence[str]) -> int:
     """Make the report of a folder again; 2 and a sentence where that cannot be."""
     try:
-        (folder,) = map(Path, words)
-        print(*write(folder, read(folder / "results.json")), sep="\n")
-    except Exception as problem:  # no folder, none of results, or numbers of another kind than ours
-        what = f"{type(problem).__name__}: {first_line(problem)}"
-        print(f"error: {what}; python -m benchmarks.gpu.report DIR takes one folder of results.", file=sys.stderr)
+        if len(words) != 1:
+            raise InputError("give the one folder whose report to make: python -m benchmarks.gpu.report DIR.")
+        print(*write(Path(words[0]), read(Path(words[0], "results.json"))), sep="\n")
+    except InputError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except Exception as problem:  # numbers of another kind than ours
+        print(f"error: {words[0]} has no such results ({described(problem)}); give another folder.", file=sys.stderr)
         return 2
     return 0
 

@@ -92,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         ends(found), newest(found)  # what all readers start from can be read
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise InputError(f"{path} is no results file of this benchmark; give another folder with -o.") from None
+        raise InputError(f"{path} is no results file of this benchmark; give another folder.") from None
     return found
 
 

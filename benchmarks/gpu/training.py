@@ -92,10 +92,9 @@ def run(
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
     done = work.operations(tokens, sum(record["sum_squared_lengths"] for record in records))
-    peak = operations_per_second(network.device, bench.dtype)
     return {
         "tokens_per_second": tokens / seconds,
-        "mfu": done / seconds / peak,
+        "mfu": done / seconds / operations_per_second(network.device, bench.dtype),
         "peak_gib": torch.cuda.max_memory_allocated() / GIB if bench.device == "cuda" else None,
         "fill": tokens / sum(record["padded_tokens"] for record in records),
         "steps": len(records),
