@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from benchmarks.gpu import correctness, machine, masks, smoke, training
 from benchmarks.gpu import tests as pytest_section
 from benchmarks.gpu.__main__ import kept
-from benchmarks.gpu.bench import Bench, filling
+from benchmarks.gpu.bench import SMALL, Bench, filling
 from benchmarks.gpu.kernels import flops
 from benchmarks.gpu.plan import NAMES, REPORT, SECTIONS, START, chosen, clock, share
 from benchmarks.gpu.runner import GRACE, run_apart
@@ -663,6 +663,12 @@ def test_all_four_ways_take_the_same_documents(row: int, tmp_path: Path) -> None
             slots[mode] = sum(batch.labels.numel() for batch in batches)
         assert slots["D varlen"] <= slots["C packed"] and slots["D varlen"] <= slots["B grouped"]
         assert slots["D varlen"] == sum(map(len, documents))
+
+
+def test_weights_are_rounded_and_frequencies_are_not() -> None:
+    model = training.random_model(SMALL, "sdpa", "cpu", torch.bfloat16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
 
 
 def test_less_memory_is_tried_before_giving_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,10 @@ def config_of(bench: Bench, shape: Shape, mode: str, row: int) -> Config:
 def random_model(shape: Shape, attention: str, device: str, dtype: torch.dtype) -> Any:
     """A model of that shape with random weights, made where it will be used: a billion on a CPU take a minute."""
     with torch.device(device):
-        return from_scratch(shape, attention, seed=0).to(dtype)
+        model = from_scratch(shape, attention, seed=0)
+    for weight in model.parameters():  # not the buffers: frequencies of positions stay exact
+        weight.data = weight.data.to(dtype)
+    return model
 
 
 def documents_of_steps(bench: Bench, row: int, vocabulary: int = 2000) -> list[list[Documents]]:
