@@ -9,7 +9,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks.gpu.bench import Bench
@@ -34,7 +33,7 @@ def outcome(files: list[str], seconds: float) -> Iterator[Cell]:
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
         command += ["-o", f"faulthandler_timeout={HANGS}", *files]
         trouble = ""
-        way: dict[str, Any] = {"cwd": ROOT, "preexec_fn": end_with_parent}
+        way = {"cwd": ROOT, "preexec_fn": end_with_parent}
         with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, **way) as process:
             for seconds_left, word in ((seconds, signal.SIGINT), (CLOSING - 1, signal.SIGKILL)):
                 try:
