@@ -32,6 +32,16 @@ def test_weights_are_kept_as_the_config_says(small: Config, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_positions_stay_exact(small: Config, way: str) -> None:
+    """Rotary frequencies with 8 bits would place token 4,000 some tokens off."""
+    frequencies = [
+        dict(build_model(config).named_buffers())["model.rotary_emb.inv_freq"]
+        for config in (small.replace(**WAYS[way]), small)
+    ]
+    assert frequencies[0].dtype == torch.float32 and torch.equal(*frequencies)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_bf16_is_the_same_training_up_to_rounding(small: Config, way: str) -> None:
     exact = train(small, progress=False)
     config = small.replace(**WAYS[way], work_dir=f"{small.work_dir}_bf16")

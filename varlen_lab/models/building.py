@@ -58,7 +58,9 @@ def build_model(config: Config) -> PreTrainedModel:
     """
     dtype, attention = weight_dtype(config), attention_name(config)
     if config.pretrained_model_name_or_path is None:
-        model = from_scratch(config.model_config or {}, attention, seed=config.seed).to(dtype)
+        model = from_scratch(config.model_config or {}, attention, seed=config.seed)
+        for parameter in model.parameters():  # not the buffers: rotary frequencies in bf16 would turn far tokens wrong
+            parameter.data = parameter.data.to(dtype)
     else:
         from varlen_lab.models.loading import load_model  # which itself needs this file
 
