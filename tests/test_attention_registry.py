@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu.bench import Bench, varlen_kernels
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.store import varlen_kernels
 from varlen_lab.attention.choosing import choose, usable
 from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import hf_name_of, register

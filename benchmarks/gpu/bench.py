@@ -15,7 +15,6 @@ import torch
 
 from benchmarks.gpu.runner import BEGUN, LONGEST, described
 from benchmarks.gpu.store import ORACLE, Cell
-from benchmarks.gpu.store import varlen_kernels as varlen_kernels
 from benchmarks.lengths import lognormal
 from varlen_lab.attention.choosing import import_problem, usable
 from varlen_lab.attention.registry import BACKENDS

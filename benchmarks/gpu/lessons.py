@@ -28,8 +28,6 @@ def walked(bench: Bench, lesson: Lesson) -> dict[str, Any]:
 
     # a kernel starts in the notebook's folder; on a machine where the package is not installed it would not find it
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    # and packages in a folder of their own (pip install --target) have their templates there, where nobody looks
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(str(Path(place, "share", "jupyter")) for place in sys.path)
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_notebook(
             lesson.path, Path(folder) / lesson.path.name, {"device": bench.device, "quick": bench.rehearsal}
