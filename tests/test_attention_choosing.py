@@ -12,6 +12,7 @@ from machines import A100, B200, H100, M2, T4
 from varlen_lab.attention import choosing
 from varlen_lab.attention.choosing import Job, choose, import_problem, why_not
 from varlen_lab.attention.dispatch import attend
+from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.errors import InputError
 from varlen_lab.machine.gpu import GpuFacts, automatic_device, automatic_dtype, why_unusable
@@ -110,6 +111,13 @@ def test_a_kernel_that_is_broken_is_not_one_that_is_missing(tmp_path: Any, monke
     assert broken is not None and "does not import" in broken and "undefined symbol" in broken and "\n" not in broken
     assert "does not import" in str(import_problem("needs_more"))
     assert import_problem("torch.nn") is None
+
+
+def test_values_that_are_wider_than_keys_count() -> None:
+    """A kernel for heads up to 256 is not asked for values of 320, whatever the width of the keys."""
+    q, v = torch.zeros(2, 1, 64, dtype=torch.float16), torch.zeros(2, 1, 320, dtype=torch.float16)
+    job = choosing.job_of_call(q, v, Options(1.0))._replace(device="cuda", capability=(9, 0))
+    assert choosing.first_able(job) == "sdpa"
 
 
 def test_nothing_that_can_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_documents_of_one_token_speak_against_nobody(lengths: list[int], dtype: 
 
 def test_a_baseline_that_fails_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     planted("quick", monkeypatch)
-    for fault in ("poisoned", "raising"):
+    for fault in ("poisoned", "raising", "too_large"):
         monkeypatch.setitem(BACKENDS, "sdpa", Backend(**{**vars(BACKENDS["sdpa"]), "function": f"{__name__}:{fault}"}))
         times, failed, _ = measure(["quick", "sdpa"], SHAPE, ROW, "cpu", torch.float32)
         assert set(times) == {"quick"} and set(failed) == {"sdpa"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from machines import rehearsing
 
-from benchmarks.gpu import correctness, machine, masks, smoke, training
-from benchmarks.gpu import tests as pytest_section
-from benchmarks.gpu.__main__ import kept
-from benchmarks.gpu.bench import SMALL, Bench, filling
+from benchmarks.gpu import machine, training
+from benchmarks.gpu.bench import SMALL, filling
 from benchmarks.gpu.kernels import flops
 from benchmarks.gpu.plan import NAMES, REPORT, SECTIONS, START, chosen, clock, share
-from benchmarks.gpu.runner import GRACE, run_apart
-from benchmarks.gpu.store import Store, newest, occupy, read, unfit
-from varlen_lab.attention import registry
+from benchmarks.gpu.runner import GRACE
+from benchmarks.gpu.store import read
 from varlen_lab.course.lessons import find_lessons
 from varlen_lab.errors import InputError
 from varlen_lab.machine.gpu import GIB, GpuFacts
@@ -37,10 +33,6 @@ from varlen_lab.packing.boundaries import Boundaries
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = {"device": "NVIDIA H100", "torch": "2.11.0+cu130", "kernels": [], "packages": {}, "driver": "580"}
-
-
-def bench(tmp_path: Path, seconds: float = 60) -> Bench:
-    return Bench("cpu", time.monotonic() + seconds, tmp_path, rehearsal=True)
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -253,386 +245,6 @@ def test_what_ends_it_early_leaves_the_best() -> None:
     assert told[1][2] - told[1][1] == pytest.approx(25)
 
 
-# ---------------------------------------------------------------------------------------------------- the runner
-
-
-def hanging() -> Iterator[Any]:
-    yield {"cell": "first"}
-    a_loop_without_an_end()
-
-
-def a_loop_without_an_end() -> None:
-    time.sleep(60)
-
-
-def dying() -> Iterator[Any]:
-    yield {"cell": "first"}
-    time.sleep(0.2)
-    os._exit(7)
-
-
-def crashing() -> Iterator[Any]:
-    import faulthandler
-
-    yield {"cell": "first"}
-    time.sleep(0.2)
-    faulthandler._sigsegv()  # type: ignore[attr-defined]
-
-
-def failing() -> Iterator[Any]:
-    yield {"cell": "first"}
-    raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
-
-
-def with_a_child() -> Iterator[Any]:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    yield {"cell": "first", "child": child.pid}
-    time.sleep(60)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.parametrize(
-    ("work", "word", "stack"),
-    [
-        (hanging, "ended by force after 2 s", "a_loop_without_an_end"),
-        (dying, "its process died (exit code 7)", ""),
-        (crashing, "its process died (SIGSEGV)", "crashing"),
-        (failing, "failed: RuntimeError: CUDA error: an illegal memory access", "in failing"),
-        (lambda: iter([{"cell": "first"}]), "done", ""),
-    ],
-    ids=["hangs", "dies", "crashes", "fails", "well"],
-)
-def test_whatever_becomes_of_a_section_its_cells_and_its_stack_stay(
-    work: Callable[[], Iterator[Any]], word: str, stack: str
-) -> None:
-    kept: list = []
-    start = time.monotonic()
-    ended = run_apart(work, 1.6, kept.append)
-    assert ended.how == word and [cell["cell"] for cell in kept] == ["first"]
-    assert stack in ended.traceback and bool(stack) == bool(ended.traceback)
-    assert time.monotonic() - start < 6
-
-
-def leaving() -> Iterator[Any]:
-    yield {"cell": "first"}
-    yield {"cell": "second", "kernel": "x", "status": "begun"}
-    sys.exit("the library gives up")
-
-
-def begun_and(ending: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
-    def work() -> Iterator[Any]:
-        yield {"cell": "second", "kernel": "x", "status": "begun"}
-        for number, _ in enumerate(ending()):
-            assert not number  # its first cell is not told here
-
-    return work
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.parametrize(
-    ("work", "how", "stack"),
-    [
-        (begun_and(hanging), "ended by force after 2 s", "a_loop_without_an_end"),
-        (begun_and(crashing), "its process died (SIGSEGV)", "crashing"),
-        (begun_and(dying), "its process died (exit code 7)", ""),
-        (leaving, "failed: SystemExit: the library gives up", "in leaving"),
-    ],
-    ids=["hangs", "crashes", "dies", "leaves"],
-)
-def test_the_cell_that_a_process_died_of_is_told(work: Callable[[], Iterator[Any]], how: str, stack: str) -> None:
-    told: list = []
-    ended = run_apart(work, 1.6, told.append)
-    assert ended.how == f"{how} in second" and stack in ended.traceback
-    wanted = {"cell": "second", "kernel": "x", "status": "failed", "why": how, "traceback": ended.traceback}
-    assert told[-1] == wanted
-    assert unfit({("correctness", "second"): told[-1]}) == {"x"}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_what_a_section_started_ends_with_it() -> None:
-    kept: list = []
-    run_apart(with_a_child, 1.6, kept.append)
-    for _ in range(50):
-        state = Path(f"/proc/{kept[0]['child']}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.1)
-    pytest.fail("the child of a section that was ended by force goes on")
-
-
-PARENT = """
-import time
-from benchmarks.gpu.runner import run_apart
-
-def work():
-    import os
-    yield os.getpid()
-    time.sleep(60)
-
-run_apart(lambda: ({"pid": pid} for pid in work()), 50, lambda told: print(told["pid"], flush=True))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be asked for it")
-def test_a_section_ends_with_whoever_started_it() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE) as parent:
-        assert parent.stdout
-        child = int(parent.stdout.readline())
-        parent.kill()
-    for _ in range(50):
-        state = Path(f"/proc/{child}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.1)
-    pytest.fail("a section goes on without the one that started it")
-
-
-def test_a_cell_that_cannot_is_named(tmp_path: Path) -> None:
-    def raising(_: Bench, problem: Exception) -> Any:
-        raise problem
-
-    here = bench(tmp_path)
-    refusal = RuntimeError("FlashAttention only supports head dims 64 and 128")
-    cases = [
-        ("out of memory", torch.OutOfMemoryError("CUDA out of memory"), {}),
-        ("unsupported", refusal, {"kernel": "x"}),
-        ("unsupported", InputError("backend 'x' cannot take a window"), {"kernel": "x"}),
-        ("failed", refusal, {}),  # no kernel was asked
-        ("failed", ImportError("this torch is not supported"), {"kernel": "x"}),
-        ("failed", NotImplementedError("no"), {}),
-        ("failed", InputError("no"), {}),
-        ("failed", ValueError("shapes"), {"kernel": "x"}),
-        ("failed", SystemExit(3), {}),
-    ]
-    for status, problem, facts in cases:
-        begun, cell = here.cell("x", 0, raising, problem, width=64, **facts)
-        assert (begun["cell"], begun["status"]) == ("x", "begun")
-        assert (cell["status"], cell["width"]) == (status, 64), problem
-        assert "in raising" in cell["traceback"]
-    (late,) = Bench("cpu", time.monotonic() - 2, tmp_path).cell("x", 5, lambda _: {})
-    assert late["status"] == "not reached" and late["why"] == "0 s were left of 5"
-    (missing,) = here.cell("x", 0, raising, refusal, needs=("torch", "a_package_nobody_has"))
-    assert missing["status"] == "unsupported" and missing["why"] == "a_package_nobody_has is not installed"
-
-
-@pytest.mark.parametrize("problem", [None, RuntimeError("CUDA error: an illegal memory access"), InputError("no")])
-def test_a_fault_of_the_device_costs_the_section_and_not_the_cell(
-    problem: Exception | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After an illegal access every call fails, those that tidy up too; one that is queued shows only then."""
-
-    def measure(_: Bench) -> dict[str, Any]:
-        if problem:
-            raise problem
-        return {"value": 1}
-
-    def dead(_: Bench) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access")
-
-    monkeypatch.setattr(Bench, "free", dead)
-    told: list = []
-    with pytest.raises(RuntimeError, match=r"the device can do nothing more after x .*illegal memory access"):
-        for cell in bench(tmp_path).cell("x", 0, measure, kernel="k"):
-            told.append(cell)
-    assert [cell["status"] for cell in told] == ["begun", "failed"]
-    assert ("in measure" if problem else "in dead") in told[1]["traceback"] and told[1]["why"]
-
-
-def wrong_cell(name: str) -> dict[str, Any]:
-    return {"section": "smoke", "cell": name, "kernel": name, "status": "wrong", "why": "leaks"}
-
-
-def test_a_kernel_found_wrong_is_not_what_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.gpu.bench.usable", lambda *_: ["torch_varlen", "sdpa", "flex"])
-    bad = unfit({("smoke", "torch_varlen"): wrong_cell("torch_varlen"), ("kernels", "sdpa"): wrong_cell("sdpa")})
-    here = Bench("cpu", 0.0, tmp_path, unfit=bad)
-    assert here.kernels == ["sdpa", "flex", "torch_varlen"] and here.fit == ["sdpa", "flex"]
-    every = Bench("cpu", 0.0, tmp_path, unfit=frozenset(here.kernels))
-    assert every.fit == every.kernels  # something must be measured
-
-
-def test_the_step_of_the_smoke_takes_a_kernel_that_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.gpu.bench.usable", lambda *_: ["reference2", "sdpa"])
-    monkeypatch.setattr(
-        "benchmarks.gpu.bench.BACKENDS", dict.fromkeys(["reference2", "sdpa"], registry.BACKENDS["sdpa"])
-    )
-    monkeypatch.setattr(smoke, "BACKENDS", dict.fromkeys(["reference2", "sdpa"], registry.BACKENDS["sdpa"]))
-
-    def checked(_: Bench, row: Any, kernel: str, *more: Any) -> dict[str, Any]:
-        return {"status": "wrong", "why": "leaks"} if kernel == "reference2" else {}
-
-    taken: list[str] = []
-    monkeypatch.setattr(correctness, "checked", checked)
-    monkeypatch.setattr(smoke, "step", lambda _, kernel: taken.append(kernel) or {})
-    monkeypatch.setattr(masks, "crossing", lambda _, kernel, drawn: taken.append(kernel) or {})
-    list(smoke.measure(bench(tmp_path)))
-    assert taken == ["sdpa", "sdpa"]
-
-
-# --------------------------------------------------------------------------------------------- the tests' section
-
-
-PLANTED = """
-import time, pytest
-pytestmark = pytest.mark.gpu
-
-def test_well(): pass
-def test_wrong(): assert 1 == 2, "the kernel leaks"
-def test_not_here(): pytest.skip("flash_attn is not installed here")
-"""
-
-
-@pytest.fixture
-def planted(tmp_path: Path) -> str:
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
-    (tmp_path / "test_planted.py").write_text(PLANTED)
-    return str(tmp_path / "test_planted.py")
-
-
-def test_a_failing_test_is_a_cell_with_its_words(planted: str) -> None:
-    counts, bad = pytest_section.outcome([planted], 60)
-    assert (counts["passed"], counts["failed"], counts["skipped"]) == (1, 1, 1) and "status" not in counts
-    assert counts["skips"] == {"flash_attn is not installed here": 1}
-    assert bad["cell"] == "test_planted::test_wrong" and bad["status"] == "failed"
-    assert "the kernel leaks" in bad["why"] and "assert 1 == 2" in bad["traceback"]
-
-
-def test_tests_that_take_too_long_tell_of_those_that_ran(planted: str) -> None:
-    with open(planted, "a") as file:
-        file.write("def test_zz_hangs(): time.sleep(60)\n")
-    counts, bad = pytest_section.outcome([planted], 4)
-    assert counts["status"] == "failed" and "ended at its limit of 4 s" in counts["why"]
-    assert (counts["passed"], counts["failed"], counts["skipped"]) == (1, 1, 1)
-    assert re.search(r"test_planted.py:\d+: KeyboardInterrupt", counts["traceback"])
-    assert bad["cell"] == "test_planted::test_wrong"
-
-
-def test_a_suite_that_does_not_start_is_a_failure(tmp_path: Path) -> None:
-    (told,) = pytest_section.outcome([str(tmp_path / "test_missing.py")], 60)
-    assert told["status"] == "failed" and "no test" in told["why"] and "test_missing" in told["traceback"]
-
-
-# ----------------------------------------------------------------------------------------------------- the store
-
-
-def run(**changes: Any) -> dict[str, Any]:
-    base = {"command": "python -m benchmarks.gpu", "commit": "abc", "started": "now", "machine": MACHINE}
-    return {**base, "rehearsal": False, **changes}
-
-
-def test_calls_are_merged_and_other_cards_are_not(tmp_path: Path) -> None:
-    first = Store(tmp_path, run())
-    first.add("kernels", {"cell": "a", "value": 1})
-    first.add("kernels", {"cell": "b", "value": 2})
-    other = Store(tmp_path, run(machine={**MACHINE, "device": "NVIDIA H200"}))
-    other.add("kernels", {"cell": "a", "value": 99})
-    again = Store(tmp_path, run())
-    again.add("kernels", {"cell": "a", "value": 3})
-    again.add("kernels", {"cell": "b", "status": "not reached", "why": ""})
-    content = read(tmp_path / "results.json")
-    assert len(content["runs"]) == 3
-    assert {cell["cell"]: cell["value"] for cell in newest(content).values()} == {"a": 3, "b": 2}
-    again.add("kernels", {"cell": "b", "status": "wrong", "why": "leaks", "value": 4})  # that is news
-    assert newest(again.content)["kernels", "b"]["value"] == 4
-    rehearsed = Store(tmp_path, run(rehearsal=True))
-    rehearsed.add("kernels", {"cell": "a", "value": 0})
-    assert [cell["value"] for cell in newest(rehearsed.content).values()] == [0]
-
-
-def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
-    for text in ("{", "[]", "{}", '{"runs": 1, "cells": []}'):
-        (tmp_path / "results.json").write_text(text)
-        with pytest.raises(InputError, match="is no results file"):
-            Store(tmp_path, run())
-    assert (tmp_path / "results.json").read_text() == text
-    with pytest.raises(InputError, match="cannot be a folder"):
-        occupy(tmp_path / "results.json")
-
-
-WRONG = [
-    {"runs": [], "cells": []},
-    {"runs": [{**MACHINE}], "cells": []},
-    {"runs": [{"machine": MACHINE, "sections": []}], "cells": []},
-    {"runs": [{"machine": MACHINE, "sections": {"smoke": "done"}}], "cells": []},
-    {"runs": [{"machine": MACHINE, "sections": {}}], "cells": [{"run": 0}]},
-    {"runs": [{"machine": MACHINE, "sections": {}}], "cells": ["text"]},
-    {"runs": ["text"], "cells": []},
-]
-
-
-@pytest.mark.parametrize("content", WRONG)
-def test_a_file_of_the_right_shape_and_wrong_content_is_refused(content: Any, tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="is no results file"):
-        read(tmp_path / "results.json")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="locks")
-def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    hold = "import sys, pathlib; from benchmarks.gpu.store import occupy; occupy(pathlib.Path(sys.argv[1])); "
-    words = [sys.executable, "-c", hold + "print('mine', flush=True); input()", str(tmp_path)]
-    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
-        assert first.stdout and first.stdout.readline() == b"mine\n"
-        with pytest.raises(InputError, match="another run is writing to"):
-            occupy(tmp_path)
-        first.kill()  # the lock dies with its process
-    occupy(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_cell_that_failed_on_the_newest_call_is_told(tmp_path: Path) -> None:
-    first = Store(tmp_path, run())
-    first.add("kernels", {"cell": "a", "value": 1})
-    again = Store(tmp_path, run())
-    again.add("kernels", {"cell": "a", "status": "failed", "why": "CUDA error"})
-    assert newest(again.content)["kernels", "a"]["status"] == "failed"
-    third = Store(tmp_path, run())
-    third.add("kernels", {"cell": "a", "status": "not reached", "why": ""})  # says nothing about it
-    assert newest(third.content)["kernels", "a"]["status"] == "failed"
-
-
-def test_a_failed_test_that_is_mended_is_gone(tmp_path: Path) -> None:
-    def called(how: str, *cells: dict[str, Any]) -> dict[Any, Any]:
-        store = Store(tmp_path, run())
-        for cell in cells:
-            store.add("tests", cell)
-        store.run["sections"]["tests"] = {"how": how, "seconds": 1.0, "limit": 2.0, "traceback": ""}
-        store.flush()
-        return newest(read(store.path))
-
-    bad = {"cell": "test_x::test_y", "status": "failed", "why": "leaks"}
-    assert len(called("done", {"cell": "pytest", "failed": 1}, bad)) == 2
-    assert called("its process died (SIGSEGV)")["tests", "test_x::test_y"]["status"] == "failed"  # nobody knows
-    assert list(called("done", {"cell": "pytest", "failed": 0})) == [("tests", "pytest")]
-
-
-def test_what_json_does_not_know_and_a_full_disk_do_not_end_a_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(tmp_path, run())
-    kept(store, "kernels", {"cell": "a", "value": torch.ones(2), ("x", 1): 2, "what": {1, 2}})
-    assert read(store.path)["cells"][0]["value"] == "tensor([1., 1.])"
-
-    def full(*_: Any) -> Any:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("benchmarks.gpu.store.written_whole", full)
-        kept(store, "kernels", {"cell": "b", "value": 1.0})
-    assert "b: value 1; " in capsys.readouterr().out and len(read(store.path)["cells"]) == 1
-    kept(store, "kernels", {"cell": "c", "value": 1.0})
-    assert [cell["cell"] for cell in read(store.path)["cells"]] == ["a", "b", "c"]  # there is room again
-
-
-def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*_: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("benchmarks.gpu.store.written_whole", forbidden)
-    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\); give another folder"):
-        Store(tmp_path, run())
-
-
 # ------------------------------------------------------------------------------------------------- what is measured
 
 
@@ -649,7 +261,7 @@ def test_lengths_fill_a_row(total: int) -> None:
 
 @pytest.mark.parametrize("row", [128, 256, 512])
 def test_all_four_ways_take_the_same_documents(row: int, tmp_path: Path) -> None:
-    here = bench(tmp_path)
+    here = rehearsing(tmp_path)
     for rows in training.documents_of_steps(here, row)[:3]:
         documents = [document for one in rows for document in one]
         wanted = Counter(int(token) for document in documents for token in document[1:])
@@ -681,9 +293,9 @@ def test_less_memory_is_tried_before_giving_up(tmp_path: Path, monkeypatch: pyte
         return {}
 
     monkeypatch.setattr(training, "run", run)
-    training.measured(bench(tmp_path), "A padded", 256, False, "sdpa")
+    training.measured(rehearsing(tmp_path), "A padded", 256, False, "sdpa")
     assert tried == [(4, None), (4, "cheap"), (4, "all"), (2, "all")]
     tried.clear()
     with pytest.raises(torch.OutOfMemoryError):
-        training.measured(bench(tmp_path), "D varlen", 256, False, "sdpa")
+        training.measured(rehearsing(tmp_path), "D varlen", 256, False, "sdpa")
     assert tried == [(4, None), (4, "cheap"), (4, "all")]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from machines import rehearsing
 
 from benchmarks.gpu import correctness
-from benchmarks.gpu.bench import Bench, row_of
+from benchmarks.gpu.bench import row_of
 from varlen_lab.attention import sdpa
 from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.packing.boundaries import Boundaries
 
 
 def checked(tmp_path: Path) -> dict[str, Any]:
-    here = Bench("cpu", time.monotonic() + 60, tmp_path, rehearsal=True)
+    here = rehearsing(tmp_path)
     return correctness.checked(here, row_of(here.scale.ugly, "cpu"), "sdpa", AttentionShape(4, 2, 16, 16))
 
 

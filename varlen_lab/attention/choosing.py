@@ -153,12 +153,12 @@ def import_problem(module: str) -> str | None:
     return None
 
 
-def usable(device: str, dtype: torch.dtype, head_dim: int = 64) -> Iterator[str]:
-    """Names of the backends that run here on such tensors, in the order of ``auto``; those it never takes come last.
+def usable(device: str, dtype: torch.dtype) -> Iterator[str]:
+    """Names of the backends that run here on heads of 64, in the order of ``auto``; those it never takes come last.
 
     A generator, because to import a kernel takes a second.
     """
-    job = job_of(device, dtype, head_dim, softcap=False, alibi=False)
+    job = job_of(device, dtype, 64, softcap=False, alibi=False)
     return (backend.name for backend in by_rank() if why_not(backend, job) is None)
 
 

@@ -27,7 +27,7 @@ from pkgutil import resolve_name
 import torch
 from tqdm import tqdm
 
-from varlen_lab.attention.choosing import choose, dtype_name
+from varlen_lab.attention.choosing import first_able, job_of_call
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError, unknown_choice
@@ -63,12 +63,13 @@ def attend(
         raise InputError(
             f"alibi_slopes has shape {tuple(alibi_slopes.shape)}, it needs one slope a head: ({q.shape[1]},)."
         )
+    options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
     if backend == "auto":
-        backend = choose(q.device.type, q.dtype, q.shape[-1], softcap=softcap, alibi=alibi_slopes is not None)
-        announce(backend, q.device.type, dtype_name(q.dtype))
+        job = job_of_call(q, v, options)
+        backend = first_able(job)
+        announce(backend, job.device, job.dtype)
     if backend not in BACKENDS:
         raise unknown_choice("backend", backend, ["auto", *BACKENDS])
-    options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
     out: torch.Tensor = resolve_name(BACKENDS[backend].function)(q, k, v, boundaries, options)
     return out
 

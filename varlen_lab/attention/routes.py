@@ -117,10 +117,10 @@ def command(backend: Backend, module: str, state: State, facts: GpuFacts) -> str
 def torch_routes(known: dict[str, Route], this: bool) -> Iterator[Route]:
     """``torch_varlen`` on another's kernel, by ``activate_flash_attention_impl``; ``known``: the routes so far."""
     active = torch.nn.attention.current_flash_attention_impl() if this else None
-    ours = known.get("torch_varlen")
+    ours = known["torch_varlen"]
     for name in torch.nn.attention.list_flash_attention_impls():
         backend, note = TORCH_RUNS.get(name, ("", ""))
-        if ours is None or backend not in known:  # an implementation that is news to us
+        if backend not in known:  # an implementation that is news to us
             continue
         theirs = known[backend]
         if "no" in (ours.state, theirs.state):

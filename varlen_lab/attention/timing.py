@@ -111,10 +111,12 @@ def measure(
     the device.
     """
     small = Boundaries.from_lengths(CHECKED, device)
-    narrowed = shape._replace(window=narrow(shape.window))
+    narrowed = shape._replace(window=shape.window and min(shape.window, CHECKED_WINDOW))
     few, whole = (tensors(shape, row.total, device, dtype) for row in (small, boundaries))
     truth = forward_backward(ORACLE, narrowed, small, [x.float() for x in few])
-    baseline = forward_backward_or_none(BASELINE, shape, boundaries, whole) if BASELINE in names else None
+    baseline = None
+    if BASELINE in names and fits(forward_backward_or_none(BASELINE, narrowed, small, few), truth):
+        baseline = forward_backward_or_none(BASELINE, shape, boundaries, whole)
     begin, times, failed, late = time.perf_counter(), {}, {}, []
     for name in names:
         if time.perf_counter() - begin > seconds:
@@ -151,6 +153,11 @@ def forward_backward_or_none(
     return found if all(bool(x.isfinite().all()) for x in found) else None
 
 
+def fits(found: list[torch.Tensor] | None, truth: list[torch.Tensor]) -> bool:
+    """Whether there are numbers, and they are the truth up to rounding."""
+    return found is not None and difference(found, truth) <= TOLERANCE
+
+
 def refuse_dead_device(name: str, device: str, problem: Exception) -> None:
     """InputError when a device answers no more: after an illegal access nothing can run in this process."""
     try:
@@ -160,11 +167,6 @@ def refuse_dead_device(name: str, device: str, problem: Exception) -> None:
             f"attention backend {name!r} stopped the device when it was tried ({first_line(problem)}); start again "
             "with another one, such as attn_backend = 'sdpa'."
         ) from None
-
-
-def narrow(window: int | None) -> int | None:
-    """A window that documents of the check reach beyond."""
-    return None if window is None else min(window, CHECKED_WINDOW)
 
 
 def tensors(shape: AttentionShape, total: int, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
