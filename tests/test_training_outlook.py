@@ -10,7 +10,7 @@ import torch
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.models.building import tiny
-from varlen_lab.training.plan import Work, duration, layer_count, operations_per_second, size
+from varlen_lab.training.outlook import Work, duration, layer_count, operations_per_second, size
 from varlen_lab.training.trainer import train
 
 

@@ -27,7 +27,7 @@ def test_weights_are_kept_as_the_config_says(small: Config, way: str) -> None:
     ids = torch.arange(8)[None]
     logits = engine.model(input_ids=ids, use_cache=False).logits
     assert logits.dtype == torch.bfloat16  # the largest tensor of a step is not cast
-    engine.backward(logits.float().sum(), last=True)
+    engine.backward(logits.float().sum())
     assert {p.grad.dtype for p in engine.model.parameters() if p.grad is not None} == {wanted}
 
 

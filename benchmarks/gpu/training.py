@@ -33,7 +33,7 @@ from varlen_lab.models.building import PLAIN, from_scratch, recompute
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.training.engines import make_accelerator, make_engine
-from varlen_lab.training.plan import Work, operations_per_second
+from varlen_lab.training.outlook import Work, operations_per_second
 from varlen_lab.training.step import Batch, optimize
 
 STEPS = 12  # of different documents at most; then they come again

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from varlen_lab.training.checkpoint import History
-    from varlen_lab.training.plan import Outlook
+    from varlen_lab.training.outlook import Outlook
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ from varlen_lab.training.engines import Engine, describe, load_trained_weights, 
 from varlen_lab.training.kernel import decide_kernel
 from varlen_lab.training.monitoring import progress_bar
 from varlen_lab.training.plan import Step, plan_steps
-from varlen_lab.training.step import Batch, batched, collator, optimize, token_loss_sum
+from varlen_lab.training.step import Batch, backward, batched, collator, optimize
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -218,10 +218,8 @@ def batches_of(mode: str, rows: Dataset, steps: list[Step], tokenizer: Any, conf
 def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
     """The gradient of a step's mean loss over all weights, float64, end to end; the model is left without one."""
     engine.model.train()
-    trained = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
-    for index, batch in enumerate(batches):
-        loss = token_loss_sum(engine.model, batch.to(engine.accelerator.device)) / max(1, trained)
-        engine.backward(loss, index == len(batches) - 1)
+    trained = sum((batch.labels != IGNORE).sum() for batch in batches)
+    backward(engine, [batch.to(engine.accelerator.device) for batch in batches], torch.as_tensor(trained))
     found = [p.grad.flatten().cpu().double() for p in engine.model.parameters() if p.grad is not None]
     engine.optimizer.zero_grad()
     return torch.cat(found)

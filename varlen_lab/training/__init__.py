@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from varlen_lab.training.conversion import merge as merge
     from varlen_lab.training.data import load_rows as load_rows
     from varlen_lab.training.data import load_tokenizer as load_tokenizer
-    from varlen_lab.training.plan import Outlook as Outlook
+    from varlen_lab.training.outlook import Outlook as Outlook
     from varlen_lab.training.plan import plan_steps as plan_steps
     from varlen_lab.training.plan import share as share
     from varlen_lab.training.step import Batch as Batch

@@ -171,8 +171,9 @@ def backward(engine: Engine, batches: list[Batch], weight: torch.Tensor) -> torc
     loss = torch.zeros((), device=engine.accelerator.device)
     divisor = weight.clamp(min=1e-9).float().to(loss.device, non_blocking=True)  # a step may hold nothing to train on
     for index, batch in enumerate(batches):
-        part = token_loss_sum(engine.model, batch) / divisor
-        engine.backward(part, last=index == len(batches) - 1)
+        with engine.accumulating(last=index == len(batches) - 1):
+            part = token_loss_sum(engine.model, batch) / divisor
+            engine.backward(part)
         loss += part.detach()
     return loss
 

@@ -33,7 +33,8 @@ from varlen_lab.training.engines import Engine, any_process, describe, make_acce
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
-from varlen_lab.training.plan import Outlook, Step, estimate, plan_steps, row_costs, share
+from varlen_lab.training.outlook import Outlook, estimate
+from varlen_lab.training.plan import Step, plan_steps, row_costs, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
 
 if TYPE_CHECKING:

@@ -4,15 +4,16 @@
     ShardedEngine   every process keeps a slice of each layer and fetches the rest when it is needed (FSDP2)
     ZeroEngine      DeepSpeed's ZeRO
 
-The loop calls ``backward`` for each batch and ``update`` once a step and does not know which it has. The first two
-write the same ``iter_N.pth``: what was trained on eight GPUs goes on or is converted on one.
+Around forward and backward of each batch the loop holds ``accumulating``, it calls ``update`` once a step, and it does
+not know which engine it has. The first two write the same ``iter_N.pth``: what was trained on eight GPUs goes on or is
+converted on one.
 """
 
 from __future__ import annotations
 
 import math
 import platform
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,11 +127,17 @@ class Engine:
         self.scheduler = make_schedule(optimizer, config, steps)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
-    def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of one batch. Processes exchange theirs with the ``last`` batch of a step."""
-        with nullcontext() if last else self.accelerator.no_sync(self.model):
-            # gradients are averaged over processes; the loss is divided by a count over all of them already
-            self.accelerator.backward(loss * self.accelerator.num_processes)
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Around the forward *and* the backward pass of a batch: gradients are exchanged with the ``last`` of a step only.
+
+        DDP decides in its forward pass whether the backward pass will exchange.
+        """
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of one batch, inside ``accumulating``."""
+        # gradients are averaged over processes; the loss is divided by a count over all of them already
+        self.accelerator.backward(loss * self.accelerator.num_processes)
 
     def update(self, loss: torch.Tensor) -> tuple[float, float, bool]:
         """Clip and take the step, without effect where loss or gradient is not finite: (loss, norm, taken).

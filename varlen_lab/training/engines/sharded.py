@@ -7,6 +7,7 @@ converted on any number of GPUs.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,9 +42,13 @@ class ShardedEngine(Engine):
         self.optimizer = make_optimizer(self.model, config, fused=False)
         self.scheduler = make_schedule(self.optimizer, config, steps)
 
-    def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of one batch; it stays whole in this process until the ``last`` one."""
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """The gradient stays whole in this process until the ``last`` batch of a step."""
         self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+        return nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of one batch."""
         # FSDP2 averages over processes; the loss is divided by a count over all of them already
         (loss * self.accelerator.num_processes).backward()
 

@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +105,13 @@ class ZeroEngine(Engine):
                 model=model, optimizer=self.optimizer, config=settings, dist_init_required=False
             )
 
-    def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of one batch."""
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Stage 1 exchanges gradients with the ``last`` batch of a step, stages 2 and 3 with every one."""
         self.model.set_gradient_accumulation_boundary(last)  # type: ignore[operator]
+        return nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of one batch."""
         # times processes: DeepSpeed averages; scale_wrt_gas=False: the loop has divided by the whole step already
         self.model.backward(loss * self.accelerator.num_processes, scale_wrt_gas=False)  # type: ignore[operator]
 

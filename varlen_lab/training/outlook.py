@@ -1,0 +1,209 @@
+"""What a run will do and cost, before it starts.
+
+Work is counted as arithmetic that is needed: six operations a weight and token (four where frozen), and for attention
+the squares of document lengths, not of rows. Padding and attention across seams count for nothing, so a mode cannot
+look busy by wasting.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from varlen_lab.config.schema import Config
+from varlen_lab.machine.gpu import GIB
+from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype, weight_dtype
+from varlen_lab.packing.registry import IGNORE
+from varlen_lab.training.plan import Step
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+PEAK_OPERATIONS = {  # dense half-precision operations per second as the makers print them, by a word of the name
+    "H200": 989e12,
+    "H100": 989e12,
+    "H800": 989e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "L40S": 362e12,
+    "4090": 165e12,
+    "3090": 71e12,
+    "T4": 65e12,
+}
+USUAL_UTILISATION = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of a model: per token through its weights, and per squared length of a document."""
+
+    per_token: float
+    per_squared_length: float
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Work:
+        """Count a model: two operations a weight forward, two back to the inputs, two more where it is trained."""
+        config = model.config
+        weights = sum(p.numel() for p in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        embedding = model.get_input_embeddings().weight
+        head = model.get_output_embeddings()
+        # looking a token up costs nothing; a tied matrix is still multiplied with, as the head
+        tied = head is not None and head.weight is embedding
+        used = weights - (0 if tied else embedding.numel())
+        heads = getattr(config, "num_attention_heads", 0) or 1
+        width = getattr(config, "head_dim", 0) or embedding.shape[1] // heads
+        each = 4 + 2 * trained / weights
+        # attention: two products of len^2 / 2 pairs forward, twice that backward
+        return cls(each * used * active_share(config), 6.0 * layer_count(config) * heads * width)
+
+    def operations(self, tokens: float, sum_squared_lengths: float) -> float:
+        """Of a number of real tokens, in documents of these lengths."""
+        return self.per_token * tokens + self.per_squared_length * sum_squared_lengths
+
+
+def layer_count(config: Any) -> int:
+    """Layers of a model; 1 where its config, such as one made of several, does not say: an estimate stops no run."""
+    return getattr(config, "num_hidden_layers", 0) or 1
+
+
+def active_share(config: Any) -> float:
+    """Share of a mixture's weights that a token passes through, from its expert counts; 1 for a dense model."""
+    experts = getattr(config, "n_routed_experts", None) or getattr(config, "num_local_experts", None)
+    chosen = getattr(config, "num_experts_per_tok", None)
+    return min(1.0, chosen / experts) if experts and chosen else 1.0
+
+
+def printed_operations(name: str) -> float | None:
+    """What the maker prints for a device of this name; None for one the table lacks."""
+    return next((value for word, value in PEAK_OPERATIONS.items() if re.search(rf"\b{word}\b", name)), None)
+
+
+def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second the device could do: the printed figure of a known GPU, else a measured product."""
+    half_on_cuda = device.type == "cuda" and dtype != torch.float32
+    if half_on_cuda and (known := printed_operations(torch.cuda.get_device_name(device))):
+        return known
+    size = 768 if device.type == "cpu" else 4096
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(4):
+        start = time.perf_counter()
+        product = left @ right
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+        left = product / size  # each needs the one before, so none can be left out or overlap
+    return best
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run before it starts."""
+
+    documents: int
+    rows: int
+    steps: int
+    epochs: float
+    processes: int
+    documents_per_step: float
+    tokens_per_step: float
+    trained_share: float
+    parameters: int
+    trainable: int
+    memory: float  # bytes of one process, estimated
+    seconds: float  # estimated at USUAL_UTILISATION of the peak
+    unpacked_steps: int  # the same data, a document a line, the same batch settings
+    work: Work
+    operations_per_second: float  # that the devices of all processes could do
+
+    def utilisation(self, record: dict[str, Any]) -> float:
+        """Share of what the devices could have done in the time of a step that its arithmetic took."""
+        needed = self.work.operations(record["tokens"], record["sum_squared_lengths"])
+        return needed / max(record["seconds"], 1e-9) / self.operations_per_second
+
+    def lines(self) -> list[str]:
+        """As ``train`` prints it."""
+        frozen = "" if self.trainable == self.parameters else f", {self.trainable:,} of them trained"
+        processes = f" in {self.processes} processes" if self.processes > 1 else ""
+        change = "the same documents, unpacked, would take as many steps"
+        if self.unpacked_steps != self.steps:
+            ratio = self.unpacked_steps / self.steps
+            change = f"unpacked it would be {self.unpacked_steps:,} steps of {ratio:.1f} times fewer documents"
+        return [
+            f"{self.documents:,} documents in {self.rows:,} rows, {self.epochs:.2g} epochs: "
+            f"{self.steps:,} steps{processes}",
+            f"a step has about {self.documents_per_step:.1f} documents and {self.tokens_per_step:,.0f} tokens, "
+            f"{self.trained_share:.0%} of them trained on; {change}",
+            f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process and "
+            f"{duration(self.seconds)} (at {USUAL_UTILISATION:.0%} of this device's speed)",
+        ]
+
+
+def estimate(
+    config: Config, model: PreTrainedModel, rows: Dataset, steps: list[Step], accelerator: Accelerator
+) -> Outlook:
+    """What a run of these steps over these rows will do, need and take."""
+    table = rows.with_format("arrow")[:]
+    lengths = np.concatenate([chunk.flatten().to_numpy() for chunk in table["seq_lengths"].chunks]).astype(np.int64)
+    trained = sum(int((chunk.flatten().to_numpy() != IGNORE).sum()) for chunk in table["labels"].chunks)
+    tokens, documents, processes = int(lengths.sum()), len(lengths), accelerator.num_processes
+    lines = config.batch_size * config.accumulative_counts * processes  # documents of an unpacked step
+    epochs = sum(len(batch) for step in steps for batch in step) / len(rows)
+    work = Work.of(model)
+    speed = operations_per_second(accelerator.device, TORCH_DTYPES[resolve_dtype(config)]) * processes
+    needed = work.operations(tokens * epochs, float((lengths**2).sum()) * epochs)
+    return Outlook(
+        documents=documents,
+        rows=len(rows),
+        steps=len(steps),
+        epochs=epochs,
+        processes=processes,
+        documents_per_step=documents * epochs / len(steps),
+        tokens_per_step=tokens * epochs / len(steps),
+        trained_share=trained / tokens,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2)),
+        seconds=needed / speed / USUAL_UTILISATION,
+        unpacked_steps=max(1, round(documents * epochs / lines)),
+        work=work,
+        operations_per_second=speed,
+    )
+
+
+def memory_needed(config: Config, model: PreTrainedModel, row: float) -> float:
+    """Bytes of a process that holds everything: weights, gradients, optimizer, activations of a batch, logits.
+
+    ``row``: its usual tokens. A rule of thumb (34 bytes a token, width and layer, 12 a logit), to tell 8 from 80 GB.
+    """
+    trained_bits = torch.finfo(weight_dtype(config)).bits
+    bits = 4 if config.method == "qlora" else trained_bits
+    weights = sum(p.numel() for p in model.parameters()) * bits / 8
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * trained_bits // 8
+    kept_of_trained = 3 if config.optim_type == "AdamW" else 2  # gradient and momenta, of which AdamW has two
+    embedding, tokens = model.get_input_embeddings(), int(row * config.batch_size)
+    layers = layer_count(model.config)
+    # of a recomputed layer its input is kept, and one layer at a time is whole
+    kept = layers * 2 + 34 if config.gradient_checkpointing else layers * 34
+    activations = tokens * embedding.weight.shape[1] * kept * bits / 16
+    return weights + trained * kept_of_trained + activations + tokens * embedding.num_embeddings * 12
+
+
+def size(count: float) -> str:
+    """``40 MiB``, ``3.2 GiB``."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 2 else f"{count / 2**20:.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``7 min``, ``3.2 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "under a second"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
