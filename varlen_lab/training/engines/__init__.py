@@ -128,7 +128,7 @@ class Engine:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
-        """Around the forward *and* the backward pass of a batch: gradients are exchanged with the ``last`` of a step only.
+        """Around forward *and* backward of a batch: gradients are exchanged with the ``last`` of a step only.
 
         DDP decides in its forward pass whether the backward pass will exchange.
         """
