@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,11 @@ def test_a_config_that_names_no_layers_stops_no_run() -> None:
     assert layer_count(tiny("llama").config) == 2
     assert layer_count(tiny("starcoder", "starcoder-15b").config) == 2  # n_layer there
     assert layer_count(object()) == 1
+
+
+def test_stages_that_reduce_every_batch_say_so(small: Config) -> None:
+    told: list = []
+    train(small.replace(max_steps=1, accumulative_counts=4), progress=False, on_start=told.append)
+    lines = {engine: replace(told[0], engine=engine).lines() for engine in ("ddp", "fsdp", "zero1", "zero2", "zero3")}
+    assert ["every batch, 4 times a step" in lines[engine][-1] for engine in lines] == [False] * 3 + [True] * 2
+    assert replace(told[0], engine="zero2", batches=1).lines() == lines["ddp"]

@@ -130,6 +130,9 @@ def test_flags_that_need_processes_say_so(small: Config, tmp_path: Path) -> None
         zero_settings(str(tmp_path / "ds.json"))
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "train_batch_size": "auto"}')
     assert zero_settings(str(tmp_path / "ds.json")) == {"zero_optimization": {"stage": 2}}
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {}}')
+    with pytest.raises(InputError, match="has stage = None"):
+        zero_settings(str(tmp_path / "ds.json"))
     (tmp_path / "ds.json").write_text("{stage: 2}")
     with pytest.raises(InputError, match="not a JSON file"):
         zero_settings(str(tmp_path / "ds.json"))

@@ -123,6 +123,8 @@ class Outlook:
     unpacked_steps: int  # the same data, a document a line, the same batch settings
     work: Work
     operations_per_second: float  # that the devices of all processes could do
+    engine: str  # a word of ``engines.engine_name``
+    batches: int  # of a process in a step
 
     def utilisation(self, record: dict[str, Any]) -> float:
         """Share of what the devices could have done in the time of a step that its arithmetic took."""
@@ -137,6 +139,11 @@ class Outlook:
         if self.unpacked_steps != self.steps:
             ratio = self.unpacked_steps / self.steps
             change = f"unpacked it would be {self.unpacked_steps:,} steps of {ratio:.1f} times fewer documents"
+        every_batch = (
+            [f"{self.engine} exchanges gradients with every batch, {self.batches} times a step; zero1 does so once"]
+            if self.engine in ("zero2", "zero3") and self.batches > 1
+            else []
+        )
         return [
             f"{self.documents:,} documents in {self.rows:,} rows, {self.epochs:.2g} epochs: "
             f"{self.steps:,} steps{processes}",
@@ -144,13 +151,19 @@ class Outlook:
             f"{self.trained_share:.0%} of them trained on; {change}",
             f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process and "
             f"{duration(self.seconds)} (at {USUAL_UTILISATION:.0%} of this device's speed)",
+            *every_batch,
         ]
 
 
 def estimate(
-    config: Config, model: PreTrainedModel, rows: Dataset, steps: list[Step], accelerator: Accelerator
+    config: Config,
+    model: PreTrainedModel,
+    rows: Dataset,
+    steps: list[Step],
+    accelerator: Accelerator,
+    engine: str = "ddp",
 ) -> Outlook:
-    """What a run of these steps over these rows will do, need and take."""
+    """What a run of these steps over these rows will do, need and take; ``engine``: a word of ``engine_name``."""
     table = rows.with_format("arrow")[:]
     lengths = np.concatenate([chunk.flatten().to_numpy() for chunk in table["seq_lengths"].chunks]).astype(np.int64)
     trained = sum(int((chunk.flatten().to_numpy() != IGNORE).sum()) for chunk in table["labels"].chunks)
@@ -176,6 +189,8 @@ def estimate(
         unpacked_steps=max(1, round(documents * epochs / lines)),
         work=work,
         operations_per_second=speed,
+        engine=engine,
+        batches=config.accumulative_counts,
     )
 
 

@@ -29,7 +29,7 @@ from varlen_lab.training.checkpoint import (
 )
 from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
-from varlen_lab.training.engines import Engine, any_process, describe, make_accelerator, make_engine
+from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
@@ -83,7 +83,7 @@ def prepared(
     model = build_model(config)
     rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
     plan = plan_steps(len(rows), config, accelerator.num_processes)
-    outlook = estimate(config, model, rows, plan, accelerator)
+    outlook = estimate(config, model, rows, plan, accelerator, engine=engine_name(deepspeed, fsdp))
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     begin_with = checkpoint_to_resume(work_dir, resume)
     # before the engine: it takes the memory the timing needs

@@ -73,6 +73,15 @@ def describe(
     } | ({"kernel_choice": asdict(choice)} if choice else {})
 
 
+def engine_name(deepspeed: str | None, fsdp: bool) -> str:
+    """``ddp``, ``fsdp``, ``zero1``, ``zero2`` or ``zero3``: what a run gets; InputError as ``zero_settings``."""
+    if deepspeed:
+        from varlen_lab.training.engines.zero import zero_settings
+
+        return f"zero{zero_settings(deepspeed)['zero_optimization']['stage']}"
+    return "fsdp" if fsdp else "ddp"
+
+
 def make_engine(
     model: torch.nn.Module,
     config: Config,

@@ -62,6 +62,11 @@ def zero_settings(word: str) -> dict[str, Any]:
         raise InputError(f"--deepspeed {word} is not a JSON file ({problem}); correct it.") from None
     if not isinstance(found, dict) or not isinstance(found.get("zero_optimization"), dict):
         raise InputError(f"--deepspeed {word} has no zero_optimization; write {{'zero_optimization': {{'stage': 2}}}}.")
+    if found["zero_optimization"].get("stage") not in (1, 2, 3):
+        raise InputError(
+            f"--deepspeed {word} has stage = {found['zero_optimization'].get('stage')!r} in zero_optimization; write "
+            "1, 2 or 3, or drop --deepspeed."
+        )
     set_there = {name for name in DECIDED_BY_CONFIG & found.keys() if found[name] != "auto"}
     if set_there:
         raise InputError(
