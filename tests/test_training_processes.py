@@ -25,7 +25,8 @@ from varlen_lab.errors import InputError
 from varlen_lab.machine import launch
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.conversion import convert
-from varlen_lab.training.engines.zero import zero_settings
+from varlen_lab.training.engines.stages import with_precision, zero_settings
+from varlen_lab.training.engines.zero import import_deepspeed
 from varlen_lab.training.plan import plan_steps, share
 from varlen_lab.training.step import Batch, collator
 from varlen_lab.training.trainer import train
@@ -133,9 +134,50 @@ def test_flags_that_need_processes_say_so(small: Config, tmp_path: Path) -> None
     (tmp_path / "ds.json").write_text('{"zero_optimization": {}}')
     with pytest.raises(InputError, match="has stage = None"):
         zero_settings(str(tmp_path / "ds.json"))
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "bf16": {"check_grad_overflow": false}}')
+    with pytest.raises(InputError, match="check_grad_overflow = false in bf16"):
+        zero_settings(str(tmp_path / "ds.json"))
     (tmp_path / "ds.json").write_text("{stage: 2}")
     with pytest.raises(InputError, match="not a JSON file"):
         zero_settings(str(tmp_path / "ds.json"))
+
+
+def test_a_json_file_of_another_trainer_is_taken_and_one_of_another_precision_is_not(tmp_path: Path) -> None:
+    ours = {"zero_optimization": {"stage": 2}}
+    file = tmp_path / "ds.json"
+    file.write_text(
+        '{"fp16": {"enabled": "auto"}, "bf16": {"enabled": "auto"}, "gradient_clipping": "auto", "optimizer": "auto", '
+        '"zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}'
+    )
+    for precision, on in {"fp32": {}, "bf16": {"bf16": {"enabled": True}}, "fp16": {"fp16": {"enabled": True}}}.items():
+        assert with_precision(zero_settings(str(file)), precision) == ours | on
+    for said, precision in [
+        ({"bf16": {"enabled": True}}, "fp32"),
+        ({"bfloat16": {"enabled": True}}, "fp16"),
+        ({"fp16": {"enabled": True}}, "bf16"),
+        ({"bf16": {"enabled": False}}, "bf16"),
+        ({"bf16": "yes"}, "bf16"),
+    ]:
+        with pytest.raises(InputError, match=f"config says dtype = '{precision}'"):
+            with_precision(ours | said, precision)
+    scale = {"fp16": {"initial_scale_power": 8}}
+    assert with_precision(ours | scale, "fp16")["fp16"] == {"initial_scale_power": 8, "enabled": True}
+
+
+@pytest.mark.parametrize("problem", ["missing", "unusable", "old"])
+def test_a_deepspeed_that_cannot_be_used_is_said(problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "deepspeed"]:
+        monkeypatch.delitem(sys.modules, name)
+    words = {"missing": "No module named 'deepspeed'", "unusable": "undefined symbol", "old": "0.19.2 takes steps"}
+    source = {"missing": "raise ModuleNotFoundError(\"No module named 'deepspeed'\")"}
+    source |= {"unusable": "raise RuntimeError('undefined symbol: x')"}
+    source |= {"old": "__version__, __version_major__, __version_minor__, __version_patch__ = '0.19.2', 0, 19, 2"}
+    (tmp_path / "deepspeed" / "ops").mkdir(parents=True)
+    (tmp_path / "deepspeed" / "__init__.py").write_text(source[problem])
+    (tmp_path / "deepspeed" / "ops" / "__init__.py").write_text("__compatible_ops__ = {}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=f"{words[problem]}.*; pip install 'deepspeed>=0.19.3', or train with --fsdp"):
+        import_deepspeed("cuda")
 
 
 # ------------------------------------------------------------------------------------------------- two of them

@@ -14,6 +14,7 @@ whom and how much is padding:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
-MOST_SKIPPED = 5  # steps in a row without a finite loss: then it is not a bad batch, it is the run
+MOST_SKIPPED = 5  # steps in a row without finite loss and gradient: then it is not a bad batch, it is the run
 EMPTY_ROW = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "seq_lengths": [2]}  # trains on nothing
 
 
@@ -123,7 +124,8 @@ def optimize(
     """Take one optimizer step per list of batches and yield its record; ``done`` steps were taken before.
 
     A step whose loss or gradient is not finite changes no weight and is marked ``skipped``. After ``MOST_SKIPPED`` in
-    a row the run ends with an InputError; ``on_nonfinite(step, batches)`` may keep the batches, and says where.
+    a row, not counting those by which fp16 finds its loss scale, the run ends with an InputError;
+    ``on_nonfinite(step, batches)`` may keep the batches, and says where.
     In several processes each brings its part of the step; losses and counts of a record are of all parts.
     """
     accelerator = engine.accelerator
@@ -140,12 +142,16 @@ def optimize(
         # the one this step is taken with; update() moves the schedule on
         lr = engine.scheduler.get_last_lr()[0]
         loss_value, norm, taken = engine.update(accelerator.reduce(loss, "sum"))
-        skipped = 0 if taken else skipped + 1
+        if taken:
+            skipped = 0
+        elif not (math.isfinite(loss_value) and engine.lowers_scale()):  # fp16 looks for its scale: no divergence
+            skipped += 1
         if skipped == MOST_SKIPPED:
+            what = f"gradient's norm is {norm}" if math.isfinite(loss_value) else f"loss is {loss_value}"
             kept = f"; its batches are in {on_nonfinite(number, batches)}" if on_nonfinite else ""
             raise InputError(
-                f"the loss is {loss_value} at step {number}, the {skipped}th step in a row that is not finite{kept}; "
-                "lower lr, or look at the data."
+                f"the {what} at step {number}, the {skipped}th step in a row that is not finite{kept}; lower lr, or "
+                "look at the data."
             )
         # read only now: of several processes the CPU waits for the device here, and the step is queued already
         _, trained, tokens, padded_tokens, squared = counts.tolist()

@@ -31,6 +31,7 @@ from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
+from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
 from varlen_lab.training.outlook import Outlook, estimate
@@ -181,9 +182,13 @@ class Run:
                 record["samples"] = answers(self.engine, self.tokenizer, config, pad)
 
     def save_if_due(self, step: int) -> None:
-        """Write a checkpoint every ``save_steps``, at the end and before an early stop; the oldest make room."""
+        """Write a checkpoint every ``save_steps``, at the end and before an early stop; the oldest make room.
+
+        InputError when there is nothing finite to write.
+        """
         if step % self.config.save_steps and step != len(self.plan) and not self.history.stopped:
             return
+        refuse_nonfinite(self.engine, step, self.history.checkpoint)
         path = self.work_dir / f"iter_{step}.pth"
         self.engine.save(path, self.contents(step))
         self.saved = [*(old for old in self.saved if old != path), path]

@@ -76,7 +76,7 @@ def describe(
 def engine_name(deepspeed: str | None, fsdp: bool) -> str:
     """``ddp``, ``fsdp``, ``zero1``, ``zero2`` or ``zero3``: what a run gets; InputError as ``zero_settings``."""
     if deepspeed:
-        from varlen_lab.training.engines.zero import zero_settings
+        from varlen_lab.training.engines.stages import zero_settings
 
         return f"zero{zero_settings(deepspeed)['zero_optimization']['stage']}"
     return "fsdp" if fsdp else "ddp"
@@ -107,7 +107,8 @@ def make_engine(
     if config.method == "qlora":
         raise InputError("method = 'qlora' keeps weights in four bits, which are not shared out; drop the flag.")
     if deepspeed:
-        from varlen_lab.training.engines.zero import ZeroEngine, zero_settings
+        from varlen_lab.training.engines.stages import zero_settings
+        from varlen_lab.training.engines.zero import ZeroEngine
 
         return ZeroEngine(model, config, steps, accelerator, zero_settings(deepspeed))
     from varlen_lab.training.engines.sharded import ShardedEngine
@@ -156,11 +157,18 @@ class Engine:
         # one copy for both numbers: every copy makes the CPU wait
         loss_value, norm = torch.stack([loss.float(), self.clip().float()]).tolist()
         taken = math.isfinite(loss_value) and math.isfinite(norm)
-        if taken or self.accelerator.scaler is not None:  # fp16: skips by itself, and lowers its loss scale
+        if taken:
             self.optimizer.step()
+        elif self.accelerator.scaler is not None:
+            # not step(): it asks for the gradient alone, which may be finite where the loss is not
+            self.accelerator.scaler.update()
         self.scheduler.step()
         self.optimizer.zero_grad()
         return loss_value, norm, taken
+
+    def lowers_scale(self) -> bool:
+        """Whether a gradient that is not finite lowers fp16's loss scale, and this is not as low as can be yet."""
+        return self.accelerator.scaler is not None and self.accelerator.scaler.get_scale() > 1
 
     def clip(self) -> torch.Tensor:
         """The norm of the whole gradient, which is clipped to ``max_norm`` if that is not 0."""
@@ -173,6 +181,7 @@ class Engine:
             "model": trained_only(self.unwrapped_model, self.unwrapped_model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            **({"scaler": self.accelerator.scaler.state_dict()} if self.accelerator.scaler is not None else {}),
         }
 
     def save(self, path: Path, contents: dict[str, Any]) -> None:
@@ -190,6 +199,8 @@ class Engine:
             )
         self.load(state)
         self.scheduler.load_state_dict(state["scheduler"])
+        if self.accelerator.scaler is not None and "scaler" in state:  # earlier versions did not keep it
+            self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def load(self, state: dict[str, Any]) -> None:
         """Weights and optimizer from a whole state."""

@@ -7,8 +7,8 @@ one per process. ``consolidate`` puts the shards together again, without DeepSpe
 from __future__ import annotations
 
 import io
-import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -19,61 +19,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.training.checkpoint import RUN_FILE, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
+from varlen_lab.training.engines.stages import with_precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 TAG = "zero"  # the folder of the shards inside a checkpoint
-OFFLOAD = {"device": "cpu", "pin_memory": True}
-ZERO_SETTINGS: dict[str, dict[str, Any]] = {  # XTuner's names
-    "deepspeed_zero1": {"stage": 1},
-    "deepspeed_zero2": {"stage": 2},
-    "deepspeed_zero2_offload": {"stage": 2, "offload_optimizer": OFFLOAD},
-    "deepspeed_zero3": {"stage": 3},
-    "deepspeed_zero3_offload": {"stage": 3, "offload_optimizer": OFFLOAD, "offload_param": OFFLOAD},
-}
-DECIDED_BY_CONFIG = {  # keys a JSON file may hold that the config decides here
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "optimizer",
-    "scheduler",
-}
-
-
-def zero_settings(word: str) -> dict[str, Any]:
-    """DeepSpeed settings by XTuner's name or from a JSON file; InputError when it is neither."""
-    if word in ZERO_SETTINGS:
-        return {"zero_optimization": dict(ZERO_SETTINGS[word])}
-    path = Path(word)
-    if not path.is_file():
-        raise InputError(
-            f"--deepspeed got {word!r}, it takes a JSON file or one of {', '.join(ZERO_SETTINGS)}"
-            f"{nearest(word, ZERO_SETTINGS)}."
-        )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise InputError(f"--deepspeed {word} is not a JSON file ({problem}); correct it.") from None
-    if not isinstance(found, dict) or not isinstance(found.get("zero_optimization"), dict):
-        raise InputError(f"--deepspeed {word} has no zero_optimization; write {{'zero_optimization': {{'stage': 2}}}}.")
-    if found["zero_optimization"].get("stage") not in (1, 2, 3):
-        raise InputError(
-            f"--deepspeed {word} has stage = {found['zero_optimization'].get('stage')!r} in zero_optimization; write "
-            "1, 2 or 3, or drop --deepspeed."
-        )
-    set_there = {name for name in DECIDED_BY_CONFIG & found.keys() if found[name] != "auto"}
-    if set_there:
-        raise InputError(
-            f"--deepspeed {word} sets {', '.join(sorted(set_there))}, which the config decides "
-            "(batch_size, accumulative_counts, max_norm, optim_type, lr); remove it there."
-        )
-    return {name: value for name, value in found.items() if name not in DECIDED_BY_CONFIG}
+OLDEST = (0, 19, 3)  # earlier versions of DeepSpeed take a step whose gradient is NaN
+INSTALL = f"pip install 'deepspeed>={'.'.join(map(str, OLDEST))}', or train with --fsdp"
 
 
 class ZeroEngine(Engine):
@@ -90,9 +47,8 @@ class ZeroEngine(Engine):
     def prepare(self, model: torch.nn.Module, config: Config, steps: int) -> None:
         """Set up DeepSpeed around a torch optimizer; its schedule stays ours."""
         deepspeed = import_deepspeed(self.accelerator.device.type)
-        precision = self.precision
         settings = {
-            **self.settings,
+            **with_precision(self.settings, self.precision),
             # DeepSpeed insists on a size of batches; what a batch and a step are, the loop knows
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,  # the loop says which batch is the last of a step
@@ -101,14 +57,25 @@ class ZeroEngine(Engine):
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         }
-        if precision in ("bf16", "fp16"):
-            settings[precision] = {"enabled": True, **self.settings.get(precision, {})}
         self.optimizer = make_optimizer(model, config, fused=self.accelerator.device.type == "cuda")
         self.scheduler = make_schedule(self.optimizer, config, steps)
         with deepspeed_silenced():
+            try:
+                deepspeed.DeepSpeedConfig(settings)
+            except Exception as problem:  # it has no one kind of error for settings it does not take
+                raise InputError(
+                    f"DeepSpeed does not take its settings ({first_line(problem)}); correct them."
+                ) from None
             self.model, *_ = deepspeed.initialize(
                 model=model, optimizer=self.optimizer, config=settings, dist_init_required=False
             )
+        # at its lowest scale DeepSpeed would raise an error of its own; whether a run is lost, the loop decides
+        self.model.optimizer.loss_scaler.raise_error_at_min_scale = False  # type: ignore[union-attr]
+
+    @property
+    def stage(self) -> int:
+        """1, 2 or 3."""
+        return self.settings["zero_optimization"]["stage"]
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         """Stage 1 exchanges gradients with the ``last`` batch of a step, stages 2 and 3 with every one."""
@@ -117,6 +84,8 @@ class ZeroEngine(Engine):
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of one batch."""
+        # DeepSpeed leaves a step out for its gradient alone, so a loss that is not finite must have none that is
+        loss = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
         # times processes: DeepSpeed averages; scale_wrt_gas=False: the loop has divided by the whole step already
         self.model.backward(loss * self.accelerator.num_processes, scale_wrt_gas=False)  # type: ignore[operator]
 
@@ -124,9 +93,15 @@ class ZeroEngine(Engine):
         """Clip and step; DeepSpeed itself leaves out a step whose gradient is not finite."""
         self.model.step()  # type: ignore[operator]
         self.scheduler.step()
-        norm = self.model.get_global_grad_norm()  # type: ignore[operator]
         taken = bool(self.model.was_step_applied())  # type: ignore[operator]
-        return float(loss), float(norm if norm is not None else "nan"), taken
+        # of a step that was left out, stage 3 still gives the norm of the step before
+        norm = self.model.get_global_grad_norm() if taken else None  # type: ignore[operator]
+        return float(loss), math.nan if norm is None else float(norm), taken
+
+    def lowers_scale(self) -> bool:
+        """As ``Engine.lowers_scale``, of the scale that DeepSpeed keeps."""
+        scaler = self.model.optimizer.loss_scaler  # type: ignore[union-attr]
+        return scaler.dynamic and scaler.loss_scale > 1
 
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Every process writes its shards; the folder takes its name when the last one is done."""
@@ -141,21 +116,43 @@ class ZeroEngine(Engine):
                 )
             self.accelerator.wait_for_everyone()
             if first:
-                state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind}
+                state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind, "zero_stage": self.stage}
                 save_checkpoint(
                     Path(draft, RUN_FILE), {**contents, **state, "processes": self.accelerator.num_processes}
                 )
         self.accelerator.wait_for_everyone()
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
-        """Put back what ``save`` wrote; with the same number of processes."""
+        """Put back what ``save`` wrote; with the same number of processes and the same stage."""
         if state.get("engine") != "zero":
             raise InputError(f"{path} was not written under DeepSpeed, which cannot go on from it; drop --deepspeed.")
-        with deepspeed_silenced():
-            found, _ = self.model.load_checkpoint(str(path), tag=TAG)  # type: ignore[operator]
-        if found is None:
-            raise InputError(f"{path} has no DeepSpeed shards in {TAG}/; the folder is not whole.")
+        stage = state.get("zero_stage", self.stage)  # earlier versions did not keep it
+        if stage != self.stage:
+            raise InputError(
+                f"{path} was written under ZeRO stage {stage} and the run has stage {self.stage}, whose shards are "
+                f"others; use deepspeed_zero{stage}."
+            )
+        check_shards(path)
+        try:
+            with deepspeed_silenced():
+                self.model.load_checkpoint(str(path), tag=TAG)  # type: ignore[operator]
+        except Exception as problem:  # a shard cut short, or of another stage, fails in many ways
+            raise InputError(f"the shards in {path / TAG} cannot be read ({first_line(problem)}).") from None
         self.scheduler.load_state_dict(state["scheduler"])
+
+
+def check_shards(folder: Path) -> None:
+    """InputError when a checkpoint folder lacks a file of one of its processes."""
+    state = read_checkpoint(folder)
+    # weights are in one file where every process holds them all
+    expected = {"optimizer": state["processes"], "model": state["processes"] if state.get("zero_stage") == 3 else 1}
+    for what, count in expected.items():
+        found = len(list((folder / TAG).glob(f"*{what[:5]}*_states.pt")))
+        if found < count:
+            raise InputError(
+                f"{folder} has {found} of {count} {what} shards in {TAG}/, the weights cannot be put together; copy "
+                "the missing files, or take an older checkpoint."
+            )
 
 
 def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
@@ -163,13 +160,7 @@ def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
 
     ``adapter``: of a LoRA run, whose frozen weights were not saved.
     """
-    processes = read_checkpoint(folder)["processes"]
-    shards = sorted((folder / TAG).glob("*optim_states.pt"))
-    if len(shards) != processes:
-        raise InputError(
-            f"{folder} has {len(shards)} of {processes} optimizer shards in {TAG}/, the weights cannot be put "
-            "together; copy the missing files, or take an older checkpoint."
-        )
+    check_shards(folder)
     import_deepspeed("cpu")
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
@@ -193,8 +184,10 @@ def import_deepspeed(device: str) -> Any:
         with deepspeed_silenced():
             import deepspeed
             from deepspeed.ops import __compatible_ops__
-    except ImportError as problem:
-        raise InputError(f"DeepSpeed is not usable here ({problem}); pip install deepspeed, or use --fsdp.") from None
+    except Exception as problem:  # built for another torch or CUDA, it fails in many ways
+        raise InputError(f"DeepSpeed is not usable here ({first_line(problem)}); {INSTALL}.") from None
+    if (deepspeed.__version_major__, deepspeed.__version_minor__, deepspeed.__version_patch__) < OLDEST:
+        raise InputError(f"DeepSpeed {deepspeed.__version__} takes steps whose gradient is NaN; {INSTALL}.")
     if device == "cpu":  # else it compiles a shared-memory op, and a build that is cut off blocks every later run
         __compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -1,0 +1,221 @@
+"""Every engine, in two processes: gradients are exchanged once a step, and a step that is no number leaves no trace."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from several import in_processes
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from varlen_lab.config.names import named_config
+from varlen_lab.errors import InputError
+from varlen_lab.models.building import tiny
+from varlen_lab.training import step as loop
+from varlen_lab.training.engines import Engine, make_accelerator, make_engine
+from varlen_lab.training.finite import kept_tensors, refuse_nonfinite
+from varlen_lab.training.step import Batch, collator, optimize, token_loss_sum
+
+WAYS: dict[str, dict[str, Any]] = {"ddp": {}, "fsdp": {"fsdp": True}}
+if find_spec("deepspeed"):
+    WAYS |= {f"zero{stage}": {"deepspeed": f"deepspeed_zero{stage}"} for stage in (1, 2, 3)}
+EACH = (1, 2, 4)  # batches of a step
+PLANTED = [
+    ("loss", (1,)),
+    ("loss", (0, 1)),
+    ("gradient", (1,)),
+    ("infinity", (0, 1)),
+]  # what is bad, in which processes
+
+
+def engine(way: str, model: dict[str, Any] | None = None, **changes: Any) -> Engine:
+    config = named_config("tiny_llama_full_docstrings_e1").replace(device="cpu", lr=1e-2, **changes)
+    return make_engine(tiny("llama", seed=0, **model or {}), config, 6, make_accelerator(config), **WAYS[way])
+
+
+def batches(steps: int, each: int) -> list[list[Batch]]:
+    """Documents of random tokens, other ones in every process, step and batch."""
+    collate, rank = collator("varlen", 0), torch.distributed.get_rank()
+    made = []
+    for step in range(steps):
+        numbers = torch.Generator().manual_seed(100 * step + rank)
+        documents = [torch.randint(5, 2000, (30 + 7 * rank,), generator=numbers).tolist() for _ in range(each)]
+        rows = [{"input_ids": one, "labels": [-100, *one[1:]], "seq_lengths": [len(one)]} for one in documents]
+        made.append([Batch.of([row], collate) for row in rows])
+    return made
+
+
+# ------------------------------------------------------------------------------------------------- exchanges
+
+
+class Exchanges(TorchDispatchMode):
+    """Counts sums of gradients over processes; sums of a few numbers, such as a step's counts, are none."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if re.match("c10d::.*reduce", func._schema.name):
+            self.calls += max(one.numel() for one in tree_leaves(args) if isinstance(one, torch.Tensor)) > 50
+        return func(*args, **kwargs or {})
+
+
+def exchanges(way: str, each: int) -> int:
+    """How often gradients are exchanged in a step of ``each`` batches."""
+    one = engine(way)
+    first, second = batches(2, each)
+    next(optimize(one, [first]))  # only in the second step are DDP and ZeRO as they stay
+    with Exchanges() as mode:
+        next(optimize(one, [second]))
+    return mode.calls
+
+
+def buckets_of_ddp(each: int, late: bool = False) -> tuple[int, int]:
+    """(calls of DDP's hook in a step of ``each`` batches, its buckets); ``late``: with the forward pass outside."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+    numbers: list[int] = []
+
+    def hook(state, bucket):  # type: ignore[no-untyped-def]  # DDP compares annotations with its own
+        numbers.append(bucket.index())
+        return allreduce_hook(state, bucket)
+
+    one = engine("ddp", {"vocab_size": 30_000, "hidden_size": 128})  # 31 MB, in buckets of 1 and 25
+    one.model.register_comm_hook(None, hook)  # type: ignore[operator]
+    with pytest.MonkeyPatch.context() as patch:
+        if late:
+            patch.setattr(loop, "backward", backward_alone_in_no_sync)
+        for step in batches(2, each):
+            numbers.clear()
+            next(optimize(one, [step]))
+    return len(numbers), len(set(numbers))
+
+
+def backward_alone_in_no_sync(one: Engine, given: list[Batch], weight: torch.Tensor) -> torch.Tensor:
+    loss = torch.zeros(())
+    for index, batch in enumerate(given):
+        part = token_loss_sum(one.model, batch) / weight
+        with one.accumulating(last=index == len(given) - 1):
+            one.backward(part)
+        loss += part.detach()
+    return loss
+
+
+# ------------------------------------------------------------------------------------------------- not finite
+
+
+def kept(one: Engine) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in kept_tensors(one)}
+
+
+def poisoned(what: str, call: int) -> Callable[..., torch.Tensor]:
+    """``token_loss_sum`` whose ``call``-th loss is NaN, or infinite with a finite gradient, or the other way round."""
+    count = iter(range(10**6))
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        value = token_loss_sum(model, batch)
+        if next(count) == call:
+            if what == "gradient":
+                value.register_hook(lambda gradient: gradient * math.nan)
+            else:
+                value = value + math.inf if what == "infinity" else value * math.nan
+        return value
+
+    return loss
+
+
+def left_out(way: str, dtype: str, what: str, ranks: tuple[int, ...]) -> dict[str, Any]:
+    """Three steps of two batches, the second planted: its records, and whether the end is as without that step."""
+    given = batches(3, 2)
+    one, other = engine(way, dtype=dtype), engine(way, dtype=dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        if torch.distributed.get_rank() in ranks:
+            patch.setattr(loop, "token_loss_sum", poisoned(what, 2))  # the first of two batches of the second step
+        records = list(optimize(one, given))
+    list(optimize(other, given[:1]))
+    other.scheduler.step()
+    between = kept(other)
+    list(optimize(other, given[2:]))
+    return {
+        "skipped": [record.get("skipped", False) for record in records],
+        "loss is finite": math.isfinite(records[1]["loss"]),
+        "as without it": same(kept(one), kept(other)),
+        "the third step did something": not same(between, kept(other)),
+    }
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def nowhere_but_in_one(way: str) -> str:
+    """What every process says of an engine in which one weight of the last process is not finite any more."""
+    one = engine(way)
+    next(optimize(one, batches(1, 1)))
+    refuse_nonfinite(one, 1, None)
+    if torch.distributed.get_rank() == torch.distributed.get_world_size() - 1:
+        next(tensor for name, tensor in kept_tensors(one) if "exp_avg" in name).view(-1)[-1] = math.nan
+    with pytest.raises(InputError) as refused:
+        refuse_nonfinite(one, 1, Path("iter_9.pth"))
+    return str(refused.value)
+
+
+# ------------------------------------------------------------------------------------------------- the laws
+
+
+def facts() -> dict[str, Any]:
+    """Everything below, measured in one process of two that are started once."""
+    found: dict[str, Any] = {f"buckets {each}": buckets_of_ddp(each) for each in EACH}
+    found["late"] = buckets_of_ddp(4, late=True)
+    for way in WAYS:
+        found[f"exchanges {way}"] = [exchanges(way, each) for each in EACH]
+        found[f"refused {way}"] = nowhere_but_in_one(way)
+        for dtype in ("fp32", "bf16"):
+            for what, ranks in PLANTED:
+                found[f"{way} {dtype} {what} {ranks}"] = left_out(way, dtype, what, ranks)
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return in_processes(2, tmp_path_factory.mktemp("engines"), facts)
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
+
+def test_ddp_exchanges_every_bucket_once_a_step(measured: list[dict[str, Any]]) -> None:
+    for found in measured:
+        assert [found[f"buckets {each}"] for each in EACH] == [(2, 2)] * 3
+        assert found["late"] == (8, 2)  # the planted fault: the forward pass decides, so it must be inside too
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_gradients_are_exchanged_once_a_step_or_as_the_outlook_says(way: str, measured: list[dict[str, Any]]) -> None:
+    counted = [found[f"exchanges {way}"] for found in measured]
+    groups = 3 if way == "fsdp" else 1  # two layers and the rest
+    assert counted == [[each if way in ("zero2", "zero3") else groups for each in EACH]] * 2
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_that_is_not_finite_leaves_no_trace(way: str, dtype: str, measured: list[dict[str, Any]]) -> None:
+    for what, ranks in PLANTED:
+        for found in measured:
+            one = found[f"{way} {dtype} {what} {ranks}"]
+            assert one["skipped"] == [False, True, False], (what, ranks)
+            assert one["as without it"] and one["the third step did something"], (what, ranks)
+            assert one["loss is finite"] is (what == "gradient"), (what, ranks)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_not_finite_in_one_process_is_saved_by_none(way: str, measured: list[dict[str, Any]]) -> None:
+    said = {found[f"refused {way}"] for found in measured}
+    assert len(said) == 1, said
+    assert "exp_avg of" in (sentence := said.pop()) and "after step 1" in sentence and "iter_9.pth" in sentence
