@@ -18,11 +18,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
-from varlen_lab.machine import launch
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.conversion import convert
 from varlen_lab.training.engines.stages import with_precision, zero_settings
@@ -83,40 +81,6 @@ def test_an_empty_batch_trains_on_nothing(mode: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- who starts them
-
-
-def test_slurm_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InputError, match="srun"):
-        launch.export_slurm_ranks()
-    facts = {"PROCID": "5", "NTASKS": "16", "LOCALID": "1", "STEP_NODELIST": "gpu[03-05,9]", "JOB_ID": "123456"}
-    for name, value in (facts | {"NTASKS_PER_NODE": "4"}).items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "x")
-        monkeypatch.delenv(name)
-    launch.export_slurm_ranks()
-    assert os.environ["RANK"] == "5" and os.environ["WORLD_SIZE"] == "16" and os.environ["LOCAL_RANK"] == "1"
-    assert os.environ["MASTER_ADDR"] == "gpu03" and os.environ["LOCAL_WORLD_SIZE"] == "4"
-    assert os.environ["MASTER_PORT"] == "23456"
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "host"), [("cpu1", "cpu1"), ("a[1-3],b2", "a1"), ("n[007,9]", "n007"), ("x1,x2", "x1")]
-)
-def test_first_host(nodes: str, host: str) -> None:
-    assert launch.first_host(nodes) == host
-
-
-def test_a_wrong_number_of_processes_is_refused(
-    config_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("NPROC_PER_NODE", "two")
-    assert main(["train", config_file]) == 2
-    assert "NPROC_PER_NODE is 'two'" in capsys.readouterr().err
 
 
 def test_flags_that_need_processes_say_so(small: Config, tmp_path: Path) -> None:

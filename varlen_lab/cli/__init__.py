@@ -118,7 +118,8 @@ def _print_error(sentence: str) -> None:
 
     # Of several processes the first says what is wrong for all, and the launcher then ends the others. Who is still
     # alive after two seconds has a complaint of its own.
-    if rank := int(os.environ.get("RANK", 0)):
+    rank = os.environ.get("RANK", "0")  # which may be what is wrong
+    if rank.isdecimal() and int(rank):
         time.sleep(2)
         sentence = f"process {rank}: {sentence}"
     line = Text.assemble(("error: ", "bold red"), sentence)

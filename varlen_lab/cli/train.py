@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from varlen_lab.cli import add_config, read_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.machine import launch
+from varlen_lab.machine import launch, ranks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,10 +41,13 @@ def run(args: argparse.Namespace) -> int:
     """Train and say where the result lies; with NPROC_PER_NODE the processes that are started do."""
     config = config_of(args)
     if args.launcher == "slurm":
-        launch.export_slurm_ranks()
+        ranks.export_slurm_ranks()
+    ranks.this_process()  # what is wrong with its variables is said before anything waits
+    launch.end_with_launcher()
     # this process starts the others and waits for them; it trains nothing itself
-    if "NPROC_PER_NODE" in os.environ and (count := launch.wanted_processes()) > 1:
-        return launch.start_processes(count, args.argv)
+    count, machine = ranks.to_start()
+    if count:
+        return launch.start_processes(count, args.argv, machine)
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from varlen_lab.errors import InputError
+from varlen_lab.machine.meeting import COME_WITHIN, check_port, meet
+from varlen_lab.machine.ranks import Place, number, this_process
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -27,55 +31,52 @@ T = TypeVar("T")
 LAUNCHERS = ("none", "pytorch", "slurm")
 
 
-def wanted_processes() -> int:
-    """``NPROC_PER_NODE`` where nobody has started processes yet, else 1."""
-    text = os.environ.get("NPROC_PER_NODE", "1")
-    if not re.fullmatch(r"[1-9]\d{0,3}", text):
-        raise InputError(f"NPROC_PER_NODE is {text!r}, it is the number of processes to start, such as 2.")
-    return 1 if "RANK" in os.environ else int(text)
+def start_processes(count: int, words: list[str], machine: Place | None = None) -> int:
+    """Run ``varlen-lab WORDS`` in ``count`` processes here and wait; returns the exit code.
 
-
-def start_processes(count: int, words: list[str]) -> int:
-    """Run ``varlen-lab WORDS`` in ``count`` processes of this machine and wait; returns the exit code.
-
-    When one dies the others are ended, and its rank is named. NNODES, NODE_RANK, ADDR and PORT are read as XTuner
-    reads them.
+    ``machine``: which one of several this is; they meet first. When a process dies the others are ended, and its rank
+    is named. InputError when a port is taken, and for machines that do not come.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says, we say shorter
-    nodes = int(os.environ.get("NNODES", 1))
-    # several machines agree on one address beforehand; on one machine torch finds a free port (0)
-    static = nodes > 1
-    address = f"{os.environ.get('ADDR', '127.0.0.1')}:{os.environ.get('PORT', 29500 if static else 0)}"
+    nodes, address = 1, "127.0.0.1:0"  # torch finds a free port
+    if machine is not None:  # several agree on an address beforehand
+        nodes, address = machine.total, f"{machine.host}:{machine.port}"
+    elif "PORT" in os.environ:
+        address = f"127.0.0.1:{number('PORT')}"
+        check_port(number("PORT"), "PORT")
+    met = meet(machine) if machine else []
     # or every process would start a thread on every core
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
         nproc_per_node=count,
-        run_id=os.environ.get("SLURM_JOB_ID", str(os.getpid())),
-        rdzv_backend="static" if static else "c10d",
+        run_id="varlen_lab",  # the same on all machines; runs are told apart by where they meet
+        rdzv_backend="static" if machine else "c10d",
         rdzv_endpoint=address,
-        rdzv_configs={"rank": int(os.environ.get("NODE_RANK", 0)), "timeout": 900} if static else {},
+        rdzv_configs={"rank": machine.number, "timeout": COME_WITHIN} if machine else {},
         max_restarts=0,
         monitor_interval=0.5,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "varlen_lab", *words)
     except ChildFailedError as failure:
-        number, first = failure.get_first_failure()
+        rank, first = failure.get_first_failure()
         if first.exitcode == 2:  # it has said why
             return 2
         how = signal.Signals(-first.exitcode).name if first.exitcode < 0 else f"exit code {first.exitcode}"
         raise InputError(
-            f"process {number} of {count} ended with {how} and the others were stopped; what was saved is whole, "
+            f"process {rank} of {count} ended with {how} and the others were stopped; what was saved is whole, "
             "go on with --resume."
         ) from None
     except SignalException as asked:  # the processes had 30 s to save
         return 0 if asked.sigval == signal.SIGTERM else 130
+    finally:
+        met.clear()  # the store of the first machine lives as long as the processes
     return 0
 
 
@@ -85,51 +86,57 @@ def is_lost_connection(problem: RuntimeError) -> bool:
     return "WORLD_SIZE" in os.environ and any(word in str(problem) for word in words)
 
 
-def export_slurm_ranks() -> None:
-    """Put the names of torch.distributed beside Slurm's. InputError outside of a Slurm step."""
-    missing = [name for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID") if name not in os.environ]
-    if missing:
-        raise InputError(f"--launcher slurm needs {', '.join(missing)} in the environment; start it with srun.")
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST") or "127.0.0.1"
-    job = int(re.sub(r"\D", "", os.environ.get("SLURM_JOB_ID", "")) or 0)
-    tasks_here = os.environ.get("SLURM_NTASKS_PER_NODE") or os.environ.get("SLURM_TASKS_PER_NODE", "")
-    facts = {
-        "RANK": os.environ["SLURM_PROCID"],
-        "WORLD_SIZE": os.environ["SLURM_NTASKS"],
-        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": (re.match(r"\d+", tasks_here) or [os.environ["SLURM_NTASKS"]])[0],
-        "MASTER_ADDR": first_host(nodes),
-        "MASTER_PORT": str(20000 + job % 20000),  # two jobs on a machine take different ones
-    }
-    for name, value in facts.items():
-        os.environ.setdefault(name, value)
+@cache
+def end_with_launcher() -> None:
+    """End this process soon after the launcher that started it is gone, if one did: a killed launcher ends nobody.
+
+    What is being written is lost, never half there. Without it two trainings would hold the GPUs of one.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # Slurm ends its tasks itself
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def first_host(nodes: str) -> str:
-    """The first machine of a Slurm list: ``gpu[03-05,9],cpu1`` -> ``gpu03``."""
-    found = re.match(r"([^,\[]+)(?:\[([^\],-]+))?", nodes.strip())
-    if not found:
-        raise InputError(f"SLURM_NODELIST is {nodes!r}, it is a list of machines such as gpu[03-05].")
-    return found[1] + (found[2] or "")
+def join_processes(card: str | None = None) -> list[Any]:
+    """Meet the other processes of this run, if there are any; keep what comes back until they are connected."""
+    place = this_process()
+    if place is None:
+        return []
+    end_with_launcher()
+    return meet(place, card)
+
+
+def waiting_group() -> Any:
+    """A group for waiting without a limit; formed while all are there: who dies later is missed in it at once."""
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    # gloo: its time-out is ours, the GPUs have no part in the waiting, and it sees a connection close
+    return dist.new_group(backend="gloo", timeout=timedelta(days=7))
 
 
 def first_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """``work()`` in the first process of each machine, then in the others: what is cached is made once.
 
-    The others wait as long as it takes (a week): the time-out of the GPUs' collectives does not run meanwhile.
+    The others wait as long as it takes (a week), or until a process is gone (RuntimeError): the time-out of the GPUs'
+    collectives does not run meanwhile. ``accelerator``: one of ``make_accelerator``.
     """
     if accelerator.num_processes == 1:
         return work()
-    from datetime import timedelta
-
     import torch.distributed as dist
 
-    # a group of its own: its time-out is ours, and the GPUs have no part in the waiting
-    waiting = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    waiting = accelerator.waiting_group  # type: ignore[attr-defined]
     result = work() if accelerator.is_local_main_process else None
     dist.barrier(waiting)
     if result is None:
         result = work()
     dist.barrier(waiting)
-    dist.destroy_process_group(waiting)
     return result

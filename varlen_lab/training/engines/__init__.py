@@ -12,6 +12,7 @@ converted on one.
 from __future__ import annotations
 
 import math
+import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -23,6 +24,7 @@ import torch
 from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
+from varlen_lab.machine.launch import join_processes, waiting_group
 from varlen_lab.models.building import resolve_device, resolve_dtype, weight_dtype
 from varlen_lab.training.checkpoint import save_checkpoint
 
@@ -38,8 +40,21 @@ def make_accelerator(config: Config) -> Accelerator:
 
     device = resolve_device(config)
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train on the CPU, then on the GPU
+    met = [] if torch.distributed.is_initialized() else join_processes(card_of_this_process(device))
     # bf16 is the engine's: it needs no loss scale
-    return Accelerator(cpu=device == "cpu", mixed_precision="fp16" if resolve_dtype(config) == "fp16" else "no")
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="fp16" if resolve_dtype(config) == "fp16" else "no")
+    met.clear()  # from here on they are connected
+    if accelerator.num_processes > 1:
+        accelerator.waiting_group = waiting_group()  # type: ignore[attr-defined]
+    return accelerator
+
+
+def card_of_this_process(device: str) -> str | None:
+    """What names the GPU that Accelerate will take for this process; None where it takes none."""
+    if device != "cuda":
+        return None
+    number = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+    return str(torch.cuda.get_device_properties(number).uuid)
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
