@@ -242,6 +242,7 @@ WAITS = [  # (what is set, what it needs besides to do something)
     ("start_factor=0.1 warmup_ratio=0", "warmup_ratio=0.1"),
     ("betas=(0.5,0.9) optim_type=SGD", "betas=(0.5,0.999)"),
     ("evaluation_inputs=['Why?'] evaluation_freq=0", "evaluation_freq=5"),
+    ("balance_window=8", "balance=window"),
     ("recompute=cheap", "gradient_checkpointing=True"),
     ("recompute=all", "gradient_checkpointing=True"),
     ("master_weights=False dtype=fp32", "dtype=bf16"),
@@ -291,6 +292,7 @@ def test_every_setting_can_be_changed_on_the_command_line() -> None:
         "dataset_map_fn": "pretrain", "pack_strategy": "concat", "overlong": "drop", "device": "cpu",
         "visualizer": "tensorboard", "work_dir": "2024", "use_varlen_attn": "true", "pack_to_max_length": "false",
         "evaluation_share": "0.5", "lora_r": None, "lora_alpha": None, "lora_dropout": None, "recompute": None,
+        "balance": "window", "balance_window": None,
     }  # fmt: skip
     for row in schema():
         text = values.get(row.name, "False" if row.default is True else "True" if row.default is False else "7")

@@ -207,6 +207,19 @@ def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.alone
+def test_two_processes_in_windows_are_one(twenty: Config, tmp_path: Path) -> None:
+    """Rows of like cost share a step, the same ones whether one process accumulates four or two take two each."""
+    config = twenty.replace(balance="window", balance_window=3, max_steps=8)
+    alone = train(config.replace(accumulative_counts=4, work_dir=str(tmp_path / "alone")), progress=False)
+    run(config, tmp_path / "two")
+    both = History.read(tmp_path / "two" / "w" / "history.jsonl")
+    assert both.losses == pytest.approx(alone.losses, abs=1e-5)
+    for name in ("tokens", "sum_squared_lengths"):
+        assert [record[name] for record in both.records] == [record[name] for record in alone.records]
+
+
+@pytest.mark.slow
+@pytest.mark.alone
 def test_a_missing_shard_is_named(twenty: Config, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     run(twenty.replace(max_steps=2), tmp_path / "z", *WAYS["zero2"])

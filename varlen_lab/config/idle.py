@@ -59,6 +59,11 @@ IDLE = (
         "with max_steps set, which ends the run or repeats the data until then; set max_steps=None too",
     ),
     Idle(
+        "balance_window",
+        lambda config: config.balance != "window",
+        "with balance = {0.balance!r}, which sorts nothing; set balance=window too",
+    ),
+    Idle(
         "start_factor",
         lambda config: config.warmup_ratio == 0,
         "with warmup_ratio = 0.0, there is no warm-up to start; set warmup_ratio too",

@@ -33,7 +33,8 @@ from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
 from varlen_lab.training.kernel import decide_kernel
 from varlen_lab.training.monitoring import progress_bar
-from varlen_lab.training.plan import Step, plan_steps
+from varlen_lab.training.outlook import Work
+from varlen_lab.training.plan import Step, plan_steps, row_totals
 from varlen_lab.training.step import Batch, backward, batched, collator, optimize
 
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ def compare(
         config = config.replace(lora_dropout=0.0)  # the modes would draw different random numbers
     tokenizer = load_tokenizer(config)
     rows, _ = load_rows(config, tokenizer, progress=progress)
-    steps = plan_steps(len(rows), config)
+    # a model of its own, if any: those of the modes come one at a time, when the steps are known
+    costs = Work.of(build_model(config)).operations(*row_totals(rows)) if config.balance == "window" else None
+    steps = plan_steps(len(rows), config, costs=costs)
     weights = read_checkpoint(start)["model"] if start is not None else None
     histories: dict[str, History] = {}
     gradients: dict[str, torch.Tensor] = {}

@@ -8,7 +8,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.training.engines import Engine
-from varlen_lab.training.plan import Step, row_costs, share
+from varlen_lab.training.plan import Step, row_totals, share
 from varlen_lab.training.step import batch_counts, batched, collator, over_processes, token_loss_sum
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def held_out_loss(engine: Engine, rows: Dataset, config: Config, pad_token_id: i
     numbers = list(range(len(rows)))
     # one step of all batches: share() then gives every process as many, and none waits alone at the end
     whole: list[Step] = [[numbers[i : i + config.batch_size] for i in range(0, len(rows), config.batch_size)]]
-    mine = share(whole, row_costs(rows), accelerator.num_processes, accelerator.process_index, config.batch_size)
+    mine = share(whole, row_totals(rows)[1], accelerator.num_processes, accelerator.process_index, config.batch_size)
     losses, trained = [], 0.0
     engine.model.eval()
     with torch.no_grad():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
 from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype, weight_dtype
 from varlen_lab.packing.registry import IGNORE
-from varlen_lab.training.plan import Step
+from varlen_lab.training.plan import Step, balance_lines, row_totals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,6 +38,8 @@ PEAK_OPERATIONS = {  # dense half-precision operations per second as the makers 
     "T4": 65e12,
 }
 USUAL_UTILISATION = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
+
+Count = TypeVar("Count", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Work:
         # attention: two products of len^2 / 2 pairs forward, twice that backward
         return cls(each * used * active_share(config), 6.0 * layer_count(config) * heads * width)
 
-    def operations(self, tokens: float, sum_squared_lengths: float) -> float:
-        """Of a number of real tokens, in documents of these lengths."""
+    def operations(self, tokens: Count, sum_squared_lengths: Count) -> Count:
+        """Of a number of real tokens, in documents of these lengths; of many rows at once if these are arrays."""
         return self.per_token * tokens + self.per_squared_length * sum_squared_lengths
 
 
@@ -125,6 +127,7 @@ class Outlook:
     operations_per_second: float  # that the devices of all processes could do
     engine: str  # a word of ``engines.engine_name``
     batches: int  # of a process in a step
+    balance: list[str]  # what processes wait for each other, and what the setting does not do here: sentences
 
     def utilisation(self, record: dict[str, Any]) -> float:
         """Share of what the devices could have done in the time of a step that its arithmetic took."""
@@ -152,6 +155,7 @@ class Outlook:
             f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process and "
             f"{duration(self.seconds)} (at {USUAL_UTILISATION:.0%} of this device's speed)",
             *every_batch,
+            *self.balance,
         ]
 
 
@@ -166,6 +170,7 @@ def estimate(
     """What a run of these steps over these rows will do, need and take; ``engine``: a word of ``engine_name``."""
     table = rows.with_format("arrow")[:]
     lengths = np.concatenate([chunk.flatten().to_numpy() for chunk in table["seq_lengths"].chunks]).astype(np.int64)
+    each, squared = row_totals(rows)
     trained = sum(int((chunk.flatten().to_numpy() != IGNORE).sum()) for chunk in table["labels"].chunks)
     tokens, documents, processes = int(lengths.sum()), len(lengths), accelerator.num_processes
     lines = config.batch_size * config.accumulative_counts * processes  # documents of an unpacked step
@@ -191,6 +196,7 @@ def estimate(
         operations_per_second=speed,
         engine=engine,
         batches=config.accumulative_counts,
+        balance=balance_lines(config, len(steps), squared, work.operations(each, squared), processes, engine),
     )
 
 

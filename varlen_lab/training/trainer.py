@@ -34,8 +34,8 @@ from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
-from varlen_lab.training.outlook import Outlook, estimate
-from varlen_lab.training.plan import Step, plan_steps, row_costs, share
+from varlen_lab.training.outlook import Outlook, Work, estimate
+from varlen_lab.training.plan import Step, plan_steps, row_totals, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def prepared(
     # before the data: tokenising can take minutes, and a model that cannot be had should be said at once
     model = build_model(config)
     rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
-    plan = plan_steps(len(rows), config, accelerator.num_processes)
+    costs = Work.of(model).operations(*row_totals(rows))
+    plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
     outlook = estimate(config, model, rows, plan, accelerator, engine=engine_name(deepspeed, fsdp))
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     begin_with = checkpoint_to_resume(work_dir, resume)
@@ -167,7 +168,7 @@ class Run:
         """This process's batches of every step that is left."""
         config, accelerator = self.config, self.engine.accelerator
         processes, number = accelerator.num_processes, accelerator.process_index
-        steps = share(self.plan[self.done :], row_costs(self.rows), processes, number, config.batch_size)
+        steps = share(self.plan[self.done :], row_totals(self.rows)[1], processes, number, config.batch_size)
         collate = collator(config.mode, pad_id(self.tokenizer))
         return batched(self.rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
 
