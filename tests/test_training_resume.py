@@ -117,6 +117,19 @@ def test_resume_names_what_has_changed(config: Config, dialogues: Path, tmp_path
     assert train(config.replace(max_steps=2, save_steps=1), progress=False, resume=True).taken == 0
 
 
+def test_another_number_of_threads_is_said(config: Config, recwarn: pytest.WarningsRecorder) -> None:
+    """A checkpoint that does not know its number is gone on from in silence."""
+    path = train(config, progress=False).checkpoint
+    assert path is not None
+    for before, said in [(1, ""), (3, "the run had 3 threads and goes on with 1, "), (None, "")]:
+        state = {key: value for key, value in read_checkpoint(path).items() if key not in ("format", "threads")}
+        save_checkpoint(path, state if before is None else {**state, "threads": before})
+        recwarn.clear()
+        train(config, progress=False, resume=True)
+        notes = [str(warning.message) for warning in recwarn if "threads" in str(warning.message)]
+        assert [note.startswith(said) for note in notes] == [True] * bool(said)
+
+
 # ------------------------------------------------------------------------------------------------- formats
 
 
@@ -189,7 +202,10 @@ def test_a_run_that_is_lost_stops_and_keeps_its_batch(config: Config, monkeypatc
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(config: Config, tmp_path: Path) -> None:
+@pytest.mark.alone
+def test_killed_at_random_moments_and_resumed(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two threads: there the first cosine of a process counts, see ``machine/repeatable.py``."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     config = config.replace(max_steps=40, save_steps=3, work_dir=None)
     (tmp_path / "run.py").write_text(render(config))
     command = [sys.executable, "-m", "varlen_lab", "train", "run.py", "--quiet", "--resume", "--work-dir"]

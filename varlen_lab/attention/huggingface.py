@@ -47,9 +47,6 @@ def register(compiled: bool = False) -> list[str]:
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    # The first call of MKL's vector library sets it up. When that call is a large cos() on several threads, some
-    # processes get other last bits, and a run could not be repeated. A small one, before any model computes, cures it.
-    torch.zeros(8).cos()
     kernel = torch.compiler.disable(attend_between) if compiled else attend_between
     ours = names()
     for name, backend in ours.items():

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import varlen_lab.machine.repeatable  # noqa: F401  its import is the work: before anything here computes
 from varlen_lab.errors import InputError
 
 INT32_LIMIT = 2**31  # cu_seqlens is int32, and the attention kernels take nothing wider

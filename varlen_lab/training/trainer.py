@@ -18,6 +18,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import remove, remove_unfinished, written_whole
+from varlen_lab.machine.repeatable import note_threads
 from varlen_lab.models.building import build_model, resolve_device
 from varlen_lab.training.checkpoint import (
     History,
@@ -133,6 +134,8 @@ class Run:
         state = open_checkpoint(path, self.config, self.history.meta["data"], self.engine.accelerator.num_processes)
         self.engine.restore(path, state)
         set_rng_state(state["rng_state"])
+        if self.engine.accelerator.device.type == "cpu":
+            note_threads(state.get("threads"))
         self.done = state["step"]
         self.history.checkpoint = path
 
@@ -208,6 +211,7 @@ class Run:
             "data": self.history.meta["data"],
             "step": step,
             "processes": self.engine.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
             "config": render(self.config),
             "config_name": self.config.name,
             "model_config": model.config.to_json_string(use_diff=False),
