@@ -56,7 +56,7 @@ def attend(
     Raises InputError when shapes, devices and boundaries disagree, or when the backend cannot do what is asked.
     """
     # here, once for all kernels: they fail in C++, or read past the end without a word
-    check_shapes(q, k, v, boundaries)
+    check_shapes(q, k, v)
     if window is not None and window < 1:
         raise InputError(f"window is {window}, a token must see at least itself; use 1 or more, or None.")
     if alibi_slopes is not None and alibi_slopes.shape != (q.shape[1],):
@@ -64,6 +64,11 @@ def attend(
             f"alibi_slopes has shape {tuple(alibi_slopes.shape)}, it needs one slope a head: ({q.shape[1]},)."
         )
     options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
+    if torch.compiler.is_compiling():
+        from varlen_lab.attention.compiled import attend_in_graph  # which itself calls attend, when the graph runs
+
+        return attend_in_graph(q, k, v, boundaries, backend, options)
+    check_seams(boundaries, q)
     if backend == "auto":
         job = job_of_call(q, v, options)
         backend = first_able(job)
@@ -88,8 +93,8 @@ def say_backend(backend: str, device: str, dtype: str, why: str = "") -> None:
         tqdm.write(f"{words}, {why}" if why else words, file=sys.stderr)
 
 
-def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries) -> None:
-    """q, k, v and the boundaries must describe the same T tokens on the same device."""
+def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """q, k and v must describe the same T tokens."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if not q.ndim == k.ndim == v.ndim == 3:
         raise InputError(f"attend got {shapes}, it takes (tokens, heads, head dim) each, without a batch axis.")
@@ -101,6 +106,10 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: 
         raise InputError(f"attend got {shapes}, q and k must have the same head dim.")
     if not q.dtype == k.dtype == v.dtype:
         raise InputError(f"attend got q {q.dtype}, k {k.dtype}, v {v.dtype}, they must have one dtype; cast them.")
+
+
+def check_seams(boundaries: Boundaries, q: torch.Tensor) -> None:
+    """The boundaries must end with q's last token, and lie on its device."""
     if boundaries.total != len(q):
         raise InputError(
             f"the boundaries end at {boundaries.total} and q has {len(q)} tokens, they must agree; "

@@ -18,12 +18,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from varlen_lab.attention.flash import same_head_dim
 from varlen_lab.attention.reference import Options
 from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.boundaries import Boundaries, OncePerTensor
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -32,9 +31,8 @@ BLOCK_SIZE = 128  # tokens: the kernel's own default, and what its tiles are tun
 # Every layout of heads, kind of mask and of score is a kernel of its own. Past dynamo's usual 8 it would go on without
 # one, and make all T x T scores: here a named backend runs or says why not.
 COMPILE_LIMITS: dict[str, Any] = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
-# cu_seqlens -> {(causal, window): BlockMask}. Weak, so that masks go with their batch; a key is the tensor itself, for
-# every layer of a model gets the same object and two batches with equal seams are rare.
-MASKS: Any = WeakTensorKeyDictionary()
+# cu_seqlens -> {(causal, window): BlockMask}: masks go with their batch, and two batches with equal seams are rare.
+MASKS = OncePerTensor(lambda cu_seqlens: {})
 
 
 def attend_flex(
@@ -65,7 +63,7 @@ def attend_flex(
 
 def shared_mask(boundaries: Boundaries, causal: bool, window: int | None) -> BlockMask:
     """The block mask of a batch; all its layers pass the same ``cu_seqlens``, and it lives as long as that."""
-    known = MASKS.setdefault(boundaries.cu_seqlens, {})
+    known = MASKS(boundaries.cu_seqlens)
     if (causal, window) not in known:
         known[causal, window] = block_mask(boundaries, causal, window)
     return known[causal, window]

@@ -14,7 +14,6 @@ name contains "flash": transformers takes such a name for a kernel of its own an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,19 +37,17 @@ def hf_name_of(backend: str) -> str:
     return AUTO if backend == "auto" else BACKENDS[backend].hf_name
 
 
-def register(compiled: bool = False) -> list[str]:
+def register() -> list[str]:
     """Make our names known to transformers, attention and mask function both; returns the names.
 
     The mask function matters as much as the attention: without one, transformers hands no padding mask to a
-    registered attention and every padded batch leaks in silence. ``compiled``: for models under torch.compile, which
-    leaves the kernels as they are; every batch has other seams, and it would compile anew for each.
+    registered attention and every padded batch leaks in silence.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    kernel = torch.compiler.disable(attend_between) if compiled else attend_between
     ours = names()
     for name, backend in ours.items():
-        AttentionInterface.register(name, partial(varlen_attention, backend=backend, kernel=kernel))
+        AttentionInterface.register(name, partial(varlen_attention, backend=backend))
         AttentionMaskInterface.register(name, varlen_mask)
     return list(ours)
 
@@ -91,7 +88,6 @@ def varlen_attention(
     attention_mask: torch.Tensor | DeferredMask | None,
     *,
     backend: str,
-    kernel: Callable[..., torch.Tensor],
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -125,27 +121,20 @@ def varlen_attention(
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     # rows of a batch are laid end to end: (B, H, T, D) -> (B * T, H, D)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-    asked = {"backend": backend, "scale": scaling, "window": sliding_window, "softcap": softcap}
-    slopes = getattr(module, "alibi_slopes", None)  # models that need them keep them there: transformers passes none
     # cu_seq_lens runs through all rows of the batch, as the collator made it
-    out = kernel(q, k, v, cu_seq_lens_q, max_length_q, alibi_slopes=slopes, **asked)
+    boundaries = Boundaries(cu_seq_lens_q, None if max_length_q is None else int(max_length_q))
+    out = attend(
+        q,
+        k,
+        v,
+        boundaries,
+        backend=backend,
+        scale=scaling,
+        window=sliding_window,
+        softcap=softcap,
+        alibi_slopes=getattr(module, "alibi_slopes", None),  # models that need them keep them there
+    )
     return out.unflatten(0, (batch, length)), None
-
-
-def attend_between(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seq_lens: torch.Tensor,
-    max_length: int | None,
-    **asked: Any,
-) -> torch.Tensor:
-    """``attend`` with the seams as a batch carries them; a function of its own, for ``register`` to keep uncompiled."""
-    if cu_seq_lens.device.type == "cpu" or max_length is None:
-        boundaries = Boundaries(cu_seq_lens)
-    else:  # on a GPU the collator's word is taken: to read the seams would make the CPU wait in every layer
-        boundaries = Boundaries.trusted(cu_seq_lens, int(max_length), len(q))
-    return attend(q, k, v, boundaries, **asked)
 
 
 def ordinary_attention(

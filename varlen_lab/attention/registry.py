@@ -31,6 +31,7 @@ class Backend:
     deterministic: bool = True  # with ``deterministic = True`` a rerun gives the same bits on a GPU
     compiled: bool = False  # at its first call, for many seconds: longer than ``auto`` may measure
     downloaded: bool = False  # at its first call, from the hub
+    traced: str | None = None  # "module:function" that torch.compile may look into; None: its kernel stays whole
     auto_rank: int | None = None  # ``auto`` tries them in this order; None: only when named
     probe: str | None = None  # "module:function" (name, job) -> failure or None, where builds differ
 
@@ -132,6 +133,7 @@ BACKENDS: dict[str, Backend] = {
             capability=AMPERE,
             modules=("torch.nn.attention.varlen",),
             widest_head=256,
+            traced="varlen_lab.attention.torch_varlen:torch_kernel",
             auto_rank=20,
         ),
         Backend(

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.nn.attention import varlen
 
 from varlen_lab.attention.choosing import job_of_call, refuse_unable
 from varlen_lab.attention.flash import ALIGNMENT, same_head_dim, window_size
@@ -24,15 +25,19 @@ def attend_torch_varlen(
 ) -> torch.Tensor:
     """``varlen_attn``; q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V)."""
     refuse_unable("torch_varlen", job_of_call(q, v, options))
-    from torch.nn.attention.varlen import varlen_attn
+    return torch_kernel(q, k, v, boundaries.cu_seqlens, boundaries.max_seqlen, options)
 
+
+def torch_kernel(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu: torch.Tensor, longest: int, options: Options
+) -> torch.Tensor:
+    """The same with the seams as a kernel takes them, already checked; torch.compile looks into it."""
     more: dict[str, Any] = {"scale": options.scale, "window_size": window_size(options)}
-    if q.shape[1] != k.shape[1] and "enable_gqa" in parameters(varlen_attn):  # torch 2.11 took them untold
+    if q.shape[1] != k.shape[1] and "enable_gqa" in parameters(varlen.varlen_attn):  # torch 2.11 took them untold
         more["enable_gqa"] = True
     q, k, v_padded = same_head_dim(q, k, v, ALIGNMENT)
     # the same object twice: from torch 2.15 on, cuDNN's kernel on Hopper is taken only then
-    cu, longest = boundaries.cu_seqlens, boundaries.max_seqlen
-    out: torch.Tensor = varlen_attn(q, k, v_padded, cu, cu, longest, longest, **more)  # type: ignore[assignment]
+    out: torch.Tensor = varlen.varlen_attn(q, k, v_padded, cu, cu, longest, longest, **more)  # type: ignore[assignment]
     return out[..., : v.shape[-1]]
 
 

@@ -72,8 +72,6 @@ def build_model(config: Config) -> PreTrainedModel:
     if config.gradient_checkpointing:
         recompute(model, config.recompute)
     if config.torch_compile:
-        # once more, now with kernels that the compiler leaves alone
-        register(compiled=True)
         model.compile(dynamic=True)  # rows differ in length
     return model if config.method == "full" else add_adapter(model, config)
 

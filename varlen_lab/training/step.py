@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
+from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collate_weights, token_weights
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.engines import Engine
@@ -48,11 +49,16 @@ class Batch(NamedTuple):
     sum_squared_lengths: int = 0  # of the documents: the attention that is needed, whatever is computed
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; copies from pinned memory do not wait."""
+        """The same batch on a device; copies from pinned memory do not wait.
+
+        Its seams are checked here, where they were made: on a GPU the first layer would have to wait for them.
+        """
         inputs = {
             name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in self.inputs.items()
         }
+        for name in self.inputs.keys() & {"cu_seq_lens_q", "cu_seq_lens_k"}:
+            inputs[name] = Boundaries(self.inputs[name]).to(device, non_blocking=True).cu_seqlens
         weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
         return self._replace(inputs=inputs, labels=self.labels.to(device, non_blocking=True), weights=weights)
 

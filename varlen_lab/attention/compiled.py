@@ -1,0 +1,134 @@
+"""Attention inside a graph of torch.compile, whoever compiles: one node of it, whatever the kernel and the seams.
+
+The compiler knows shapes and no values, and seams are values: looked into, a kernel that goes from document to document
+would break the graph in every layer, or be compiled anew for every batch. So it is called as a whole, by an operation
+that reads the seams only when the graph runs. A kernel that takes them as they are (``traced`` in its record) stands in
+the graph itself; only the check of the seams is such an operation.
+
+The whole operation has the kernel's numbers and, for a price, its gradients: what a kernel keeps for its backward pass
+cannot leave the operation, so the backward pass computes the output once more.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+
+from varlen_lab.attention.choosing import Job, dtype_name, first_able, why_not
+from varlen_lab.attention.dispatch import attend, check_seams
+from varlen_lab.attention.reference import Options
+from varlen_lab.attention.registry import BACKENDS
+from varlen_lab.machine.gpu import capability_of
+from varlen_lab.packing.boundaries import Boundaries
+
+# what the operation takes, in torch's own words for types
+TAKES = (
+    "Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt? longest, str backend, "
+    "float scale, bool causal, SymInt? window, float? softcap, Tensor? alibi_slopes"
+)
+
+def attend_in_graph(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, backend: str, options: Options
+) -> torch.Tensor:
+    """``attend``, traced: q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V). Errors come when the graph runs."""
+    width = max(q.shape[-1], v.shape[-1])
+    kinds = options.softcap is not None, options.alibi_slopes is not None
+    kernel = traced_kernel(backend, q.device.type, dtype_name(q.dtype), width, *kinds)
+    if kernel is None or boundaries.longest is None:
+        return whole(q, k, v, boundaries.cu_seqlens, boundaries.longest, backend, *options)
+    cu_seqlens = checked(boundaries.cu_seqlens, q, boundaries.longest)
+    out: torch.Tensor = kernel(q, k, v, cu_seqlens, boundaries.longest, options)
+    return out
+
+
+def traced_kernel(backend: str, device: str, dtype: str, head_dim: int, softcap: bool, alibi: bool) -> Any:
+    """The function of a backend that may stand in the graph; None where its kernel is called as a whole.
+
+    Asked while a graph is made: torch takes the answer for a constant.
+    """
+    exactly = torch.are_deterministic_algorithms_enabled()
+    job = Job(device, dtype, head_dim, softcap, alibi, exactly, capability_of(device))
+    name = first_able(job) if backend == "auto" else backend
+    function = BACKENDS[name].traced if name in BACKENDS else None
+    return resolve_name(function) if function and why_not(BACKENDS[name], job) is None else None
+
+
+traced_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@torch.library.custom_op("varlen_lab::checked_seams", mutates_args=())
+def checked(cu_seqlens: torch.Tensor, q: torch.Tensor, longest: int) -> torch.Tensor:
+    """``cu_seqlens``, which ends with q's last token and holds no document above ``longest``, or an InputError."""
+    check_seams(Boundaries(cu_seqlens, longest), q)
+    return cu_seqlens.clone()  # an operation returns nothing of what it was given
+
+
+@checked.register_fake
+def _(cu_seqlens: torch.Tensor, q: torch.Tensor, longest: int) -> torch.Tensor:
+    return torch.empty_like(cu_seqlens)
+
+
+@torch.library.custom_op("varlen_lab::attention", mutates_args=(), schema=f"({TAKES}) -> Tensor")
+def whole(*given: Any) -> torch.Tensor:
+    """``attend`` as one operation, its options one by one."""
+    return attended(*given)
+
+
+@whole.register_fake
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *others: Any) -> torch.Tensor:
+    return v.new_empty(*q.shape[:-1], v.shape[-1])
+
+
+@torch.library.custom_op(
+    "varlen_lab::attention_backward",
+    mutates_args=(),
+    schema=f"(Tensor upstream, {TAKES}) -> (Tensor, Tensor, Tensor)",
+)
+def whole_backward(upstream: torch.Tensor, *given: Any) -> Any:
+    """The gradients of q, k and v for that of the output."""
+    inputs = [x.detach().requires_grad_() for x in given[:3]]
+    with torch.enable_grad(), ExitStack() as autograd:
+        for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
+            # torch keeps autograd out of operations; its own checkpoints let it in again by the same word
+            autograd.enter_context(torch._C._SetExcludeDispatchKeyGuard(key, False))
+        gradients = torch.autograd.grad(attended(*inputs, *given[3:]), inputs, upstream)
+    return tuple(x.contiguous() for x in gradients)
+
+
+@whole_backward.register_fake
+def _(upstream: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *others: Any) -> Any:
+    return tuple(x.new_empty(x.shape) for x in (q, k, v))
+
+
+def attended(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    longest: int | None,
+    backend: str,
+    *options: Any,
+) -> torch.Tensor:
+    """What ``attend`` gives for these, in the dtype and the layout that the compiler was promised."""
+    with torch.autocast(q.device.type, enabled=False):
+        more = Options(*options)._asdict()
+        return attend(q, k, v, Boundaries(cu_seqlens, longest), backend=backend, **more).contiguous()
+
+
+def keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    """What the backward pass needs: all that the forward pass was given. ``ctx``: torch passes it by this name."""
+    tensors, ctx.others = inputs[:4], inputs[4:-1]
+    ctx.save_for_backward(*tensors, inputs[-1])
+
+
+def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
+    """torch's signature: a gradient, or None, for each argument of ``whole``."""
+    *tensors, slopes = ctx.saved_tensors
+    found = whole_backward(upstream, *tensors, *ctx.others, slopes)
+    return (*found, *[None] * (2 + len(ctx.others)))
+
+
+whole.register_autograd(backward, setup_context=keep)
