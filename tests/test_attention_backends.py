@@ -141,13 +141,16 @@ def test_the_layers_of_a_batch_share_one_block_mask() -> None:
     from varlen_lab.attention.flex import MASKS, shared_mask
 
     row, other = Boundaries.from_lengths([5, 9]), Boundaries.from_lengths([5, 9])
-    again = Boundaries.trusted(row.cu_seqlens, 9, 14)
+    again = Boundaries(row.cu_seqlens)
     assert shared_mask(row, True, None) is shared_mask(again, True, None)
     assert shared_mask(row, True, 4) is not shared_mask(row, True, None)
     assert shared_mask(other, True, None) is not shared_mask(row, True, None)
-    before = len(MASKS)
+    before = len(MASKS.known)
     del other
-    assert len(MASKS) == before - 1
+    assert len(MASKS.known) == before - 1
+    mask = shared_mask(row, True, None)
+    row.cu_seqlens[1] = 4  # changed in place: another mask
+    assert shared_mask(row, True, None) is not mask
 
 
 @pytest.mark.gpu

@@ -7,18 +7,22 @@ the reference.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from expect import refused
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from varlen_lab.attention import choosing, flash, torch_varlen
 from varlen_lab.attention.choosing import import_problem
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.huggingface import attend_between, varlen_attention
+from varlen_lab.attention.huggingface import varlen_attention
 from varlen_lab.attention.reference import Options, attend_reference
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.packing.boundaries import Boundaries
@@ -231,7 +235,7 @@ def test_both_seams_are_the_same_object(packages: None, through: str) -> None:
     else:
         heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
         out, _ = varlen_attention(
-            torch.nn.Module(), *heads_first, None, backend="torch_varlen", kernel=attend_between,
+            torch.nn.Module(), *heads_first, None, backend="torch_varlen",
             cu_seq_lens_q=row.cu_seqlens, cu_seq_lens_k=row.cu_seqlens.clone(), max_length_q=row.max_seqlen,
         )  # fmt: skip
         out = out[0]
@@ -276,6 +280,88 @@ def test_a_probe_says_what_the_build_said(packages: None, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys.modules["flash_attn.flash_attn_interface"], "flash_attn_varlen_func", trimmed)
     said = flash.failure("flash_attn", job._replace(head_dim=96))
     assert said == "this build supports head dims 64 and 128 only, got 96"
+    flash.failure.cache_clear()
+
+
+CARD = choosing.Job("cpu", "bfloat16", 24, capability=(9, 0))  # as if a CPU were one
+
+
+def asked() -> str | None:
+    """What the probe says, asked as if it had not been before."""
+    flash.failure.cache_clear()
+    return flash.failure("flash_attn", CARD)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_probe_inside_of_a_checkpoint_saves_nothing_there(packages: None, reentrant: bool) -> None:
+    """Its tensors would be counted as the layer's, and the backward pass finds others, for it does not ask again."""
+    said = []
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        if not said:
+            said.append(asked())
+        return x.sin().sin()
+
+    x = torch.ones(3, requires_grad=True)
+    checkpoint(layer, x, use_reentrant=reentrant).sum().backward()
+    assert said == [None] and torch.equal(x.grad, torch.autograd.grad(x.sin().sin().sum(), x)[0])  # type: ignore
+
+
+def test_a_probe_shows_a_selective_checkpoint_no_operation(packages: None) -> None:
+    """What it keeps it hands out by count: the probe's product would be taken for the layer's."""
+    said, seen = [], Counter[str]()
+
+    def policy(context: Any, operation: Any, *args: Any, **more: Any) -> CheckpointPolicy:
+        seen[operation._schema.name] += 1
+        return CheckpointPolicy.MUST_SAVE
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        if not said:
+            said.append(asked())
+        return x @ x
+
+    x = torch.ones(3, 3, requires_grad=True)
+    context = partial(create_selective_checkpoint_contexts, policy)
+    checkpoint(layer, x, use_reentrant=False, context_fn=context).sum().backward()
+    assert said == [None] and set(seen) == {"aten::mm"}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        partial(torch.autocast, "cpu", torch.float16),
+        FakeTensorMode,
+        partial(torch.device, "meta"),
+        partial(torch.autograd.graph.saved_tensors_hooks, lambda x: pytest.fail("saved"), lambda x: x),
+    ],
+)
+def test_a_probe_answers_alike_wherever_it_is_asked_first(packages: None, around: Callable[[], Any]) -> None:
+    """Gradients are computed, of real tensors in the dtype that was asked for."""
+    given = []
+    module: Any = sys.modules["flash_attn.flash_attn_interface"]
+    real = module.flash_attn_varlen_func
+
+    def noting(q: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        given.append((type(q), q.dtype, q.device.type, q.requires_grad, (q @ q.mT).dtype))
+        return real(q, *args, **more)
+
+    module.flash_attn_varlen_func = noting
+    with around():
+        assert asked() is None
+    assert given == [(torch.Tensor, torch.bfloat16, "cpu", True, torch.bfloat16)]
+
+
+def test_a_probe_asks_the_card_in_use(packages: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new thread would take the first card, whatever this one uses."""
+    used: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    flash.failure.cache_clear()
+    flash.failure("flash_attn", CARD._replace(device="cuda"))
+    assert used == [3]
     flash.failure.cache_clear()
 
 

@@ -77,9 +77,6 @@ def run(
     if again:
         recompute(network, again)
     if compiled:
-        from varlen_lab.attention.huggingface import register
-
-        register(compiled=True)
         # in a rehearsal the graph is traced and not compiled: that takes a CPU a minute and shows nothing more
         network.compile(dynamic=True, backend="aot_eager" if bench.rehearsal else "inductor")
     engine = make_engine(network, config, 1000, make_accelerator(config))

@@ -6,6 +6,7 @@
 ``reference``  the oracle, written out  ``sdpa``       the fast path on a CPU
 ``flash``      the flash-attn packages  ``torch_varlen``  the kernel inside PyTorch
 ``flex``       capped and biased scores on CUDA
+``compiled``   what torch.compile is shown of it
 ``huggingface``  attn_implementation="varlen" in any transformers model
 """
 

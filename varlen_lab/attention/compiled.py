@@ -11,6 +11,7 @@ cannot leave the operation, so the backward pass computes the output once more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pkgutil import resolve_name
 from typing import Any
@@ -29,23 +30,24 @@ TAKES = (
     "Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt? longest, str backend, "
     "float scale, bool causal, SymInt? window, float? softcap, Tensor? alibi_slopes"
 )
+TRACED: dict[str, Callable[..., torch.Tensor]] = {}  # backend -> its function, found before the compiler looks
 
 def attend_in_graph(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, backend: str, options: Options
 ) -> torch.Tensor:
     """``attend``, traced: q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V). Errors come when the graph runs."""
-    width = max(q.shape[-1], v.shape[-1])
+    width = len(range(max(q.shape[-1], v.shape[-1])))  # to the compiler a number may be a symbol, a range has a length
     kinds = options.softcap is not None, options.alibi_slopes is not None
-    kernel = traced_kernel(backend, q.device.type, dtype_name(q.dtype), width, *kinds)
-    if kernel is None or boundaries.longest is None:
+    name = traced_backend(backend, q.device.type, dtype_name(q.dtype), width, *kinds)
+    if name is None or boundaries.longest is None:
         return whole(q, k, v, boundaries.cu_seqlens, boundaries.longest, backend, *options)
     cu_seqlens = checked(boundaries.cu_seqlens, q, boundaries.longest)
-    out: torch.Tensor = kernel(q, k, v, cu_seqlens, boundaries.longest, options)
+    out: torch.Tensor = TRACED[name](q, k, v, cu_seqlens, boundaries.longest, options)
     return out
 
 
-def traced_kernel(backend: str, device: str, dtype: str, head_dim: int, softcap: bool, alibi: bool) -> Any:
-    """The function of a backend that may stand in the graph; None where its kernel is called as a whole.
+def traced_backend(backend: str, device: str, dtype: str, head_dim: int, softcap: bool, alibi: bool) -> str | None:
+    """The backend whose kernel is to stand in the graph, now in ``TRACED``; None where one is called as a whole.
 
     Asked while a graph is made: torch takes the answer for a constant.
     """
@@ -53,10 +55,13 @@ def traced_kernel(backend: str, device: str, dtype: str, head_dim: int, softcap:
     job = Job(device, dtype, head_dim, softcap, alibi, exactly, capability_of(device))
     name = first_able(job) if backend == "auto" else backend
     function = BACKENDS[name].traced if name in BACKENDS else None
-    return resolve_name(function) if function and why_not(BACKENDS[name], job) is None else None
+    if function is None or why_not(BACKENDS[name], job) is not None:
+        return None
+    TRACED[name] = resolve_name(function)
+    return name
 
 
-traced_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
+traced_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @torch.library.custom_op("varlen_lab::checked_seams", mutates_args=())

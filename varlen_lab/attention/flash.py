@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pkgutil import resolve_name
 from typing import Any
@@ -107,18 +108,24 @@ def failure(backend: str, job: Job) -> str | None:
     None when it can. Builds differ, and say so only when they are called: one may be trimmed to two head dims, another
     was compiled without softcap.
     """
-    try:
-        with torch.inference_mode(False), torch.enable_grad():  # the answer is kept, wherever it is asked first
-            one = torch.zeros(1, 1, job.head_dim, device=job.device, dtype=getattr(torch, job.dtype))
-            q, k, v = (one.clone().requires_grad_() for _ in range(3))
-            slopes = torch.ones(1, device=job.device) if job.alibi else None
-            options = Options(scale=1.0, softcap=1.0 if job.softcap else None, alibi_slopes=slopes)
-            attention = resolve_name(BACKENDS[backend].function)
-            out = attention(q, k, v, Boundaries.from_lengths([1], job.device), options)
-            torch.autograd.grad(out.sum(), (q, k, v))
-    except Exception as problem:  # no GPU, another architecture, a head dim left out
-        return first_line(problem)
-    return None
+    # In a thread of its own: the first to ask may stand inside of a checkpoint, which counts the tensors that are
+    # saved, under autocast, inference mode or fake tensors. All of these belong to a thread, and a new one has none;
+    # nor has it the card that this one uses.
+    card = torch.cuda.current_device() if job.device == "cuda" and torch.cuda.is_available() else -1  # -1: none
+    with ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(card,)) as own:
+        problem = own.submit(compute_one_token, backend, job).exception()
+    return None if problem is None else first_line(problem)
+
+
+def compute_one_token(backend: str, job: Job) -> None:
+    """One token forward and backward by a backend; whatever it raises."""
+    one = torch.zeros(1, 1, job.head_dim, device=job.device, dtype=getattr(torch, job.dtype))
+    q, k, v = (one.clone().requires_grad_() for _ in range(3))
+    slopes = torch.ones(1, device=job.device) if job.alibi else None
+    options = Options(scale=1.0, softcap=1.0 if job.softcap else None, alibi_slopes=slopes)
+    attention = resolve_name(BACKENDS[backend].function)
+    out = attention(q, k, v, Boundaries.from_lengths([1], job.device), options)
+    torch.autograd.grad(out.sum(), (q, k, v))
 
 
 def window_size(options: Options, open_end: int | None = -1) -> tuple[int | None, int | None]:
