@@ -145,6 +145,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (flash, torch_varlen):
         monkeypatch.setattr(module, "job_of_call", on_hopper)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    monkeypatch.setattr(torch_varlen, "ANNOUNCES_GROUPS", True)
     SEEN.clear()
     import_problem.cache_clear()
     flash.downloaded.cache_clear()
@@ -202,6 +203,7 @@ def test_torch_has_neither(packages: None) -> None:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_torch_2_11_is_told_nothing_of_groups(packages: None, monkeypatch: pytest.MonkeyPatch, case: dict) -> None:
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn_211)
+    monkeypatch.setattr(torch_varlen, "ANNOUNCES_GROUPS", False)
     equal("torch_varlen", case)
 
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, StaticCache
 
-from varlen_lab.attention.huggingface import register
+from varlen_lab.attention.choosing import AttentionShape
+from varlen_lab.attention.dispatch import attend
+from varlen_lab.attention.huggingface import RESTARTS, register
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import families, tiny, variants
+from varlen_lab.models.building import families, recompute, tiny, variants
+from varlen_lab.packing.boundaries import SEAMS
 from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 9]
@@ -110,6 +113,74 @@ def test_attention_dropout_is_refused_in_training() -> None:
     model = tiny("llama", attention_dropout=0.1)
     with pytest.raises(InputError, match="attention_dropout=0"):
         model.train()(**batch())
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+@pytest.mark.parametrize("what", [None, "all", "cheap"])
+def test_seams_are_checked_once_a_batch(layers: int, what: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the layers, and although they are computed again; on a GPU each check would wait for it."""
+    reads: list[int] = []
+    real = SEAMS.read
+    monkeypatch.setattr(SEAMS, "read", lambda cu_seqlens: reads.append(len(cu_seqlens)) or real(cu_seqlens))
+    model = tiny("llama", num_hidden_layers=layers).train()
+    if what:
+        recompute(model, what)
+    for _ in range(2):
+        model(**batch(), use_cache=False).logits.sum().backward()
+    assert reads == [5, 5]
+    again = batch()
+    for _ in range(2):  # a batch that is used again and again, changed on the way
+        model(**again)
+        again["cu_seq_lens_q"][1] = 4
+    assert reads == [5] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cu_seq_lens_q": [0, 5, 6, 23, 31]}, "the boundaries end at 31 and q has 32 tokens"),
+        ({"cu_seq_lens_q": [0, 5, 6, 23, 33]}, "the boundaries end at 33 and q has 32 tokens"),
+        ({"cu_seq_lens_q": [0, 6, 5, 23, 32]}, "goes from 6 to 5, it must strictly increase"),
+        ({"cu_seq_lens_q": [0.0, 32.0]}, "cu_seqlens is torch.float32, it must be an int32 tensor"),
+        ({"max_length_q": 16}, "max_length_q is 16 and cu_seq_lens_q holds a document of 17 tokens"),
+    ],
+)
+def test_seams_that_do_not_fit_the_batch_are_refused(change: dict, words: str) -> None:
+    given = batch() | change
+    if "cu_seq_lens_q" in change:
+        seams = torch.tensor(change["cu_seq_lens_q"])
+        given["cu_seq_lens_q"] = seams if seams.is_floating_point() else seams.int()
+    with pytest.raises(InputError, match=words):
+        tiny("llama")(**given)
+
+
+def test_positions_without_seams_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    real = RESTARTS.read
+    monkeypatch.setattr(RESTARTS, "read", lambda positions: looks.append(1) or real(positions))
+    model = tiny("llama", num_hidden_layers=4)
+    positions = torch.arange(6)[None]
+    model(torch.ones(1, 6, dtype=torch.long), position_ids=positions)
+    assert len(looks) == 1
+    positions[0, 3:] -= 3
+    with pytest.raises(InputError, match="go back to 0 at token 3 of row 0"):
+        model(torch.ones(1, 6, dtype=torch.long), position_ids=positions)
+
+
+@pytest.mark.parametrize(("family", "variant"), ALL, ids=[variant for _, variant in ALL])
+def test_attention_is_called_with_the_widths_that_a_kernel_was_chosen_for(
+    family: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the config names no head_dim, and where hidden_size / heads is not it."""
+    widths = set()
+    monkeypatch.setattr(
+        "varlen_lab.attention.huggingface.attend",
+        lambda q, k, v, row, **asked: widths.add((q.shape[-1], v.shape[-1])) or attend(q, k, v, row, **asked),
+    )
+    model = tiny(family, variant).eval()
+    shape = AttentionShape.of(model)
+    model(**batch())
+    assert widths and (shape.head_dim, shape.value_dim) == tuple(map(max, zip(*widths, strict=True)))
 
 
 # ------------------------------------------------------------------------ without seams: an ordinary attention

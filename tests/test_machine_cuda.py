@@ -7,11 +7,14 @@ import math
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 
 from varlen_lab.attention import dispatch
@@ -22,6 +25,7 @@ from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
+from varlen_lab.errors import InputError
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.seen import attention_seen
 from varlen_lab.machine.gpu import gpu_facts, why_unusable
@@ -34,7 +38,7 @@ from varlen_lab.training.data import load_rows, load_tokenizer
 from varlen_lab.training.engines import make_accelerator, make_engine
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import plan_steps
-from varlen_lab.training.step import batched, collator, optimize
+from varlen_lab.training.step import Batch, batched, collator, optimize
 from varlen_lab.training.trainer import train
 
 WHY = why_unusable(gpu_facts())
@@ -116,6 +120,49 @@ def test_a_live_model_uses_the_mask_that_was_promised(kernel: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- models
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """To wait for the GPU is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("backend", ["torch_varlen", "sdpa"])
+def test_a_batch_that_was_checked_lets_no_layer_wait_for_the_gpu(backend: str) -> None:
+    model = tiny("llama").to(DEVICE, torch.bfloat16)
+    model.set_attn_implementation(hf_name_of(backend))
+    inputs = packed([14, 30, 9])
+    labels = inputs.pop("labels")
+    model(**inputs, use_cache=False).logits.sum().backward()  # warm
+    on_cpu = {name: x.cpu() if hasattr(x, "cpu") else x for name, x in inputs.items()}
+    batch = Batch(on_cpu, labels.cpu(), 53).to(torch.device(DEVICE))
+    with no_waiting():
+        model(**batch.inputs, use_cache=False).logits.sum().backward()
+    wrong = inputs | {"cu_seq_lens_q": torch.tensor([0, 14, 44, 50], dtype=torch.int32, device=DEVICE)}
+    with pytest.raises(InputError, match="the boundaries end at 50 and q has 53 tokens"):
+        model(**wrong)
+
+
+def test_a_compiled_model_is_one_graph_with_torchs_kernel() -> None:
+    model = tiny("llama", num_hidden_layers=4).to(DEVICE, torch.bfloat16)
+    model.set_attn_implementation(hf_name_of("torch_varlen"))
+    plain = model(**packed([14, 30, 9]), use_cache=False).logits
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model.compile(dynamic=True)
+    for lengths in ([14, 30, 9], [40, 1], [100]):
+        inputs = packed(lengths)
+        del inputs["labels"]
+        out = model(**inputs, use_cache=False).logits
+        out.float().sum().backward()
+        if lengths == [14, 30, 9]:
+            torch.testing.assert_close(out, plain, rtol=5e-2, atol=5e-2)
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma", "deepseek", "baichuan", "starcoder"])

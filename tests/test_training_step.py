@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from expect import refused
 
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
@@ -116,3 +117,14 @@ def test_the_schedule_rises_in_a_line_and_falls_in_a_cosine() -> None:
     assert factors[0] == 0.1 and factors[5] == pytest.approx(0.55) and factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0.0)
     assert lr_factor(0, 1, 0, 0.1) == 1.0
+
+
+def test_a_batch_vouches_for_the_seams_it_takes_to_a_device() -> None:
+    """From the meta device nothing can be read, as in training nothing is from a GPU: it would be waited for."""
+    there = batch(rows([3, 1], [7, 2])).to(torch.device("meta"))
+    seams = there.inputs["cu_seq_lens_q"]
+    assert seams.device.type == "meta" and Boundaries(seams).spans == [(0, 3), (3, 4), (4, 11), (11, 13)]
+    wrong = batch(rows([3, 1]))
+    wrong.inputs["cu_seq_lens_q"][1] = 5
+    with refused("cu_seqlens goes from 5 to 4, it must strictly increase"):
+        wrong.to(torch.device("meta"))

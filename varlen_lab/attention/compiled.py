@@ -32,6 +32,7 @@ TAKES = (
 )
 TRACED: dict[str, Callable[..., torch.Tensor]] = {}  # backend -> its function, found before the compiler looks
 
+
 def attend_in_graph(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, backend: str, options: Options
 ) -> torch.Tensor:

@@ -14,7 +14,8 @@ name contains "flash": transformers takes such a name for a kernel of its own an
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -47,9 +48,15 @@ def register() -> list[str]:
 
     ours = names()
     for name, backend in ours.items():
-        AttentionInterface.register(name, partial(varlen_attention, backend=backend))
+        AttentionInterface.register(name, attention_of(backend))
         AttentionMaskInterface.register(name, varlen_mask)
     return list(ours)
+
+
+@cache
+def attention_of(backend: str) -> Callable[..., Any]:
+    """``varlen_attention`` by a backend: one object, or to register once more would recompile a compiled model."""
+    return partial(varlen_attention, backend=backend)
 
 
 class DeferredMask:

@@ -8,7 +8,6 @@ called; cuDNN on Hopper from torch 2.15 on. Its backward follows torch's own fla
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +17,8 @@ from varlen_lab.attention.choosing import job_of_call, refuse_unable
 from varlen_lab.attention.flash import ALIGNMENT, same_head_dim, window_size
 from varlen_lab.attention.reference import Options
 from varlen_lab.packing.boundaries import Boundaries
+
+ANNOUNCES_GROUPS = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters  # torch 2.11 takes them untold
 
 
 def attend_torch_varlen(
@@ -33,15 +34,9 @@ def torch_kernel(
 ) -> torch.Tensor:
     """The same with the seams as a kernel takes them, already checked; torch.compile looks into it."""
     more: dict[str, Any] = {"scale": options.scale, "window_size": window_size(options)}
-    if q.shape[1] != k.shape[1] and "enable_gqa" in parameters(varlen.varlen_attn):  # torch 2.11 took them untold
+    if q.shape[1] != k.shape[1] and ANNOUNCES_GROUPS:
         more["enable_gqa"] = True
     q, k, v_padded = same_head_dim(q, k, v, ALIGNMENT)
     # the same object twice: from torch 2.15 on, cuDNN's kernel on Hopper is taken only then
     out: torch.Tensor = varlen.varlen_attn(q, k, v_padded, cu, cu, longest, longest, **more)  # type: ignore[assignment]
     return out[..., : v.shape[-1]]
-
-
-@cache
-def parameters(function: Any) -> frozenset[str]:
-    """Names of the arguments a function takes."""
-    return frozenset(inspect.signature(function).parameters)

@@ -128,7 +128,7 @@ class Boundaries:
     @cached_property
     def found(self) -> Seams:
         """The documents when they were first asked for: all that can be known of a tensor that counts no changes."""
-        return checked_seams(self.cu_seqlens)
+        return SEAMS(self.cu_seqlens)
 
     @classmethod
     def from_lengths(cls, lengths: Any, device: torch.device | str | None = None) -> Boundaries:
