@@ -14,6 +14,7 @@ import torch
 from several import in_processes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.modeling_outputs import CausalLMOutput
 
 from varlen_lab.config.names import named_config
 from varlen_lab.errors import InputError
@@ -58,11 +59,12 @@ def batches(steps: int, each: int) -> list[list[Batch]]:
 class Exchanges(TorchDispatchMode):
     """Counts sums of gradients over processes; sums of a few numbers, such as a step's counts, are none."""
 
-    calls = 0
+    calls = broadcasts = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if re.match("c10d::.*reduce", func._schema.name):
             self.calls += max(one.numel() for one in tree_leaves(args) if isinstance(one, torch.Tensor)) > 50
+        self.broadcasts += "broadcast" in func._schema.name
         return func(*args, **kwargs or {})
 
 
@@ -105,6 +107,45 @@ def backward_alone_in_no_sync(one: Engine, given: list[Batch], weight: torch.Ten
             one.backward(part)
         loss += part.detach()
     return loss
+
+
+class SomeUnused(torch.nn.Module):
+    """A causal language model that looks at one of its two matrices and leaves the other alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = torch.nn.Embedding(2000, 8), torch.nn.Linear(8, 2000)
+        self.used, self.unused = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        return CausalLMOutput(logits=self.head(self.used(self.embed(input_ids))))
+
+
+def wrapper() -> dict[str, Any]:
+    """What DDP does besides exchanging gradients."""
+    one = engine("ddp")
+    (given,) = batches(1, 2)
+    one.optimizer.step = lambda: None  # the gradients stay to be looked at
+    one.optimizer.zero_grad = lambda: None
+    with Exchanges() as mode:
+        next(optimize(one, [given]))
+    grads = [p.grad for p in one.model.parameters() if p.grad is not None]
+    # one position table a process, which grows with the longest row that process has seen
+    growing = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}}
+    two, rank = engine("ddp", {**growing, "max_position_embeddings": 64}), torch.distributed.get_rank()
+    ids = torch.arange(5, 105 if rank == 0 else 35)[None]
+    both = [two.model(input_ids=ids, use_cache=False).logits for _ in range(2)]
+    alone = two.unwrapped_model(input_ids=ids, use_cache=False).logits
+    config = named_config("tiny_llama_full_docstrings_e1").replace(device="cpu")
+    three = make_engine(SomeUnused(), config, 6, make_accelerator(config))
+    losses = [record["loss"] for record in optimize(three, batches(3, 2))]
+    return {
+        "broadcasts": mode.broadcasts,
+        "memories": len({grad.untyped_storage().data_ptr() for grad in grads}),
+        "positions of its own": all(torch.equal(logits, alone) for logits in both),
+        "unused": losses,
+    }
 
 
 # ------------------------------------------------------------------------------------------------- not finite
@@ -173,6 +214,7 @@ def facts() -> dict[str, Any]:
     """Everything below, measured in one process of two that are started once."""
     found: dict[str, Any] = {f"buckets {each}": buckets_of_ddp(each) for each in EACH}
     found["late"] = buckets_of_ddp(4, late=True)
+    found["wrapper"] = wrapper()
     for way in WAYS:
         found[f"exchanges {way}"] = [exchanges(way, each) for each in EACH]
         found[f"refused {way}"] = nowhere_but_in_one(way)
@@ -194,6 +236,18 @@ def test_ddp_exchanges_every_bucket_once_a_step(measured: list[dict[str, Any]]) 
     for found in measured:
         assert [found[f"buckets {each}"] for each in EACH] == [(2, 2)] * 3
         assert found["late"] == (8, 2)  # the planted fault: the forward pass decides, so it must be inside too
+
+
+def test_ddp_holds_gradients_once_and_sends_nothing_but_them(measured: list[dict[str, Any]]) -> None:
+    for found in measured:
+        assert found["wrapper"]["broadcasts"] == 0
+        assert found["wrapper"]["memories"] == 1  # its bucket, which the gradients are views of
+        assert found["wrapper"]["positions of its own"]
+
+
+def test_a_weight_that_no_batch_uses_stops_no_process(measured: list[dict[str, Any]]) -> None:
+    one, two = (found["wrapper"]["unused"] for found in measured)
+    assert one == two and one[2] != one[0] and all(map(math.isfinite, one))
 
 
 @pytest.mark.parametrize("way", WAYS)

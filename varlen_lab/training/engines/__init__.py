@@ -27,6 +27,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.machine.launch import join_processes, waiting_group
 from varlen_lab.models.building import resolve_device, resolve_dtype, weight_dtype
 from varlen_lab.training.checkpoint import save_checkpoint
+from varlen_lab.training.engines.replicated import replicated
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -150,7 +151,7 @@ class Engine:
         autocast_forward(model, self.precision, self.accelerator.device.type)
         optimizer = make_optimizer(model, config)
         self.scheduler = make_schedule(optimizer, config, steps)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = replicated(self.accelerator, model, optimizer)
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         """Around forward *and* backward of a batch: gradients are exchanged with the ``last`` of a step only.
