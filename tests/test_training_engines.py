@@ -20,6 +20,7 @@ from varlen_lab.config.names import named_config
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import tiny
 from varlen_lab.training import step as loop
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.engines import Engine, make_accelerator, make_engine
 from varlen_lab.training.finite import kept_tensors, refuse_nonfinite
 from varlen_lab.training.step import Batch, collator, optimize, token_loss_sum
@@ -207,14 +208,58 @@ def nowhere_but_in_one(way: str) -> str:
     return str(refused.value)
 
 
+# ------------------------------------------------------------------------------------------------- checkpoints
+
+
+def crossings(folder: Path) -> dict[str, str]:
+    """Each engine's checkpoint opened by each: "to the bit", "close", "other", or the sentence that refuses it."""
+    saved, found = {}, {}
+    for way in WAYS:
+        one = engine(way)
+        next(optimize(one, batches(1, 1)))
+        one.save(folder / f"{way}.pth", {"processes": 2})
+        saved[way] = kept(one)
+    for came in WAYS:
+        for goes in WAYS:
+            path, one = folder / f"{came}.pth", engine(goes)
+            try:
+                one.restore(path, read_checkpoint(path))
+            except InputError as refused:
+                found[f"{came} to {goes}"] = str(refused)
+                continue
+            pairs = [(value, saved[goes][name]) for name, value in kept(one).items()]
+            close = all(torch.allclose(value, there, atol=1e-6) for value, there in pairs)
+            exact = all(torch.equal(value, there) for value, there in pairs)
+            found[f"{came} to {goes}"] = "to the bit" if exact else "close" if close else "other"
+    return found
+
+
+def losses(way: str) -> list[float]:
+    """Of steps of four batches, the same ones however many processes share them."""
+    torch.manual_seed(0)
+    one = engine(way)
+    rank, count = one.accelerator.process_index, one.accelerator.num_processes
+    documents = torch.randint(5, 2000, (8, 4, 60)).tolist()
+    steps = []
+    for step in documents:
+        cut = [ids[: 20 + 10 * number] for number, ids in enumerate(step)]
+        rows = [{"input_ids": ids, "labels": [-100, *ids[1:]], "seq_lengths": [len(ids)]} for ids in cut]
+        steps.append([Batch.of([row], collator("varlen", 0)) for row in rows[rank::count]])
+    return [record["loss"] for record in optimize(one, steps)]
+
+
+def losses_of_all() -> dict[str, list[float]]:
+    return {way: losses(way) for way in WAYS}
+
+
 # ------------------------------------------------------------------------------------------------- the laws
 
 
-def facts() -> dict[str, Any]:
+def facts(folder: Path) -> dict[str, Any]:
     """Everything below, measured in one process of two that are started once."""
     found: dict[str, Any] = {f"buckets {each}": buckets_of_ddp(each) for each in EACH}
     found["late"] = buckets_of_ddp(4, late=True)
-    found["wrapper"] = wrapper()
+    found |= {"wrapper": wrapper(), "crossings": crossings(folder), "losses": losses_of_all()}
     for way in WAYS:
         found[f"exchanges {way}"] = [exchanges(way, each) for each in EACH]
         found[f"refused {way}"] = nowhere_but_in_one(way)
@@ -226,7 +271,7 @@ def facts() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return in_processes(2, tmp_path_factory.mktemp("engines"), facts)
+    return in_processes(2, tmp_path_factory.mktemp("engines"), facts, tmp_path_factory.mktemp("checkpoints"))
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -273,3 +318,26 @@ def test_what_is_not_finite_in_one_process_is_saved_by_none(way: str, measured: 
     said = {found[f"refused {way}"] for found in measured}
     assert len(said) == 1, said
     assert "exp_avg of" in (sentence := said.pop()) and "after step 1" in sentence and "iter_9.pth" in sentence
+
+
+def test_losses_of_one_two_and_four_processes_are_the_same(measured: list[dict[str, Any]], tmp_path: Path) -> None:
+    alone, four = losses("ddp"), in_processes(4, tmp_path, losses_of_all)
+    for found in [*(one["losses"] for one in measured), *four]:
+        assert found == {way: pytest.approx(alone, abs=1e-5) for way in WAYS}
+
+
+def test_a_checkpoint_is_opened_by_its_own_engine_or_refused_by_name(measured: list[dict[str, Any]]) -> None:
+    for found in (one["crossings"] for one in measured):
+        for came in WAYS:
+            for goes in WAYS:
+                said = found[f"{came} to {goes}"]
+                if came == goes:
+                    assert said == "to the bit"
+                elif not came.startswith("zero") and not goes.startswith("zero"):
+                    assert said in ("to the bit", "close")
+                elif not came.startswith("zero"):
+                    assert "was not written under DeepSpeed" in said
+                elif not goes.startswith("zero"):
+                    assert f"add --deepspeed deepspeed_{came}" in said
+                else:
+                    assert f"was written under ZeRO stage {came[-1]}" in said and f"use deepspeed_{came}" in said

@@ -210,8 +210,9 @@ class Engine:
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put weights, optimizer and schedule back."""
         if state.get("engine") == "zero":
+            stage = state.get("zero_stage", "N of the same stage")
             raise InputError(
-                f"{path} was written under DeepSpeed and goes on only there; add --deepspeed with the same stage."
+                f"{path} was written under DeepSpeed and goes on only there; add --deepspeed deepspeed_zero{stage}."
             )
         self.load(state)
         self.scheduler.load_state_dict(state["scheduler"])
