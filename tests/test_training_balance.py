@@ -90,11 +90,11 @@ def test_steps_of_a_window_cost_differently_and_come_in_any_order() -> None:
         assert list(costs[rows_in([step])]) == sorted(costs[rows_in([step])], reverse=True)
 
 
-def test_rows_that_cost_the_same_stay_shuffled() -> None:
-    plan = plan_steps(64, WINDOW.replace(accumulative_counts=4), costs=np.ones(64))
-    assert rows_in(plan[:16]) != sorted(rows_in(plan[:16]))
-    assert rows_in(plan[:16]) != rows_in(plan[16:])
-    assert plan != plan_steps(64, WINDOW.replace(accumulative_counts=4, seed=5), costs=np.ones(64))
+def test_rows_that_cost_the_same_share_the_steps_they_were_drawn_for() -> None:
+    config = WINDOW.replace(accumulative_counts=4, max_epochs=1)
+    made = plan_steps(64, config, costs=np.ones(64))
+    assert sorted(made) == sorted(plan_steps(64, config.replace(balance="step")))
+    assert made != plan_steps(64, config.replace(seed=5), costs=np.ones(64))
 
 
 def test_a_window_needs_costs() -> None:
