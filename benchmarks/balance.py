@@ -177,7 +177,7 @@ def timed_section(steps: int = 12, rounds: int = 7) -> dict[str, Any]:
     answer = multiprocessing.get_context("spawn").SimpleQueue()
     multiprocessing.spawn(timed_process, args=(port, steps, rounds, answer), nprocs=2)
     found = answer.get()
-    print(f"\ntwo gloo processes, DDP, {steps} steps of 2 rows of 4,096 tokens, median of {rounds} rounds in turn")
+    print(f"\ntwo gloo processes, DDP, {steps} steps of 2 rows of 4,096 tokens, median of {rounds} rounds")
     print(f"  {'':8}{'busiest over mean: by arithmetic':>34}{'in CPU time':>13}{'wall ms a step':>16}")
     for name, one in found.items():
         cpu, wall = statistics.median(one["cpu"]), statistics.median(one["wall"])
@@ -186,7 +186,7 @@ def timed_section(steps: int = 12, rounds: int = 7) -> dict[str, Any]:
     print(
         f"  step takes {statistics.median(ratios):.2f} times as long as window ({min(ratios):.2f} to {max(ratios):.2f})"
     )
-    print("  a Llama from scratch of two layers, sdpa, cpu, fp32, a thread a process, seed 0")
+    print("  a Llama of two layers from scratch, sdpa, cpu, fp32, one thread each, seed 0")
     return found
 
 
