@@ -13,10 +13,13 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_text, render
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import tiny
+from varlen_lab.models import building
+from varlen_lab.models.adapters import bytes_held, four_bit_settings, frozen_in_words, weight_count
+from varlen_lab.models.building import build_model, frozen_dtype, tiny
 from varlen_lab.models.loading import load_model
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.conversion import convert, merge
+from varlen_lab.training.outlook import Outlook, Work, memory_needed
 from varlen_lab.training.trainer import train
 
 peft = pytest.importorskip("peft")
@@ -118,6 +121,86 @@ def test_checkpointing_changes_memory_and_not_the_loss(small: Config, lora: Conf
         plain = train(config.replace(max_steps=2), progress=False)
         kept = config.replace(max_steps=2, gradient_checkpointing=True, work_dir=str(tmp_path / "kept"))
         assert train(kept, progress=False).losses == pytest.approx(plain.losses, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- what is frozen, in what
+
+
+def saved_in(lora: Config, dtype: torch.dtype, tmp_path: Path) -> Config:
+    """The config in bf16, over a checkpoint of this dtype."""
+    folder = tmp_path / str(dtype)
+    tiny("internlm", seed=3).to(dtype).save_pretrained(folder)
+    return lora.replace(pretrained_model_name_or_path=str(folder), dtype="bf16", work_dir=f"{folder}_run")
+
+
+def dtypes(model: torch.nn.Module, trained: bool) -> set[torch.dtype]:
+    return {p.dtype for p in model.parameters() if p.requires_grad == trained}
+
+
+@pytest.mark.parametrize(
+    "saved, change, frozen, adapter",
+    [
+        (torch.bfloat16, {}, torch.bfloat16, torch.float32),
+        (torch.float32, {}, torch.float32, torch.float32),
+        (torch.float16, {}, torch.bfloat16, torch.float32),
+        (torch.bfloat16, {"master_weights": False}, torch.bfloat16, torch.bfloat16),
+        (torch.float32, {"master_weights": False}, torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, {"dtype": "fp32"}, torch.float32, torch.float32),
+    ],
+)
+def test_frozen_weights_are_kept_as_they_were_saved(
+    lora: Config, tmp_path: Path, saved: torch.dtype, change: dict, frozen: torch.dtype, adapter: torch.dtype
+) -> None:
+    config = saved_in(lora, saved, tmp_path).replace(**change)
+    model = build_model(config)
+    assert dtypes(model, trained=False) == {frozen} and dtypes(model, trained=True) == {adapter}
+    frequencies = [value for name, value in model.named_buffers() if name.endswith("inv_freq")]
+    exact = dict(tiny("internlm").named_buffers())["model.rotary_emb.inv_freq"]
+    assert len(frequencies) > 0 and all(torch.equal(one, exact) for one in frequencies)
+    history = train(config.replace(evaluation_inputs=["Hello"], evaluation_freq=3), progress=False)
+    words = [str(dtype).removeprefix("torch.") for dtype in (adapter, frozen)]
+    assert history.meta["weights"] == f"{words[0]}, frozen {words[1]}"
+    assert {value.dtype for value in read_checkpoint(history.checkpoint or "")["model"].values()} == {adapter}
+    done = convert(config, history.checkpoint or "", tmp_path / "adapter")
+    assert done.max_logit_difference == 0
+    base = config.pretrained_model_name_or_path or ""
+    assert merge(base, tmp_path / "adapter", tmp_path / "merged").max_logit_difference < 2e-5
+
+
+def test_a_run_computes_in_its_own_precision(lora: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of four bits too. Between layers fp16 would overflow: there what is frozen is fp32."""
+    pytest.importorskip("bitsandbytes")
+    wanted = {"bf16": ("auto", torch.bfloat16), "fp16": (torch.float32, torch.float32), "fp32": (torch.float32,) * 2}
+    for word, pair in wanted.items():
+        monkeypatch.setattr(building, "resolve_dtype", lambda config, word=word: word)
+        assert (frozen_dtype(lora), four_bit_settings("cuda", word).bnb_4bit_compute_dtype) == pair
+
+
+def test_frozen_in_bf16_is_the_same_training_up_to_rounding(lora: Config, tmp_path: Path) -> None:
+    """The same weights, once as they were saved and once as fp32 copies of them."""
+    half = saved_in(lora, torch.bfloat16, tmp_path)
+    load_model(half.pretrained_model_name_or_path or "", "plain").save_pretrained(tmp_path / "whole")
+    whole = half.replace(pretrained_model_name_or_path=str(tmp_path / "whole"), work_dir=str(tmp_path / "whole_run"))
+    told: list[Outlook] = []
+    losses = [train(config, progress=False, on_start=told.append).losses for config in (half, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3) and losses[0] != losses[1]
+    one, two = told
+    assert one.parameters == two.parameters and one.memory <= two.memory - 2 * (one.parameters - one.trainable)
+
+
+def test_weights_of_four_bits_are_counted_and_their_bytes_too(lora: Config, tmp_path: Path) -> None:
+    """By hand: two weights a byte, a byte for 64 weights, 4 for 256 of those bytes, tables of 16 and 256 numbers."""
+    pytest.importorskip("bitsandbytes")
+    config = saved_in(lora, torch.bfloat16, tmp_path).replace(method="qlora")
+    packed, plain = build_model(config), build_model(config.replace(method="lora"))
+    assert dtypes(packed, trained=False) == {torch.uint8, torch.bfloat16} and "4 bits" in frozen_in_words(packed)
+    assert sum(map(weight_count, packed.parameters())) == sum(map(weight_count, plain.parameters()))
+    assert Work.of(packed).per_token == Work.of(plain).per_token
+    name = "model.layers.0.mlp.gate_proj.base_layer.weight"
+    (weight,) = (p for key, p in packed.named_parameters() if key.endswith(name))
+    assert weight_count(weight) == 64 * 176
+    assert bytes_held(weight) == 64 * 176 // 2 + 176 + 4 + 4 * 16 + 4 * 256 + 4
+    assert memory_needed(config, packed, 100) < memory_needed(config, plain, 100)
 
 
 @pytest.mark.slow

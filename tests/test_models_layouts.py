@@ -111,6 +111,20 @@ def test_a_folder_in_the_original_layout_opens_exactly(key: tuple[str, str], cas
 
 
 @each_case
+def test_a_folder_in_the_original_layout_keeps_its_dtype_if_asked(
+    key: tuple[str, str], case: tuple, tmp_path: Path
+) -> None:
+    written(tmp_path, key, case[0])
+    halves = {name: value.bfloat16() for name, value in torch.load(tmp_path / "pytorch_model.bin").items()}
+    torch.save(halves, tmp_path / "pytorch_model.bin")
+    opened = load_model(str(tmp_path), "varlen", "auto")
+    # a router stays in fp32, as transformers wants it
+    assert {p.dtype for name, p in opened.named_parameters() if ".gate." not in name} == {torch.bfloat16}
+    whole = load_model(str(tmp_path), "varlen")
+    assert all(torch.equal(one, two) for one, two in zip(opened.buffers(), whole.buffers(), strict=True))
+
+
+@each_case
 def test_there_and_back_again(key: tuple[str, str], case: tuple) -> None:
     layout, model = layout_named(case[0]["model_type"]), shaken(*key)
     native, config = dict(model.state_dict()), model.config.to_dict()

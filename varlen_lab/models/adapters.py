@@ -1,7 +1,8 @@
 """LoRA and QLoRA: the model is frozen, and every linear layer but the head gets two thin matrices to train.
 
-``method = "lora"`` keeps the frozen weights as they are, ``"qlora"`` in four bits (nf4, double quantisation, through
-bitsandbytes). A checkpoint then holds the thin matrices only; the frozen weights stay where they came from.
+``method = "lora"`` keeps the frozen weights as they are, in a bf16 run in the dtype of their checkpoint, ``"qlora"`` in
+four bits (nf4, double quantisation, through bitsandbytes). A checkpoint then holds the thin matrices only; the frozen
+weights stay where they came from. Counting weights and bytes is here too, for only here four bits look like bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def add_adapter(model: PreTrainedModel, config: Config) -> Any:
-    """The model inside peft's wrapper, frozen but for its adapter; the same seed draws the same adapter.
+def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = torch.float32) -> Any:
+    """The model inside peft's wrapper, frozen but for its adapter of ``dtype``; the same seed draws the same adapter.
 
     Raises InputError when peft is missing or the model has no linear layer to adapt.
     """
@@ -39,6 +40,9 @@ def add_adapter(model: PreTrainedModel, config: Config) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         wrapped = peft.get_peft_model(model, lora)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
     if config.gradient_checkpointing or quantised:
         model.enable_input_require_grads()  # else nothing in front of the first adapter would need a gradient
     return wrapped
@@ -61,8 +65,36 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     return sorted(names)
 
 
-def four_bit_settings(device: str) -> Any:
-    """transformers' settings for a model frozen in four bits; InputError with the reason where that cannot run."""
+def weight_count(parameter: torch.Tensor) -> int:
+    """Weights that a parameter holds: of a four-bit layer they lie two in a byte, and ``numel`` counts bytes."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else packed.shape.numel()
+
+
+def bytes_held(parameter: torch.Tensor) -> int:
+    """Bytes of a parameter, and of the constants with which a four-bit layer becomes numbers again."""
+    tensors, packed = [parameter], getattr(parameter, "quant_state", None)
+    while packed is not None:  # double quantisation: the constants have constants
+        tensors += [value for value in vars(packed).values() if isinstance(value, torch.Tensor)]
+        packed = packed.state2
+    return sum(one.numel() * one.element_size() for one in tensors)
+
+
+def frozen_in_words(model: torch.nn.Module) -> str:
+    """What frozen weights are kept in, such as ``, frozen bfloat16``; nothing where all are trained."""
+    kinds = {
+        "4 bits" if getattr(p, "quant_state", None) is not None else str(p.dtype).removeprefix("torch.")
+        for p in model.parameters()
+        if not p.requires_grad
+    }
+    return f", frozen {' and '.join(sorted(kinds))}" if kinds else ""
+
+
+def four_bit_settings(device: str, dtype: str = "fp32") -> Any:
+    """transformers' settings for a model frozen in four bits, in a run of ``dtype`` (fp32, bf16, fp16).
+
+    InputError with the reason where that cannot run.
+    """
     from transformers import BitsAndBytesConfig
 
     if device == "mps":
@@ -77,8 +109,8 @@ def four_bit_settings(device: str) -> Any:
             f"method = 'qlora' needs bitsandbytes, which does not import here ({problem}); "
             "pip install bitsandbytes, or use method = 'lora'."
         ) from None
-    # without bf16 units computing in bf16 is four times slower than in fp32
-    compute = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    # on a CPU without bf16 units computing in bf16 is four times slower than in fp32
+    compute = torch.bfloat16 if device == "cuda" and dtype == "bf16" else torch.float32
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

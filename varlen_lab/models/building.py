@@ -11,7 +11,7 @@ Pretrained weights are opened by ``loading``.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -52,7 +52,7 @@ MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # 
 def build_model(config: Config) -> PreTrainedModel:
     """The model of a training run, with the attention of its mode and every dropout of its own at 0.
 
-    Weights are fp32, or bf16 without ``master_weights`` where the run is in bf16. With dropout, packed and unpacked
+    Weights are as ``weight_dtype`` says, those that LoRA freezes as ``frozen_dtype``. With dropout, packed and unpacked
     runs would draw different random numbers and could not be compared. Under LoRA and QLoRA what comes back is peft's
     wrapper. InputError when there is no such model.
     """
@@ -64,8 +64,12 @@ def build_model(config: Config) -> PreTrainedModel:
     else:
         from varlen_lab.models.loading import load_model  # which itself needs this file
 
-        bits = four_bit_settings(resolve_device(config)) if config.method == "qlora" else None
-        model = load_model(config.pretrained_model_name_or_path, attention, dtype, bits)
+        bits = four_bit_settings(resolve_device(config), resolve_dtype(config)) if config.method == "qlora" else None
+        model = load_model(config.pretrained_model_name_or_path, attention, frozen_dtype(config), bits)
+        if frozen_dtype(config) == "auto":
+            for parameter in model.parameters():
+                if parameter.dtype == torch.float16:  # its range is too narrow for what bf16 computes
+                    parameter.data = parameter.data.to(torch.bfloat16)
     # before the adapter is added: lora_dropout is a setting and stays
     for module, name, _ in noise_probabilities(model):
         setattr(module, name, 0.0)
@@ -73,7 +77,7 @@ def build_model(config: Config) -> PreTrainedModel:
         recompute(model, config.recompute)
     if config.torch_compile:
         model.compile(dynamic=True)  # rows differ in length
-    return model if config.method == "full" else add_adapter(model, config)
+    return model if config.method == "full" else add_adapter(model, config, dtype)
 
 
 def attention_name(config: Config) -> str:
@@ -112,8 +116,18 @@ def resolve_dtype(config: Config) -> str:
 
 
 def weight_dtype(config: Config) -> torch.dtype:
-    """What weights are kept in: fp32, unless the run is in bf16 and wants no master weights."""
+    """What weights that are trained are kept in: fp32, unless the run is in bf16 and wants no master weights."""
     return torch.bfloat16 if resolve_dtype(config) == "bf16" and not config.master_weights else torch.float32
+
+
+def frozen_dtype(config: Config) -> torch.dtype | Literal["auto"]:
+    """What the weights of a checkpoint are opened in: as they are ("auto") where a bf16 run freezes them.
+
+    They are never updated, so fp32 copies would take twice the memory and be cast at every use. A run in fp32 computes
+    in fp32, and one in fp16 needs fp32 between layers, where fp16 would overflow.
+    """
+    frozen = config.method != "full" and config.master_weights
+    return "auto" if frozen and resolve_dtype(config) == "bf16" else weight_dtype(config)
 
 
 def noise_probabilities(model: Any) -> list[tuple[Any, str, float]]:

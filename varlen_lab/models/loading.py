@@ -10,7 +10,7 @@ import json
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    path: str, attn_implementation: str, dtype: torch.dtype = torch.float32, quantization_config: Any = None
+    path: str,
+    attn_implementation: str,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    quantization_config: Any = None,
 ) -> PreTrainedModel:
     """Open a pretrained causal language model with the given attention, quantised on the way if asked to.
 
-    ``path``: a folder or a hub name. A folder in an original remote-code layout (``model_type: internlm``) is
-    read into the native class. Raises InputError when there is no such model.
+    ``dtype``: of its weights, ``auto`` as they were saved. ``path``: a folder or a hub name. A folder in an original
+    remote-code layout (``model_type: internlm``) is read into the native class. Raises InputError when there is no such
+    model.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
@@ -43,6 +47,8 @@ def load_model(
         if layout is not None:
             config = native_config(layout.native_config(stated))
             weights = layout.native_weights(read_weights(folder), config.to_dict())
+            if dtype == "auto":  # transformers would ask the config, which knows nothing of these weights
+                dtype = max(weights.values(), key=torch.Tensor.numel).dtype
             native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             attention = resolve_attention(attn_implementation, config)
             return native_class.from_pretrained(

@@ -17,7 +17,8 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
-from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype, weight_dtype
+from varlen_lab.models.adapters import bytes_held, weight_count
+from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.plan import Step, balance_lines, row_totals
 
@@ -53,13 +54,13 @@ class Work:
     def of(cls, model: PreTrainedModel) -> Work:
         """Count a model: two operations a weight forward, two back to the inputs, two more where it is trained."""
         config = model.config
-        weights = sum(p.numel() for p in model.parameters())
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        weights = sum(weight_count(p) for p in model.parameters())
+        trained = sum(weight_count(p) for p in model.parameters() if p.requires_grad)
         embedding = model.get_input_embeddings().weight
         head = model.get_output_embeddings()
         # looking a token up costs nothing; a tied matrix is still multiplied with, as the head
         tied = head is not None and head.weight is embedding
-        used = weights - (0 if tied else embedding.numel())
+        used = weights - (0 if tied else weight_count(embedding))
         heads = getattr(config, "num_attention_heads", 0) or 1
         width = getattr(config, "head_dim", 0) or embedding.shape[1] // heads
         each = 4 + 2 * trained / weights
@@ -187,8 +188,8 @@ def estimate(
         documents_per_step=documents * epochs / len(steps),
         tokens_per_step=tokens * epochs / len(steps),
         trained_share=trained / tokens,
-        parameters=sum(p.numel() for p in model.parameters()),
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(weight_count(p) for p in model.parameters()),
+        trainable=sum(weight_count(p) for p in model.parameters() if p.requires_grad),
         memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2)),
         seconds=needed / speed / USUAL_UTILISATION,
         unpacked_steps=max(1, round(documents * epochs / lines)),
@@ -205,16 +206,15 @@ def memory_needed(config: Config, model: PreTrainedModel, row: float) -> float:
 
     ``row``: its usual tokens. A rule of thumb (34 bytes a token, width and layer, 12 a logit), to tell 8 from 80 GB.
     """
-    trained_bits = torch.finfo(weight_dtype(config)).bits
-    bits = 4 if config.method == "qlora" else trained_bits
-    weights = sum(p.numel() for p in model.parameters()) * bits / 8
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * trained_bits // 8
+    weights = sum(bytes_held(p) for p in model.parameters())
+    trained = sum(bytes_held(p) for p in model.parameters() if p.requires_grad)
     kept_of_trained = 3 if config.optim_type == "AdamW" else 2  # gradient and momenta, of which AdamW has two
     embedding, tokens = model.get_input_embeddings(), int(row * config.batch_size)
     layers = layer_count(model.config)
     # of a recomputed layer its input is kept, and one layer at a time is whole
     kept = layers * 2 + 34 if config.gradient_checkpointing else layers * 34
-    activations = tokens * embedding.weight.shape[1] * kept * bits / 16
+    # what runs from layer to layer is of the embedding's dtype; the rule is one of two bytes a number
+    activations = tokens * embedding.weight.shape[1] * kept * embedding.weight.element_size() / 2
     return weights + trained * kept_of_trained + activations + tokens * embedding.num_embeddings * 12
 
 
