@@ -292,7 +292,7 @@ def test_every_setting_can_be_changed_on_the_command_line() -> None:
         "dataset_map_fn": "pretrain", "pack_strategy": "concat", "overlong": "drop", "device": "cpu",
         "visualizer": "tensorboard", "work_dir": "2024", "use_varlen_attn": "true", "pack_to_max_length": "false",
         "evaluation_share": "0.5", "lora_r": None, "lora_alpha": None, "lora_dropout": None, "recompute": None,
-        "balance": "window", "balance_window": None,
+        "checkpoint_format": "sharded", "balance": "window", "balance_window": None,
     }  # fmt: skip
     for row in schema():
         text = values.get(row.name, "False" if row.default is True else "True" if row.default is False else "7")

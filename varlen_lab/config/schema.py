@@ -105,6 +105,7 @@ class Config:
     warmup_ratio: float = setting(0.03, "1/Scheduler & Optimizer", "share of the steps in which lr rises; then a cosine to 0", at_least(0), A_SHARE_OR_ALL)
     save_steps: int = setting(500, "1/Save", "write iter_N.pth every so many steps (and at the end)", at_least(1))
     save_total_limit: int = setting(2, "1/Save", "checkpoints kept, the newest; -1 keeps all", at_least(-1), KEEPS_THE_LAST)
+    checkpoint_format: str = setting("auto", "1/Save", "of a run under --fsdp: whole (a file), sharded (a folder no process has whole), auto (by size)", choices=("auto", "whole", "sharded"))
     evaluation_freq: int = setting(500, "1/Evaluate the generation performance during the training", "answer evaluation_inputs every so many steps; 0 never", at_least(0))
     evaluation_share: float = setting(0.0, "1/Evaluate the generation performance during the training", "share of the documents held out, to measure their loss every evaluation_freq steps", at_least(0), A_SHARE)
     SYSTEM: str = setting("", "1/Evaluate the generation performance during the training", "system prompt of the data and of evaluation_inputs")

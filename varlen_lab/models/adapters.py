@@ -8,6 +8,7 @@ weights stay where they came from. Counting weights and bytes is here too, for o
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = tor
 
     Raises InputError when peft is missing or the model has no linear layer to adapt.
     """
+    from accelerate import init_empty_weights
+
     peft = import_peft()
     quantised = getattr(model, "is_loaded_in_4bit", False)
     for parameter in model.parameters():
@@ -36,8 +39,10 @@ def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = tor
         target_modules=linear_layers(model),
         task_type="CAUSAL_LM",
     )
+    # without weights the adapter has none either
+    empty = any(parameter.is_meta for parameter in model.parameters())
     # the run's own random numbers must not depend on how many an adapter draws
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False) if empty else nullcontext():
         torch.manual_seed(config.seed)
         wrapped = peft.get_peft_model(model, lora)
     for parameter in wrapped.parameters():

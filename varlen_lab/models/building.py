@@ -3,6 +3,7 @@
 ``build_model``   the model of a training run: its attention, its precision, no dropout, recomputed activations
 ``resolve_device``, ``resolve_dtype``   where and in which precision a run computes: as its config says, or as suits
 ``from_scratch``  random weights from a transformers config dict
+``empty_model``   the same model without memory for its weights, which come from a checkpoint or another process
 ``tiny``          a small random model of a family's real architecture, for lessons and tests
 
 Pretrained weights are opened by ``loading``.
@@ -49,23 +50,23 @@ NOISE_WORDS = ("dropout", "jitter")  # an attribute with one of these in its nam
 MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # as torch calls these operations
 
 
-def build_model(config: Config) -> PreTrainedModel:
+def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
     """The model of a training run, with the attention of its mode and every dropout of its own at 0.
 
     Weights are as ``weight_dtype`` says, those that LoRA freezes as ``frozen_dtype``. With dropout, packed and unpacked
     runs would draw different random numbers and could not be compared. Under LoRA and QLoRA what comes back is peft's
-    wrapper. InputError when there is no such model.
+    wrapper. ``empty``: as ``empty_model`` gives it. InputError when there is no such model.
     """
     dtype, attention = weight_dtype(config), attention_name(config)
     if config.pretrained_model_name_or_path is None:
-        model = from_scratch(config.model_config or {}, attention, seed=config.seed)
+        model = from_scratch(config.model_config or {}, attention, seed=config.seed, empty=empty)
         for parameter in model.parameters():  # not the buffers: rotary frequencies in bf16 would turn far tokens wrong
             parameter.data = parameter.data.to(dtype)
     else:
         from varlen_lab.models.loading import load_model  # which itself needs this file
 
         bits = four_bit_settings(resolve_device(config), resolve_dtype(config)) if config.method == "qlora" else None
-        model = load_model(config.pretrained_model_name_or_path, attention, frozen_dtype(config), bits)
+        model = load_model(config.pretrained_model_name_or_path, attention, frozen_dtype(config), bits, empty=empty)
         if frozen_dtype(config) == "auto":
             for parameter in model.parameters():
                 if parameter.dtype == torch.float16:  # its range is too narrow for what bf16 computes
@@ -176,16 +177,39 @@ def is_expensive(operation: torch._ops.OpOverload) -> bool:
     return name in MATRIX_PRODUCTS or "attn" in name or "attention" in name
 
 
-def from_scratch(config: dict[str, Any], attn_implementation: str, *, seed: int) -> PreTrainedModel:
+def from_scratch(
+    config: dict[str, Any], attn_implementation: str, *, seed: int, empty: bool = False
+) -> PreTrainedModel:
     """A model with random fp32 weights; the same seed gives the same weights, and the caller's RNG is left alone."""
     from transformers import AutoModelForCausalLM
 
     register()
     native = native_config(config)
     attention = resolve_attention(attn_implementation, native)
+    if empty:
+        return empty_model(native, attention, torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
+
+
+def empty_model(
+    config: PretrainedConfig, attention: str, dtype: torch.dtype | Literal["auto"] = "auto"
+) -> PreTrainedModel:
+    """A model whose weights have names, shapes and a dtype and no memory: they lie on torch's device "meta".
+
+    Buffers are real: rotary frequencies, for example, are stored nowhere and computed. The RNG is left alone.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention, dtype=None if dtype == "auto" else dtype
+        )
+    # not before: every weight that is assigned inside the block becomes one of its own
+    model.tie_weights()
+    return model
 
 
 def native_config(config: dict[str, Any]) -> PretrainedConfig:

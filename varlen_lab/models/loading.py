@@ -7,6 +7,7 @@ Checkpoints that came with their own code (``model_type: internlm``) are mapped 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,7 +17,13 @@ import torch
 
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.models.building import OUR_MODEL_TYPES, native_config, native_model_types, resolve_attention
+from varlen_lab.models.building import (
+    OUR_MODEL_TYPES,
+    empty_model,
+    native_config,
+    native_model_types,
+    resolve_attention,
+)
 from varlen_lab.models.layouts import Layout
 from varlen_lab.models.registry import FAMILIES
 
@@ -29,12 +36,14 @@ def load_model(
     attn_implementation: str,
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     quantization_config: Any = None,
+    *,
+    empty: bool = False,
 ) -> PreTrainedModel:
     """Open a pretrained causal language model with the given attention, quantised on the way if asked to.
 
     ``dtype``: of its weights, ``auto`` as they were saved. ``path``: a folder or a hub name. A folder in an original
-    remote-code layout (``model_type: internlm``) is read into the native class. Raises InputError when there is no such
-    model.
+    remote-code layout (``model_type: internlm``) is read into the native class. ``empty``: no weights are read, see
+    ``empty_model``; then nobody knows how they were saved. Raises InputError when there is no such model.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
@@ -46,6 +55,8 @@ def load_model(
         layout = layout_of(stated)
         if layout is not None:
             config = native_config(layout.native_config(stated))
+            if empty:
+                return empty_model(config, resolve_attention(attn_implementation, config), dtype)
             weights = layout.native_weights(read_weights(folder), config.to_dict())
             if dtype == "auto":  # transformers would ask the config, which knows nothing of these weights
                 dtype = max(weights.values(), key=torch.Tensor.numel).dtype
@@ -60,6 +71,8 @@ def load_model(
             register_architectures()
         config = AutoConfig.from_pretrained(path, local_files_only=only_local(path))
         attention = resolve_attention(attn_implementation, config)
+        if empty:
+            return with_generation_config(empty_model(config, attention, dtype), path)
         return AutoModelForCausalLM.from_pretrained(
             path, local_files_only=only_local(path), attn_implementation=attention, dtype=dtype, **more
         )
@@ -70,6 +83,15 @@ def load_model(
             f"there is no model at {path!r}: it is neither a folder with a config.json nor a hub name that can be "
             f"reached from here ({first_line(problem)}); check pretrained_model_name_or_path."
         ) from None
+
+
+def with_generation_config(model: PreTrainedModel, path: str) -> PreTrainedModel:
+    """The model, answering as the ``generation_config.json`` of ``path`` says, if it has one."""
+    from transformers import GenerationConfig
+
+    with suppress(OSError):  # there is none: that of the model's config stays, as in from_pretrained
+        model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=only_local(path))
+    return model
 
 
 def layout_of(config: dict[str, Any]) -> Layout | None:

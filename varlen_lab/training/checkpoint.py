@@ -14,16 +14,17 @@ import hashlib
 import json
 import pickle
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import written_whole
+from varlen_lab.files.writing import remove, written_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,6 +40,7 @@ MAY_CHANGE = {
     "work_dir",
     "save_steps",
     "save_total_limit",
+    "checkpoint_format",
     "evaluation_freq",
     "evaluation_inputs",
     "dataloader_num_workers",
@@ -47,21 +49,33 @@ MAY_CHANGE = {
 }
 
 
-def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
-    """Write ``contents`` (tensors and plain values), whole or not at all; InputError for a full disk."""
+def save_checkpoint(
+    path: Path, contents: dict[str, Any], write: Callable[[dict[str, Any], IO[bytes]], object] | None = None
+) -> None:
+    """Write ``contents`` (tensors and plain values), whole or not at all; InputError for a full disk.
+
+    ``write``: what does so, by default ``torch.save``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with written_whole(path) as file:
-            torch.save({"format": FORMAT, **contents}, file)
+            (write or torch.save)({"format": FORMAT, **contents}, file)
+            if path.is_dir():  # a run of several processes wrote it; no file can take the place of a folder
+                remove(path)
     except (OSError, RuntimeError) as problem:
         # torch's zip writer turns a full disk into a RuntimeError, in one of two wordings; any other one is a bug
         if isinstance(problem, RuntimeError) and not re.search("PytorchStreamWriter|inline_container", str(problem)):
             raise
-        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
-        raise InputError(
-            f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
-            "--resume."
-        ) from None
+        raise unwritable(path, problem) from None
+
+
+def unwritable(path: Path, problem: Exception) -> InputError:
+    """What to say where a checkpoint could not be written."""
+    reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
+    return InputError(
+        f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
+        "--resume."
+    )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

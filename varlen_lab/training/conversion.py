@@ -1,7 +1,7 @@
 """Step 6: a checkpoint becomes a Hugging Face folder, and the folder has to prove that it is the same model.
 
-``pth_to_hf``  an ``iter_N.pth`` (a file, or the folder DeepSpeed leaves) becomes a model folder; of a LoRA run, an
-               adapter folder
+``pth_to_hf``  an ``iter_N.pth`` (a file, or a folder of shards) becomes a model folder; of a LoRA run, an adapter
+               folder
 ``merge``      a model and an adapter folder become one model folder
 
 The folder is written beside its destination, opened again as a user would, and its logits are compared with the
@@ -25,11 +25,12 @@ from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
-from varlen_lab.models.building import PLAIN, from_scratch, native_config, resolve_attention
+from varlen_lab.models.building import PLAIN, empty_model, from_scratch, native_config, resolve_attention
 from varlen_lab.models.loading import load_model
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.data import load_tokenizer
 from varlen_lab.training.engines import load_trained_weights
+from varlen_lab.training.engines.shards import SHARDS, whole_weights
 from varlen_lab.training.engines.zero import consolidate
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def convert(
     state = read_checkpoint(pth)
     trained = load_text(state["config"], f"the config inside {pth}").replace(name=state["config_name"])
     check_free(save_dir)
-    weights = consolidate(pth, trained.method != "full") if pth.is_dir() else state["model"]
+    weights = weights_in(pth, state, adapter=trained.method != "full")
     notes = changed_settings(config, trained)
     if trained.method == "full":
         model: Any = full_model(state["model_config"], weights, fp32=fp32)
@@ -90,6 +91,13 @@ def convert(
     parameters = sum(value.numel() for value in counted)
     kind = "model" if trained.method == "full" else "adapter"
     return Conversion(save_dir, state["step"], dtype, parameters, gap, notes, kind)
+
+
+def weights_in(pth: Path, state: dict[str, Any], *, adapter: bool) -> dict[str, torch.Tensor]:
+    """The whole weights of a checkpoint (of an adapter, its own), whichever engine wrote it, and in how many pieces."""
+    if SHARDS in state:
+        return whole_weights(pth, state)
+    return consolidate(pth, adapter) if pth.is_dir() else state["model"]
 
 
 def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_shard_size: str = "2GB") -> Conversion:
@@ -169,15 +177,10 @@ def write_folder(
 
 def full_model(model_config: str, weights: dict[str, torch.Tensor], *, fp32: bool) -> PreTrainedModel:
     """The trained model, from nothing but its checkpoint; its weights are the checkpoint's own memory, not a copy."""
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
-
     config = native_config(json.loads(model_config))
     weights = {name: value.float() if fp32 and value.is_floating_point() else value for name, value in weights.items()}
     register()
-    # weights come from the checkpoint; buffers such as rotary frequencies are stored nowhere and are computed
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=resolve_attention(PLAIN, config))
+    model = empty_model(config, resolve_attention(PLAIN, config))
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as problem:

@@ -38,6 +38,13 @@ PEAK_OPERATIONS = {  # dense half-precision operations per second as the makers 
     "3090": 71e12,
     "T4": 65e12,
 }
+SHARED_OUT = {  # what of a model an engine divides by the processes
+    "ddp": (),
+    "fsdp": ("weights", "gradient", "optimizer"),
+    "zero1": ("optimizer",),
+    "zero2": ("gradient", "optimizer"),
+    "zero3": ("weights", "gradient", "optimizer"),
+}
 USUAL_UTILISATION = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
 
 Count = TypeVar("Count", float, np.ndarray)
@@ -137,6 +144,7 @@ class Outlook:
 
     def lines(self) -> list[str]:
         """As ``train`` prints it."""
+        shared = f", shared out over {self.processes}" if SHARED_OUT[self.engine] and self.processes > 1 else ""
         frozen = "" if self.trainable == self.parameters else f", {self.trainable:,} of them trained"
         processes = f" in {self.processes} processes" if self.processes > 1 else ""
         change = "the same documents, unpacked, would take as many steps"
@@ -153,7 +161,7 @@ class Outlook:
             f"{self.steps:,} steps{processes}",
             f"a step has about {self.documents_per_step:.1f} documents and {self.tokens_per_step:,.0f} tokens, "
             f"{self.trained_share:.0%} of them trained on; {change}",
-            f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process and "
+            f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process{shared} and "
             f"{duration(self.seconds)} (at {USUAL_UTILISATION:.0%} of this device's speed)",
             *every_batch,
             *self.balance,
@@ -190,7 +198,7 @@ def estimate(
         trained_share=trained / tokens,
         parameters=sum(weight_count(p) for p in model.parameters()),
         trainable=sum(weight_count(p) for p in model.parameters() if p.requires_grad),
-        memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2)),
+        memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2), engine, processes),
         seconds=needed / speed / USUAL_UTILISATION,
         unpacked_steps=max(1, round(documents * epochs / lines)),
         work=work,
@@ -201,21 +209,26 @@ def estimate(
     )
 
 
-def memory_needed(config: Config, model: PreTrainedModel, row: float) -> float:
-    """Bytes of a process that holds everything: weights, gradients, optimizer, activations of a batch, logits.
+def memory_needed(config: Config, model: PreTrainedModel, row: float, engine: str = "ddp", processes: int = 1) -> float:
+    """Bytes of a process: its share of weights, gradient and optimizer, activations of a batch, logits.
 
-    ``row``: its usual tokens. A rule of thumb (34 bytes a token, width and layer, 12 a logit), to tell 8 from 80 GB.
+    ``row``: its usual tokens; ``engine``: a word of ``engine_name``, which says what is shared out. A rule of
+    thumb (34 bytes a token, width and layer, 12 a logit), to tell 8 from 80 GB.
     """
     weights = sum(bytes_held(p) for p in model.parameters())
     trained = sum(bytes_held(p) for p in model.parameters() if p.requires_grad)
-    kept_of_trained = 3 if config.optim_type == "AdamW" else 2  # gradient and momenta, of which AdamW has two
+    parts = {"weights": weights, "gradient": trained, "optimizer": trained * (2 if config.optim_type == "AdamW" else 1)}
+    for part in SHARED_OUT[engine]:
+        parts[part] /= processes
+    if engine == "fsdp" and config.accumulative_counts > 1:  # whole and in fp32 in every process, until the last batch
+        parts["gradient"] += 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     embedding, tokens = model.get_input_embeddings(), int(row * config.batch_size)
     layers = layer_count(model.config)
     # of a recomputed layer its input is kept, and one layer at a time is whole
     kept = layers * 2 + 34 if config.gradient_checkpointing else layers * 34
     # what runs from layer to layer is of the embedding's dtype; the rule is one of two bytes a number
     activations = tokens * embedding.weight.shape[1] * kept * embedding.weight.element_size() / 2
-    return weights + trained * kept_of_trained + activations + tokens * embedding.num_embeddings * 12
+    return sum(parts.values()) + activations + tokens * embedding.num_embeddings * 12
 
 
 def size(count: float) -> str:

@@ -78,11 +78,13 @@ def prepared(
     fsdp: bool,
 ) -> Run:
     """Everything a run needs before its first step, which it then stands at; see ``train``."""
+    refuse_format(config, deepspeed, fsdp)
     accelerator = make_accelerator(config)
     first = accelerator.is_main_process
     tokenizer = load_tokenizer(config)
     # before the data: tokenising can take minutes, and a model that cannot be had should be said at once
-    model = build_model(config)
+    # under FSDP2 the first process alone has weights, and gives them to the others; qlora is refused by the engine
+    model = build_model(config, empty=fsdp and not first and config.method != "qlora")
     rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
     costs = Work.of(model).operations(*row_totals(rows))
     plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
@@ -104,6 +106,19 @@ def prepared(
         run.resume(begin_with)
     run.begin_files()
     return run
+
+
+def refuse_format(config: Config, deepspeed: str | None, fsdp: bool) -> None:
+    """InputError when ``checkpoint_format`` asks for what the engine of the run does not write."""
+    if config.checkpoint_format == "sharded" and not (fsdp or deepspeed):
+        raise InputError(
+            "checkpoint_format = 'sharded' shares a checkpoint out as --fsdp does a model; add --fsdp, or set it to "
+            "'auto'."
+        )
+    if config.checkpoint_format == "whole" and deepspeed:
+        raise InputError(
+            "checkpoint_format = 'whole' was set and DeepSpeed writes shards; use --fsdp, or set it to 'auto'."
+        )
 
 
 def checkpoint_to_resume(work_dir: Path, wanted: bool | str | Path) -> Path | None:

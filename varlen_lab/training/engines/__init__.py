@@ -29,6 +29,7 @@ from varlen_lab.models.adapters import frozen_in_words
 from varlen_lab.models.building import resolve_device, resolve_dtype, weight_dtype
 from varlen_lab.training.checkpoint import save_checkpoint
 from varlen_lab.training.engines.replicated import replicated
+from varlen_lab.training.engines.shards import SHARDS, whole_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -215,6 +216,8 @@ class Engine:
             raise InputError(
                 f"{path} was written under DeepSpeed and goes on only there; add --deepspeed deepspeed_zero{stage}."
             )
+        if SHARDS in state:  # written by processes that are gone, in a format no optimizer here knows
+            state = whole_state(path, state)
         self.load(state)
         self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler is not None and "scaler" in state:  # earlier versions did not keep it

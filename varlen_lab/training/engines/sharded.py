@@ -1,20 +1,50 @@
 """FSDP2 under the same loop: each layer is whole for as long as it computes, and a slice in every process otherwise.
 
+No process but the first ever has the model whole, and that one only in the memory of its machine: the others build it
+without weights, and each gets its slices from the first, tensor by tensor.
+
 A checkpoint is gathered into whole tensors, under the names and numbers a single process would write: it goes on or is
-converted on any number of GPUs.
+converted on any number of GPUs. Where it would not fit one machine it is a folder of ``shards``.
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
+from varlen_lab.training.checkpoint import RUN_FILE, save_checkpoint, unwritable
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule, trained_only
+from varlen_lab.training.engines.scattering import (
+    cut,
+    gathered,
+    hand_out,
+    keep_no_gaps,
+    take_tensors,
+    units,
+    write_gathered,
+)
+from varlen_lab.training.engines.shards import (
+    FOLDER,
+    MODEL,
+    OPTIMIZER,
+    SHARDS,
+    folder_of_all,
+    read_shards,
+    split_optimizer,
+    stored_tensors,
+    with_tensors,
+    write_shards,
+    written_files,
+)
+
+MOST_OF_MEMORY = 0.5  # of what is free, that a whole checkpoint may take where ``checkpoint_format`` is "auto"
 
 
 class ShardedEngine(Engine):
@@ -29,15 +59,17 @@ class ShardedEngine(Engine):
 
         if self.precision == "fp16":
             raise InputError("dtype = 'fp16' needs a loss scale that FSDP2 does not bring; use bf16, or DeepSpeed.")
-        model.to(self.accelerator.device)
+        self.checkpoint_format = config.checkpoint_format
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         halved = self.precision == "bf16"
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if halved else MixedPrecisionPolicy()
-        layers = set(getattr(model, "_no_split_modules", None) or ())
-        for module in list(model.modules()):
-            if type(module).__name__ in layers:
-                fully_shard(module, mesh=mesh, mp_policy=policy)
+        if self.accelerator.device.type == "cpu":
+            keep_no_gaps()
+        tensors = take_tensors(model)
+        for module in units(model):
+            fully_shard(module, mesh=mesh, mp_policy=policy)
         self.model = fully_shard(model, mesh=mesh, mp_policy=policy)
+        hand_out(model, tensors, self.accelerator.device)
         # after sharding: the optimizer must hold the slices, not the whole parameters they replaced
         self.optimizer = make_optimizer(self.model, config, fused=False)
         self.scheduler = make_schedule(self.optimizer, config, steps)
@@ -58,45 +90,82 @@ class ShardedEngine(Engine):
         norm = torch.nn.utils.clip_grad_norm_(trainable, self.max_norm or math.inf, foreach=False)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
-    def state(self) -> dict[str, Any]:
-        """Slices gathered into whole tensors, on the CPU of the first process."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
-
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        model, optimizer = get_state_dict(self.model, self.optimizer, options=options)
-        if self.accelerator.is_main_process:  # the others get nothing to put under numbers
-            optimizer = optimizer_state_by_index(optimizer, self.unwrapped_model)
-        return {
-            "model": trained_only(self.unwrapped_model, model),
-            "optimizer": optimizer,
-            "scheduler": self.scheduler.state_dict(),
-        }
-
     def load(self, state: dict[str, Any]) -> None:
         """Cut whole tensors into slices again."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+        shared = dict(self.unwrapped_model.named_parameters(remove_duplicate=False))
+        trained = [p for p in self.unwrapped_model.parameters() if p.requires_grad]
+        momenta = {
+            number: {key: cut(value, trained[number]) for key, value in values.items()}
+            for number, values in state["optimizer"]["state"].items()
+        }
+        weights = {name: cut(value, shared.get(name)) for name, value in state["model"].items()}
+        super().load({"model": weights, "optimizer": {**state["optimizer"], "state": momenta}})
 
-        options = StateDictOptions(full_state_dict=True, strict=False)
-        set_state_dict(
-            self.model,
-            self.optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=optimizer_state_by_name(state["optimizer"], self.unwrapped_model),
-            options=options,
-        )
+    def save(self, path: Path, contents: dict[str, Any]) -> None:
+        """A file, or a folder of shards where ``checkpoint_format`` or the size of the model asks for one."""
+        if not self.saves_shards():
+            self.save_whole(path, {**contents, **self.state(), "engine": self.kind})
+            return
+        plain, tensors = self.slices()
+        with folder_of_all(path, self.accelerator) as draft:
+            try:
+                write_shards(draft / FOLDER, tensors)  # ends when all processes have written
+            except OSError as problem:
+                raise unwritable(path, problem) from None
+            if self.accelerator.is_main_process:
+                plain[SHARDS]["files"] = written_files(draft / FOLDER)
+                save_checkpoint(draft / RUN_FILE, {**contents, **plain, "engine": self.kind})
 
+    def save_whole(self, path: Path, contents: dict[str, Any]) -> None:
+        """A file as one process would write it; slices are gathered one after the other."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(path, contents, write_gathered)
+        else:
+            for value in tree_leaves(contents):
+                gathered(value)
+        self.accelerator.wait_for_everyone()
 
-def optimizer_state_by_index(optimizer: dict[str, Any], model: torch.nn.Module) -> dict[str, Any]:
-    """An optimizer state under parameter names as torch's own optimizers write it, under numbers."""
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    group = {key: value for key, value in optimizer["param_groups"][0].items() if key != "params"}
-    state = {number: optimizer["state"][name] for number, name in enumerate(names) if name in optimizer["state"]}
-    return {"state": state, "param_groups": [{**group, "params": list(range(len(names)))}]}
+    def saves_shards(self) -> bool:
+        """Whether checkpoints are folders of shards; decided by the first process, once, when memory is in use."""
+        if self.checkpoint_format == "auto":
+            import psutil
+            from accelerate.utils import broadcast_object_list
 
+            _, tensors = self.slices()
+            needed = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
+            too_large = needed > MOST_OF_MEMORY * psutil.virtual_memory().available
+            self.checkpoint_format = broadcast_object_list(["sharded" if too_large else "whole"])[0]
+        return self.checkpoint_format == "sharded"
 
-def optimizer_state_by_name(optimizer: dict[str, Any], model: torch.nn.Module) -> dict[str, Any]:
-    """The inverse of ``optimizer_state_by_index``."""
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    group = {key: value for key, value in optimizer["param_groups"][0].items() if key != "params"}
-    state = {names[number]: value for number, value in optimizer["state"].items()}
-    return {"state": state, "param_groups": [{**group, "params": names}]}
+    def slices(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """What a folder of shards holds: plain values for run.pth, and this process' slices by name."""
+        model = self.unwrapped_model
+        weights = trained_only(model, model.state_dict())
+        first_name = {id(value): name for name, value in model.named_parameters()}
+        every_name = {name: first_name[id(value)] for name, value in model.named_parameters(remove_duplicate=False)}
+        tied = {name: same for name, same in every_name.items() if name != same and name in weights}
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        optimizer, momenta = split_optimizer(self.optimizer.state_dict(), trained)
+        tensors = {MODEL + name: value for name, value in weights.items() if name not in tied}
+        tensors |= {OPTIMIZER + name: value for name, value in momenta.items()}
+        plain = {"optimizer": optimizer, "scheduler": self.scheduler.state_dict()}
+        return {**plain, SHARDS: {"trained": trained, "tied": tied}}, tensors
+
+    def restore(self, path: Path, state: dict[str, Any]) -> None:
+        """From a folder of shards each process takes its slices; anything else as ``Engine.restore``."""
+        if SHARDS not in state:
+            super().restore(path, state)
+            return
+        plain, tensors = self.slices()
+        trained, weights = plain[SHARDS]["trained"], dict(self.unwrapped_model.named_parameters())
+        if state[SHARDS]["trained"] != trained:
+            raise InputError(f"{path} was written of another model than the config gives; put the old config back.")
+        momenta = {
+            name: torch.zeros_like(weights[name.removeprefix(OPTIMIZER).rpartition(".")[0]]).detach()
+            for name in stored_tensors(path, state[SHARDS])
+            if name.startswith(OPTIMIZER)
+        }
+        read_shards(path, state[SHARDS], tensors | momenta)
+        momenta = {name.removeprefix(OPTIMIZER): value for name, value in momenta.items()}
+        self.optimizer.load_state_dict(with_tensors(state["optimizer"], trained, momenta))
+        self.scheduler.load_state_dict(state["scheduler"])

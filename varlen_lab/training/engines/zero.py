@@ -20,9 +20,9 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.training.checkpoint import RUN_FILE, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
+from varlen_lab.training.engines.shards import folder_of_all
 from varlen_lab.training.engines.stages import with_precision
 
 if TYPE_CHECKING:
@@ -105,22 +105,15 @@ class ZeroEngine(Engine):
 
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Every process writes its shards; the folder takes its name when the last one is done."""
-        from accelerate.utils import broadcast_object_list
-
-        first = self.accelerator.is_main_process
-        with folder_written_whole(path) if first else nullcontext() as draft:
-            draft = broadcast_object_list([str(draft)])[0]  # its name, which the first process has chosen
+        with folder_of_all(path, self.accelerator) as draft:
             with deepspeed_silenced():
                 self.model.save_checkpoint(  # type: ignore[operator]
-                    draft, tag=TAG, exclude_frozen_parameters=has_frozen(self.unwrapped_model)
+                    str(draft), tag=TAG, exclude_frozen_parameters=has_frozen(self.unwrapped_model)
                 )
             self.accelerator.wait_for_everyone()
-            if first:
+            if self.accelerator.is_main_process:
                 state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind, "zero_stage": self.stage}
-                save_checkpoint(
-                    Path(draft, RUN_FILE), {**contents, **state, "processes": self.accelerator.num_processes}
-                )
-        self.accelerator.wait_for_everyone()
+                save_checkpoint(draft / RUN_FILE, {**contents, **state, "processes": self.accelerator.num_processes})
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back what ``save`` wrote; with the same number of processes and the same stage."""
