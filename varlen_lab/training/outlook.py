@@ -217,7 +217,8 @@ def memory_needed(config: Config, model: PreTrainedModel, row: float, engine: st
     """
     weights = sum(bytes_held(p) for p in model.parameters())
     trained = sum(bytes_held(p) for p in model.parameters() if p.requires_grad)
-    parts = {"weights": weights, "gradient": trained, "optimizer": trained * (2 if config.optim_type == "AdamW" else 1)}
+    momenta = trained * (2 if config.optim_type == "AdamW" else 1)
+    parts: dict[str, float] = {"weights": weights, "gradient": trained, "optimizer": momenta}
     for part in SHARED_OUT[engine]:
         parts[part] /= processes
     if engine == "fsdp" and config.accumulative_counts > 1:  # whole and in fp32 in every process, until the last batch
