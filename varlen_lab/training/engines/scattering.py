@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from varlen_lab.errors import InputError
 
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-MAPPED_BYTES = 2**20  # a piece of memory of this size and more is the system's again when it is freed
+MAPPED_BYTES = 2**18  # a piece of memory of this size and more is the system's again when it is freed
 
 
 def take_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
