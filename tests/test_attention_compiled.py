@@ -13,7 +13,9 @@ import torch.nn.attention.varlen  # registers torch's operation
 from expect import refused
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
+from torch._inductor.utils import is_cudagraph_unsafe_fx_node
 
+from varlen_lab.attention.compiled import checked, whole, whole_backward
 from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import register
 from varlen_lab.attention.reference import Options, attend_reference
@@ -151,6 +153,17 @@ def test_what_is_wrong_is_said_when_the_graph_runs() -> None:
         model(**wrong)
     with refused("max_length_q is 5 and cu_seq_lens_q holds a document of 6 tokens"):
         model(**batch([4, 5, 6]) | {"max_length_q": 5})
+
+
+def test_no_recorded_graph_repeats_the_seams_of_one_batch() -> None:
+    """What reads seams in Python is left out of CUDA graphs, or ``mode="reduce-overhead"`` would read them once."""
+    for operation in (whole, whole_backward, checked):
+        assert is_cudagraph_unsafe_fx_node(calling(operation._opoverload))
+    assert not is_cudagraph_unsafe_fx_node(calling(torch.ops.aten.add.Tensor))
+
+
+def calling(operation: Any) -> torch.fx.Node:
+    return torch.fx.Graph().call_function(operation)
 
 
 # ------------------------------------------------------------------------------------- a kernel inside of the graph

@@ -34,6 +34,11 @@ def sleepy(*given: Any) -> torch.Tensor:
     return attend_reference(*given)
 
 
+def dozing(*given: Any) -> torch.Tensor:
+    time.sleep(0.035)
+    return attend_reference(*given)
+
+
 def leaking(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Boundaries, options: Any) -> torch.Tensor:
     """Quick, and wrong: it ignores the seams."""
     return attend_reference(q, k, v, Boundaries.from_lengths([row.total]), options)
@@ -69,6 +74,19 @@ def test_the_fastest_of_those_that_are_right_is_taken(shape: AttentionShape, mon
     assert choice.versions["torch"] in torch.__version__
     assert "4 documents, 50 tokens, 4/2 heads of 16, float32" in choice.measured_on
     assert choice.sentence().startswith(f"fastest of {len(right)}: ") and " sleepy " in choice.sentence()
+
+
+def test_in_a_graph_a_kernel_that_is_not_traced_pays_for_its_second_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted("sleepy", monkeypatch, traced="stands in the graph itself")
+    planted("dozing", monkeypatch)
+    monkeypatch.delitem(BACKENDS, "sdpa")
+    plain, compiled = (
+        choose_kernel(SHAPE._replace(compiled=compiled), ROW, "cpu", torch.float32, measuring=True)
+        for compiled in (False, True)
+    )
+    assert (plain.backend, compiled.backend) == ("dozing", "sleepy")
+    assert compiled.milliseconds["dozing"] >= 70 > compiled.milliseconds["sleepy"] >= 50
+    assert "backward in a graph, cpu" in compiled.measured_on and "in a graph" not in plain.measured_on
 
 
 def test_one_kernel_timed_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:

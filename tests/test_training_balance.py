@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training.checkpoint import History
-from varlen_lab.training.outlook import Outlook
+from varlen_lab.training.outlook import Outlook, Work
 from varlen_lab.training.plan import Step, balance_lines, busiest, plan_steps
 from varlen_lab.training.trainer import train
 
@@ -186,6 +187,22 @@ def test_a_run_in_windows_resumes_to_the_bit_and_keeps_its_windows(small: Config
             train(broken.replace(**change), progress=False, resume=True)
     train(broken, progress=False, resume=True)
     assert History.read(tmp_path / "broken" / "history.jsonl").losses == whole.losses
+
+
+def test_a_resume_that_would_plan_other_steps_is_refused(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Costs come from the model, and a model from transformers: another version may count other weights."""
+    config = small.with_mode("varlen").replace(balance="window", balance_window=4, accumulative_counts=4, max_steps=4)
+    path = train(config.replace(save_steps=2), progress=False).checkpoint
+    assert path is not None
+    monkeypatch.setattr(Work, "of", lambda model: Work(-1, 1))
+    with pytest.raises(InputError, match="in another order than they are planned in now, some would come twice"):
+        train(config, progress=False, resume=path.with_name("iter_2.pth"))
+    state = torch.load(path, weights_only=True)
+    del state["meta"]["plan"]  # as it was before plans were compared
+    torch.save(state, path.with_name("old.pth"))
+    train(config, progress=False, resume=path.with_name("old.pth"))
 
 
 def test_documents_on_lines_of_their_own_need_less_padding(small: Config) -> None:

@@ -71,6 +71,20 @@ def test_what_was_chosen_is_used_and_written_down(
     assert read_checkpoint(work_dir / "iter_2.pth")["meta"]["kernel_choice"] == asdict(RECEIPT)
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_compiled_run_says_so_when_it_chooses(config: Config, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(kernel, "choose_kernel", lambda shape, *given: told.append(shape.compiled) or RECEIPT)
+    for compiled in (False, True):
+        with pytest.raises(KeyboardInterrupt):  # before anything is compiled
+            train(config.replace(torch_compile=compiled, method=method), progress=False, on_start=interrupted)
+    assert told == [False, True]
+
+
+def interrupted(*given: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_on_a_cpu_the_receipt_says_who_could_not(config: Config) -> None:
     choice = train(config, progress=False).meta["kernel_choice"]
     assert choice["backend"] == "sdpa" and choice["milliseconds"] == {}

@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 
 class AttentionShape(NamedTuple):
-    """The attention of a model: heads, widths, and what is done to its scores."""
+    """The attention of a model: heads, widths, what is done to its scores, and whether torch.compile makes a graph."""
 
     heads: int
     key_heads: int
@@ -42,6 +42,7 @@ class AttentionShape(NamedTuple):
     softcap: float | None = None
     alibi: bool = False
     window: int | None = None
+    compiled: bool = False
 
     @classmethod
     def of(cls, model: Any) -> AttentionShape:
@@ -61,6 +62,7 @@ class AttentionShape(NamedTuple):
             getattr(config, "attn_logit_softcapping", None),
             any(hasattr(module, "alibi_slopes") for module in modules),
             getattr(config, "sliding_window", None) or None,
+            any(module._compiled_call_impl is not None for module in modules),
         )
 
     def job(self, device: str, dtype: torch.dtype) -> Job:

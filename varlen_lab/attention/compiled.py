@@ -30,6 +30,8 @@ TAKES = (
     "Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt? longest, str backend, "
     "float scale, bool causal, SymInt? window, float? softcap, Tensor? alibi_slopes"
 )
+# mode="reduce-overhead" records what a GPU does and repeats it without Python: the seams of one batch for all others
+READS_SEAMS = (torch.Tag.cudagraph_unsafe,)
 TRACED: dict[str, Callable[..., torch.Tensor]] = {}  # backend -> its function, found before the compiler looks
 
 
@@ -65,7 +67,7 @@ def traced_backend(backend: str, device: str, dtype: str, head_dim: int, softcap
 traced_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-@torch.library.custom_op("varlen_lab::checked_seams", mutates_args=())
+@torch.library.custom_op("varlen_lab::checked_seams", mutates_args=(), tags=READS_SEAMS)
 def checked(cu_seqlens: torch.Tensor, q: torch.Tensor, longest: int) -> torch.Tensor:
     """``cu_seqlens``, which ends with q's last token and holds no document above ``longest``, or an InputError."""
     check_seams(Boundaries(cu_seqlens, longest), q)
@@ -77,7 +79,7 @@ def _(cu_seqlens: torch.Tensor, q: torch.Tensor, longest: int) -> torch.Tensor:
     return torch.empty_like(cu_seqlens)
 
 
-@torch.library.custom_op("varlen_lab::attention", mutates_args=(), schema=f"({TAKES}) -> Tensor")
+@torch.library.custom_op("varlen_lab::attention", mutates_args=(), schema=f"({TAKES}) -> Tensor", tags=READS_SEAMS)
 def whole(*given: Any) -> torch.Tensor:
     """``attend`` as one operation, its options one by one."""
     return attended(*given)
@@ -92,6 +94,7 @@ def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *others: Any) -> torch.
     "varlen_lab::attention_backward",
     mutates_args=(),
     schema=f"(Tensor upstream, {TAKES}) -> (Tensor, Tensor, Tensor)",
+    tags=READS_SEAMS,
 )
 def whole_backward(upstream: torch.Tensor, *given: Any) -> Any:
     """The gradients of q, k and v for that of the output."""

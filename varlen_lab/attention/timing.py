@@ -184,12 +184,16 @@ def tensors(shape: AttentionShape, total: int, device: str, dtype: torch.dtype) 
 def forward_backward(
     name: str, shape: AttentionShape, boundaries: Boundaries, given: list[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Output and the gradients of q, k and v by one backend, for ``tensors``."""
+    """Output and the gradients of q, k and v by one backend, for ``tensors``.
+
+    In a graph the backward pass of a kernel that is not traced computes the output once more, and so does this.
+    """
     *inputs, upstream = given
     inputs = [x.detach().requires_grad_() for x in inputs]
     slopes = torch.logspace(-1, -8, shape.heads, base=2, device=upstream.device) if shape.alibi else None
     options = Options(shape.head_dim**-0.5, window=shape.window, softcap=shape.softcap, alibi_slopes=slopes)
-    out = resolve_name(BACKENDS[name].function)(*inputs, boundaries, options)
+    for _ in range(2 if shape.compiled and BACKENDS[name].traced is None else 1):
+        out = resolve_name(BACKENDS[name].function)(*inputs, boundaries, options)
     return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
 
 
@@ -226,7 +230,7 @@ def described(shape: AttentionShape, boundaries: Boundaries, device: str, dtype:
     card = torch.cuda.get_device_name() if device == "cuda" else device
     return (
         f"{len(boundaries.lengths):,} documents, {boundaries.total:,} tokens, {shape.heads}/{shape.key_heads} heads "
-        f"of {shape.head_dim}, {dtype_name(dtype)}, forward and backward, {card}"
+        f"of {shape.head_dim}, {dtype_name(dtype)}, forward and backward{' in a graph' * shape.compiled}, {card}"
     )
 
 

@@ -133,8 +133,11 @@ def data_fingerprint(rows: Dataset) -> str:
     return digest.hexdigest()[:12]
 
 
-def open_checkpoint(path: Path, config: Config, fingerprint: str, processes: int = 1) -> dict[str, Any]:
-    """A checkpoint that this run may go on from; InputError when it belongs to another config or other data."""
+def open_checkpoint(path: Path, config: Config, meta: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint that this run may go on from; ``meta``: of its history.
+
+    InputError when it belongs to another config, other data or another plan.
+    """
     state = read_checkpoint(path)
     trained = load_text(state["config"], f"the config inside {path}")
     for name in setting_names():
@@ -144,6 +147,7 @@ def open_checkpoint(path: Path, config: Config, fingerprint: str, processes: int
                 f"{path} was trained with {name} = {before!r} and the config says {now!r}, so the run would not be the "
                 "same; put the setting back, or start anew in another work_dir."
             )
+    processes, fingerprint = meta["processes"], meta["data"]
     if state.get("processes", 1) != processes:
         raise InputError(
             f"{path} was trained in {state.get('processes', 1)} processes and there are {processes} now, a step would "
@@ -153,6 +157,13 @@ def open_checkpoint(path: Path, config: Config, fingerprint: str, processes: int
         raise InputError(
             f"{path} was trained on other data than {config.data_path!r} gives now (fingerprint {state.get('data')}, "
             f"now {fingerprint}); put the data back, or start anew in another work_dir."
+        )
+    was = state.get("meta", {})
+    if was.get("plan", meta["plan"]) != meta["plan"]:  # costs come from the model as this transformers builds it
+        raise InputError(
+            f"{path} was trained on these rows in another order than they are planned in now, some would come twice; "
+            f"go on with the versions that wrote it (transformers {was.get('transformers')}), or start anew in another "
+            "work_dir."
         )
     return state
 

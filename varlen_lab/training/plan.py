@@ -7,6 +7,7 @@ the same.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -35,6 +36,11 @@ def plan_steps(rows: int, config: Config, processes: int = 1, costs: np.ndarray 
     if config.balance == "window" and costs is None:
         raise InputError("balance = 'window' sorts rows by what they cost; pass plan_steps their costs.")
     return list(islice(planned(rows, config, processes, costs), config.max_steps))
+
+
+def plan_fingerprint(steps: list[Step]) -> str:
+    """Twelve hex digits of which rows come when: a resumed run must plan what the killed one did."""
+    return hashlib.sha256(repr(steps).encode()).hexdigest()[:12]
 
 
 def planned(rows: int, config: Config, processes: int, costs: np.ndarray | None) -> Iterator[Step]:

@@ -36,7 +36,7 @@ from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
 from varlen_lab.training.outlook import Outlook, Work, estimate
-from varlen_lab.training.plan import Step, plan_steps, row_totals, share
+from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def prepared(
     history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)
     history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
+    history.meta["plan"] = plan_fingerprint(plan)
     if first and on_start is not None:
         on_start(outlook)
     run = Run(config, engine, tokenizer, rows, held_out, plan, outlook, work_dir, history)
@@ -146,7 +147,7 @@ class Run:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint."""
-        state = open_checkpoint(path, self.config, self.history.meta["data"], self.engine.accelerator.num_processes)
+        state = open_checkpoint(path, self.config, self.history.meta)
         self.engine.restore(path, state)
         set_rng_state(state["rng_state"])
         if self.engine.accelerator.device.type == "cpu":
