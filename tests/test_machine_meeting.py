@@ -80,6 +80,15 @@ def test_who_does_not_fit_is_told_and_tells_the_others(
         meeting.wait_for_all(store, second._replace(number=0, total=3))
 
 
+def test_who_waits_asks_the_same_few_questions_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand processes ask one store, five times a second."""
+    asked: list[list[str]] = []
+    store = SimpleNamespace(check=lambda keys: asked.append(keys) or (keys != ["wrong"] and len(asked) > 9))
+    monkeypatch.setattr(meeting.time, "sleep", lambda _: None)
+    meeting.wait_for_all(store, place(7, 1000))  # type: ignore[arg-type]
+    assert len(asked) == 11 and len({str(keys) for keys in asked}) == 2
+
+
 def test_who_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "SAY_AFTER", 0.1)
     monkeypatch.setenv("VARLEN_LAB_WAIT", "1")

@@ -32,8 +32,9 @@ def environment(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_the_page_says_is_read(environment) -> None:
     assert ranks.this_process() is None and ranks.to_start() == (0, None)
-    environment({"NPROC_PER_NODE": "1"})
-    assert ranks.to_start() == (0, None)
+    environment({"NPROC_PER_NODE": "1", "PORT": "tcp://10.0.0.1:80", "ADDR": "no.such.invalid"})
+    assert ranks.to_start() == (0, None)  # a cluster has its own use for these names, and one process has none
+    environment({"ADDR": None})
     environment({"NPROC_PER_NODE": "8", "PORT": "29501"})
     assert ranks.to_start() == (8, None)
     environment(TWO_MACHINES)

@@ -211,6 +211,22 @@ def nowhere_but_in_one(way: str) -> str:
 # ------------------------------------------------------------------------------------------------- checkpoints
 
 
+def on_a_full_disk(way: str, path: Path) -> str:
+    """What a process says that finds no room for its part of a checkpoint."""
+    one = engine(way)
+    next(optimize(one, batches(1, 1)))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError) as refused:
+        patch.setattr(torch, "save", full)
+        one.save(path, {})
+    one.accelerator.wait_for_everyone()
+    assert not list(path.parent.iterdir())
+    return str(refused.value)
+
+
 def crossings(folder: Path) -> dict[str, str]:
     """Each engine's checkpoint opened by each: "to the bit", "close", "other", or the sentence that refuses it."""
     saved, found = {}, {}
@@ -263,6 +279,8 @@ def facts(folder: Path) -> dict[str, Any]:
     for way in WAYS:
         found[f"exchanges {way}"] = [exchanges(way, each) for each in EACH]
         found[f"refused {way}"] = nowhere_but_in_one(way)
+        if way.startswith("zero"):  # of the others only the first process writes
+            found[f"full {way}"] = on_a_full_disk(way, folder / "full" / "iter_1.pth")
         for dtype in ("fp32", "bf16"):
             for what, ranks in PLANTED:
                 found[f"{way} {dtype} {what} {ranks}"] = left_out(way, dtype, what, ranks)
@@ -318,6 +336,12 @@ def test_what_is_not_finite_in_one_process_is_saved_by_none(way: str, measured: 
     said = {found[f"refused {way}"] for found in measured}
     assert len(said) == 1, said
     assert "exp_avg of" in (sentence := said.pop()) and "after step 1" in sentence and "iter_9.pth" in sentence
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.startswith("zero")])
+def test_a_shard_that_finds_no_room_is_said(way: str, measured: list[dict[str, Any]]) -> None:
+    for found in measured:
+        assert "iter_1.pth could not be written" in found[f"full {way}"]
 
 
 def test_losses_of_one_two_and_four_processes_are_the_same(measured: list[dict[str, Any]], tmp_path: Path) -> None:

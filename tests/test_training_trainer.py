@@ -180,6 +180,12 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, message: str, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+def test_a_full_disk_ends_a_history_in_a_sentence() -> None:
+    with pytest.raises(InputError, match=r"/dev/full could not be written \(No space left on device\)"):
+        History({}, path=Path("/dev/full")).add({"step": 1})
+
+
 def test_a_work_dir_that_cannot_be_is_one_sentence(small: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"work_dir .*file/run cannot be written"):

@@ -164,15 +164,21 @@ def wait_for_all(store: Store, place: Place) -> None:
     while not store.check(keys):
         if store.check(["wrong"]):
             raise InputError(store.get("wrong").decode())
-        missing = [str(each) for each, key in enumerate(keys) if not store.check([key])]
-        who = f"{place.what} {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''} of {place.total}"
         waited = time.monotonic() - start
         if waited > limit:
             raise InputError(
-                f"{who} did not come to {place.host}:{place.port} in {limit} s; start all of them, see what they said: "
-                f"{LONGER}."
+                f"{missing(store, place)} did not come to {place.host}:{place.port} in {limit} s; start all of them, "
+                f"see what they said: {LONGER}."
             )
         if waited > SAY_AFTER and not said and place.number == 0:
             said = True
-            warnings.warn(f"waiting for {who} at {place.host}:{place.port}, {limit} s at most", stacklevel=2)
+            warnings.warn(
+                f"waiting for {missing(store, place)} at {place.host}:{place.port}, {limit} s at most", stacklevel=2
+            )
         time.sleep(0.2)
+
+
+def missing(store: Store, place: Place) -> str:
+    """Who has not come, in words. A question each: of a thousand processes only who has to say it may ask."""
+    numbers = [str(each) for each in range(place.total) if not store.check([f"is/{each}"])]
+    return f"{place.what} {', '.join(numbers[:8])}{', ...' if len(numbers) > 8 else ''} of {place.total}"

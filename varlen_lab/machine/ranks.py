@@ -87,12 +87,14 @@ def to_start() -> tuple[int, Place | None]:
     if "RANK" in os.environ:  # it was started itself
         return 0, None
     here, machines = number("NPROC_PER_NODE", 1), number("NNODES", 1)
-    port = number("PORT", 29500)
     if "NODE_RANK" in os.environ and number("NODE_RANK") >= machines:
         raise InputError(f"NODE_RANK is {number('NODE_RANK')} and NNODES is not set, so there is one machine; set it.")
+    if here == machines == 1:  # it asks for nobody, whatever else PORT and ADDR are for on this machine
+        return 0, None
+    port = number("PORT", 29500)
     if machines == 1:
         check_address()
-        return here if here > 1 else 0, None
+        return here, None
     remedy = "set NODE_RANK=0, 1, ... and the first machine's name as ADDR"
     need(("NODE_RANK", "ADDR"), f"NNODES is {machines}", remedy)
     return here, Place("machine", number("NODE_RANK"), machines, os.environ["ADDR"], port, ("NODE_RANK", "PORT"))

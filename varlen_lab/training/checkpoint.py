@@ -14,7 +14,8 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -57,11 +58,17 @@ def save_checkpoint(
     ``write``: what does so, by default ``torch.save``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_told(path), written_whole(path) as file:
+        (write or torch.save)({"format": FORMAT, **contents}, file)
+        if path.is_dir():  # a run of several processes wrote it; no file can take the place of a folder
+            remove(path)
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """InputError where the block, which writes ``path`` of a run or a part of it, finds no room."""
     try:
-        with written_whole(path) as file:
-            (write or torch.save)({"format": FORMAT, **contents}, file)
-            if path.is_dir():  # a run of several processes wrote it; no file can take the place of a folder
-                remove(path)
+        yield
     except (OSError, RuntimeError) as problem:
         # torch's zip writer turns a full disk into a RuntimeError, in one of two wordings; any other one is a bug
         if isinstance(problem, RuntimeError) and not re.search("PytorchStreamWriter|inline_container", str(problem)):
@@ -204,7 +211,7 @@ class History:
             return
         if after and self.path.exists():
             self.records = [record for record in History.read(self.path).records if record["step"] <= after]
-        with written_whole(self.path, "w") as file:
+        with full_disk_told(self.path), written_whole(self.path, "w") as file:
             for line in ({"meta": {"format": HISTORY_FORMAT, **self.meta}}, *self.records):
                 file.write(json.dumps(line) + "\n")
 
@@ -214,7 +221,7 @@ class History:
         self.taken += 1
         if self.path is not None:
             # closed after each line, so that a kill costs at most the line being written
-            with self.path.open("a", encoding="utf-8") as file:
+            with full_disk_told(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
     @property

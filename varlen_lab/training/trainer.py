@@ -24,6 +24,7 @@ from varlen_lab.training.checkpoint import (
     History,
     checkpoints_in,
     data_fingerprint,
+    full_disk_told,
     open_checkpoint,
     rng_state,
     set_rng_state,
@@ -160,7 +161,8 @@ class Run:
         self.saved = [path for path in checkpoints_in(self.work_dir) if int(path.stem[5:]) <= self.done]
         if self.engine.accelerator.is_main_process:
             remove_unfinished(self.work_dir)
-            with written_whole(self.work_dir / f"{self.config.name or 'config'}.py", "w") as file:
+            copy = self.work_dir / f"{self.config.name or 'config'}.py"
+            with full_disk_told(copy), written_whole(copy, "w") as file:
                 file.write(render(self.config))
         self.history.start(after=self.done)
 
