@@ -73,16 +73,11 @@ def full_disk_told(path: Path) -> Iterator[None]:
         # torch's zip writer turns a full disk into a RuntimeError, in one of two wordings; any other one is a bug
         if isinstance(problem, RuntimeError) and not re.search("PytorchStreamWriter|inline_container", str(problem)):
             raise
-        raise unwritable(path, problem) from None
-
-
-def unwritable(path: Path, problem: Exception) -> InputError:
-    """What to say where a checkpoint could not be written."""
-    reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
-    return InputError(
-        f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
-        "--resume."
-    )
+        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
+        raise InputError(
+            f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
+            "--resume."
+        ) from None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

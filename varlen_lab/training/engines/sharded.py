@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.training.checkpoint import RUN_FILE, save_checkpoint, unwritable
+from varlen_lab.training.checkpoint import RUN_FILE, full_disk_told, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule, trained_only
 from varlen_lab.training.engines.scattering import (
     cut,
@@ -108,10 +108,8 @@ class ShardedEngine(Engine):
             return
         plain, tensors = self.slices()
         with folder_of_all(path, self.accelerator) as draft:
-            try:
+            with full_disk_told(path):
                 write_shards(draft / FOLDER, tensors)  # ends when all processes have written
-            except OSError as problem:
-                raise unwritable(path, problem) from None
             if self.accelerator.is_main_process:
                 plain[SHARDS]["files"] = written_files(draft / FOLDER)
                 save_checkpoint(draft / RUN_FILE, {**contents, **plain, "engine": self.kind})
