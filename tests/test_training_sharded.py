@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from varlen_lab.models.registry import FAMILIES
 from varlen_lab.training import trainer
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from varlen_lab.training.conversion import convert
+from varlen_lab.training.data import pad_id
 from varlen_lab.training.engines import make_accelerator, make_engine, sharded
 from varlen_lab.training.engines.scattering import write_gathered
 from varlen_lab.training.engines.shards import FOLDER, SHARDS, whole_state, written_files
+from varlen_lab.training.evaluation import answers
 from varlen_lab.training.outlook import memory_needed
 from varlen_lab.training.trainer import train
 
@@ -147,6 +150,9 @@ def test_shards_are_a_checkpoint(processes: int, four: Config, tmp_path: Path) -
         for way in ("whole", "sharded"):
             assert_same_state(folder / f"{way}.pth", folder / way / "iter_4.pth")
         assert_same_state(folder / "whole.pth", folder / "sharded.pth")
+        if kind == "tied":
+            saved = state_in(folder / "whole.pth")["model"]
+            assert saved["lm_head.weight"].data_ptr() == saved["model.embed_tokens.weight"].data_ptr()
         done = convert(one, folder / "sharded.pth", tmp_path / "hf" / kind)
         assert done.max_logit_difference == 0 and done.step == 4
         # one process reads it too: only the number of processes keeps it from going on
@@ -177,6 +183,46 @@ def damage_is_named(config: Config, path: Path, folder: Path) -> None:
         with pytest.raises(InputError, match=f"lacks {shard.name}, 1 of"):
             open_it()
     assert not (folder / "no").exists()
+
+
+def apart(config: Config, folder: Path) -> tuple[list[list[str]], str]:
+    """Processes that meet different things; answers of an adapter, and what is said of a folder that one cannot see."""
+    rank = torch.distributed.get_rank()
+    lora = every_kind(config)["lora"].replace(evaluation_freq=1, evaluation_inputs=["Count in steps of 3."])
+    run = trainer.prepared(lora.replace(work_dir=str(folder / "lora")), False, None, False, None, True)
+    run.take_steps(False, None)
+    said = [record["samples"] for record in run.history.records]
+    # one reads the end of its answer in the first token, the other goes on
+    model: Any = run.engine.unwrapped_model
+    if rank == 0:
+        model.generate = partial(model.generate, stopping_criteria=[lambda ids, scores: torch.ones(1).bool()])
+    answers(run.engine, run.tokenizer, lora, pad_id(run.tokenizer))
+    # the second machine has another disk under this name: it sees the checkpoint it is told of, or says it does not
+    one = config.replace(work_dir=str(folder / f"disk_{rank}"), checkpoint_format="sharded", max_steps=2)
+    whole = one.replace(checkpoint_format="whole")
+    train(whole, progress=False, fsdp=True)
+    again = train(whole, progress=False, fsdp=True, resume=True)
+    assert again.taken == 0
+    if rank == 1:
+        Path.is_dir = lambda path: ".partial" not in path.name and os.path.isdir(path)  # type: ignore[method-assign]
+    try:
+        train(one, progress=False, fsdp=True)
+    except InputError as problem:
+        return said, str(problem)
+    return said, "saved"
+
+
+@slow
+def test_processes_that_do_not_see_the_same(four: Config, tmp_path: Path) -> None:
+    """None waits for another: not for a token one of them does not need, not for a checkpoint only one can see."""
+    both = in_processes(2, tmp_path / "p", apart, four, tmp_path / "w")
+    one = every_kind(four.replace(accumulative_counts=4))["lora"].replace(
+        evaluation_freq=1, evaluation_inputs=["Count in steps of 3."], work_dir=str(tmp_path / "alone")
+    )
+    said = [record["samples"] for record in train(one, progress=False).records]
+    for answered, problem in both:
+        assert answered == said and "is not one folder for all machines" in problem
+    assert not list((tmp_path / "w").rglob(".*"))
 
 
 def killed_while_saving(config: Config) -> None:

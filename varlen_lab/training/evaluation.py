@@ -59,6 +59,8 @@ def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, 
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=48,
                 do_sample=False,
+                # no process may stop before the others: where weights are shared out each waits for all of them
+                synced_gpus=engine.accelerator.num_processes > 1,
                 pad_token_id=pad_token_id,
                 eos_token_id=tokenizer.eos_token_id,
             )

@@ -79,6 +79,8 @@ def prepared(
     fsdp: bool,
 ) -> Run:
     """Everything a run needs before its first step, which it then stands at; see ``train``."""
+    from accelerate.utils import broadcast_object_list
+
     refuse_format(config, deepspeed, fsdp)
     accelerator = make_accelerator(config)
     first = accelerator.is_main_process
@@ -91,7 +93,8 @@ def prepared(
     plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
     outlook = estimate(config, model, rows, plan, accelerator, engine=engine_name(deepspeed, fsdp))
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
-    begin_with = checkpoint_to_resume(work_dir, resume)
+    # the first one's: a machine that does not see the folder must not begin at step 0 alone
+    begin_with = broadcast_object_list([checkpoint_to_resume(work_dir, resume)])[0]
     # before the engine: it takes the memory the timing needs
     choice = decide_kernel(config, model, rows, plan, accelerator, receipt_to_keep(config, begin_with))
     engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.training.checkpoint import RUN_FILE, full_disk_told, save_checkpoint
+from varlen_lab.training.checkpoint import RUN_FILE, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule, trained_only
 from varlen_lab.training.engines.scattering import (
     cut,
@@ -68,7 +68,9 @@ class ShardedEngine(Engine):
         tensors = take_tensors(model)
         for module in units(model):
             fully_shard(module, mesh=mesh, mp_policy=policy)
-        self.model = fully_shard(model, mesh=mesh, mp_policy=policy)
+        # not peft's wrapper: to answer it calls the model inside, which fetches what is in no unit
+        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        self.model, self.sharded = model, fully_shard(inner, mesh=mesh, mp_policy=policy)
         hand_out(model, tensors, self.accelerator.device)
         # after sharding: the optimizer must hold the slices, not the whole parameters they replaced
         self.optimizer = make_optimizer(self.model, config, fused=False)
@@ -76,7 +78,7 @@ class ShardedEngine(Engine):
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         """The gradient stays whole in this process until the ``last`` batch of a step."""
-        self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+        self.sharded.set_requires_gradient_sync(last)  # type: ignore[operator]
         return nullcontext()
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -104,12 +106,14 @@ class ShardedEngine(Engine):
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """A file, or a folder of shards where ``checkpoint_format`` or the size of the model asks for one."""
         if not self.saves_shards():
-            self.save_whole(path, {**contents, **self.state(), "engine": self.kind})
+            model = self.unwrapped_model
+            # kept: what is tied is then one object, under two names
+            weights = trained_only(model, model.state_dict(keep_vars=True))
+            self.save_whole(path, {**contents, **self.state(), "model": weights, "engine": self.kind})
             return
         plain, tensors = self.slices()
         with folder_of_all(path, self.accelerator) as draft:
-            with full_disk_told(path):
-                write_shards(draft / FOLDER, tensors)  # ends when all processes have written
+            write_shards(draft / FOLDER, tensors)  # ends when all processes have written
             if self.accelerator.is_main_process:
                 plain[SHARDS]["files"] = written_files(draft / FOLDER)
                 save_checkpoint(draft / RUN_FILE, {**contents, **plain, "engine": self.kind})

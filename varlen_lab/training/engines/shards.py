@@ -21,6 +21,7 @@ import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import folder_written_whole
+from varlen_lab.training.checkpoint import full_disk_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,11 +34,22 @@ MODEL, OPTIMIZER = "model.", "optimizer."  # what names of tensors begin with
 
 @contextmanager
 def folder_of_all(path: Path, accelerator: Accelerator) -> Iterator[Path]:
-    """An empty folder which all processes write into; it becomes ``path`` when the first one's block has ended well."""
-    from accelerate.utils import broadcast_object_list
+    """An empty folder which all processes write into; it becomes ``path`` when the first one's block has ended well.
 
-    with folder_written_whole(path) if accelerator.is_main_process else nullcontext() as draft:
-        yield Path(broadcast_object_list([str(draft)])[0])  # its name, which the first process has chosen
+    InputError when it cannot be written, or is not the same one for all.
+    """
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    making = folder_written_whole(path) if accelerator.is_main_process else nullcontext()
+    with full_disk_told(path), making as draft:
+        folder = Path(broadcast_object_list([str(draft)])[0])  # its name, which the first process has chosen
+        # else each machine would write into a folder of its own, and only the first one's be moved into place
+        if not all(gather_object([folder.is_dir()])):
+            raise InputError(
+                f"{path.parent} is not one folder for all machines, a checkpoint would lack shards; set work_dir to a "
+                "folder that they share, or checkpoint_format = 'whole' with --fsdp."
+            )
+        yield folder
     accelerator.wait_for_everyone()
 
 

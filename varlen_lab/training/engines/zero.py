@@ -20,7 +20,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.training.checkpoint import RUN_FILE, full_disk_told, read_checkpoint, save_checkpoint
+from varlen_lab.training.checkpoint import RUN_FILE, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
 from varlen_lab.training.engines.shards import folder_of_all
 from varlen_lab.training.engines.stages import with_precision
@@ -106,7 +106,7 @@ class ZeroEngine(Engine):
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Every process writes its shards; the folder takes its name when the last one is done."""
         with folder_of_all(path, self.accelerator) as draft:
-            with full_disk_told(path), deepspeed_silenced():
+            with deepspeed_silenced():
                 self.model.save_checkpoint(  # type: ignore[operator]
                     str(draft), tag=TAG, exclude_frozen_parameters=has_frozen(self.unwrapped_model)
                 )
