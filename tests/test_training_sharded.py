@@ -171,13 +171,19 @@ def test_shards_are_a_checkpoint(processes: int, four: Config, tmp_path: Path) -
 
 
 def damage_is_named(config: Config, path: Path, folder: Path) -> None:
-    """A shard cut short, of another size, or missing is one sentence, for whoever opens the folder."""
+    """A shard cut short, of another size, missing, or too many is one sentence, for whoever opens the folder."""
     shard = sorted((path / FOLDER).iterdir())[1]
     whole = shard.read_bytes()
     for damaged in (whole[:-1], whole[:4], b"", b"\xff" * len(whole)):
         shard.write_bytes(damaged)
         with pytest.raises(InputError, match=f"{shard.name} is damaged"):
             convert(config, path, folder / "no")
+    shard.write_bytes(whole)
+    strange = shard.with_name("._" + shard.name)
+    strange.write_bytes(whole[:40])
+    with pytest.raises(InputError, match=f"has {strange.name}, which the run did not write"):
+        convert(config, path, folder / "no")
+    strange.unlink()
     shard.unlink()
     for open_it in (lambda: convert(config, path, folder / "no"), lambda: state_in(path)):
         with pytest.raises(InputError, match=f"lacks {shard.name}, 1 of"):

@@ -168,6 +168,5 @@ class ShardedEngine(Engine):
             if name.startswith(OPTIMIZER)
         }
         read_shards(path, state[SHARDS], tensors | momenta)
-        momenta = {name.removeprefix(OPTIMIZER): value for name, value in momenta.items()}
         self.optimizer.load_state_dict(with_tensors(state["optimizer"], trained, momenta))
         self.scheduler.load_state_dict(state["scheduler"])

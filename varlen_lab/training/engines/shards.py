@@ -103,21 +103,22 @@ def stored_tensors(path: Path, listed: dict[str, Any]) -> dict[str, torch.Tensor
 
 
 def check_files(path: Path, listed: dict[str, Any]) -> None:
-    """InputError that names a file which is not there, or not as it was written."""
+    """InputError that names a file which is not there, was not written by the run, or is not as it was written."""
     from safetensors import SafetensorError, safe_open
 
-    files = listed["files"]
-    missing = [name for name in files if not (path / FOLDER / name).is_file()]
+    files, found = listed["files"], written_files(path / FOLDER)
+    missing = [name for name in files if name not in found]
     if missing:
         raise InputError(
             f"{path / FOLDER} lacks {missing[0]}, {len(missing)} of {len(files)} shards are missing; copy them from "
             "where the run was, or take an older checkpoint."
         )
+    if strange := found.keys() - files.keys():  # torch would read them too
+        raise InputError(f"{path / FOLDER} has {min(strange)}, which the run did not write; move it away.")
     for name, size in files.items():
         try:
-            damaged = (path / FOLDER / name).stat().st_size != size
             with safe_open(path / FOLDER / name, framework="pt"):
-                pass
+                damaged = found[name] != size
         except (SafetensorError, OSError):
             damaged = True
         if damaged:
@@ -169,11 +170,11 @@ def split_optimizer(state: dict[str, Any], trained: list[str]) -> tuple[dict[str
 
 
 def with_tensors(state: dict[str, Any], trained: list[str], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The inverse of ``split_optimizer``."""
+    """The inverse of ``split_optimizer``; names of ``tensors`` may begin with ``OPTIMIZER``."""
     numbers = {name: number for number, name in enumerate(trained)}
     full = {number: dict(values) for number, values in state["state"].items()}
     for name, tensor in tensors.items():
-        weight, key = name.rsplit(".", 1)
+        weight, key = name.removeprefix(OPTIMIZER).rsplit(".", 1)
         full[numbers[weight]][key] = tensor
     return {**state, "state": full}
 
