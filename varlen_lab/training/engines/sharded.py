@@ -106,9 +106,8 @@ class ShardedEngine(Engine):
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """A file, or a folder of shards where ``checkpoint_format`` or the size of the model asks for one."""
         if not self.saves_shards():
-            model = self.unwrapped_model
             # kept: what is tied is then one object, under two names
-            weights = trained_only(model, model.state_dict(keep_vars=True))
+            weights = trained_only(self.unwrapped_model, self.unwrapped_model.state_dict(keep_vars=True))
             self.save_whole(path, {**contents, **self.state(), "model": weights, "engine": self.kind})
             return
         plain, tensors = self.slices()

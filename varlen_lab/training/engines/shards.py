@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,16 +116,13 @@ def check_files(path: Path, listed: dict[str, Any]) -> None:
     if strange := found.keys() - files.keys():  # torch would read them too
         raise InputError(f"{path / FOLDER} has {min(strange)}, which the run did not write; move it away.")
     for name, size in files.items():
-        try:
-            with safe_open(path / FOLDER / name, framework="pt"):
-                damaged = found[name] != size
-        except (SafetensorError, OSError):
-            damaged = True
-        if damaged:
-            raise InputError(
-                f"{path / FOLDER / name} is damaged, it is not what the run wrote; copy it again, or take an older "
-                "checkpoint."
-            )
+        with suppress(SafetensorError, OSError), safe_open(path / FOLDER / name, framework="pt"):
+            if found[name] == size:
+                continue
+        raise InputError(
+            f"{path / FOLDER / name} is damaged, it is not what the run wrote; copy it again, or take an older "
+            "checkpoint."
+        )
 
 
 def whole_weights(path: Path, state: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -156,16 +153,11 @@ def split_optimizer(state: dict[str, Any], trained: list[str]) -> tuple[dict[str
     """An optimizer's state without its slices, and those by the name of their weight and their own."""
     from torch.distributed.tensor import DTensor
 
-    slices: dict[str, torch.Tensor] = {
-        f"{trained[number]}.{key}": value
-        for number, values in state["state"].items()
-        for key, value in values.items()
-        if isinstance(value, DTensor)
-    }
-    plain = {
-        number: {key: value for key, value in values.items() if not isinstance(value, DTensor)}
-        for number, values in state["state"].items()
-    }
+    plain: dict[int, dict[str, Any]] = {}
+    slices: dict[str, torch.Tensor] = {}
+    for number, values in state["state"].items():
+        plain[number] = {key: value for key, value in values.items() if not isinstance(value, DTensor)}
+        slices |= {f"{trained[number]}.{key}": value for key, value in values.items() if isinstance(value, DTensor)}
     return {**state, "state": plain}, slices
 
 
