@@ -144,7 +144,7 @@ def test_what_a_window_cannot_do_is_said(small: Config) -> None:
     ]
     lines = balance_lines(window.replace(balance_window=101), 9, costs, costs, 2, "ddp")
     assert len(lines) == 2
-    assert lines[1] == "balance_window = 101 is more than an epoch's 100 full steps, which are one window"
+    assert lines[1] == "balance_window = 101 is more than the 100 whole steps of an epoch, which are one window"
     assert len(balance_lines(window.replace(balance_window=100), 9, costs, costs, 2, "ddp")) == 1
 
 

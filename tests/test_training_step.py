@@ -13,7 +13,8 @@ from varlen_lab.config.schema import Config
 from varlen_lab.models.building import tiny
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.training.engines import lr_factor, make_accelerator, make_engine
+from varlen_lab.training.engines import make_accelerator, make_engine
+from varlen_lab.training.optimizer import lr_factor
 from varlen_lab.training.step import Batch, optimize, token_loss_sum
 
 LENGTHS = [3, 1, 7, 2]

@@ -156,6 +156,7 @@ def balance_lines(
     full = len(costs) // rows_of_step
     if config.balance == "window" and config.balance_window > full:
         lines.append(
-            f"balance_window = {config.balance_window} is more than an epoch's {full} full steps, which are one window"
+            f"balance_window = {config.balance_window} is more than the {full} whole steps of an epoch, which are one "
+            "window"
         )
     return lines

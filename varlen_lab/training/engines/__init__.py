@@ -12,7 +12,6 @@ converted on one.
 from __future__ import annotations
 
 import math
-import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -24,12 +23,14 @@ import torch
 from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
+from varlen_lab.machine import ranks
 from varlen_lab.machine.launch import join_processes, waiting_group
 from varlen_lab.models.adapters import frozen_in_words
 from varlen_lab.models.building import resolve_device, resolve_dtype, weight_dtype
 from varlen_lab.training.checkpoint import save_checkpoint
 from varlen_lab.training.engines.replicated import replicated
 from varlen_lab.training.engines.shards import SHARDS, whole_state
+from varlen_lab.training.optimizer import make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,8 +57,8 @@ def card_of_this_process(device: str) -> str | None:
     """What names the GPU that Accelerate will take for this process; None where it takes none."""
     if device != "cuda":
         return None
-    number = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
-    return str(torch.cuda.get_device_properties(number).uuid)
+    card = ranks.number("LOCAL_RANK", 0) % torch.cuda.device_count()
+    return str(torch.cuda.get_device_properties(card).uuid)
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
@@ -236,31 +237,6 @@ def autocast_forward(model: torch.nn.Module, precision: str, device: str) -> Non
     """
     if precision == "bf16" and any(p.dtype == torch.float32 and p.requires_grad for p in model.parameters()):
         model.forward = torch.autocast(device, torch.bfloat16)(model.forward)  # type: ignore[method-assign]
-
-
-def make_optimizer(model: torch.nn.Module, config: Config, fused: bool = True) -> torch.optim.Optimizer:
-    """AdamW or SGD over the weights that are trained."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if config.optim_type == "AdamW":
-        return torch.optim.AdamW(
-            trainable, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
-        )
-    return torch.optim.SGD(trainable, lr=config.lr, momentum=config.betas[0], weight_decay=config.weight_decay)
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """A line up, then half a cosine down."""
-    warmup = math.ceil(config.warmup_ratio * steps)
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: lr_factor(step, steps, warmup, config.start_factor)
-    )
-
-
-def lr_factor(step: int, steps: int, warmup: int, start: float) -> float:
-    """Share of the peak lr at a step: a line from ``start`` up to 1, then half a cosine down to 0."""
-    if step < warmup:
-        return start + (1 - start) * step / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def trained_only(model: torch.nn.Module, state: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.training.checkpoint import RUN_FILE, save_checkpoint
-from varlen_lab.training.engines import Engine, make_optimizer, make_schedule, trained_only
+from varlen_lab.training.engines import Engine, trained_only
 from varlen_lab.training.engines.scattering import (
     cut,
     gathered,
@@ -43,6 +43,7 @@ from varlen_lab.training.engines.shards import (
     write_shards,
     written_files,
 )
+from varlen_lab.training.optimizer import make_optimizer, make_schedule
 
 MOST_OF_MEMORY = 0.5  # of what is free, that a whole checkpoint may take where ``checkpoint_format`` is "auto"
 

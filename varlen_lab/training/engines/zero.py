@@ -21,9 +21,10 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.training.checkpoint import RUN_FILE, read_checkpoint, save_checkpoint
-from varlen_lab.training.engines import Engine, make_optimizer, make_schedule
+from varlen_lab.training.engines import Engine
 from varlen_lab.training.engines.shards import folder_of_all
 from varlen_lab.training.engines.stages import with_precision
+from varlen_lab.training.optimizer import make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
