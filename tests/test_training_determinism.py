@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from tests.expect import refused
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load
-from varlen_lab.studies import comparison
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training import step as loop
 from varlen_lab.training.checkpoint import History, read_checkpoint
@@ -162,9 +160,9 @@ def test_a_run_again_gives_the_same_bits_and_on_a_cpu_those_without(small: Confi
     assert not same_bits(first, run("d", lr=1e-3))  # the comparison sees a difference
 
 
-@pytest.mark.parametrize("room, work", [(loop, lambda config: train(config, progress=False)), (comparison, compare)])
+@pytest.mark.parametrize("work", [lambda config: train(config, progress=False), compare], ids=["train", "compare"])
 def test_a_run_of_what_cannot_repeat_ends_in_the_sentence(
-    small: Config, monkeypatch: pytest.MonkeyPatch, room: ModuleType, work: Callable[[Config], object]
+    small: Config, monkeypatch: pytest.MonkeyPatch, work: Callable[[Config], object]
 ) -> None:
     real = loop.token_loss_sum
 
@@ -172,7 +170,7 @@ def test_a_run_of_what_cannot_repeat_ends_in_the_sentence(
         not_repeatable()
         return real(model, batch)
 
-    monkeypatch.setattr(room, "token_loss_sum", planted)
+    monkeypatch.setattr(loop, "token_loss_sum", planted)
     work(small)
     with refused("no put_ on cpu"):
         work(small.replace(deterministic=True))

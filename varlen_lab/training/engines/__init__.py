@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import platform
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -181,9 +182,15 @@ class Engine:
         elif self.accelerator.scaler is not None:
             # not step(): it asks for the gradient alone, which may be finite where the loss is not
             self.accelerator.scaler.update()
-        self.scheduler.step()
+        self.advance_schedule()
         self.optimizer.zero_grad()
         return loss_value, norm, taken
+
+    def advance_schedule(self) -> None:
+        """On to the next learning rate, also after a step that was left out."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of")  # torch takes a first step left out for a mistake
+            self.scheduler.step()
 
     def lowers_scale(self) -> bool:
         """Whether a gradient that is not finite lowers fp16's loss scale, and this is not as low as can be yet."""

@@ -93,7 +93,7 @@ class ZeroEngine(Engine):
     def update(self, loss: torch.Tensor) -> tuple[float, float, bool]:
         """Clip and step; DeepSpeed itself leaves out a step whose gradient is not finite."""
         self.model.step()  # type: ignore[operator]
-        self.scheduler.step()
+        self.advance_schedule()
         taken = bool(self.model.was_step_applied())  # type: ignore[operator]
         # of a step that was left out, stage 3 still gives the norm of the step before
         norm = self.model.get_global_grad_norm() if taken else None  # type: ignore[operator]
