@@ -14,7 +14,7 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import build_model
-from varlen_lab.training import engines
+from varlen_lab.training import optimizer
 from varlen_lab.training import step as loop
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.engines import Engine, make_accelerator
@@ -24,7 +24,7 @@ from varlen_lab.training.trainer import train
 
 
 def with_lr_of(monkeypatch: pytest.MonkeyPatch, step: int, factor: float) -> None:
-    monkeypatch.setattr(engines, "lr_factor", lambda done, *_: factor if done == step - 1 else 1.0)
+    monkeypatch.setattr(optimizer, "lr_factor", lambda done, *_: factor if done == step - 1 else 1.0)
 
 
 # ------------------------------------------------------------------------------------------------- saving
