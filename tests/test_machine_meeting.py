@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
+from expect import refused
 from torch.distributed import PrefixStore
 
-from tests.expect import refused
 from varlen_lab.machine import meeting
 from varlen_lab.machine.ranks import Place
 from varlen_lab.training.engines import card_of_this_process

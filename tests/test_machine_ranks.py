@@ -6,8 +6,8 @@ import os
 import socket
 
 import pytest
+from expect import refused
 
-from tests.expect import refused
 from varlen_lab.cli import main
 from varlen_lab.machine import ranks
 

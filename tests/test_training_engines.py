@@ -29,12 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {"ddp": {}, "fsdp": {"fsdp": True}}
 if find_spec("deepspeed"):
     WAYS |= {f"zero{stage}": {"deepspeed": f"deepspeed_zero{stage}"} for stage in (1, 2, 3)}
 EACH = (1, 2, 4)  # batches of a step
-PLANTED = [
-    ("loss", (1,)),
-    ("loss", (0, 1)),
-    ("gradient", (1,)),
-    ("infinity", (0, 1)),
-]  # what is bad, in which processes
+PLANTED = [("loss", (1,)), ("loss", (0, 1)), ("gradient", (1,)), ("infinity", (0, 1))]  # what is bad, in which ranks
 
 
 def engine(way: str, model: dict[str, Any] | None = None, **changes: Any) -> Engine:

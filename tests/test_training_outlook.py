@@ -93,3 +93,4 @@ def test_stages_that_reduce_every_batch_say_so(small: Config) -> None:
     lines = {engine: replace(told[0], engine=engine).lines() for engine in ("ddp", "fsdp", "zero1", "zero2", "zero3")}
     assert ["every batch, 4 times a step" in lines[engine][-1] for engine in lines] == [False] * 3 + [True] * 2
     assert replace(told[0], engine="zero2", batches=1).lines() == lines["ddp"]
+    assert "a process, shared out over 8, and " in replace(told[0], engine="fsdp", processes=8).lines()[2]

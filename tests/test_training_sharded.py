@@ -349,5 +349,4 @@ def test_a_process_needs_seven_tenths_of_ddp(four: Config, tmp_path: Path) -> No
         one = config.replace(checkpoint_format=way if way != "ddp" else "auto", work_dir=str(tmp_path / way))
         peaks[way] = max(in_processes(2, tmp_path / way / "p", peak_above_the_start, one, way != "ddp"))
         shutil.rmtree(tmp_path / way)
-    print({way: f"{peak / 2**20:.0f} MiB" for way, peak in peaks.items()})
     assert max(peaks["whole"], peaks["sharded"]) <= 0.7 * peaks["ddp"], peaks

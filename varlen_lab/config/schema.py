@@ -91,7 +91,7 @@ class Config:
     pack_to_max_length: bool = setting(True, "1/Data", "several documents share a row")
     batch_size: int = setting(1, "1/Scheduler & Optimizer", "rows (documents when unpacked) a device takes at once", at_least(1))
     accumulative_counts: int = setting(16, "1/Scheduler & Optimizer", "batches that make one optimizer step", at_least(1))
-    balance: str = setting("step", "1/Scheduler & Optimizer", "which rows share a step: step, any, dealt out by cost; window, rows of like cost, so that no process waits", choices=("step", "window"))
+    balance: str = setting("step", "1/Scheduler & Optimizer", "rows that share a step: step (any, dealt out by cost), window (of like cost, so that no process waits)", choices=("step", "window"))
     balance_window: int = setting(32, "1/Scheduler & Optimizer", "steps whose rows balance = 'window' sorts by cost", at_least(2))
     dataloader_num_workers: int = setting(0, "1/Scheduler & Optimizer", "processes that collate batches", at_least(0))
     max_epochs: int = setting(3, "1/Scheduler & Optimizer", "passes over the data", at_least(1))

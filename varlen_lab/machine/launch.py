@@ -1,4 +1,4 @@
-"""Several processes: who starts them, who they are, and who goes first.
+"""Several processes: who starts them, how they end, and who goes first.
 
     NPROC_PER_NODE=2 varlen-lab train CONFIG            one machine; as with XTuner's command
     torchrun --nproc-per-node 2 -m varlen_lab train CONFIG

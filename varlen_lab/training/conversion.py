@@ -94,7 +94,7 @@ def convert(
 
 
 def weights_in(pth: Path, state: dict[str, Any], *, adapter: bool) -> dict[str, torch.Tensor]:
-    """The whole weights of a checkpoint (of an adapter, its own), whichever engine wrote it, and in how many pieces."""
+    """The whole weights of a checkpoint (of an adapter, its own), whichever engine wrote it, in however many pieces."""
     if SHARDS in state:
         return whole_weights(pth, state)
     return consolidate(pth, adapter) if pth.is_dir() else state["model"]

@@ -144,7 +144,7 @@ class Outlook:
 
     def lines(self) -> list[str]:
         """As ``train`` prints it."""
-        shared = f", shared out over {self.processes}" if SHARED_OUT[self.engine] and self.processes > 1 else ""
+        shared = f", shared out over {self.processes}," if SHARED_OUT[self.engine] and self.processes > 1 else ""
         frozen = "" if self.trainable == self.parameters else f", {self.trainable:,} of them trained"
         processes = f" in {self.processes} processes" if self.processes > 1 else ""
         change = "the same documents, unpacked, would take as many steps"
@@ -178,15 +178,15 @@ def estimate(
 ) -> Outlook:
     """What a run of these steps over these rows will do, need and take; ``engine``: a word of ``engine_name``."""
     table = rows.with_format("arrow")[:]
-    lengths = np.concatenate([chunk.flatten().to_numpy() for chunk in table["seq_lengths"].chunks]).astype(np.int64)
     each, squared = row_totals(rows)
     trained = sum(int((chunk.flatten().to_numpy() != IGNORE).sum()) for chunk in table["labels"].chunks)
-    tokens, documents, processes = int(lengths.sum()), len(lengths), accelerator.num_processes
+    documents = sum(len(chunk.flatten()) for chunk in table["seq_lengths"].chunks)
+    tokens, processes = int(each.sum()), accelerator.num_processes
     lines = config.batch_size * config.accumulative_counts * processes  # documents of an unpacked step
     epochs = sum(len(batch) for step in steps for batch in step) / len(rows)
     work = Work.of(model)
+    costs = work.operations(each, squared)
     speed = operations_per_second(accelerator.device, TORCH_DTYPES[resolve_dtype(config)]) * processes
-    needed = work.operations(tokens * epochs, float((lengths**2).sum()) * epochs)
     return Outlook(
         documents=documents,
         rows=len(rows),
@@ -199,13 +199,13 @@ def estimate(
         parameters=sum(weight_count(p) for p in model.parameters()),
         trainable=sum(weight_count(p) for p in model.parameters() if p.requires_grad),
         memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2), engine, processes),
-        seconds=needed / speed / USUAL_UTILISATION,
+        seconds=float(costs.sum()) * epochs / speed / USUAL_UTILISATION,
         unpacked_steps=max(1, round(documents * epochs / lines)),
         work=work,
         operations_per_second=speed,
         engine=engine,
         batches=config.accumulative_counts,
-        balance=balance_lines(config, len(steps), squared, work.operations(each, squared), processes, engine),
+        balance=balance_lines(config, len(steps), squared, costs, processes, engine),
     )
 
 

@@ -62,7 +62,7 @@ def train(
     a given one) as if the run had never stopped: to the last bit on a CPU, and on a GPU with ``deterministic = True``.
     Without a checkpoint it starts at step 0. SIGTERM saves and returns early. ``deepspeed`` (one of XTuner's names or a
     JSON file) or ``fsdp`` shares the model out over the processes that were started. Raises InputError for bad input,
-    for a checkpoint of another config or other data, and when losses stay infinite.
+    for a checkpoint of another config, other data or another plan, and when loss, gradient or weights stay no numbers.
     """
     with repeatable(True, resolve_device(config)) if config.deterministic else nullcontext():
         run = prepared(config, progress, on_start, resume, deepspeed, fsdp)

@@ -5,8 +5,8 @@
     ZeroEngine      DeepSpeed's ZeRO
 
 Around forward and backward of each batch the loop holds ``accumulating``, it calls ``update`` once a step, and it does
-not know which engine it has. The first two write the same ``iter_N.pth``: what was trained on eight GPUs goes on or is
-converted on one.
+not know which engine it has. The first two go on from each other's ``iter_N.pth``, in as many processes as wrote it;
+what was trained on eight GPUs is converted on one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 No process but the first ever has the model whole, and that one only in the memory of its machine: the others build it
 without weights, and each gets its slices from the first, tensor by tensor.
 
-A checkpoint is gathered into whole tensors, under the names and numbers a single process would write: it goes on or is
-converted on any number of GPUs. Where it would not fit one machine it is a folder of ``shards``.
+A checkpoint is gathered into whole tensors, under the names and numbers a single process would write: DDP goes on from
+it too, and one process converts it. Where it would not fit one machine it is a folder of ``shards``.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class ShardedEngine(Engine):
         plain, tensors = self.slices()
         trained, weights = plain[SHARDS]["trained"], dict(self.unwrapped_model.named_parameters())
         if state[SHARDS]["trained"] != trained:
-            raise InputError(f"{path} was written of another model than the config gives; put the old config back.")
+            raise InputError(f"{path} holds another model than the config gives; put the old config back.")
         momenta = {
             name: torch.zeros_like(weights[name.removeprefix(OPTIMIZER).rpartition(".")[0]]).detach()
             for name in stored_tensors(path, state[SHARDS])

@@ -65,7 +65,7 @@ class ZeroEngine(Engine):
                 deepspeed.DeepSpeedConfig(settings)
             except Exception as problem:  # it has no one kind of error for settings it does not take
                 raise InputError(
-                    f"DeepSpeed does not take its settings ({first_line(problem)}); correct them."
+                    f"DeepSpeed does not take the settings of --deepspeed ({first_line(problem)}); correct them."
                 ) from None
             self.model, *_ = deepspeed.initialize(
                 model=model, optimizer=self.optimizer, config=settings, dist_init_required=False
@@ -131,7 +131,10 @@ class ZeroEngine(Engine):
             with deepspeed_silenced():
                 self.model.load_checkpoint(str(path), tag=TAG)  # type: ignore[operator]
         except Exception as problem:  # a shard cut short, or of another stage, fails in many ways
-            raise InputError(f"the shards in {path / TAG} cannot be read ({first_line(problem)}).") from None
+            raise InputError(
+                f"the shards in {path / TAG} cannot be read ({first_line(problem)}); copy them again, or take an older "
+                "checkpoint."
+            ) from None
         self.scheduler.load_state_dict(state["scheduler"])
 
 
