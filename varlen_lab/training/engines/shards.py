@@ -173,7 +173,7 @@ def with_tensors(state: dict[str, Any], trained: list[str], tensors: dict[str, t
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """torch.distributed.checkpoint logs every failure with its traceback, which then comes as an exception too."""
+    """No logs, no warnings: torch.distributed.checkpoint logs every failure, which then comes as an exception too."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     with warnings.catch_warnings():

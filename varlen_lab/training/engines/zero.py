@@ -22,7 +22,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.training.checkpoint import RUN_FILE, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine
-from varlen_lab.training.engines.shards import folder_of_all
+from varlen_lab.training.engines.shards import folder_of_all, silenced
 from varlen_lab.training.engines.stages import with_precision
 from varlen_lab.training.optimizer import make_optimizer, make_schedule
 
@@ -167,7 +167,10 @@ def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
                 str(folder), TAG, exclude_frozen_parameters=adapter, lazy_mode=False
             )
     except Exception as problem:  # a shard cut short fails in many ways
-        raise InputError(f"the shards in {folder / TAG} cannot be put together ({problem}); one is damaged.") from None
+        raise InputError(
+            f"the shards in {folder / TAG} cannot be put together ({first_line(problem)}), one is damaged; copy it "
+            "again, or take an older checkpoint."
+        ) from None
 
 
 def import_deepspeed(device: str) -> Any:
@@ -198,10 +201,5 @@ def has_frozen(model: torch.nn.Module) -> bool:
 @contextmanager
 def deepspeed_silenced() -> Iterator[None]:
     """DeepSpeed prints on import, at start and at every save; its errors are exceptions and still come through."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
+    with redirect_stdout(io.StringIO()), silenced():
+        yield
