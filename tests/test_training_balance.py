@@ -140,7 +140,7 @@ def test_what_a_window_cannot_do_is_said(small: Config) -> None:
     costs = costs_of(400)
     window = small.replace(balance="window", accumulative_counts=2)
     assert balance_lines(window, 9, costs, costs, 1, "ddp") == [
-        "balance = 'window' is for several processes, one waits for no other; 'step' draws rows at random"
+        "balance = 'window' is for several processes and this run has one; 'step' draws rows at random"
     ]
     lines = balance_lines(window.replace(balance_window=101), 9, costs, costs, 2, "ddp")
     assert len(lines) == 2

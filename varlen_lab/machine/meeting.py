@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ANSWER_WITHIN, COME_WITHIN, GREET_WITHIN = 40, 900, 10  # seconds
 SAY_AFTER = 5  # seconds of waiting
-LONGER = "VARLEN_LAB_WAIT=SECONDS waits longer"
+LONGER = "or wait longer with VARLEN_LAB_WAIT=SECONDS"
 MYSELF = os.urandom(8).hex()  # another one in every process of every machine
 
 
@@ -101,7 +101,7 @@ def wait_for_answer(place: Place) -> None:
         if waited > limit:
             raise InputError(
                 f"the first {place.what} of this run does not answer at {place.host}:{place.port} ({reason}); check "
-                f"the address, and that it was started: {LONGER}."
+                f"the address, and that it was started, {LONGER}."
             )
         if waited > SAY_AFTER and not said:
             said = True
@@ -168,7 +168,7 @@ def wait_for_all(store: Store, place: Place) -> None:
         if waited > limit:
             raise InputError(
                 f"{missing(store, place)} did not come to {place.host}:{place.port} in {limit} s; start all of them, "
-                f"see what they said: {LONGER}."
+                f"see what they said, {LONGER}."
             )
         if waited > SAY_AFTER and not said and place.number == 0:
             said = True

@@ -152,7 +152,7 @@ def balance_lines(
             f"with balance = 'step', {found[1]:.2f} with 'window'"
         )
     elif config.balance == "window":
-        lines.append("balance = 'window' is for several processes, one waits for no other; 'step' draws rows at random")
+        lines.append("balance = 'window' is for several processes and this run has one; 'step' draws rows at random")
     full = len(costs) // rows_of_step
     if config.balance == "window" and config.balance_window > full:
         lines.append(
