@@ -118,8 +118,9 @@ def summarise(history: History, console: Console, resumed: bool) -> None:
         return
     meta, last = history.meta, history.records[-1]
     console.print(f"{meta['data_report']}", markup=False)
+    several = f" · {meta['processes']} processes ({meta['engine']})" if meta["processes"] > 1 else ""
     console.print(
-        f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}: "
+        f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}{several}: "
         f"loss {history.losses[0]:.4f} → {last['loss']:.4f} in {last['step']} steps, "
         f"{history.tokens_per_second:,.0f} real tokens/s ({history.trained_per_second:,.0f} trained on), "
         f"padding {history.padding_share:.1%}, "

@@ -27,7 +27,7 @@ from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
 from varlen_lab.models.building import PLAIN, empty_model, from_scratch, native_config, resolve_attention
 from varlen_lab.models.loading import load_model
-from varlen_lab.training.checkpoint import read_checkpoint
+from varlen_lab.training.checkpoint import MAY_CHANGE, read_checkpoint
 from varlen_lab.training.data import load_tokenizer
 from varlen_lab.training.engines import load_trained_weights
 from varlen_lab.training.engines.shards import SHARDS, whole_weights
@@ -242,5 +242,5 @@ def changed_settings(given: Config, trained: Config) -> tuple[str, ...]:
         f"{name} is {getattr(given, name)!r} in the config given, "
         f"the checkpoint was trained with {getattr(trained, name)!r}"
         for name in setting_names()
-        if getattr(given, name) != getattr(trained, name)
+        if name not in MAY_CHANGE and getattr(given, name) != getattr(trained, name)
     )
