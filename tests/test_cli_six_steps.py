@@ -12,7 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from varlen_lab.cli import main
+from varlen_lab.config.text import load_config
 from varlen_lab.models.building import tiny
+from varlen_lab.studies import comparison
 from varlen_lab.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +83,25 @@ def test_compare_prints_the_table(dialogues: Path, tmp_path: Path, capsys: pytes
         "packed",
         "varlen",
     }
+
+
+def test_compare_in_a_second_process_prints_and_writes_nothing(
+    dialogues: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config("tiny_llama_full_docstrings_e1").replace(data_path=str(dialogues), max_length=128, max_steps=1)
+    shown = []
+    done = comparison.compare(config, ("varlen",))
+
+    def compare(*_: object, progress: bool, **__: object) -> comparison.Comparison:
+        shown.append(progress)
+        return done
+
+    monkeypatch.setattr(comparison, "compare", compare)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["compare", config.name, "-o", str(tmp_path / rank)]) == 0
+        assert bool(capsys.readouterr().out) == (tmp_path / rank).exists() == (rank == "0")
+    assert shown == [True, False]
 
 
 BAD = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,14 +38,16 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=160)
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks and writes
+    progress = not (args.quiet or console.quiet)
     comparisons: list[Comparison] = []
     for seed in range(config.seed, config.seed + args.seeds):
         modes = tuple(args.modes or MODES)
         kernel = comparisons[0].kernel if comparisons else None  # every seed on the one that the first chose
-        comparison = compare(config.replace(seed=seed), modes, start=args.start, progress=not args.quiet, kernel=kernel)
+        comparison = compare(config.replace(seed=seed), modes, start=args.start, progress=progress, kernel=kernel)
         comparisons.append(comparison)
         show(console, comparison)
-    if args.output is not None:
+    if args.output is not None and not console.quiet:
         save(args.output, comparisons)
         console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)
     # only these two can prove anything; other modes are compared and judge nothing
