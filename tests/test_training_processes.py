@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,6 +230,23 @@ def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None
 
     two = AutoModelForCausalLM.from_pretrained(tmp_path / way / "hf").state_dict()
     assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < 2e-3
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("way", ["zero1", "zero2", "zero3"])
+def test_an_adapter_under_deepspeed_goes_on(way: str, twenty: Config, tmp_path: Path) -> None:
+    """Its checkpoints leave out what is frozen, which DeepSpeed misses unless it is told so."""
+    pytest.importorskip("deepspeed")
+    config = twenty.replace(method="lora", max_steps=4, save_steps=2)
+    run(config, tmp_path, *WAYS[way])
+    history, last = tmp_path / "w" / "history.jsonl", tmp_path / "w" / "iter_4.pth"
+    losses, kept = History.read(history).losses, all_that_is_kept(last)
+    shutil.rmtree(last)
+    run(config, tmp_path, *WAYS[way], "--resume")
+    again = all_that_is_kept(last)
+    assert History.read(history).losses == losses and again.keys() == kept.keys()
+    assert all(torch.equal(value, again[name]) for name, value in kept.items())
 
 
 @pytest.mark.slow

@@ -129,7 +129,9 @@ class ZeroEngine(Engine):
         check_shards(path)
         try:
             with deepspeed_silenced():
-                self.model.load_checkpoint(str(path), tag=TAG)  # type: ignore[operator]
+                self.model.load_checkpoint(  # type: ignore[operator]
+                    str(path), tag=TAG, load_module_strict=not has_frozen(self.unwrapped_model)
+                )
         except Exception as problem:  # a shard cut short, or of another stage, fails in many ways
             raise InputError(
                 f"the shards in {path / TAG} cannot be read ({first_line(problem)}); copy them again, or take an older "
