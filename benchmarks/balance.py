@@ -31,6 +31,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from benchmarks.lengths import Distribution, lognormal
+from benchmarks.verdict import verdict
 from varlen_lab.config.names import named_config
 from varlen_lab.models.building import build_model
 from varlen_lab.packing.strategies import pack_lengths
@@ -235,10 +236,7 @@ def main() -> int:
         timed_section()
     if "held-out" in args.sections:
         held_out_section()
-    print()
-    for text, met in goals:
-        print(("met     " if met else "MISSED  ") + text)
-    return 0 if all(met for _, met in goals) else 1
+    return verdict(goals)
 
 
 if __name__ == "__main__":

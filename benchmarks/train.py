@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import Clock, flattening, trl_packing
+from benchmarks.verdict import verdict
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.models.building import build_model
@@ -211,10 +212,7 @@ def main() -> int:
     shares = [overhead(documents_of(config, args.tokens), config) for _ in range(1 if args.quick else 5)]
     share = statistics.median(shares)
     goals.append((f"own overhead {share:.1%} of the CPU time (goal 5 %)", share <= 0.05))
-    print()
-    for text, met in goals:
-        print(("met     " if met else "MISSED  ") + text)
-    return 0 if all(met for _, met in goals) else 1
+    return verdict(goals)
 
 
 if __name__ == "__main__":

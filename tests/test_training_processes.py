@@ -9,15 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from varlen_lab.config.schema import Config
@@ -25,10 +21,6 @@ from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.conversion import convert
-from varlen_lab.training.engines.stages import with_precision, zero_settings
-from varlen_lab.training.engines.zero import import_deepspeed
-from varlen_lab.training.plan import plan_steps, share
-from varlen_lab.training.step import Batch, collator
 from varlen_lab.training.trainer import train
 
 WAYS = {
@@ -38,113 +30,6 @@ WAYS = {
     "zero2": ["--deepspeed", "deepspeed_zero2"],
     "zero3": ["--deepspeed", "deepspeed_zero3"],
 }
-
-# ------------------------------------------------------------------------------------------------- shares
-
-
-@given(
-    rows=st.integers(1, 40),
-    batch=st.integers(1, 3),
-    each=st.integers(1, 3),
-    processes=st.integers(1, 5),
-    seed=st.integers(0, 3),
-)
-def test_shares_drop_nothing_and_keep_step(rows: int, batch: int, each: int, processes: int, seed: int) -> None:
-    from varlen_lab.config.names import named_config
-
-    config = named_config("tiny_llama_full_docstrings_e1").replace(
-        batch_size=batch, accumulative_counts=each, seed=seed
-    )
-    plan = plan_steps(rows, config, processes)
-    costs = np.random.default_rng(seed).integers(1, 1000, rows).astype(float)
-    shares = [share(plan, costs, processes, rank, batch) for rank in range(processes)]
-    for number, step in enumerate(plan):
-        mine = [one[number] for one in shares]
-        assert Counter(row for part in mine for b in part for row in b) == Counter(row for b in step for row in b)
-        assert len({len(part) for part in mine}) == 1  # everyone meets everyone as often
-        assert all(len(b) <= batch for part in mine for b in part)
-
-
-def test_shares_are_balanced_by_squared_lengths() -> None:
-    """Eight rows of cost 8, 7, ..., 1 for two processes: 18 each, worked by hand: 8+5+4+1 and 7+6+3+2."""
-    costs = np.arange(8, 0, -1).astype(float)
-    step = [[row] for row in range(8)]
-    parts = [share([step], costs, 2, rank, 1)[0] for rank in range(2)]
-    assert [sum(costs[row] for batch in part for row in batch) for part in parts] == [18, 18]
-    assert parts[0] == [[0], [3], [4], [7]]
-
-
-@pytest.mark.parametrize("mode", ["unpacked", "packed", "varlen"])
-def test_an_empty_batch_trains_on_nothing(mode: str) -> None:
-    for weighting in ("token", "sample"):
-        batch = Batch.of([], collator(mode, 0), weighting)
-        assert batch.tokens == 0 and (batch.labels == -100).all()
-        assert batch.weights is None or not batch.weights.any()
-
-
-# ------------------------------------------------------------------------------------------------- who starts them
-
-
-def test_flags_that_need_processes_say_so(small: Config, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="NPROC_PER_NODE=2"):
-        train(small, progress=False, fsdp=True)
-    with pytest.raises(InputError, match="choose one"):
-        train(small, progress=False, fsdp=True, deepspeed="deepspeed_zero1")
-    with pytest.raises(InputError, match="did you mean 'deepspeed_zero2'"):
-        zero_settings("deepspeed_zero22")
-    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "gradient_clipping": 3}')
-    with pytest.raises(InputError, match="gradient_clipping"):
-        zero_settings(str(tmp_path / "ds.json"))
-    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "train_batch_size": "auto"}')
-    assert zero_settings(str(tmp_path / "ds.json")) == {"zero_optimization": {"stage": 2}}
-    (tmp_path / "ds.json").write_text('{"zero_optimization": {}}')
-    with pytest.raises(InputError, match="has stage = None"):
-        zero_settings(str(tmp_path / "ds.json"))
-    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "bf16": {"check_grad_overflow": false}}')
-    with pytest.raises(InputError, match="check_grad_overflow = false in bf16"):
-        zero_settings(str(tmp_path / "ds.json"))
-    (tmp_path / "ds.json").write_text("{stage: 2}")
-    with pytest.raises(InputError, match="not a JSON file"):
-        zero_settings(str(tmp_path / "ds.json"))
-
-
-def test_a_json_file_of_another_trainer_is_taken_and_one_of_another_precision_is_not(tmp_path: Path) -> None:
-    ours = {"zero_optimization": {"stage": 2}}
-    file = tmp_path / "ds.json"
-    file.write_text(
-        '{"fp16": {"enabled": "auto"}, "bf16": {"enabled": "auto"}, "gradient_clipping": "auto", "optimizer": "auto", '
-        '"zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}'
-    )
-    for precision, on in {"fp32": {}, "bf16": {"bf16": {"enabled": True}}, "fp16": {"fp16": {"enabled": True}}}.items():
-        assert with_precision(zero_settings(str(file)), precision) == ours | on
-    for said, precision in [
-        ({"bf16": {"enabled": True}}, "fp32"),
-        ({"bfloat16": {"enabled": True}}, "fp16"),
-        ({"fp16": {"enabled": True}}, "bf16"),
-        ({"bf16": {"enabled": False}}, "bf16"),
-        ({"bf16": "yes"}, "bf16"),
-    ]:
-        with pytest.raises(InputError, match=f"config says dtype = '{precision}'"):
-            with_precision(ours | said, precision)
-    scale = {"fp16": {"initial_scale_power": 8}}
-    assert with_precision(ours | scale, "fp16")["fp16"] == {"initial_scale_power": 8, "enabled": True}
-
-
-@pytest.mark.parametrize("problem", ["missing", "unusable", "old"])
-def test_a_deepspeed_that_cannot_be_used_is_said(problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "deepspeed"]:
-        monkeypatch.delitem(sys.modules, name)
-    words = {"missing": "No module named 'deepspeed'", "unusable": "undefined symbol", "old": "0.19.2 takes steps"}
-    source = {"missing": "raise ModuleNotFoundError(\"No module named 'deepspeed'\")"}
-    source |= {"unusable": "raise RuntimeError('undefined symbol: x')"}
-    source |= {"old": "__version__, __version_major__, __version_minor__, __version_patch__ = '0.19.2', 0, 19, 2"}
-    (tmp_path / "deepspeed" / "ops").mkdir(parents=True)
-    (tmp_path / "deepspeed" / "__init__.py").write_text(source[problem])
-    (tmp_path / "deepspeed" / "ops" / "__init__.py").write_text("__compatible_ops__ = {}")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=f"{words[problem]}.*; pip install 'deepspeed>=0.19.3', or train with --fsdp"):
-        import_deepspeed("cuda")
-
 
 # ------------------------------------------------------------------------------------------------- two of them
 
