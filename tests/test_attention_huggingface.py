@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, StaticCache
 
 from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.huggingface import RESTARTS, register
+from varlen_lab.attention.guard import RESTARTS
+from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import families, recompute, tiny, variants
 from varlen_lab.packing.boundaries import SEAMS

@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.huggingface import register, varlen_mask
+from varlen_lab.attention.huggingface import register
+from varlen_lab.attention.masks import varlen_mask
 from varlen_lab.errors import InputError
 from varlen_lab.leaks import preflight
 from varlen_lab.leaks.checking import audit
@@ -103,7 +104,7 @@ def registered(name: str, function) -> str:
 def users_attention(module, query, key, value, mask, *, spoil, scaling=None, sliding_window=None, **options):
     """A varlen attention written by somebody, spoiled in one place."""
     if "cu_seq_lens_q" not in options:
-        from varlen_lab.attention.huggingface import ordinary_attention
+        from varlen_lab.attention.ordinary import ordinary_attention
 
         options = {"softcap": None, "scaling": scaling, "dropout": 0.0}
         return ordinary_attention(module, query, key, value, mask, **options)

@@ -16,9 +16,17 @@ QUOTED_CHARACTERS = 60  # characters of a long value that an error quotes
 class InputError(ValueError):
     """What was asked for cannot be done as written; the message says why and what to do next."""
 
+    exit_code = 2  # of the command line
+
     def __init__(self, message: str) -> None:
         # a sentence that ends in "did you mean 'x'?" needs no full stop after it
         super().__init__(message[:-1] if message.endswith("?.") else message)
+
+
+class LeakFound(InputError):
+    """The check says no: packing changes what a model computes."""
+
+    exit_code = 1
 
 
 class SettingError(InputError):

@@ -8,6 +8,8 @@
 ``flex``       capped and biased scores on CUDA
 ``compiled``   what torch.compile is shown of it
 ``huggingface``  attn_implementation="varlen" in any transformers model
+``masks``      what that model is told about masks   ``ordinary``  its calls without seams
+``guard``      what is refused before anything is computed
 """
 
 from typing import TYPE_CHECKING

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.run(args) or 0)
     except InputError as error:
         _print_error(str(error))
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         _print_error("interrupted")
         return 130
