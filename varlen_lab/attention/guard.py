@@ -1,11 +1,59 @@
-"""What is refused before attention is computed: packed documents whose seams nobody passed on."""
+"""What is refused before anything is computed: packed documents whose seams nobody passed on.
+
+Most of it is seen by attention only where a model hands its attention the positions; at the model itself it is seen
+always. So ``watch_models`` gives ``transformers.PreTrainedModel`` a ``__call__`` that looks at what goes in.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import OncePerTensor
+
+LIFTED: ContextVar[bool] = ContextVar("LIFTED", default=False)
+
+
+@contextmanager
+def lifted() -> Iterator[None]:
+    """No check at any model meanwhile, in this thread: for those who measure what a model does with what they give."""
+    before = LIFTED.set(True)
+    try:
+        yield
+    finally:
+        LIFTED.reset(before)
+
+
+def watch_models(names: frozenset[str]) -> None:
+    """Check what goes into every transformers model whose attention has one of these ``names``."""
+    from transformers import PreTrainedModel
+
+    def __call__(self: Any, *inputs: Any, **options: Any) -> Any:
+        # the compiler is shown no checks: those of a compiled model are made outside of its graph
+        if not torch.compiler.is_compiling() and not LIFTED.get() and attention_name(self) in names:
+            check_call(self, options)
+        return torch.nn.Module.__call__(self, *inputs, **options)
+
+    PreTrainedModel.__call__ = __call__
+
+
+def attention_name(model: Any) -> str | None:
+    """The attn_implementation a model has now."""
+    return getattr(getattr(model, "config", None), "_attn_implementation", None)
+
+
+def check_call(model: Any, options: dict[str, Any]) -> None:
+    """InputError for what our attention cannot do whatever the model does with it."""
+    if options.get("output_attentions"):
+        raise InputError(
+            f"output_attentions=True asks {type(model).__name__} for attention weights, {attention_name(model)!r} never "
+            "makes them; load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
+        )
 
 
 def refuse_packed_positions(position_ids: torch.Tensor | None, length: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.guard import refuse_packed_positions
+from varlen_lab.attention.guard import refuse_packed_positions, watch_models
 from varlen_lab.attention.masks import DeferredMask, varlen_mask
 from varlen_lab.attention.ordinary import ordinary_attention
 from varlen_lab.attention.registry import BACKENDS
@@ -53,6 +53,7 @@ def register() -> list[str]:
     for name, backend in ours.items():
         AttentionInterface.register(name, attention_of(backend))
         AttentionMaskInterface.register(name, varlen_mask)
+    watch_models(frozenset(ours))
     return list(ours)
 
 
