@@ -51,8 +51,8 @@ def check_call(model: Any, options: dict[str, Any]) -> None:
     """InputError for what our attention cannot do whatever the model does with it."""
     if options.get("output_attentions"):
         raise InputError(
-            f"output_attentions=True asks {type(model).__name__} for attention weights, {attention_name(model)!r} never "
-            "makes them; load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
+            f"output_attentions=True asks {type(model).__name__} for weights that {attention_name(model)!r} never "
+            "makes; load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
         )
 
 
