@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from expect import within
 from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
     AutoModelForCausalLM,
     DataCollatorWithFlattening,
     MambaConfig,
     MambaForCausalLM,
 )
 
-from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import register
-from varlen_lab.attention.masks import varlen_mask
 from varlen_lab.errors import InputError
 from varlen_lab.leaks import preflight
 from varlen_lab.leaks.checking import audit
@@ -91,100 +85,18 @@ def test_a_document_a_row_has_no_seams() -> None:
     assert audit(under("sdpa"), {"input_ids": ids}, boundaries=[10] * 4).ok
 
 
-# -------------------------------------------------------------------------------------------- planted faults
+# -------------------------------------------------- faults; most are planted in test_leaks_faults.py
 
 
-def registered(name: str, function) -> str:
-    """An attention of the user's own."""
-    AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, varlen_mask)
-    return name
+def test_use_cache_is_named_in_train_mode_too() -> None:
+    report = audit(under("sdpa").train(), native(use_cache=None), boundaries=LENGTHS)
+    assert kinds(report) == {"use_cache"} and "use_cache=False" in report.findings[0].fix
 
 
-def users_attention(module, query, key, value, mask, *, spoil, scaling=None, sliding_window=None, **options):
-    """A varlen attention written by somebody, spoiled in one place."""
-    if "cu_seq_lens_q" not in options:
-        from varlen_lab.attention.ordinary import ordinary_attention
-
-        options = {"softcap": None, "scaling": scaling, "dropout": 0.0}
-        return ordinary_attention(module, query, key, value, mask, **options)
-    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-    rule = {"boundaries": Boundaries(options["cu_seq_lens_q"]), "window": sliding_window, "causal": True} | spoil(
-        sliding_window
-    )
-    out = attend(q, k, v, rule.pop("boundaries"), scale=scaling, backend="reference", **rule)
-    return out[None], None
-
-
-MERGED = Boundaries.from_lengths([5, 18, 9, 12])
-FAULTS = {
-    "default use_cache with sdpa": (
-        lambda: under("sdpa"),
-        lambda: native(use_cache=None),
-        "use_cache",
-        "use_cache=False",
-    ),
-    "the same in train()": (
-        lambda: under("sdpa").train(),
-        lambda: native(use_cache=None),
-        "use_cache",
-        "use_cache=False",
-    ),
-    "all-ones mask": (
-        lambda: under("sdpa"),
-        lambda: native(attention_mask=torch.ones(1, len(IDS), dtype=torch.long)),
-        "attention_mask",
-        "leave attention_mask out",
-    ),
-    "positions not restarted with eager": (
-        lambda: under("eager"),
-        lambda: native(position_ids=torch.arange(len(IDS))[None]),
-        "position_ids not restarted",
-        "start again at 0",
-    ),
-    "cu_seq_lens under sdpa": (
-        lambda: under("sdpa"),
-        lambda: batch(position_ids=None, use_cache=False),
-        "cu_seq_lens ignored",
-        "attn_implementation='varlen'",
-    ),
-    "a window one too wide": (
-        lambda: under(
-            registered("users_wide", partial(users_attention, spoil=lambda w: {"window": w and w + 1})), "mistral"
-        ),
-        batch,
-        "window",
-        "window_size=(7, 0)",
-    ),
-    "one document merged with the next": (
-        lambda: under(registered("users_merged", partial(users_attention, spoil=lambda w: {"boundaries": MERGED}))),
-        batch,
-        "merged documents",
-        "Boundaries.from_lengths",
-    ),
-    "a bidirectional kernel": (
-        lambda: under(registered("users_both", partial(users_attention, spoil=lambda w: {"causal": False}))),
-        batch,
-        "bidirectional",
-        "window_size=(-1, 0)",
-    ),
-    "a mamba model": (
-        lambda: MambaForCausalLM(
-            MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2, state_size=4, time_step_rank=4)
-        ),
-        lambda: native(),
-        "recurrent layer",
-        "unpacked",
-    ),
-}
-
-
-@pytest.mark.parametrize(("model", "given", "kind", "fix"), FAULTS.values(), ids=FAULTS)
-def test_a_planted_fault_is_named_with_its_fix(model, given, kind: str, fix: str) -> None:
-    report = audit(model(), given(), boundaries=LENGTHS)
-    assert not report.ok
-    assert kinds(report) == {kind}, str(report)
-    assert fix in report.findings[0].fix
+def test_a_recurrent_model_is_named() -> None:
+    config = MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2, state_size=4, time_step_rank=4)
+    report = audit(MambaForCausalLM(config), native(), boundaries=LENGTHS)
+    assert kinds(report) == {"recurrent layer"} and "unpacked" in report.findings[0].fix
 
 
 def test_the_first_label_of_a_document() -> None:

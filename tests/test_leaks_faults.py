@@ -1,0 +1,54 @@
+"""Every planted fault of the registry: the audit names it, and is silent where nothing is planted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from varlen_lab.leaks.checking import audit
+from varlen_lab.leaks.planting import LENGTHS, plant, specimen
+from varlen_lab.leaks.registry import FAULTS, Fault
+
+
+def negated(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """The fault of this test: no token of the row is that of the document."""
+    return {name: batch[name] for name in batch if name != "position_ids"}
+
+
+DUMMY = Fault(
+    name="dummy",
+    about="the batch has no positions",
+    source="nobody/nothing#1",
+    plant=f"{__name__}:negated",
+    expected=("position_ids not restarted",),
+    fix="start again at 0",
+    attention="sdpa",
+)
+
+
+def check(fault: Fault) -> None:
+    """Planted, the audit names it with its fix; not planted, it says ok."""
+    model, batch = specimen(fault)
+    clean = audit(model, batch, boundaries=LENGTHS)
+    assert clean.ok, str(clean)
+    report = audit(model, plant(fault, model, batch), boundaries=LENGTHS)
+    assert not report.ok
+    assert {finding.kind for finding in report.findings} <= set(fault.expected), str(report)
+    assert any(fault.fix in finding.fix for finding in report.findings), str(report)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_planted_fault_is_named_with_its_fix_and_nothing_without_it(fault: Fault) -> None:
+    check(fault)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_record_says_where_it_was_met(fault: Fault) -> None:
+    assert fault.about and fault.expected and FAULTS[fault.name] is fault
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", fault.source), fault.source
+
+
+def test_a_new_record_is_all_that_a_new_fault_needs() -> None:
+    check(DUMMY)
