@@ -193,8 +193,8 @@ def later(hidden: torch.Tensor, steps: int) -> torch.Tensor:
 
 def add_to_a_layer(model: Any, mixer: torch.nn.Module) -> None:
     """Put ``mixer`` before the feed-forward part of layer 1; it has no weights, so checkpoints stay as they are."""
-    layers = max((one for one in model.modules() if isinstance(one, torch.nn.ModuleList)), key=len)
-    layers[1].mlp = torch.nn.Sequential(mixer, layers[1].mlp)
+    layer: Any = max((one for one in model.modules() if isinstance(one, torch.nn.ModuleList)), key=len)[1]
+    layer.mlp = torch.nn.Sequential(mixer, layer.mlp)
 
 
 def short_convolution(model: Any, batch: Batch) -> Batch:
