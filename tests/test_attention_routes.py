@@ -79,8 +79,8 @@ def test_the_commands_fit_the_machine() -> None:
 
 def test_what_a_route_cannot_do_is_its_record() -> None:
     found = of(H100)
-    assert found["torch_varlen"].cannot == ("softcap", "ALiBi", "fp32", "head dims above 256")
-    assert found["flash_attn"].cannot == ("fp32", "head dims above 256")
+    assert found["torch_varlen"].cannot == ("softcap", "ALiBi", "fp32", "head dims above 256", "sinks")
+    assert found["flash_attn"].cannot == ("fp32", "head dims above 256", "sinks")
     assert found["flex"].cannot == ("equal bits again",) and "compiled" in found["flex"].note
     assert "downloaded" in found["flash_attn_hub"].note
     assert found["reference"].sentence() == "here"

@@ -28,6 +28,7 @@ class Job(NamedTuple):
     head_dim: int = 64  # the widest of queries and values
     softcap: bool = False
     alibi: bool = False
+    sinks: bool = False
     deterministic: bool = False
     capability: tuple[int, int] | None = None  # of the CUDA device; None: not known, taken to be enough
 
@@ -42,6 +43,7 @@ class AttentionShape(NamedTuple):
     softcap: float | None = None
     alibi: bool = False
     window: int | None = None
+    sinks: bool = False
     compiled: bool = False
 
     @classmethod
@@ -62,13 +64,14 @@ class AttentionShape(NamedTuple):
             getattr(config, "attn_logit_softcapping", None),
             any(hasattr(module, "alibi_slopes") for module in modules),
             getattr(config, "sliding_window", None) or None,
+            any(has_sinks(module) for module in modules),
             any(module._compiled_call_impl is not None for module in modules),
         )
 
     def job(self, device: str, dtype: torch.dtype) -> Job:
         """This attention on a device of this machine, as repeatable as torch was told to be."""
         width = max(self.head_dim, self.value_dim)
-        return job_of(device, dtype, width, softcap=self.softcap is not None, alibi=self.alibi)
+        return job_of(device, dtype, width, softcap=self.softcap is not None, alibi=self.alibi, sinks=self.sinks)
 
 
 def widths(modules: list[Any], name: str) -> list[int]:
@@ -77,16 +80,23 @@ def widths(modules: list[Any], name: str) -> list[int]:
     return [value for value in values if isinstance(value, int) and value > 0]
 
 
-def job_of(device: str, dtype: torch.dtype, head_dim: int, *, softcap: bool, alibi: bool) -> Job:
+def has_sinks(module: Any) -> bool:
+    """Whether an attention layer has learned sinks, one a head; where layers differ, heads may too."""
+    sinks = getattr(module, "sinks", None)
+    return isinstance(sinks, torch.nn.Parameter) and sinks.ndim == 1
+
+
+def job_of(device: str, dtype: torch.dtype, head_dim: int, *, softcap: bool, alibi: bool, sinks: bool = False) -> Job:
     """A job on this machine, as repeatable as torch was told to be."""
     exactly = torch.are_deterministic_algorithms_enabled()
-    return Job(device, dtype_name(dtype), head_dim, softcap, alibi, exactly, capability_of(device))
+    return Job(device, dtype_name(dtype), head_dim, softcap, alibi, sinks, exactly, capability_of(device))
 
 
 def job_of_call(q: torch.Tensor, v: torch.Tensor, options: Options) -> Job:
     """What a call asks of its kernel."""
-    width, alibi = max(q.shape[-1], v.shape[-1]), options.alibi_slopes is not None
-    return job_of(q.device.type, q.dtype, width, softcap=options.softcap is not None, alibi=alibi)
+    width = max(q.shape[-1], v.shape[-1])
+    softcap, alibi, sinks = (x is not None for x in (options.softcap, options.alibi_slopes, options.sinks))
+    return job_of(q.device.type, q.dtype, width, softcap=softcap, alibi=alibi, sinks=sinks)
 
 
 def why_not(backend: Backend, job: Job) -> str | None:
@@ -119,6 +129,7 @@ def facts_against(backend: Backend, job: Job) -> str | None:
         for words, asked, can in (
             ("cap scores (softcap)", job.softcap, backend.softcap),
             ("bias scores (ALiBi)", job.alibi, backend.alibi),
+            ("add sinks to the softmax", job.sinks, backend.sinks),
             ("give equal bits again (deterministic)", exactly, backend.deterministic),
         )
         if asked and not can
@@ -171,13 +182,14 @@ def choose(
     *,
     softcap: float | None = None,
     alibi: bool = False,
+    sinks: bool = False,
     facts: GpuFacts | None = None,
 ) -> str:
     """The name of the backend ``auto`` takes for tensors like these: the first in its order that can do what is asked.
 
     ``head_dim``: of the queries. ``facts``: of a machine that is not this one. InputError when none can.
     """
-    job = job_of(device, dtype, head_dim, softcap=softcap is not None, alibi=alibi)
+    job = job_of(device, dtype, head_dim, softcap=softcap is not None, alibi=alibi, sinks=sinks)
     return first_able(job if facts is None else job._replace(capability=facts.capability))
 
 

@@ -28,7 +28,7 @@ from varlen_lab.packing.boundaries import Boundaries
 # what the operation takes, in torch's own words for types
 TAKES = (
     "Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt? longest, str backend, "
-    "float scale, bool causal, SymInt? window, float? softcap, Tensor? alibi_slopes"
+    "float scale, bool causal, SymInt? window, float? softcap, Tensor? alibi_slopes, Tensor? sinks"
 )
 # mode="reduce-overhead" records what a GPU does and repeats it without Python: the seams of one batch for all others
 READS_SEAMS = (torch.Tag.cudagraph_unsafe,)
@@ -40,7 +40,7 @@ def attend_in_graph(
 ) -> torch.Tensor:
     """``attend``, traced: q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V). Errors come when the graph runs."""
     width = len(range(max(q.shape[-1], v.shape[-1])))  # to the compiler a number may be a symbol, a range has a length
-    kinds = options.softcap is not None, options.alibi_slopes is not None
+    kinds = (x is not None for x in (options.softcap, options.alibi_slopes, options.sinks))
     name = traced_backend(backend, q.device.type, dtype_name(q.dtype), width, *kinds)
     if name is None or boundaries.longest is None:
         return whole(q, k, v, boundaries.cu_seqlens, boundaries.longest, backend, *options)
@@ -49,13 +49,15 @@ def attend_in_graph(
     return out
 
 
-def traced_backend(backend: str, device: str, dtype: str, head_dim: int, softcap: bool, alibi: bool) -> str | None:
+def traced_backend(
+    backend: str, device: str, dtype: str, head_dim: int, softcap: bool, alibi: bool, sinks: bool
+) -> str | None:
     """The backend whose kernel is to stand in the graph, now in ``TRACED``; None where one is called as a whole.
 
     Asked while a graph is made: torch takes the answer for a constant.
     """
     exactly = torch.are_deterministic_algorithms_enabled()
-    job = Job(device, dtype, head_dim, softcap, alibi, exactly, capability_of(device))
+    job = Job(device, dtype, head_dim, softcap, alibi, sinks, exactly, capability_of(device))
     name = first_able(job) if backend == "auto" else backend
     function = BACKENDS[name].traced if name in BACKENDS else None
     if function is None or why_not(BACKENDS[name], job) is not None:
@@ -93,23 +95,25 @@ def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *others: Any) -> torch.
 @torch.library.custom_op(
     "varlen_lab::attention_backward",
     mutates_args=(),
-    schema=f"(Tensor upstream, {TAKES}) -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor upstream, {TAKES}) -> (Tensor, Tensor, Tensor, Tensor)",
     tags=READS_SEAMS,
 )
 def whole_backward(upstream: torch.Tensor, *given: Any) -> Any:
-    """The gradients of q, k and v for that of the output."""
-    inputs = [x.detach().requires_grad_() for x in given[:3]]
+    """The gradients of q, k, v and the sinks for that of the output; without sinks an empty one."""
+    q, k, v, *options, sinks = given
+    inputs = [x.detach().requires_grad_() for x in (q, k, v, sinks) if x is not None]
     with torch.enable_grad(), ExitStack() as autograd:
         for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
             # torch keeps autograd out of operations; its own checkpoints let it in again by the same word
             autograd.enter_context(torch._C._SetExcludeDispatchKeyGuard(key, False))
-        gradients = torch.autograd.grad(attended(*inputs, *given[3:]), inputs, upstream)
-    return tuple(x.contiguous() for x in gradients)
+        out = attended(*inputs[:3], *options, None if sinks is None else inputs[3])
+        gradients = torch.autograd.grad(out, inputs, upstream)
+    return tuple(x.contiguous() for x in (*gradients, *[q.new_empty(0)] * (4 - len(gradients))))
 
 
 @whole_backward.register_fake
 def _(upstream: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *others: Any) -> Any:
-    return tuple(x.new_empty(x.shape) for x in (q, k, v))
+    return tuple(x.new_empty(x.shape) for x in (q, k, v, q.new_empty(0) if others[-1] is None else others[-1]))
 
 
 def attended(
@@ -129,15 +133,15 @@ def attended(
 
 def keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     """What the backward pass needs: all that the forward pass was given. ``ctx``: torch passes it by this name."""
-    tensors, ctx.others = inputs[:4], inputs[4:-1]
-    ctx.save_for_backward(*tensors, inputs[-1])
+    ctx.others = inputs[4:-2]
+    ctx.save_for_backward(*inputs[:4], *inputs[-2:])
 
 
 def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
     """torch's signature: a gradient, or None, for each argument of ``whole``."""
-    *tensors, slopes = ctx.saved_tensors
-    found = whole_backward(upstream, *tensors, *ctx.others, slopes)
-    return (*found, *[None] * (2 + len(ctx.others)))
+    *tensors, slopes, sinks = ctx.saved_tensors
+    *found, for_sinks = whole_backward(upstream, *tensors, *ctx.others, slopes, sinks)
+    return (*found, *[None] * (2 + len(ctx.others)), None if sinks is None else for_sinks)
 
 
 whole.register_autograd(backward, setup_context=keep)

@@ -46,24 +46,27 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of every token over its own document: q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V).
 
     T tokens of all documents end to end, H query heads, K key/value heads (H a multiple of K: GQA, MQA),
     V may differ from D (MLA). ``scale`` defaults to 1/sqrt(D). ``window``: a token sees itself and the
-    ``window - 1`` before it. ``softcap``: scores become ``softcap * tanh(scores / softcap)`` (Gemma 2).
+    ``window - 1`` before it; with ``causal=False`` the ``window - 1`` after it too.
+    ``softcap``: scores become ``softcap * tanh(scores / softcap)`` (Gemma 2).
     ``alibi_slopes`` (H,): scores lose ``slope * distance`` (Baichuan-13B).
+    ``sinks`` (H,): the score of one more key a head, whose value is zero; it is not scaled (GPT-OSS).
     Raises InputError when shapes, devices and boundaries disagree, or when the backend cannot do what is asked.
     """
     # here, once for all kernels: they fail in C++, or read past the end without a word
     check_shapes(q, k, v)
     if window is not None and window < 1:
         raise InputError(f"window is {window}, a token must see at least itself; use 1 or more, or None.")
-    if alibi_slopes is not None and alibi_slopes.shape != (q.shape[1],):
-        raise InputError(
-            f"alibi_slopes has shape {tuple(alibi_slopes.shape)}, it needs one slope a head: ({q.shape[1]},)."
-        )
-    options = Options(1 / math.sqrt(q.shape[-1]) if scale is None else scale, causal, window, softcap, alibi_slopes)
+    for name, each in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
+        if each is not None:
+            check_by_head(name, each, q)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    options = Options(scale, causal, window, softcap, alibi_slopes, sinks)
     if torch.compiler.is_compiling():
         from varlen_lab.attention.compiled import attend_in_graph  # which itself calls attend, when the graph runs
 
@@ -106,6 +109,16 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         raise InputError(f"attend got {shapes}, q and k must have the same head dim.")
     if not q.dtype == k.dtype == v.dtype:
         raise InputError(f"attend got q {q.dtype}, k {k.dtype}, v {v.dtype}, they must have one dtype; cast them.")
+
+
+def check_by_head(name: str, numbers: torch.Tensor, q: torch.Tensor) -> None:
+    """A tensor with a number for each query head must be (H,), floating point, and lie on q's device."""
+    if numbers.shape != (q.shape[1],):
+        raise InputError(f"{name} has shape {tuple(numbers.shape)}, it needs one number a head: ({q.shape[1]},).")
+    if not numbers.is_floating_point():
+        raise InputError(f"{name} is {numbers.dtype}, it needs floating point numbers; use {name}.to({q.dtype}).")
+    if numbers.device != q.device:
+        raise InputError(f"{name} is on {numbers.device} and q on {q.device}; use {name}.to({str(q.device)!r}).")
 
 
 def check_seams(boundaries: Boundaries, q: torch.Tensor) -> None:

@@ -40,9 +40,11 @@ def attend_flex(
 ) -> torch.Tensor:
     """q (T, H, D), k (T, K, D), v (T, K, V) -> (T, H, V); see ``attend`` for the options."""
     from torch._dynamo import config as dynamo  # takes a second to import
+    from torch.nn.attention.flex_attention import AuxRequest
 
     # Without a compiler flex_attention computes no gradient, and says so only deep inside of the backward pass.
-    if q.device.type != "cuda" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+    learned = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, options.sinks))
+    if q.device.type != "cuda" and learned:
         raise InputError(
             f"backend 'flex' has no backward on {q.device.type}; use backend='sdpa', or 'reference' for a softcap."
         )
@@ -51,14 +53,25 @@ def attend_flex(
     # make the CPU wait for it.
     cap = None if options.softcap is None else torch.full((), options.softcap, device=q.device)
     with dynamo.patch(COMPILE_LIMITS):
-        out = kernel(q.device.type)(
+        found = kernel(q.device.type)(
             *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
             score_mod=score_mod(cap, options.alibi_slopes),
             block_mask=shared_mask(boundaries, options.causal, options.window),
             scale=options.scale,
             enable_gqa=q.shape[1] != k.shape[1],
+            return_aux=None if options.sinks is None else AuxRequest(lse=True),
         )
+    out: torch.Tensor = found if options.sinks is None else with_sinks(found[0], found[1].lse, options.sinks)
     return out[0].transpose(0, 1)[..., : v.shape[-1]]
+
+
+def with_sinks(out: torch.Tensor, log_sum: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
+    """The output (1, H, T, V) with sinks (H,) in the softmax, from that without: a sink takes a share of the weights.
+
+    ``log_sum`` (1, H, T): the logarithm of the sum of exponentials of a query's scores.
+    """
+    share = torch.sigmoid(log_sum - sinks.to(log_sum.dtype)[:, None])
+    return out * share[..., None].to(out.dtype)
 
 
 def shared_mask(boundaries: Boundaries, causal: bool, window: int | None) -> BlockMask:
@@ -145,7 +158,7 @@ def score_mod(softcap: torch.Tensor | None, alibi_slopes: torch.Tensor | None) -
 
 
 @cache
-def kernel(device: str) -> Callable[..., torch.Tensor]:
+def kernel(device: str) -> Callable[..., Any]:
     """``flex_attention``, compiled where there is a compiler for it; rows of any length share one kernel."""
     from torch.nn.attention.flex_attention import flex_attention
 

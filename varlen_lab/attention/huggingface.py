@@ -75,6 +75,8 @@ def varlen_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    is_causal: bool | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
     position_ids: torch.Tensor | None = None,
@@ -83,8 +85,18 @@ def varlen_attention(
     """transformers' attention contract: query (B, H, T, D), key and value (B, K, T, ·) -> ((B, T, H, V), None)."""
     if cu_seq_lens_q is None:
         refuse_packed_positions(position_ids, query.shape[2])
+        mask = attention_mask.build() if isinstance(attention_mask, DeferredMask) else attention_mask
         return ordinary_attention(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, softcap=softcap, **others
+            module,
+            query,
+            key,
+            value,
+            mask,
+            scaling=scaling,
+            dropout=dropout,
+            softcap=softcap,
+            sinks=s_aux,
+            causal=is_causal,
         )
     batch, _, length, _ = query.shape
     if key.shape[2] != length:
@@ -116,5 +128,6 @@ def varlen_attention(
         window=sliding_window,
         softcap=softcap,
         alibi_slopes=getattr(module, "alibi_slopes", None),  # models that need them keep them there
+        sinks=s_aux,
     )
     return out.unflatten(0, (batch, length)), None

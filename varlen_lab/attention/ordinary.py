@@ -1,12 +1,18 @@
-"""Attention without seams, as transformers' own ``sdpa`` computes it: padded batches, caches, ``generate``."""
+"""Attention without seams: padded batches, caches, ``generate``; by transformers' own sdpa function where it can.
+
+A mask says all there is to say: who sees whom, or what is added to a score. A query that sees no key, as padding does,
+gets zeros: what a kernel makes of such a row differs (zeros, a mean of all values, NaN), and a NaN in the padding
+reaches every weight by its gradient.
+
+B = rows, H = query heads, K = key/value heads, Q = queries, L = keys, D = head dim, V = value dim.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from varlen_lab.attention.masks import DeferredMask
+from varlen_lab.attention.reference import Options, visible, weights
+from varlen_lab.errors import InputError
 
 
 def ordinary_attention(
@@ -14,31 +20,109 @@ def ordinary_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: torch.Tensor | DeferredMask | None,
+    mask: torch.Tensor | None,
     *,
-    softcap: float | None,
-    **options: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+    causal: bool | None = None,
+    window: int | None = None,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention without seams, by transformers' sdpa function (its eager formula where scores are capped)."""
-    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+    """query (B, H, Q, D), key (B, K, L, D), value (B, K, L, V) -> ((B, Q, H, V), None), transformers' contract.
 
-    slopes = getattr(module, "alibi_slopes", None)
-    if isinstance(mask, DeferredMask):
-        if softcap is not None or slopes is not None:  # the formula below needs windows written out, not a hint
-            mask.options["allow_is_causal_skip"] = False
-        mask = mask.build()
-    if softcap is None and slopes is None:
-        return sdpa_attention_forward(module, query, key, value, mask, **options)
+    ``mask`` (1 or B, 1 or H, 1 or Q, L): bool, True where a query sees a key; or floating point, added to the scores,
+    where -inf or the dtype's least number hides a key. Without one ``causal`` and ``window`` say who is seen, as in
+    ``attend``; ``causal=None`` asks the module's ``is_causal``. ``sinks`` (H,), ``softcap`` and the module's
+    ``alibi_slopes``, where it has them: as in ``attend``. ``dropout`` of weights, in training only.
+    InputError for a mask of another shape or dtype.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    queries, slopes = query.shape[2], getattr(module, "alibi_slopes", None)
+    if mask is None and causal and 1 < queries < key.shape[2]:
+        # transformers leaves out this mask only when it fills an empty static cache: the other keys are not there yet
+        key, value = key[:, :, :queries], value[:, :, :queries]
+    written_out = softcap is not None or slopes is not None or sinks is not None
+    hides = window is not None and window < key.shape[2]
+    if mask is None and (hides or (written_out and causal)):
+        mask = visible(distances(queries, key), Options(1.0, causal, window))[None, None]
+    unseeing = None
+    if mask is not None:
+        check_mask(mask, query, key)
+        mask, unseeing = opened(mask)
+    dropout = dropout if module.training else 0.0
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if written_out:
+        out = formula(query, key, value, mask, scale, softcap, slopes, sinks, dropout)
+    else:
+        out, _ = sdpa_attention_forward(
+            module, query, key, value, mask, dropout=dropout, scaling=scale, is_causal=causal
+        )
+    return out if unseeing is None else out.masked_fill(unseeing, 0.0), None
+
+
+def check_mask(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
+    """InputError for a mask that fits these only by chance, or that is no mask at all."""
+    batch, heads, queries, _ = query.shape
+    wanted = (batch, heads, queries, key.shape[2])
+    fits = mask.ndim == 4 and mask.shape[3] == wanted[3]
+    if not fits or any(has not in (1, asked) for has, asked in zip(mask.shape[:3], wanted[:3], strict=True)):
+        raise InputError(
+            f"attention got a mask of shape {tuple(mask.shape)}, it must be {wanted}, any but the last may be 1; pass "
+            "the model a mask of (rows, tokens), or none."
+        )
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise InputError(
+            f"attention got a mask of {mask.dtype}, which may mean a number to add or a key to see; use a bool mask, "
+            "True where a key is seen."
+        )
+
+
+def opened(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mask, open for queries that see nothing; and which do, (1 or B, 1 or Q, 1 or H, 1) as the output lies.
+
+    A softmax over nothing is NaN or not finite in its gradient; over anything it is finite, and its output is not used.
+    """
+    # sums of a bias and the least number may lie a little above it
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    none = ~seen.any(dim=-1, keepdim=True)
+    mask = mask | none if mask.dtype == torch.bool else mask.masked_fill(none, 0.0)
+    return mask, none.transpose(1, 2)
+
+
+def distances(queries: int, key: torch.Tensor) -> torch.Tensor:
+    """(Q, L): how far behind a query a key lies. With a cache the queries are the last of the keys.
+
+    In a static cache they are not; but its masks are given, and for ALiBi it is the same whether all keys of a query
+    lie farther: a softmax knows only differences.
+    """
+    position = torch.arange(key.shape[2], device=key.device)
+    return position[-queries:, None] - position[None, :]
+
+
+def formula(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    softcap: float | None,
+    slopes: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+    dropout: float,
+) -> torch.Tensor:
+    """The formula of the reference for rows of a batch: (B, Q, H, V). Scores are summed up in fp32 or more."""
     group = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, group), repeat_kv(value, group)
-    scores = query @ key.transpose(2, 3) * (options.get("scaling") or query.shape[-1] ** -0.5)
+    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    scores = query @ key.transpose(2, 3) * scale
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    # with a cache the queries are the last of the keys
-    key_position = torch.arange(key.shape[2], device=key.device)
-    query_position = key_position[-query.shape[2] :]
-    back = query_position[:, None] - key_position[None, :]
     if slopes is not None:
-        scores = scores - slopes[:, None, None].to(scores.dtype) * back.abs()
-    seen = (back >= 0) if mask is None else mask
-    return (scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value).transpose(1, 2), None
+        scores = scores - slopes[:, None, None].to(scores.dtype) * distances(query.shape[2], key).abs()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    share = torch.nn.functional.dropout(weights(scores, sinks).to(value.dtype), dropout)
+    return (share @ value).transpose(1, 2)

@@ -21,6 +21,7 @@ class Options(NamedTuple):
     window: int | None = None  # tokens a query sees, itself included
     softcap: float | None = None
     alibi_slopes: torch.Tensor | None = None  # (H,)
+    sinks: torch.Tensor | None = None  # (H,)
 
 
 def attend_reference(
@@ -41,11 +42,26 @@ def attend_reference(
         if options.alibi_slopes is not None:
             scores_HLL = scores_HLL - options.alibi_slopes[:, None, None].to(scores_HLL.dtype) * back.abs()
         scores_HLL = scores_HLL.masked_fill(~visible(back, options), float("-inf"))
-        outputs.append(torch.einsum("hij,jhv->ihv", scores_HLL.softmax(dim=-1), v_LHV))
+        outputs.append(torch.einsum("hij,jhv->ihv", weights(scores_HLL, options.sinks), v_LHV))
     return torch.cat(outputs)
 
 
+def weights(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+    """Softmax over keys: scores (..., H, Q, K), sinks (H,) -> (..., H, Q, K), with sinks less than 1 in sum.
+
+    A sink is the score of one more key, whose value is zero: neither scaled, capped nor biased (GPT-OSS).
+    """
+    if sinks is None:
+        return scores.softmax(dim=-1)
+    sink = sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]
+
+
 def visible(back: torch.Tensor, options: Options) -> torch.Tensor:
-    """Which keys a query may see, given how far back they lie: not the future, and at most ``window`` tokens."""
+    """Which keys a query may see, given how far back they lie: not the future, and at most ``window`` tokens.
+
+    Without ``causal`` the window reaches as far ahead as back: ``window - 1`` tokens on each side of the query's own.
+    transformers' bidirectional window of n also sees tokens that lie n away: to us that is ``window = n + 1``.
+    """
     seen = back >= 0 if options.causal else torch.ones_like(back, dtype=torch.bool)
     return seen if options.window is None else seen & (back.abs() < options.window)

@@ -26,6 +26,7 @@ class Backend:
     install: str | None = None  # the one command that brings it; None: it comes with torch
     softcap: bool = False
     alibi: bool = False
+    sinks: bool = False
     widest_head: int | None = None
     widest_repeatable: int | None = None  # head dim of its deterministic backward; None: as without
     deterministic: bool = True  # with ``deterministic = True`` a rerun gives the same bits on a GPU
@@ -50,6 +51,7 @@ BACKENDS: dict[str, Backend] = {
             about="anywhere, any dtype: the formula written out; slow, and what the others are measured against",
             softcap=True,
             alibi=True,
+            sinks=True,
             auto_rank=50,
         ),
         Backend(
@@ -58,6 +60,7 @@ BACKENDS: dict[str, Backend] = {
             function="varlen_lab.attention.sdpa:attend_sdpa",
             about="anywhere, any dtype: PyTorch's causal kernel, called once for each document; auto on a CPU",
             alibi=True,
+            sinks=True,
             auto_rank=30,
         ),
         Backend(
@@ -146,6 +149,7 @@ BACKENDS: dict[str, Backend] = {
             modules=("torch.nn.attention.flex_attention", "triton"),
             softcap=True,
             alibi=True,
+            sinks=True,
             deterministic=False,
             compiled=True,
             auto_rank=40,

@@ -93,6 +93,8 @@ def limits(backend: Backend) -> Iterator[str]:
         yield "fp32"
     if backend.widest_head is not None:
         yield f"head dims above {backend.widest_head}"
+    if not backend.sinks:
+        yield "sinks"
     if not backend.deterministic:
         yield "equal bits again"
 

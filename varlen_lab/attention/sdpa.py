@@ -11,7 +11,7 @@ that has no repeatable backward; the others follow the flag by themselves.
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from varlen_lab.attention.choosing import Job, job_of_call, refuse_unable
 from varlen_lab.attention.reference import Options, visible
@@ -29,6 +29,10 @@ def attend_sdpa(
     group = q.shape[1] // k.shape[1]
     grouped = group > 1
     masked = options.window is not None or options.alibi_slopes is not None
+    places = None
+    if options.sinks is not None:
+        q, k, v, places = with_sinks(q, k, v, boundaries, options.sinks.to(q) / options.scale)
+        lengths, job = [length + 1 for length in lengths], job._replace(head_dim=job.head_dim + 1)
     if grouped and not takes_groups(job, q.shape[-1] == v.shape[-1], masked):
         k, v, grouped = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1), False
     outputs = []
@@ -45,7 +49,26 @@ def attend_sdpa(
             enable_gqa=grouped,
         )[0]
         outputs.append(out_HLV.transpose(0, 1))
-    return torch.cat(outputs)
+    out = torch.cat(outputs)
+    return out if places is None else out.index_select(0, places)[..., :-1]
+
+
+def with_sinks(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, boundaries: Boundaries, unscaled: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q, k and v with one more token before each document, their sink; and where the others are now: int64 (T,).
+
+    It scores ``unscaled`` (H,) times the scale, and its value is zero. For this all heads are one number wider: queries
+    hold the score there, the sink holds 1 and other keys 0. Every token comes after it, so causality lets it be seen.
+    """
+    first = torch.arange(len(boundaries.lengths), device=q.device) + boundaries.cu_seqlens[:-1]
+    places = torch.arange(len(q), device=q.device) + boundaries.document_ids() + 1
+    score = unscaled[None, :, None].expand(len(q), -1, 1)
+    wide = torch.cat([q, score], dim=-1), pad(k, (0, 1)), pad(v, (0, 1))
+    empty = [x.new_zeros(len(q) + len(first), *x.shape[1:]) for x in wide]
+    empty[1][first, :, -1] = 1
+    q, k, v = (room.index_copy(0, places, x) for room, x in zip(empty, wide, strict=True))
+    return q, k, v, places
 
 
 def takes_groups(job: Job, equal_widths: bool, masked: bool) -> bool:
@@ -62,7 +85,13 @@ def takes_groups(job: Job, equal_widths: bool, masked: bool) -> bool:
 
 
 def document_mask(length: int, options: Options, like: torch.Tensor) -> torch.Tensor | None:
-    """The mask one document needs beyond plain causality, or None: (L, L) bool, or (1, H, L, L) with ALiBi."""
+    """The mask one document needs beyond plain causality, or None: (L, L) bool, or (1, H, L, L) with ALiBi.
+
+    ``length``: L, with its sink where there is one. Everybody sees a sink, however far away.
+    """
+    if options.sinks is not None:
+        mask = document_mask(length - 1, options._replace(sinks=None), like)
+        return None if mask is None else pad(mask, (1, 0, 1, 0), value=mask.dtype == torch.bool)
     # a window at least as long as the document hides nothing: is_causal alone, and the fast kernel
     if (options.window is None or options.window >= length) and options.alibi_slopes is None:
         return None

@@ -184,17 +184,19 @@ def tensors(shape: AttentionShape, total: int, device: str, dtype: torch.dtype) 
 def forward_backward(
     name: str, shape: AttentionShape, boundaries: Boundaries, given: list[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Output and the gradients of q, k and v by one backend, for ``tensors``.
+    """Output and the gradients of q, k and v by one backend, for ``tensors``; before them that of sinks, if any.
 
     In a graph the backward pass of a kernel that is not traced computes the output once more, and so does this.
     """
     *inputs, upstream = given
     inputs = [x.detach().requires_grad_() for x in inputs]
     slopes = torch.logspace(-1, -8, shape.heads, base=2, device=upstream.device) if shape.alibi else None
-    options = Options(shape.head_dim**-0.5, window=shape.window, softcap=shape.softcap, alibi_slopes=slopes)
+    sinks = torch.linspace(-1, 2, shape.heads, device=upstream.device, requires_grad=True) if shape.sinks else None
+    options = Options(shape.head_dim**-0.5, True, shape.window, shape.softcap, slopes, sinks)
+    learned = inputs if sinks is None else [sinks, *inputs]
     for _ in range(2 if shape.compiled and BACKENDS[name].traced is None else 1):
         out = resolve_name(BACKENDS[name].function)(*inputs, boundaries, options)
-    return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
+    return [out.detach(), *torch.autograd.grad(out, learned, upstream)]
 
 
 def seconds_of(name: str, shape: AttentionShape, boundaries: Boundaries, given: list[torch.Tensor]) -> float:

@@ -58,6 +58,7 @@ def capture() -> Iterator[list[Call]]:
             window=window,
             softcap=call.options.get("softcap"),
             alibi_slopes=getattr(call.module, "alibi_slopes", None),
+            sinks=None if call.options.get("s_aux") is None else call.options["s_aux"].detach(),
         )
         out = flat(call.out.detach()).view(len(q), q.shape[1], -1)
         calls.append(Call(layer, q, k, v, out, len(call.query), options))
