@@ -9,7 +9,7 @@ from typing import Any
 from varlen_lab.cli import open_rows, read_config
 from varlen_lab.errors import InputError
 
-LENGTHS = [70, 1, 300, 33, 2, 120, 64, 18]  # of the row a folder is audited on
+DOCUMENTS = 8  # of the row of a config's data that is audited, or nearly as many
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="a Hugging Face model folder, or a hub name")
     parser.add_argument("--attn", metavar="NAME", help="attn_implementation: varlen (default), sdpa, eager, ...")
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="measure the model in this mode")
+    parser.add_argument("--long", action="store_true", help="with --model: a row for every length the config names")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -25,32 +26,23 @@ def run(args: argparse.Namespace) -> int:
     """Print the report; 0 when packing changes nothing, 1 on a finding."""
     if (args.config is None) == (args.model is None):
         raise InputError("pass either a CONFIG or --model DIR; for example: varlen-lab audit --model ./my_model.")
-    from varlen_lab.leaks.checking import audit
+    training = args.mode == "train"
+    if args.model:
+        from varlen_lab.leaks.rows import audit_model
+        from varlen_lab.models.loading import load_model
 
-    model, batch = from_model(args.model, args.attn) if args.model else from_config(args.config, args.attn)
-    report = audit(model.train(args.mode == "train"), batch)
+        model = load_model(args.model, known_attention(args.attn or "varlen"))
+        report = audit_model(model.train(training), long=args.long)
+    else:
+        from varlen_lab.leaks.checking import audit
+
+        model, batch = from_config(args.config, args.attn)
+        report = audit(model.train(training), batch)
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:
         show(report)
     return 0 if report.ok else 1
-
-
-def from_model(path: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
-    """The model of a folder and a row of random tokens: what is measured does not depend on the text."""
-    import torch
-
-    from varlen_lab.models.loading import load_model
-    from varlen_lab.packing.collators import VarlenCollator
-
-    model = load_model(path, known_attention(attention or "varlen"))
-    longest = getattr(model.config, "max_position_embeddings", None) or max(LENGTHS)
-    # a model with few positions is audited on shorter documents, not refused
-    lengths = [min(length, longest) for length in LENGTHS]
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(0)).tolist()
-    batch = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
-    return model, batch
 
 
 def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
@@ -64,7 +56,7 @@ def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     if attention is not None:
         model.set_attn_implementation(known_attention(attention))
     documents = [len(lengths) for lengths in rows.with_format("arrow")[:]["seq_lengths"].to_pylist()]
-    enough = min(range(len(documents)), key=lambda row: abs(documents[row] - len(LENGTHS)))
+    enough = min(range(len(documents)), key=lambda row: abs(documents[row] - DOCUMENTS))
     return model, collator("varlen", 0)([rows[enough]])
 
 

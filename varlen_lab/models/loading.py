@@ -78,7 +78,12 @@ def load_model(
         )
     except InputError:
         raise
-    except (OSError, ValueError) as problem:
+    except Exception as problem:  # as many kinds as there are libraries that read a folder
+        if folder.is_dir():
+            said = f"{type(problem).__name__}: {first_line(problem)}"
+            raise InputError(
+                f"{path} cannot be opened as a causal language model ({said}); check its config.json and its weights."
+            ) from None
         raise InputError(
             f"there is no model at {path!r}: it is neither a folder with a config.json nor a hub name that can be "
             f"reached from here ({first_line(problem)}); check pretrained_model_name_or_path."
@@ -110,7 +115,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """The config.json of a model folder; InputError when it has none."""
     if not path.is_file():
         raise InputError(f"{path.parent} has no config.json, it is not a model folder; check the path.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(fields, dict):
+        raise InputError(f"{path} holds no fields, it is not the config of a model; check the path.")
+    return fields
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,121 @@
+"""``varlen-lab audit --model``: a leak that begins at a length of the config is found; no folder is a traceback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from varlen_lab.cli import main
+from varlen_lab.leaks.planting import plant
+from varlen_lab.leaks.registry import FAULTS
+from varlen_lab.models.building import tiny
+from varlen_lab.models.miniature import miniature
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 8,
+    "long_factor": [4.0] * 8,
+    "original_max_position_embeddings": 400,
+}
+REACHABLE = {"max_position_embeddings": 4096}
+
+
+def saved(model: Any, folder: Path) -> str:
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+    """The exit code of an audit, and its report."""
+    capsys.readouterr()  # what saving the model printed
+    code = main(["audit", "--model", *words, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_a_window_of_400_stays_ok(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = said(capsys, saved(miniature(kind, sliding_window=400, **REACHABLE), tmp_path))
+    assert code == 0 and report["ok"] and {400, 401} <= set(report["lengths"])
+    assert any("sliding_window (400)" in note for note in report["notes"])
+
+
+def test_a_window_that_is_not_applied_is_found_at_400(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = miniature("mistral", sliding_window=400, **REACHABLE)
+    folder = saved(model, tmp_path)
+    plant(FAULTS["window missing"], model, {})  # an attention that somebody wrote is known to transformers by its name
+    code, report = said(capsys, folder, "--attn", model.config._attn_implementation)
+    assert code == 1 and {finding["kind"] for finding in report["findings"]} == {"window"}
+    assert "window_size=(399, 0)" in report["findings"][0]["fix"]
+
+
+def test_longrope_at_400_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"rope_parameters": LONGROPE, "original_max_position_embeddings": 400}
+    code, report = said(capsys, saved(miniature("phi3", **changes, **REACHABLE), tmp_path))
+    assert code == 1 and {400, 401} <= set(report["lengths"]) and report["logits"] > 0.1
+
+
+def test_the_temperature_of_llama_4_is_found_where_its_floor_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its scale of the queries follows the place in the row, which restarting positions do not change."""
+    code, report = said(capsys, saved(miniature("llama4_text", floor_scale=400, **REACHABLE), tmp_path))
+    assert code == 1 and 801 in report["lengths"] and report["logits"] > 0.1
+
+
+def test_a_window_of_4096_is_exercised_in_a_tiny_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = said(capsys, saved(tiny("mistral", sliding_window=3000), tmp_path))
+    assert code == 0 and any("tiny copy" in note for note in report["notes"])
+
+
+# ------------------------------------------------------------------------------- folders that are no causal model
+
+
+def fields(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def file(name: str, content: bytes | None) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
+
+    return change
+
+
+BROKEN = {
+    "no config": file("config.json", None),
+    "no JSON": file("config.json", b"{"),
+    "no text": file("config.json", b"\xff\xfe\x00"),
+    "a list": file("config.json", b"[1, 2]"),
+    "no fields": file("config.json", b"{}"),
+    "no weights": file("model.safetensors", None),
+    "weights of another kind": file("model.safetensors", b"rubbish"),
+    "weights of another size": fields(hidden_size=48),
+    "a word for a number": fields(hidden_size="many"),
+    "an unknown type": fields(model_type="xyz"),
+    "an encoder and a decoder": fields(model_type="t5"),
+    "no language model": fields(model_type="vit"),
+    "an unknown rope": fields(rope_parameters={"rope_type": "nope"}),
+    "a window below 1": fields(sliding_window=-4),
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN.values(), ids=BROKEN)
+def test_a_broken_folder_is_one_sentence(
+    spoil: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tiny("mistral"), tmp_path)
+    capsys.readouterr()
+    spoil(tmp_path)
+    assert main(["audit", "--model", folder]) == 2
+    sentence = capsys.readouterr().err.rpartition("error: ")[2].strip()
+    assert "\n" not in sentence and sentence.endswith((".", "?")) and "Traceback" not in sentence
