@@ -47,7 +47,7 @@ def ordinary_attention(
     written_out = softcap is not None or slopes is not None or sinks is not None
     hides = window is not None and window < key.shape[2]
     if mask is None and (hides or (written_out and causal)):
-        mask = visible(distances(queries, key), Options(1.0, causal, window))[None, None]
+        mask = visible(distances(query, key), Options(1.0, causal, window))[None, None]
     unseeing = None
     if mask is not None:
         check_mask(mask, query, key)
@@ -85,21 +85,27 @@ def opened(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     A softmax over nothing is NaN or not finite in its gradient; over anything it is finite, and its output is not used.
     """
-    # sums of a bias and the least number may lie a little above it
-    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    none = ~seen.any(dim=-1, keepdim=True)
+    none = ~seen_in(mask).any(dim=-1, keepdim=True)
     mask = mask | none if mask.dtype == torch.bool else mask.masked_fill(none, 0.0)
     return mask, none.transpose(1, 2)
 
 
-def distances(queries: int, key: torch.Tensor) -> torch.Tensor:
-    """(Q, L): how far behind a query a key lies. With a cache the queries are the last of the keys.
+def seen_in(mask: torch.Tensor) -> torch.Tensor:
+    """Which keys a mask shows: of one that is added, those it does not hide."""
+    # the sum of a bias and the least number may lie a little above it
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
-    In a static cache they are not; but its masks are given, and for ALiBi it is the same whether all keys of a query
-    lie farther: a softmax knows only differences.
+
+def distances(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """(Q, L), or (1 or B, 1 or H, Q, L): how far behind a query a key lies.
+
+    With a cache the queries are the last of the keys, but for a static one, whose last are not there yet: where there
+    are fewer queries than keys, a query is the last key that its mask shows.
     """
-    position = torch.arange(key.shape[2], device=key.device)
-    return position[-queries:, None] - position[None, :]
+    queries, keys = query.shape[2], key.shape[2]
+    place = torch.arange(keys, device=key.device)
+    own = place[-queries:] if mask is None or queries == keys else (seen_in(mask) * place).amax(dim=-1)
+    return own[..., None] - place
 
 
 def formula(
@@ -121,7 +127,7 @@ def formula(
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if slopes is not None:
-        scores = scores - slopes[:, None, None].to(scores.dtype) * distances(query.shape[2], key).abs()
+        scores = scores - slopes[:, None, None].to(scores.dtype) * distances(query, key, mask).abs()
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     share = torch.nn.functional.dropout(weights(scores, sinks).to(value.dtype), dropout)
