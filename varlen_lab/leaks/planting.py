@@ -20,7 +20,7 @@ from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import attention_of
 from varlen_lab.attention.masks import varlen_mask
 from varlen_lab.leaks.registry import Fault
-from varlen_lab.models.building import TINY, from_scratch
+from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 
@@ -36,7 +36,7 @@ def specimen(fault: Fault) -> tuple[Any, Batch]:
 
     The batch suits the attention: seams for ours, for transformers' own restarting positions and no cache.
     """
-    model = from_scratch(TINY | dict(fault.config), fault.attention, seed=0)
+    model = miniature(fault.model, fault.attention, **fault.config)
     ids = list(range(10, 10 + sum(LENGTHS)))
     batch = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS}])
     if not fault.attention.startswith("varlen"):
@@ -77,6 +77,28 @@ def seams_for_another_attention(model: Any, batch: Batch) -> Batch:
     """Seams, and no positions that would say the same."""
     seams = Boundaries.from_lengths(LENGTHS).cu_seqlens
     return without(batch, "position_ids") | {"cu_seq_lens_q": seams, "cu_seq_lens_k": seams}
+
+
+def with_seams(batch: Batch, seams: torch.Tensor) -> Batch:
+    """The batch with other seams."""
+    return batch | {"cu_seq_lens_q": seams, "cu_seq_lens_k": seams} | dict.fromkeys(SEAMS[2:], int(seams.diff().max()))
+
+
+def one_document(model: Any, batch: Batch) -> Batch:
+    """Seams that say that the row is one document."""
+    return with_seams(batch, batch["cu_seq_lens_q"][[0, -1]])
+
+
+def last_seam_missing(model: Any, batch: Batch) -> Batch:
+    """The last two documents, of which the second is padding, are one."""
+    return with_seams(batch, torch.cat([batch["cu_seq_lens_q"][:-2], batch["cu_seq_lens_q"][-1:]]))
+
+
+def late_seams(model: Any, batch: Batch) -> Batch:
+    """Every seam but the ends of the row one token too far to the right."""
+    seams = batch["cu_seq_lens_q"].clone()
+    seams[1:-1] += 1
+    return with_seams(batch, seams)
 
 
 def border_label(model: Any, batch: Batch) -> Batch:
@@ -124,6 +146,18 @@ def window_too_narrow(model: Any, batch: Batch) -> Batch:
 def window_missing(model: Any, batch: Batch) -> Batch:
     """All keys of the document."""
     misled(model, "unlimited", lambda _, options: options | {"sliding_window": None})
+    return batch
+
+
+def softcap_dropped(model: Any, batch: Batch) -> Batch:
+    """Scores as they are."""
+    misled(model, "uncapped", lambda _, options: options | {"softcap": None})
+    return batch
+
+
+def scale_dropped(model: Any, batch: Batch) -> Batch:
+    """The usual scale, 1 / sqrt(head width)."""
+    misled(model, "unscaled", lambda _, options: options | {"scaling": None})
     return batch
 
 
@@ -191,9 +225,14 @@ def later(hidden: torch.Tensor, steps: int) -> torch.Tensor:
     return F.pad(hidden, (0, 0, steps, 0))[:, : hidden.shape[1]]
 
 
+def layers_of(model: Any) -> Any:
+    """The decoder layers, in order."""
+    return max((one for one in model.modules() if isinstance(one, torch.nn.ModuleList)), key=len)
+
+
 def add_to_a_layer(model: Any, mixer: torch.nn.Module) -> None:
     """Put ``mixer`` before the feed-forward part of layer 1; it has no weights, so checkpoints stay as they are."""
-    layer: Any = max((one for one in model.modules() if isinstance(one, torch.nn.ModuleList)), key=len)[1]
+    layer = layers_of(model)[1]
     layer.mlp = torch.nn.Sequential(mixer, layer.mlp)
 
 
@@ -212,4 +251,30 @@ def recurrence(model: Any, batch: Batch) -> Batch:
 def norm_of_the_row(model: Any, batch: Batch) -> Batch:
     """A scale that every token of the row takes part in: also the future is heard."""
     add_to_a_layer(model, NormOfTheRow())
+    return batch
+
+
+def keywords_dropped(model: Any, batch: Batch) -> Batch:
+    """Layers take what they know and hand nothing else on."""
+
+    def known(layer: Any, args: Any, options: Options) -> tuple[Any, Options]:
+        return args, without(options, *SEAMS, "position_ids")
+
+    for layer in layers_of(model):
+        layer.register_forward_pre_hook(known, with_kwargs=True)
+    return batch
+
+
+def long_factors_at_8(model: Any, batch: Batch) -> Batch:
+    """longrope's long factors begin at 8 tokens: some documents are longer and others shorter."""
+    model.config.rope_parameters["original_max_position_embeddings"] = 8
+    return batch
+
+
+def dynamic_from_8(model: Any, batch: Batch) -> Batch:
+    """Dynamic NTK begins at 8 tokens."""
+    model.config.max_position_embeddings = 8
+    for module in model.modules():
+        if hasattr(module, "original_max_seq_len"):
+            module.original_max_seq_len = module.max_seq_len_cached = 8
     return batch

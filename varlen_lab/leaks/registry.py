@@ -13,9 +13,10 @@ from typing import Any
 
 PLANTING = "varlen_lab.leaks.planting:"
 
-LLAMA = {"model_type": "llama", "num_key_value_heads": 2}
-MISTRAL = {"model_type": "mistral", "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 8}
-
+WINDOW = {"sliding_window": 8}
+FACTORS = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, **FACTORS}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 LAYER = ("recurrent layer", "unexplained")  # what a layer outside attention that mixes tokens is called
 
 
@@ -24,10 +25,10 @@ class Fault:
     """One mistake. ``source``: where it was met, a repository and the number of a thread.
 
     ``plant``: "module:function", called with a model and its batch. It changes the model in place and returns the batch
-    to use, the same one or another. ``config`` differs from ``building.TINY``; ``attention`` is what the model has when
-    the fault is planted. ``expected``: kinds of findings, one of which the audit names and no other; ``fix``: words of
-    its advice. ``anywhere``: whether the model is wrong with any attention and any batch, so that it can be planted in
-    a training run.
+    to use, the same one or another. ``model`` and ``config`` are what ``models.miniature`` makes the model from,
+    ``attention`` is what it has when the fault is planted. ``expected``: kinds of findings, one of which the audit
+    names and no other; ``fix``: words of its advice. ``anywhere``: whether the model is wrong with any attention and
+    any batch, so that it can be planted in a training run.
     """
 
     name: str
@@ -37,7 +38,8 @@ class Fault:
     expected: tuple[str, ...]
     fix: str
     attention: str = "varlen"
-    config: Mapping[str, Any] = field(default_factory=lambda: LLAMA)
+    model: str = "llama"
+    config: Mapping[str, Any] = field(default_factory=dict)
     anywhere: bool = False
 
 
@@ -85,7 +87,8 @@ RECORDS = (
         plant=PLANTING + "window_too_wide",
         expected=("window",),
         fix="window_size=(7, 0)",
-        config=MISTRAL,
+        model="mistral",
+        config=WINDOW,
     ),
     Fault(
         name="window one too narrow",
@@ -94,7 +97,8 @@ RECORDS = (
         plant=PLANTING + "window_too_narrow",
         expected=("window",),
         fix="window_size=(7, 0)",
-        config=MISTRAL,
+        model="mistral",
+        config=WINDOW,
     ),
     Fault(
         name="window missing",
@@ -103,7 +107,8 @@ RECORDS = (
         plant=PLANTING + "window_missing",
         expected=("window",),
         fix="window_size=(7, 0)",
-        config=MISTRAL,
+        model="mistral",
+        config=WINDOW,
     ),
     Fault(
         name="merged documents",
@@ -122,13 +127,91 @@ RECORDS = (
         fix="window_size=(-1, 0)",
     ),
     Fault(
+        name="seams lost in the mask",
+        about="a layer makes its seams from the mask, which knows no documents, and forgets those it was given",
+        source="fla-org/flash-linear-attention#842",
+        plant=PLANTING + "one_document",
+        expected=("attention ignores the seams",),
+        fix="pass the seams",
+    ),
+    Fault(
+        name="keywords dropped",
+        about="the layers of a class do not hand on the keywords that they do not know",
+        source="huggingface/transformers#39997",
+        plant=PLANTING + "keywords_dropped",
+        expected=("keywords dropped", "attention ignores the seams"),
+        fix="",
+    ),
+    Fault(
+        name="padding counts",
+        about="the seam before the padding at the end of a row is missing, so that it is part of the last document",
+        source="NVIDIA-NeMo/RL#3182",
+        plant=PLANTING + "last_seam_missing",
+        expected=("merged documents",),
+        fix="Boundaries.from_lengths",
+    ),
+    Fault(
+        name="seams a token late",
+        about="a length was counted with one token more than the document has",
+        source="NVIDIA-NeMo/Speech#14437",
+        plant=PLANTING + "late_seams",
+        expected=("wrong attention",),
+        fix="attend(backend='reference')",
+    ),
+    Fault(
+        name="learned positions run on",
+        about="the kernel knows the seams, and the table of positions is read on to the end of the row",
+        source="huggingface/nanoVLM#201",
+        plant=PLANTING + "positions_run_on",
+        expected=("position_ids not restarted", "unexplained"),
+        fix="",
+        model="gpt2",
+    ),
+    Fault(
+        name="softcap dropped",
+        about="scores are to be capped, and the cap never reaches the kernel",
+        source="vllm-project/vllm-metal#665",
+        plant=PLANTING + "softcap_dropped",
+        expected=("keyword ignored", "wrong attention"),
+        fix="",
+        model="gemma2",
+        config={"attn_logit_softcapping": 2.0},
+    ),
+    Fault(
+        name="scale dropped",
+        about="the kernel divides scores by the root of the head width where the config says another number",
+        source="mlc-ai/mlc-llm#3426",
+        plant=PLANTING + "scale_dropped",
+        expected=("wrong attention",),
+        fix="attend(backend='reference')",
+        model="gemma2",
+    ),
+    Fault(
+        name="longrope in a mixed row",
+        about="one document beyond the original length turns all others by the long factors too",
+        source="ggml-org/llama.cpp#24875",
+        plant=PLANTING + "long_factors_at_8",
+        expected=("rope scaling", "unexplained"),
+        fix="",
+        config={"rope_parameters": LONGROPE},
+    ),
+    Fault(
+        name="dynamic NTK in a mixed row",
+        about="frequencies follow the longest document of the row",
+        source="QwenLM/Qwen#401",
+        plant=PLANTING + "dynamic_from_8",
+        expected=("rope scaling", "unexplained"),
+        fix="",
+        config={"rope_parameters": DYNAMIC},
+    ),
+    Fault(
         name="one layer without seams",
         about="one layer of several is patched, or not patched, and takes the row for one document",
         source="axolotl-ai-cloud/axolotl#3796",
         plant=PLANTING + "one_layer_without_seams",
         expected=("attention ignores the seams", "unexplained"),
         fix="",
-        config=LLAMA | {"num_hidden_layers": 4},
+        config={"num_hidden_layers": 4},
     ),
     Fault(
         name="short convolution",
