@@ -105,7 +105,6 @@ BROKEN = {
     "an encoder and a decoder": fields(model_type="t5"),
     "no language model": fields(model_type="vit"),
     "an unknown rope": fields(rope_parameters={"rope_type": "nope"}),
-    "a window below 1": fields(sliding_window=-4),
 }
 
 

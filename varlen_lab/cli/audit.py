@@ -81,7 +81,7 @@ def show(report: Any) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(str(report), markup=False)
-    if not report.leaks.any() or len(report.lengths) > 16:
+    if not (report.leaks > 0).any() or len(report.lengths) > 16:  # NaN is greater than nothing
         return
     table = Table(title="who hears whom (largest gradient)", title_justify="left", box=None, pad_edge=False)
     table.add_column("outputs ↓  inputs →", style="bold")
