@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from varlen_lab import lazy_face
 
 if TYPE_CHECKING:
+    from varlen_lab.leaks.before import check_before_training as check_before_training
     from varlen_lab.leaks.checking import audit as audit
     from varlen_lab.leaks.report import AuditReport as AuditReport
     from varlen_lab.leaks.report import Finding as Finding

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from varlen_lab.attention.huggingface import hf_name_of, register
+from varlen_lab.attention.huggingface import AUTO, hf_name_of, register
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, first_line, nearest
 from varlen_lab.machine.gpu import DTYPES, automatic_device, automatic_dtype, gpu_facts, why_no_mps, why_unusable
 from varlen_lab.models.adapters import add_adapter, four_bit_settings
 from varlen_lab.models.registry import FAMILIES, Family
@@ -190,7 +190,13 @@ def from_scratch(
         return empty_model(native, attention, torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
+        try:
+            return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
+        except Exception as problem:  # sizes that do not fit one another show in many ways
+            raise InputError(
+                f"model_config describes a {native.model_type} that cannot be built ({type(problem).__name__}: "
+                f"{first_line(problem)}); correct the values, or take another model_type."
+            ) from None
 
 
 def empty_model(
@@ -243,12 +249,24 @@ def native_model_types() -> set[str]:
 
 
 def resolve_attention(attn_implementation: str, config: PretrainedConfig) -> str:
-    """``PLAIN`` is the attention without seams that is exact for this architecture; any other name is itself."""
+    """``PLAIN`` is the attention without seams that is exact for this architecture; any other name is itself.
+
+    But for a class without ``sdpa``: transformers takes each name that holds this word for it, also our kernel's.
+    """
     if attn_implementation != PLAIN:
-        return attn_implementation
+        taken = attn_implementation.startswith(AUTO) and "sdpa" in attn_implementation and not knows_sdpa(config)
+        return AUTO if taken else attn_implementation
     if getattr(config, "alibi", False):
-        return "varlen"  # transformers' own would not see the slopes
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
+        return AUTO  # transformers' own would not see the slopes
+    return "eager" if getattr(config, "attn_logit_softcapping", None) or not knows_sdpa(config) else "sdpa"
+
+
+def knows_sdpa(config: PretrainedConfig) -> bool:
+    """Whether the class of a config takes transformers' ``sdpa``."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    native = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return bool(getattr(native, "_supports_sdpa", True))
 
 
 def families() -> list[str]:

@@ -20,7 +20,7 @@ from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import Choice, choose_kernel, versions
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype
+from varlen_lab.models.building import TORCH_DTYPES, resolve_attention, resolve_dtype
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.plan import Step
@@ -59,7 +59,7 @@ def decide_kernel(
         choice = choose_in_first_process(shape, rows, steps[0][0], accelerator, dtype)
     if not automatic or kept is not None:
         refuse_if_unable(choice.backend, shape.job(device, dtype), kept=automatic)
-    model.set_attn_implementation(hf_name_of(choice.backend))
+    model.set_attn_implementation(resolve_attention(hf_name_of(choice.backend), model.config))
     if automatic and accelerator.is_main_process:
         say_backend(choice.backend, device, dtype_name(dtype), choice.sentence())
     return choice

@@ -35,6 +35,7 @@ from varlen_lab.training.engines import Engine, any_process, describe, engine_na
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
+from varlen_lab.training.leak_check import check_in_first_process
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
 from varlen_lab.training.outlook import Outlook, Work, estimate
 from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
@@ -62,7 +63,8 @@ def train(
     a given one) as if the run had never stopped: to the last bit on a CPU, and on a GPU with ``deterministic = True``.
     Without a checkpoint it starts at step 0. SIGTERM saves and returns early. ``deepspeed`` (one of XTuner's names or a
     JSON file) or ``fsdp`` shares the model out over the processes that were started. Raises InputError for bad input,
-    for a checkpoint of another config, other data or another plan, and when loss, gradient or weights stay no numbers.
+    for a checkpoint of another config, other data or another plan, and when loss, gradient or weights stay no numbers;
+    LeakFound, before anything is written, when the model does not keep packed documents apart.
     """
     with repeatable(True, resolve_device(config)) if config.deterministic else nullcontext():
         run = prepared(config, progress, on_start, resume, deepspeed, fsdp)
@@ -97,12 +99,14 @@ def prepared(
     begin_with = broadcast_object_list([checkpoint_to_resume(work_dir, resume)])[0]
     # before the engine: it takes the memory the timing needs
     choice = decide_kernel(config, model, rows, plan, accelerator, receipt_to_keep(config, begin_with))
+    # while the first process has all of the weights, and before anything is written
+    leak_check = check_in_first_process(config, model, rows, plan, accelerator, shared_out=bool(deepspeed or fsdp))
     engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
     make_work_dir(work_dir)
     history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)
     history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
-    history.meta["plan"] = plan_fingerprint(plan)
+    history.meta |= {"plan": plan_fingerprint(plan), **leak_check}
     if first and on_start is not None:
         on_start(outlook)
     run = Run(config, engine, tokenizer, rows, held_out, plan, outlook, work_dir, history)

@@ -242,8 +242,13 @@ def autocast_forward(model: torch.nn.Module, precision: str, device: str) -> Non
 
     Accelerate does the same and then casts the logits to fp32, the largest tensor of a step.
     """
-    if precision == "bf16" and any(p.dtype == torch.float32 and p.requires_grad for p in model.parameters()):
+    if computes_in_bf16(model, precision):
         model.forward = torch.autocast(device, torch.bfloat16)(model.forward)  # type: ignore[method-assign]
+
+
+def computes_in_bf16(model: torch.nn.Module, precision: str) -> bool:
+    """Whether a run computes in bf16 with weights that are kept in fp32."""
+    return precision == "bf16" and any(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
 
 
 def trained_only(model: torch.nn.Module, state: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,209 @@
+"""A run is checked before its first step: a leak ends it, and without one nothing of it changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from several import in_processes
+
+from varlen_lab.cli import main
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
+from varlen_lab.errors import InputError, LeakFound
+from varlen_lab.leaks.planting import plant
+from varlen_lab.leaks.registry import FAULTS
+from varlen_lab.training import leak_check, trainer
+from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.trainer import train
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 2048,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LEAKING = {
+    "lfm2": SIZES | {"layer_types": ["conv", "full_attention"], "block_multiple_of": 32},
+    "jamba": SIZES
+    | {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4, "mamba_dt_rank": 4},
+    "mamba2": SIZES | {"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 32},
+    "recurrent_gemma": SIZES | {"num_hidden_layers": 3, "lru_width": 32, "num_key_value_heads": 1},
+}
+
+
+@pytest.fixture
+def config(small: Config) -> Config:
+    return small.with_mode("varlen").replace(max_steps=2)
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model that is built has a convolution of width 3 in its second layer."""
+    plant_in(monkeypatch, "short convolution")
+
+
+def plant_in(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    real = trainer.build_model
+
+    def build(*given: Any, **more: Any) -> Any:
+        model = real(*given, **more)
+        plant(FAULTS[name], model, {})
+        return model
+
+    monkeypatch.setattr(trainer, "build_model", build)
+
+
+def command(config: Config, folder: Path, verb: str = "train") -> int:
+    (folder / "c.py").write_text(render(config), encoding="utf-8")
+    return main([verb, str(folder / "c.py"), "--quiet"])
+
+
+@pytest.mark.parametrize("kind", LEAKING)
+@pytest.mark.parametrize("verb", ["train"])
+def test_a_model_that_leaks_is_not_trained(
+    kind: str, verb: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config.replace(model_config={"model_type": kind, **LEAKING[kind]})
+    assert command(config, tmp_path, verb) == 1
+    said = capsys.readouterr().err
+    assert "does not keep packed documents apart" in said and "\n✗ " in said
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.anywhere])
+def test_a_planted_fault_ends_a_run_before_its_first_step(
+    name: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_in(monkeypatch, name)
+    with pytest.raises(LeakFound, match="so no step was taken"):
+        train(config, progress=False, on_start=lambda outlook: pytest.fail("the run began"))
+    assert not Path(config.work_dir or "").exists()
+    for mode in ("unpacked", "packed"):  # these promise nothing of the kind
+        assert "leak_check" not in train(config.with_mode(mode), progress=False).meta
+
+
+def test_a_seam_that_the_collator_loses_is_found(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = leak_check.collator
+
+    def loses_one(mode: str, pad: int) -> Any:
+        def collate(rows: list[Any]) -> dict[str, Any]:
+            batch = real(mode, pad)(rows)
+            seams = torch.cat([batch["cu_seq_lens_q"][:1], batch["cu_seq_lens_q"][2:]])
+            return batch | {"cu_seq_lens_q": seams, "cu_seq_lens_k": seams, "max_length_q": 128, "max_length_k": 128}
+
+        return collate
+
+    monkeypatch.setattr(leak_check, "collator", loses_one)
+    with pytest.raises(LeakFound):
+        train(config, progress=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"method": "lora"},
+        {"gradient_checkpointing": True, "recompute": "cheap"},
+        {"dtype": "bf16", "gradient_checkpointing": True, "method": "lora"},
+    ],
+    ids=str,
+)
+def test_not_a_bit_of_a_run_changes(
+    settings: dict[str, Any], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.replace(**settings)
+    checked = train(config, progress=False)
+    monkeypatch.setattr(trainer, "check_in_first_process", lambda *given, **more: {})
+    plain = train(config.replace(work_dir=str(tmp_path / "plain")), progress=False)
+    assert checked.losses == plain.losses
+    one, two = (read_checkpoint(Path(history.checkpoint or ""))["model"] for history in (checked, plain))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_the_verdict_is_in_the_history(config: Config) -> None:
+    train(config, progress=False)
+    folder = Path(config.work_dir or "")
+    verdict = History.read(folder / "history.jsonl").meta["leak_check"]
+    assert verdict["ok"] is True and verdict["documents"] > 1 and verdict["findings"] == []
+    assert verdict["tokens"] <= 128 and 0 < verdict["seconds"] < 5 and verdict["logits"] < 1e-5
+    assert read_checkpoint(folder / "iter_2.pth")["meta"]["leak_check"] == json.loads(json.dumps(verdict))
+
+
+def test_a_run_that_goes_on_is_checked_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(config.replace(save_steps=1), progress=False)
+    plant_in(monkeypatch, "recurrence")
+    with pytest.raises(LeakFound):
+        train(config.replace(save_steps=1), progress=False, resume=Path(config.work_dir or "") / "iter_1.pth")
+    assert (Path(config.work_dir or "") / "iter_2.pth").exists()
+
+
+@pytest.mark.parametrize("fault", [ValueError("position 3\nis odd"), RuntimeError("no kernel"), KeyError("router")])
+def test_a_model_that_cannot_be_run_says_so(
+    fault: Exception, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    def broken(*given: Any, **more: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", broken)
+    assert command(config, tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "LlamaForCausalLM cannot be trained on packed documents" in said and "Traceback" not in said
+
+
+def test_a_model_that_cannot_be_built_says_so(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = config.replace(model_config={"model_type": "llama", **SIZES, "pad_token_id": 5000})
+    for verb in ("train", "compare"):
+        assert command(odd, tmp_path, verb) == 2
+        assert "model_config describes a llama that cannot be built" in capsys.readouterr().err
+
+
+def test_what_the_memory_does_not_hold_is_said(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leak_check, "fits", lambda model, device: False)
+    with pytest.warns(UserWarning, match="no leak check was made"):
+        assert train(config, progress=False).meta["leak_check"]["ok"] is None
+
+
+def in_several(text: str, leaky: bool, fsdp: bool) -> Any:
+    """What a process of several got: its verdict, or its error."""
+    from varlen_lab.config.text import load_text
+
+    with pytest.MonkeyPatch.context() as patch:
+        if leaky:
+            plant_in(patch, "short convolution")
+        patch.setattr(leak_check, "checked", counted := Counted(leak_check.checked))
+        try:
+            history = train(load_text(text, "c.py"), progress=False, fsdp=fsdp)
+            return counted.calls, history.meta["leak_check"]["ok"], history.losses
+        except InputError as problem:
+            return counted.calls, type(problem).__name__, str(problem)
+
+
+class Counted:
+    def __init__(self, function: Any) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        self.calls += 1
+        return self.function(*given, **more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("leaky", [False, True])
+def test_the_first_process_checks_and_all_are_told(fsdp: bool, leaky: bool, config: Config, tmp_path: Path) -> None:
+    first, second = in_processes(2, tmp_path / "several", in_several, render(config), leaky, fsdp)
+    assert (first[0], second[0]) == (1, 0)
+    assert first[1:] == second[1:] and first[1] == ("LeakFound" if leaky else True)

@@ -1,0 +1,168 @@
+"""A leak check before the first step of a training run, on its own model and a few documents of its own batch.
+
+It costs about as much as two steps: three documents that lie side by side, at most a quarter of the batch. One backward
+pass each asks whether they hear one another, and each is run alone. Only where something is wrong the whole audit is
+made, for its words. The check knows no trainer: it takes what goes into ``model(**batch)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from varlen_lab.attention.guard import lifted
+from varlen_lab.errors import LeakFound
+from varlen_lab.leaks.checking import TOLERANCE, audit
+from varlen_lab.leaks.measure import leak_matrix, logits_of, noise_off, parity
+from varlen_lab.leaks.report import AuditReport
+from varlen_lab.leaks.traps import documents_of, trained_first_labels
+from varlen_lab.packing.boundaries import Boundaries
+
+DOCUMENTS = 3
+SHARE, MOST, LEAST = 4, 256, 24  # tokens of the check: a batch's divided by SHARE, within these bounds
+PARTS = (4, 1, 3)  # of the tokens, for each document of those that have to be cut
+
+
+def check_before_training(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> AuditReport:
+    """Whether ``model`` computes a few neighbouring documents of ``batch`` as if each were alone.
+
+    ``batch`` and ``boundaries``: as for ``audit``. To be called as the model is called in training, so inside of an
+    autocast where there is one; the model is put into ``train()`` and left as it was found. Neither torch.compile nor
+    recomputed activations take part. ``future`` of the report is only measured where something is wrong. Raises what
+    the model raises, InputError where documents cannot be told.
+    """
+    few, documents = few_documents(batch, boundaries)
+    with as_found(model), lifted():
+        model.train()
+        return clean_report(model, few, documents) or judged(audit(model, few, boundaries=documents))
+
+
+def leak_found(model: Any, report: AuditReport) -> LeakFound:
+    """The error for a run whose check found something: a sentence, then what the audit says."""
+    leaking = int((report.leaks != 0).any(1).sum())
+    what = (
+        f"{leaking} of {len(report.lengths)} documents hear another one"
+        if leaking
+        else f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
+    )
+    name = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    return LeakFound(
+        f"{name} does not keep packed documents apart ({what}), so no step was taken; mend what stands below, or train "
+        "unpacked.\n" + "\n".join(f"✗ {finding}" for finding in report.findings)
+    )
+
+
+def few_documents(batch: Mapping[str, Any], boundaries: Any = None) -> tuple[dict[str, Any], Boundaries]:
+    """A batch of a few neighbours of the first row, and their seams; those that are too long lose their ends.
+
+    As many tokens as there may be, so that short documents and longer ones come together.
+    """
+    batch = {name: value for name, value in batch.items() if value is not None}
+    seams, _ = documents_of(batch, boundaries)
+    width = batch["input_ids"].shape[1]
+    spans = [span for span in seams.spans if span[1] <= width]
+    budget = min(MOST, max(LEAST, seams.total // SHARE))
+    groups = [spans[first : first + DOCUMENTS] for first in range(max(1, len(spans) - DOCUMENTS + 1))]
+    # where the batch does not tell of a seam, the documents on both sides of it
+    if (lost := not_told(spans, batch.get("cu_seq_lens_q"))) is not None:
+        groups = [groups[min(lost - 1, len(groups) - 1)]]
+    sizes = [sum(end - start for start, end in group) for group in groups]
+    fitting = [size for size in sizes if size <= budget]
+    chosen = groups[sizes.index(max(fitting) if fitting else min(sizes))]
+    if not fitting:  # of unequal lengths: where all are alike, a seam in a wrong place may still be one
+        most = [max(1, budget * part // sum(PARTS[: len(chosen)])) for part in PARTS]
+        chosen = [(start, min(end, start + longest)) for (start, end), longest in zip(chosen, most)]
+    tokens = torch.cat([torch.arange(*span) for span in chosen]).to(batch["input_ids"].device)
+    documents = Boundaries.from_lengths([end - start for start, end in chosen], tokens.device)
+    few = {name: cut(value, tokens, len(batch["input_ids"]), width) for name, value in batch.items()}
+    for side in "qk":
+        if f"cu_seq_lens_{side}" in batch:
+            few[f"cu_seq_lens_{side}"] = left = seams_left(batch[f"cu_seq_lens_{side}"], tokens)
+            few[f"max_length_{side}"] = int(left.diff().max())
+    return few, documents
+
+
+def not_told(spans: list[tuple[int, int]], cu_seqlens: torch.Tensor | None) -> int | None:
+    """The number of the first document whose start is not among the seams of its batch."""
+    told = [] if cu_seqlens is None else cu_seqlens.tolist()
+    return next((number for number, (start, _) in enumerate(spans) if told and start not in told), None)
+
+
+def seams_left(cu_seqlens: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The seams of a batch among some of its tokens, int32: those it says, which may not be those it should."""
+    starts = torch.isin(tokens, cu_seqlens[:-1])
+    starts[0] = True
+    end = starts.new_ones(1)
+    return torch.cat([starts, end]).nonzero().flatten().to(torch.int32)
+
+
+def cut(value: Any, tokens: torch.Tensor, rows: int, width: int) -> Any:
+    """What a batch says of ``tokens`` of its first row; what has no place for each token stays as it is."""
+    if not isinstance(value, torch.Tensor) or value.ndim < 2 or value.shape[-1] != width:
+        return value
+    # (rows, T), or (3, rows, T) as positions of images and text come
+    value = value.index_select(-1, tokens.to(value.device))
+    return value.narrow(-2, 0, 1) if value.shape[-2] == rows else value
+
+
+def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> AuditReport | None:
+    """The report of a model and batch without fault; None where there is one, or may be."""
+    attention = str(getattr(model.config, "_attn_implementation", "unknown"))
+    with noise_off(model):
+        logits, embedded = logits_of(model, batch)
+        leaks = leak_matrix(logits, embedded, documents)
+        del logits, embedded  # and their graph
+        if bool((leaks != 0).any()) or any(True for _ in trained_first_labels(batch, documents)):
+            return None
+        agreement, alone = parity(model, batch, documents)
+    if agreement.has_nan or not agreement.within(TOLERANCE[agreement.dtype]):
+        return None
+    lengths = tuple(documents.lengths.tolist())
+    notes = (f"documents alone were run with {alone} attention",)
+    return AuditReport(leaks.numpy(), 0.0, agreement, (), notes, lengths, attention, "train")
+
+
+def judged(report: AuditReport) -> AuditReport:
+    """The report, without what half precision alone explains: a mixture sends a token to another expert for less."""
+    kinds = {finding.kind for finding in report.findings}
+    rounded = report.parity.dtype in (torch.bfloat16, torch.float16) and not report.parity.has_nan
+    if not rounded or report.leaks.any() or report.future or kinds != {"unexplained"}:
+        return report
+    what = f"logits differ by {report.parity.logits:.1e}, though no gradient crosses a seam and all attention is right"
+    return replace(report, findings=(), notes=(*report.notes, f"taken for rounding of {report.parity.dtype}: {what}"))
+
+
+@contextmanager
+def as_found(model: torch.nn.Module) -> Iterator[None]:
+    """Compiled or recomputed as nothing meanwhile; afterwards modes, buffers and settings of all layers are as before.
+
+    A rotary embedding, for example, may keep other frequencies after a longer document.
+    """
+    layers = list(model.modules())
+    settings = [dict(vars(layer)) for layer in layers]
+    buffers = [(layer, name, one, one.clone()) for layer in layers for name, one in named_buffers(layer)]
+    try:
+        for layer in layers:
+            if layer._compiled_call_impl is not None:
+                layer._compiled_call_impl = None
+            # some ways to recompute allow one backward pass only, and none changes a number
+            if vars(layer).get("gradient_checkpointing"):
+                vars(layer)["gradient_checkpointing"] = False
+        yield
+    finally:
+        for layer, values in zip(layers, settings, strict=True):
+            vars(layer).clear()
+            vars(layer).update(values)
+        for layer, name, buffer, copy in buffers:
+            with torch.no_grad():
+                buffer.copy_(copy)
+            layer._buffers[name] = buffer
+
+
+def named_buffers(layer: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The buffers of a layer itself, those that are there."""
+    return ((name, one) for name, one in layer._buffers.items() if one is not None)

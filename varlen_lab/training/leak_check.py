@@ -1,0 +1,143 @@
+"""The leak check of a run, before its first step: the first process makes it on the whole model, all are told.
+
+A run that goes on from a checkpoint is checked again: its kernel, or transformers, may be another one since.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from varlen_lab.config.schema import Config
+from varlen_lab.errors import InputError, first_line
+from varlen_lab.leaks.before import check_before_training, leak_found
+from varlen_lab.leaks.report import AuditReport
+from varlen_lab.models.adapters import bytes_held
+from varlen_lab.models.building import resolve_dtype
+from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.training.determinism import what_cannot
+from varlen_lab.training.engines import computes_in_bf16
+from varlen_lab.training.plan import Step
+from varlen_lab.training.step import collator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+
+SEARCHED = 1000  # batches that are looked through for one with a seam
+COPIES = 3  # of what is trained, that the check needs beside the model: gradients packed, alone, of one document
+
+
+def check_in_first_process(
+    config: Config, model: Any, rows: Dataset, plan: list[Step], accelerator: Accelerator, *, shared_out: bool = False
+) -> dict[str, Any]:
+    """What the check found, as ``{"leak_check": ...}`` for a history; {} in the modes without our attention.
+
+    ``shared_out``: an engine will take the weights from the CPU, where they are. LeakFound, in all processes, where
+    packing changes what the model computes; InputError where the model cannot be run or differentiated.
+    """
+    if config.mode != "varlen":
+        return {}
+    told: list[dict[str, Any] | InputError] = [{}]
+    if accelerator.is_main_process:
+        try:
+            told = [checked(config, model, rows, plan, accelerator, shared_out)]
+        except InputError as problem:
+            told = [problem]
+    if accelerator.num_processes > 1:
+        # in the group without a time-out: a large model takes a while to move
+        torch.distributed.broadcast_object_list(told, group=accelerator.waiting_group)  # type: ignore[attr-defined]
+    if isinstance(told[0], InputError):
+        raise told[0]
+    return {"leak_check": told[0]}
+
+
+def checked(
+    config: Config, model: Any, rows: Dataset, plan: list[Step], accelerator: Accelerator, shared_out: bool
+) -> dict[str, Any]:
+    """The check in this process; errors as above."""
+    start = time.perf_counter()
+    several = (batch for step in plan for batch in step if sum(len(rows[row]["seq_lengths"]) for row in batch) > 1)
+    chosen = [rows[row] for row in next(islice(several, SEARCHED), plan[0][0])]
+    inputs = collator("varlen", 0)(chosen)
+    # from the rows, not from the batch: a collator may lose a seam
+    seams = Boundaries.from_lengths([length for row in chosen for length in row["seq_lengths"]])
+    device = accelerator.device
+    if not fits(model, device):
+        return skipped("the memory of one GPU does not hold the whole model")
+    try:
+        with on_device(model, device, back=shared_out), as_computed(config, model, accelerator):
+            inputs = {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
+            report = check_before_training(model, inputs, boundaries=seams.to(device))
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return skipped("the memory of the GPU was full")
+    except InputError:
+        raise
+    except Exception as problem:  # the model's code is anybody's
+        raise InputError(
+            (isinstance(problem, RuntimeError) and what_cannot(problem, device.type))
+            or f"{type(model).__name__} cannot be trained on packed documents ({type(problem).__name__}: "
+            f"{first_line(problem)}); see varlen-lab audit, or use another model."
+        ) from None
+    # NaN is not a leak: the loop counts steps that are not finite
+    if not report.ok and not report.parity.has_nan:
+        raise leak_found(model, report)
+    return as_record(report, time.perf_counter() - start)
+
+
+def as_record(report: AuditReport, seconds: float) -> dict[str, Any]:
+    """What a history keeps of the report."""
+    return {
+        "ok": report.ok,
+        "documents": len(report.lengths),
+        "tokens": sum(report.lengths),
+        "seconds": seconds,
+        "logits": report.parity.logits,
+        "gradients": report.parity.gradients,
+        "findings": [str(finding) for finding in report.findings],
+    }
+
+
+def skipped(why: str) -> dict[str, Any]:
+    """The verdict where there is none; said aloud."""
+    warnings.warn(f"no leak check was made, {why}; varlen-lab audit checks the model by itself", stacklevel=2)
+    return {"ok": None, "why": why}
+
+
+def fits(model: Any, device: torch.device) -> bool:
+    """Whether a device holds the model and the gradients of the check."""
+    if device.type != "cuda":
+        return True
+    parameters = list(model.parameters())
+    here = sum(bytes_held(p) for p in parameters if p.device.type == "cuda")
+    all_of_them = sum(bytes_held(p) for p in parameters)
+    trained = sum(bytes_held(p) for p in parameters if p.requires_grad)
+    return all_of_them - here + COPIES * trained < 0.9 * torch.cuda.mem_get_info(device)[0]
+
+
+@contextmanager
+def on_device(model: Any, device: torch.device, *, back: bool) -> Iterator[None]:
+    """The model on the device of the run; afterwards ``back`` where it was. One in four bits is there already."""
+    before = next(model.parameters()).device
+    moves = before != device and not getattr(model, "is_loaded_in_4bit", False)
+    try:
+        if moves:
+            model.to(device)
+        yield
+    finally:
+        if moves and back:
+            model.to(before)
+
+
+def as_computed(config: Config, model: Any, accelerator: Accelerator) -> AbstractContextManager[Any]:
+    """The precision that the engine will compute in."""
+    if computes_in_bf16(model, resolve_dtype(config)):
+        return torch.autocast(accelerator.device.type, torch.bfloat16)
+    return accelerator.autocast() if resolve_dtype(config) == "fp16" else nullcontext()
