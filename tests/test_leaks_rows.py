@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
+from varlen_lab.errors import InputError
 from varlen_lab.leaks.planting import plant
 from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.leaks.rows import (
     BUDGET,
     MOST_DOCUMENTS,
+    NAMES,
     audit_model,
     exercising_lengths,
+    leaves,
+    position_limit,
     position_table,
     shrunk,
     thresholds,
 )
 from varlen_lab.models.building import tiny
-from varlen_lab.models.miniature import miniature
+from varlen_lab.models.miniature import miniature, miniature_config
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 512}
@@ -59,6 +65,43 @@ def test_the_lengths_that_a_config_names(kind: str, fields: dict[str, Any], expe
     if kind == "phi3":
         fields = fields | {"hidden_size": 64, "num_attention_heads": 4, "max_position_embeddings": 4096}
     assert thresholds(AutoConfig.for_model(kind, **fields)) == expected
+
+
+NO_LENGTHS = {  # fields whose names have such words and that count layers, experts, bytes or seconds
+    "max_window_layers",
+    "sliding_window_pattern",
+    "_sliding_window_pattern",
+    "max_inference_chunksize",
+    "moe_topk",
+    "moe_top_k",
+    "topk_group",
+    "top_k",
+    "centroid_intermediate_top_k",
+}
+
+
+@pytest.mark.slow
+def test_no_class_names_a_length_that_is_not_known() -> None:
+    """Over every causal language model of the installed transformers: a new name for a window is seen here first."""
+    unknown, copies = {}, 0
+    for kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+        try:
+            config = kind()
+            text = config.get_text_config(decoder=True)
+        except Exception:  # there are types without a valid default
+            continue
+        for path, value in leaves(text.to_dict()):
+            name = path.split(".")[-1]
+            number = isinstance(value, int) and value > 1 and not re.match("audio|vision|image", path)
+            if number and re.search("window|chunk|floor|top_?k", name) and not NAMES.search(path):
+                unknown[name] = kind.model_type
+        found = thresholds(config)
+        with suppress(InputError):  # a class may have no tiny model
+            small = miniature_config(config, **shrunk(config, found))
+            row = exercising_lengths(thresholds(small), limit=position_limit(small))
+            assert not row.left and set(found) <= set(row.exercised), kind.model_type
+            copies += bool(found)
+    assert copies > 50 and {name: where for name, where in unknown.items() if name not in NO_LENGTHS} == {}
 
 
 def test_a_table_of_positions_is_a_length_and_a_bound_of_rotary_ones_is_none() -> None:
@@ -146,8 +189,6 @@ def test_a_fault_that_begins_at_the_window_is_found(window: int, where: str) -> 
 
 
 def test_what_no_copy_can_show_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from varlen_lab.errors import InputError
-
     def refuse(*_: Any, **__: Any) -> None:
         raise InputError("transformers builds no tiny mistral.")
 
