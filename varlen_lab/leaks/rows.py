@@ -107,9 +107,8 @@ def position_table(model: Any) -> dict[str, int]:
 def exercising_lengths(found: Mapping[str, int], budget: int | None = BUDGET, limit: int | None = None) -> Row:
     """Documents for as many thresholds as fit into a row of ``budget`` tokens (None: all), the smallest first.
 
-    One of exactly the threshold and one of a token more; where something happens at every multiple, one beyond the
-    second; where it costs little, one of a token less; and around them short ones. ``limit``: tokens that a document
-    may have.
+    One of exactly the threshold and one just above; where something happens at every multiple, one beyond the second;
+    where it costs little, one of a token less; and around them short ones. ``limit``: tokens that a document may have.
     """
     documents: list[int] = []
     exercised: dict[str, int] = {}
@@ -123,7 +122,8 @@ def exercising_lengths(found: Mapping[str, int], budget: int | None = BUDGET, li
         return True
 
     for name, value in sorted(found.items(), key=lambda one: one[1]):
-        if add(value, value + 1):
+        # two more tokens than a window: with one, a window one too wide is as good as none
+        if add(value, value + 2 if re.search(rf"({WINDOW})$", name) else value + 1):
             exercised[name] = value
     for name, value in exercised.items():
         if re.search(rf"({REPEATED})$", name):
