@@ -8,7 +8,7 @@ made, for its words. The check knows no trainer: it takes what goes into ``model
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import LeakFound
 from varlen_lab.leaks.checking import TOLERANCE, audit
-from varlen_lab.leaks.measure import leak_matrix, logits_of, noise_off, parity
+from varlen_lab.leaks.measure import leak_matrix, parity
 from varlen_lab.leaks.report import AuditReport
+from varlen_lab.leaks.running import CannotRun, attention_name, logits_of, noise_off
 from varlen_lab.leaks.traps import documents_of, trained_first_labels
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -38,7 +39,10 @@ def check_before_training(model: Any, batch: Mapping[str, Any], *, boundaries: A
     few, documents = few_documents(batch, boundaries)
     with as_found(model), lifted():
         model.train()
-        return clean_report(model, few, documents) or judged(audit(model, few, boundaries=documents))
+        clean = None
+        with suppress(CannotRun):  # the audit says in words what the model refuses
+            clean = clean_report(model, few, documents)
+        return clean or judged(audit(model, few, boundaries=documents))
 
 
 def leak_found(model: Any, report: AuditReport) -> LeakFound:
@@ -111,7 +115,6 @@ def cut(value: Any, tokens: torch.Tensor, rows: int, width: int) -> Any:
 
 def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> AuditReport | None:
     """The report of a model and batch without fault; None where there is one, or may be."""
-    attention = str(getattr(model.config, "_attn_implementation", "unknown"))
     with noise_off(model):
         logits, embedded = logits_of(model, batch)
         leaks = leak_matrix(logits, embedded, documents)
@@ -123,7 +126,7 @@ def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> Au
         return None
     lengths = tuple(documents.lengths.tolist())
     notes = (f"documents alone were run with {alone} attention",)
-    return AuditReport(leaks.numpy(), 0.0, agreement, (), notes, lengths, attention, "train")
+    return AuditReport(leaks.numpy(), 0.0, agreement, (), notes, lengths, attention_name(model), "train")
 
 
 def judged(report: AuditReport) -> AuditReport:

@@ -1,128 +1,215 @@
-"""Which rule does an attention follow that is not right? Its calls are captured and compared with known mistakes.
+"""Which attention calls are wrong, in which layers, and which rule do they follow instead?
 
-The first call of every window size is computed again by the readable reference: as it should be, without seams, with a
-window one wider or narrower, looking ahead, with one document merged into the next. What fits names the fault.
+The oracle is the model itself: every document is run alone with eager attention, which shows how each layer means to
+attend (its mask, sinks, softcap, whatever keywords it has). Every call of the packed batch is then computed again, one
+document at a time, from the queries, keys and values it had. What is not right is compared with known mistakes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
-from varlen_lab.attention.reference import Options, attend_reference
-from varlen_lab.leaks.measure import flat, in_float64
-from varlen_lab.leaks.report import Finding
+from varlen_lab.leaks.measure import flat
+from varlen_lab.leaks.mistakes import IGNORES_SEAMS, Mistake, mistakes, rules_of
+from varlen_lab.leaks.report import Finding, grouped
+from varlen_lab.leaks.running import (
+    NATIVE,
+    as_if_alone,
+    attention_name,
+    inputs_of,
+    run,
+    run_alone,
+)
 from varlen_lab.leaks.seen import AttentionCall, observe_attention
 from varlen_lab.packing.boundaries import Boundaries
 
-IGNORES_SEAMS = "attention ignores the seams"
-LONGEST = 4096  # tokens: the reference is written to be read, not for long rows
+LONGEST = 4096  # tokens of a document: eager attention makes a matrix of its length squared
+PASSED_ON = {"position_ids", "cache_position"}  # keywords that span the row and do not say who may see whom
+CHANGE_SCORES = ("s_aux", "sinks", "softcap")  # keywords that may be forgotten without a trace
+DROPPED = (
+    "train this class unpacked, or with attn_implementation='sdpa', position_ids that restart and use_cache=False, and "
+    "audit that"
+)
 
 
 @dataclass
-class Call:
-    """One attention call: q (T, H, D), k (T, K, D), v (T, K, V), out (T, H, V), rows end to end, and its options."""
+class Explanation:
+    """What the attention calls of a packed batch did."""
 
-    layer: str
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    out: torch.Tensor
-    rows: int
-    options: Options
+    findings: list[Finding] = field(default_factory=list)
+    right: int = 0  # calls that were computed again and are what they should be
+    unexamined: list[str] = field(default_factory=list)  # the others, each with the reason
+
+
+class Promise(NamedTuple):
+    """How one attention call treats one document alone, without the tensors it had there."""
+
+    module: Any
+    mask: Any
+    options: dict[str, Any]
+    again: Callable[..., torch.Tensor]
+
+
+@dataclass
+class Examination:
+    """A call of the packed batch, and the same call of every document alone."""
+
+    call: AttentionCall
+    alone: list[Promise]
+    documents: Boundaries
+    length: int  # tokens in a row
+
+    def agrees(self, number: int, **changes: Any) -> bool:
+        """Whether the output for one document is what it is alone; ``changes``: with other keyword arguments."""
+        document = slice(*self.documents.spans[number])
+        return self.computes(number, document, self.alone[number].mask, **changes)
+
+    def follows(self, number: int, mistake: Mistake) -> bool:
+        """Whether the output for one document is what it would be with other seams and another rule."""
+        seams, rule = mistake.seams, mistake.rule
+        start, end = self.documents.spans[number]
+        first, last = next(span for span in seams.spans if span[0] <= start < span[1])
+        last = end if rule.causal else last  # queries are the last of their keys, as functions of a distance expect
+        if (end - start) * (last - first) > LONGEST**2:
+            return False
+        position = torch.arange(first, last, device=self.call.query.device)
+        position -= first // self.length * self.length if rule.chunk_of_row else first
+        mask: torch.Tensor = rule.visible(position[start - first : end - first], position)[None, None]
+        promised = self.alone[number].mask
+        if promised is None or (isinstance(promised, torch.Tensor) and promised.is_floating_point()):
+            floor = torch.finfo(self.call.query.dtype).min  # eager attention adds its mask
+            mask = torch.zeros(mask.shape, dtype=self.call.query.dtype, device=mask.device).masked_fill(~mask, floor)
+        return self.computes(number, slice(first, last), mask)
+
+    def computes(self, number: int, keys: slice, mask: Any, **changes: Any) -> bool:
+        """Whether the output for one document is what it is made of these keys under this mask, up to rounding."""
+        queries = slice(*self.documents.spans[number])
+        row, call = queries.start // self.length, self.call
+
+        def part(x: torch.Tensor, of: slice) -> torch.Tensor:  # (B, H, T, D) -> (1, H, tokens, D)
+            return x[row : row + 1, :, of.start - row * self.length : of.stop - row * self.length]
+
+        again = self.alone[number].again
+        expected = again(part(call.query, queries), part(call.key, keys), part(call.value, keys), mask, **changes)
+        got = flat(call.out)[queries].reshape(queries.stop - queries.start, -1)
+        limit = {torch.float64: 1e-9, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
+        difference = (got - expected.reshape(got.shape)).abs().max()
+        return bool(difference <= limit * max(1e-6, float(expected.abs().max())))
+
+
+def explain(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Explanation:
+    """Every attention call of ``model(**batch)`` examined, each as it comes. Call it under ``noise_off``."""
+    explanation = Explanation()
+    promises = promised(model, flat(batch["input_ids"]), documents)
+    paths = {module: path for path, module in model.named_modules()}
+    told = "cu_seq_lens_q" in batch and attention_name(model) not in NATIVE
+    found: list[tuple[str, Finding]] = []
+    unexamined: list[tuple[str, str, str]] = []
+    calls = 0
+
+    def examine(call: AttentionCall) -> None:
+        nonlocal calls
+        path, name, number, calls = paths.get(call.module, ""), type(call.module).__name__, calls, calls + 1
+        alone = [each[number] for each in promises if number < len(each) and each[number].module is call.module]
+        reason = why_not(call, alone, documents, batch)
+        if reason is not None:
+            unexamined.append((path, name, reason))
+            return
+        fault = fault_of(Examination(call, alone, documents, batch["input_ids"].shape[1]))
+        if fault is None:
+            explanation.right += 1
+        elif fault.kind == IGNORES_SEAMS and told and "cu_seq_lens_q" not in call.options:
+            what = "cu_seq_lens_q goes into the model and does not reach this attention: the class drops it on the way"
+            found.append((path, Finding("keywords dropped", name, what, DROPPED)))
+        else:
+            found.append((path, fault))
+
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"), observe_attention(examine):
+        run(model, inputs_of(batch))
+    for fault in dict.fromkeys(fault for _, fault in found):  # one finding for all layers with the same fault
+        where = grouped(fault.where, [path for path, other in found if other == fault])
+        explanation.findings.append(Finding(fault.kind, where, fault.what, fault.fix))
+    for name, reason in dict.fromkeys((name, reason) for _, name, reason in unexamined):
+        where = grouped(name, [path for path, *other in unexamined if other == [name, reason]])
+        explanation.unexamined.append(f"{where} ({reason})")
+    return explanation
+
+
+def promised(model: Any, ids: torch.Tensor, documents: Boundaries) -> list[list[Promise]]:
+    """The attention calls of every document alone, in the order of the calls; none where documents are too long."""
+    if documents.max_seqlen > LONGEST:
+        return []
+    promises: list[list[Promise]] = []
+
+    def keep(call: AttentionCall) -> None:
+        promises[-1].append(Promise(call.module, call.mask, call.options, call.again))
+
+    with as_if_alone(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        for start, end in documents.spans:
+            promises.append([])
+            with observe_attention(keep):
+                run_alone(model, ids[start:end])
+    return promises
+
+
+def why_not(call: AttentionCall, alone: list[Promise], documents: Boundaries, batch: Mapping[str, Any]) -> str | None:
+    """Why a call cannot be computed again document by document; None where it can."""
+    length = batch["input_ids"].shape[1]
+    if documents.max_seqlen > LONGEST:
+        return f"a document is longer than {LONGEST:,} tokens"
+    if not call.query.shape[2] == call.key.shape[2] == length:
+        return f"{call.query.shape[2]} queries over {call.key.shape[2]} keys in a row of {length} tokens"
+    if len(alone) != len(documents):
+        return "documents alone make other calls"
+    own = [
+        name
+        for name, value in call.options.items()
+        if name not in PASSED_ON and name not in batch and isinstance(value, torch.Tensor) and length in value.shape
+    ]
+    return f"keyword {', '.join(own)} is not understood" if own else None
+
+
+def fault_of(examination: Examination) -> Finding | None:
+    """What is wrong with a call, named by the class of its module; None where it is right."""
+    documents, alone, where = examination.documents, examination.alone, type(examination.call.module).__name__
+    wrong = [number for number in range(len(documents)) if not examination.agrees(number)]
+    if not wrong:
+        return None
+    longest = alone[int(documents.lengths.argmax())]
+    rules = rules_of(longest.module, longest.options, longest.mask, documents.max_seqlen)
+    numbers = wrong + [number for number in range(len(documents)) if number not in wrong]
+    for mistake in mistakes(where, rules, documents, examination.length, wrong):
+        if all(examination.follows(number, mistake) for number in numbers):
+            return mistake.finding
+    for name in CHANGE_SCORES:
+        if longest.options.get(name) is not None:
+            with without(longest.options, name) as changes:
+                if all(examination.agrees(number, **changes) for number in numbers):
+                    what = f"it computes as if it had not been given {name}"
+                    fix = f"use an attention that knows {name}, or train this model unpacked"
+                    return Finding("keyword ignored", where, what, fix)
+    what = "its output fits no known rule: not the right one, and none of the common mistakes"
+    return Finding("wrong attention", where, what, "compare it with varlen_lab.attention.attend(backend='reference')")
 
 
 @contextmanager
-def capture() -> Iterator[list[Call]]:
-    """The first attention call of each layer type and window that transformers dispatches meanwhile.
+def without(options: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """Keyword arguments with which a call computes as if ``name`` had not been passed, while it lasts.
 
-    One of each kind is enough: layers of one type and window run the same code, and a call of all would keep the
-    queries, keys and values of the whole model.
+    A sink of -inf weighs nothing. It is set in place: eager attention may take it from its module and not from here.
     """
-    calls: list[Call] = []
-    kinds: set[tuple[str, int | None]] = set()
-
-    def keep(call: AttentionCall) -> None:
-        window = call.options.get("sliding_window", getattr(call.module, "sliding_window", None))
-        kind = (type(call.module).__name__, window)
-        if kind in kinds or call.query.shape[2] != call.key.shape[2]:  # a cache or cross attention has other keys
-            return
-        kinds.add(kind)
-        q, k, v = (flat(x.detach().transpose(1, 2)) for x in (call.query, call.key, call.value))
-        layer = f"{kind[0]} of layer {getattr(call.module, 'layer_idx', '?')}"
-        options = Options(
-            scale=call.options.get("scaling") or q.shape[-1] ** -0.5,
-            window=window,
-            softcap=call.options.get("softcap"),
-            alibi_slopes=getattr(call.module, "alibi_slopes", None),
-            sinks=None if call.options.get("s_aux") is None else call.options["s_aux"].detach(),
-        )
-        out = flat(call.out.detach()).view(len(q), q.shape[1], -1)
-        calls.append(Call(layer, q, k, v, out, len(call.query), options))
-
-    with observe_attention(keep):
-        yield calls
-
-
-def explain(calls: list[Call], documents: Boundaries) -> list[Finding]:
-    """A finding for every captured call that is not what it should be."""
-    findings = []
-    for call in calls:
-        if documents.max_seqlen > LONGEST or len(call.q) != documents.total:
-            continue
-        for fault, seams, options in rules(call, documents):
-            if fits(call, seams, options):
-                if fault is not None:
-                    findings.append(fault)
-                break
-        else:
-            what = "its output fits no known rule: not the right one, and none of the common mistakes"
-            fix = "compare it with varlen_lab.attention.attend(backend='reference')"
-            findings.append(Finding("wrong attention", call.layer, what, fix))
-    return findings
-
-
-def rules(call: Call, documents: Boundaries) -> Iterator[tuple[Finding | None, Boundaries, Options]]:
-    """What the call may have computed: the right rule first (None), then known mistakes, cheapest first.
-
-    A rule is the documents it keeps apart and its options; a mistake comes with the finding it would be.
-    """
-    where, options, window = call.layer, call.options, call.options.window
-    yield None, documents, options
-    row = len(call.q) // call.rows
-    if row <= LONGEST:
-        what = "every token sees its whole row, seams or not"
-        fix = "pass the seams; see the other findings, or VarlenCollator"
-        whole_rows = Boundaries.from_lengths([row] * call.rows, call.q.device)
-        yield Finding(IGNORES_SEAMS, where, what, fix), whole_rows, options
-    if window is not None:
-        promise = f"sliding_window={window} means a token and the {window - 1} before it"
-        fix = f"pass window_size=({window - 1}, 0) to a flash-attn kernel; attend(window={window}) does"
-        for wrong, word in ((window + 1, "one too wide"), (window - 1, "one too narrow"), (None, "not applied")):
-            if wrong != 0:
-                finding = Finding("window", where, f"the window is {word}: {promise}", fix)
-                yield finding, documents, options._replace(window=wrong)
-    what = "tokens see the future of their own document"
-    fix = "causal=True, or window_size=(-1, 0) for torch's varlen_attn"
-    yield Finding("bidirectional", where, what, fix), documents, options._replace(causal=False)
-    for number in range(1, len(documents.spans)):
-        merged = documents.lengths.tolist()
-        merged[number - 1 : number + 1] = [merged[number - 1] + merged[number]]
-        what = f"document {number} (from token {documents.spans[number][0]}) is merged with the one before it"
-        fix = "cu_seqlens lacks this seam; build it with Boundaries.from_lengths(lengths)"
-        finding = Finding("merged documents", where, what, fix)
-        yield finding, Boundaries.from_lengths(merged, call.q.device), options
-
-
-def fits(call: Call, documents: Boundaries, options: Options) -> bool:
-    """Whether the captured output is what the reference computes under this rule, up to rounding."""
-    # float64, so that what differs is the kernel's rounding alone
-    q, k, v, out = (in_float64(x) for x in (call.q, call.k, call.v, call.out))
-    if options.alibi_slopes is not None:
-        options = options._replace(alibi_slopes=in_float64(options.alibi_slopes))
-    expected = attend_reference(q, k, v, documents, options)
-    limit = {torch.float64: 1e-9, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
-    return bool((out - expected).abs().max() <= limit * max(1e-6, float(expected.abs().max())))
+    value = options[name]
+    if not isinstance(value, torch.Tensor):
+        yield {name: None}
+        return
+    kept = value.detach().clone()
+    try:
+        value.data.fill_(float("-inf"))
+        yield {}
+    finally:
+        value.data.copy_(kept)

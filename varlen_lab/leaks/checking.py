@@ -13,14 +13,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 
-from varlen_lab.leaks.causes import IGNORES_SEAMS, capture, explain
-from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, logits_of, noise_off, parity
-from varlen_lab.leaks.report import AuditReport, Finding
+from varlen_lab.attention.guard import lifted
+from varlen_lab.errors import InputError
+from varlen_lab.leaks.causes import Explanation, explain
+from varlen_lab.leaks.layers import LeakingLayer, leaking_layers
+from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, parity, unmeasured
+from varlen_lab.leaks.mistakes import IGNORES_SEAMS
+from varlen_lab.leaks.positions import position_faults
+from varlen_lab.leaks.report import AuditReport, Finding, grouped
+from varlen_lab.leaks.running import CannotRun, attention_name, inputs_of, logits_of, noise_off, run, run_alone
 from varlen_lab.leaks.traps import documents_of, preflight, trained_first_labels
+from varlen_lab.packing.boundaries import Boundaries
 
 # Largest difference that is still rounding, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
@@ -37,25 +45,34 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     """
     batch = {name: value for name, value in batch.items() if value is not None}
     documents, notes = documents_of(batch, boundaries)
-    traps = preflight(model, batch, boundaries=documents)
     findings = list(trained_first_labels(batch, documents))
-    with noise_off(model) as switched_off:
+    leaks, future = torch.full((len(documents), len(documents)), torch.nan, dtype=torch.float64), torch.nan
+    agreement, prefix = unmeasured(), 0
+    with noise_off(model) as switched_off, lifted():
         if switched_off:
             notes.append(f"set to 0 for the measurement: {', '.join(switched_off)}")
-        # one forward pass serves the matrix and the search for causes
-        with capture() as calls:
+        try:
             logits, embedded = logits_of(model, batch)
-        leaks = leak_matrix(logits, embedded, documents)
-        future = future_gradient(logits, embedded, documents)
-        del logits, embedded  # and their graph: parity needs the memory
-        agreement, alone = parity(model, batch, documents)
-        notes.append(f"documents alone were run with {alone} attention")
-    limit = TOLERANCE[agreement.dtype]
-    broken = bool((leaks != 0).any()) or future > 0 or not agreement.within(limit)
-    if agreement.has_nan:
-        findings.append(nan_finding(agreement))
-    elif broken:
-        findings += causes(traps, explain(calls, documents), leaks, future, agreement)
+            prefix = embedded[0].shape[1] - batch["input_ids"].shape[1]
+            leaks = leak_matrix(logits, embedded, documents)
+            future = future_gradient(logits, embedded, documents)
+            del logits, embedded  # and their graph: parity needs the memory
+            agreement, alone = parity(model, batch, documents)
+        except CannotRun as problem:
+            findings.append(refusal(model, batch, documents, problem))
+        else:
+            notes.append(f"documents alone were run with {alone} attention")
+            within = agreement.within(TOLERANCE[agreement.dtype])
+            if agreement.has_nan:
+                findings.append(nan_finding(agreement))
+            elif bool((leaks != 0).any()) or not within:
+                found, unexamined = causes(model, batch, documents, leaks, agreement, prefix)
+                findings += found
+                notes += unexamined
+            elif future > 0:
+                notes.append(
+                    "outputs depend on later tokens of their own document: this model is not causal, alone neither"
+                )
     return AuditReport(
         leaks=leaks.numpy(),
         future=future,
@@ -63,34 +80,93 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
         findings=tuple(findings),
         notes=tuple(notes),
         lengths=tuple(documents.lengths.tolist()),
-        attention=str(getattr(model.config, "_attn_implementation", "unknown")),
+        attention=attention_name(model),
         mode="train" if model.training else "eval",
     )
 
 
+def refusal(model: Any, batch: Mapping[str, Any], documents: Boundaries, problem: CannotRun) -> Finding:
+    """The finding for a model that runs documents alone and refuses them packed; InputError when it runs neither."""
+    start, end = max(documents.spans, key=lambda span: span[1] - span[0])
+    with torch.no_grad():
+        run_alone(model, batch["input_ids"].reshape(-1)[start:end])
+        fix = "train this model unpacked, or mend what the message says"
+        if "use_cache" not in batch:
+            with suppress(CannotRun):
+                run(model, inputs_of(batch) | {"use_cache": False})
+                fix = "pass use_cache=False"
+    what = str(problem)
+    if not isinstance(problem.problem, InputError):
+        what = f"{type(problem.problem).__name__}: {what}"
+    elif "; " in what:  # our sentences end in the next step
+        what, _, fix = what.rstrip(".").rpartition("; ")
+    return Finding("refused", problem.model, f"documents alone run, the packed batch does not: {what}", fix)
+
+
 def causes(
-    traps: Sequence[Finding], explained: Sequence[Finding], leaks: torch.Tensor, future: float, agreement: Parity
-) -> list[Finding]:
-    """The findings that account for what was measured: what the attention does, and the trap that made it do so."""
+    model: Any, batch: Mapping[str, Any], documents: Boundaries, leaks: torch.Tensor, agreement: Parity, prefix: int
+) -> tuple[list[Finding], list[str]]:
+    """The findings that account for what was measured, and in words what was not examined.
+
+    What the attention does and the trap that made it do so, layers that leak by themselves, positions.
+    """
     leaking = int((leaks != 0).any(1).sum())
     size = (
         f"{leaking} of {len(leaks)} documents hear another one" if leaking else f"max |Δ logits| {agreement.logits:.1e}"
     )
-    found = [Finding(s.kind, s.where, s.what, s.fix, size) for s in traps]
+    calls, layers, unexamined = Explanation(), list[LeakingLayer](), list[str]()
+    try:
+        calls = explain(model, batch, documents)
+        layers = leaking_layers(model, batch, documents, prefix) if leaking else []
+    except (CannotRun, RuntimeError) as problem:  # a model may run and not bear to be looked into
+        unexamined.append(f"layers (looking into them the model raised {type(problem).__name__}: {problem})")
+    unexamined += calls.unexamined
+    attends = any(layer.attends for layer in layers)
+    found: list[Finding] = []
+    if calls.findings or attends or unexamined or not (calls.right or layers):
+        traps = preflight(model, batch, boundaries=documents)
+        found += [Finding(s.kind, s.where, s.what, s.fix, size) for s in traps]
     # a trap explains why the seams were ignored; any other mistake of the attention stands for itself
-    found += [each for each in explained if not found or each.kind != IGNORES_SEAMS]
-    if not found:
-        what = "another document" if leaking else "the future" if future else "what it should not"
-        found.append(
-            Finding(
-                "unexplained",
-                "the model",
-                f"outputs depend on {what} although every attention call was right",
-                "look for a layer that mixes tokens outside attention (a convolution, a recurrence, a normalisation)",
-                size,
-            )
-        )
+    found += [each for each in calls.findings if not found or each.kind != IGNORES_SEAMS]
+    found += layer_findings(layers, found)
+    found = found or position_faults(model, batch, documents)
+    notes = [f"not examined: {', '.join(unexamined)}"] if unexamined else []
+    return found or [unexplained(calls, unexamined, leaking, size)], notes
+
+
+def layer_findings(layers: Sequence[LeakingLayer], known: Sequence[Finding]) -> list[Finding]:
+    """A finding for each class of layers that leak outside of any attention call."""
+    found = []
+    for attends, name in dict.fromkeys((layer.attends, type(layer.module).__name__) for layer in layers):
+        mine = [layer for layer in layers if type(layer.module).__name__ == name and layer.attends is attends]
+        where = grouped(name, [layer.path for layer in mine])
+        strength = f"largest gradient across a seam {max(layer.strength for layer in mine):.1e}"
+        if not attends:
+            what = "carries a state or a convolution from one document into the next"
+            fix = "train this model unpacked, or with a kernel that resets the state at seams (seq_idx)"
+            found.append(Finding("recurrent layer", where, what, fix, strength))
+        elif not known:  # such attention is told about documents by what transformers makes of the batch
+            what = "it is not dispatched by transformers, cu_seq_lens never reaches it, and it crosses the seams"
+            fix = "train this model unpacked"
+            found.append(Finding("attention of its own", where, what, fix, strength))
     return found
+
+
+def unexplained(calls: Explanation, unexamined: Sequence[str], leaking: int, size: str) -> Finding:
+    """What is known where nothing accounts for what was measured."""
+    known = [f"every one of {calls.right} attention calls was right"] if calls.right and not calls.unexamined else []
+    if leaking:
+        what = "outputs depend on another document"
+        fix = "look in the model's own code between its layers for what mixes the tokens of a row"
+        known += [] if unexamined else ["every layer that was measured keeps documents apart"]
+    else:
+        what = "documents are not computed as they are alone, and no gradient crosses a seam"
+        fix = (
+            "look for what depends on the row without a gradient (positions, routing to experts, n-grams of ids); run "
+            "the model in float64 to tell it from rounding"
+        )
+    what += f" although {' and '.join(known)}" if known else ""
+    return Finding("unexplained", "the model", what, fix, size)
 
 
 def nan_finding(agreement: Parity) -> Finding:

@@ -6,15 +6,15 @@ respect to another's inputs is not small but exactly 0. It takes one backward pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from varlen_lab.models.building import noise_probabilities
+from varlen_lab.errors import InputError, first_line
+from varlen_lab.leaks.running import as_if_alone, inputs_of, run, run_alone
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.registry import IGNORE
 
@@ -51,75 +51,18 @@ class Parity:
         )
 
 
-@contextmanager
-def noise_off(model: Any) -> Iterator[list[str]]:
-    """Every probability of noise at 0 and no gradients while it lasts; yields which were set to 0, in words.
-
-    Afterwards the model is as it was, also after an exception: noise, gradients, attention and the random state. Its
-    mode is not touched, for some layers do something else in train() than in eval(), and both must be measurable.
-    """
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    noise = noise_probabilities(model)
-    implementation = getattr(model.config, "_attn_implementation", None)
-    devices = [model.device] if model.device.type == "cuda" else []  # beside the CPU's random state
-    apple = torch.mps.get_rng_state() if model.device.type == "mps" else None  # fork_rng cannot ask for it
-    with torch.random.fork_rng(devices=devices):
-        try:
-            for parameter, _ in gradients:
-                parameter.grad = None
-            for module, name, _ in noise:
-                setattr(module, name, 0.0)
-            yield sorted({f"{type(module).__name__}.{name} {value}" for module, name, value in noise})
-        finally:
-            for module, name, value in noise:
-                setattr(module, name, value)
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-            if apple is not None:
-                torch.mps.set_rng_state(apple)
-            if implementation is not None and model.config._attn_implementation != implementation:
-                model.set_attn_implementation(implementation)
-
-
-def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch without its labels: the loss is ours, so that both runs weigh every token alike."""
-    return {name: value for name, value in batch.items() if name != "labels"}
-
-
-def logits_of(model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (rows * T, V), and the embeddings (rows, T, C) they came from: a leaf to ask for gradients of each token.
-
-    The graph is cut behind the embedding, for two tokens with one id share a row of its table: there the gradients of
-    both would be one sum.
-    """
-    kept: list[torch.Tensor] = []
-
-    def cut(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        kept.append(output.detach().requires_grad_())
-        return kept[-1]
-
-    handle = model.get_input_embeddings().register_forward_hook(cut)
-    try:
-        logits = flat(model(**inputs_of(batch)).logits)
-    finally:
-        handle.remove()
-    return logits, kept[0]
-
-
-def leak_matrix(logits: torch.Tensor, embedded: torch.Tensor, documents: Boundaries) -> torch.Tensor:
+def leak_matrix(logits: torch.Tensor, embedded: Sequence[torch.Tensor], documents: Boundaries) -> torch.Tensor:
     """(documents, documents) float64: max |d outputs of i / d inputs of j|, the diagonal set to 0."""
     leaks = torch.zeros(len(documents.spans), len(documents.spans), dtype=torch.float64)
     weights = random_weights(logits)
     for row, (start, end) in enumerate(documents.spans):
-        weighted_sum = (logits[start:end] * weights[start:end]).sum()
-        (gradient,) = torch.autograd.grad(weighted_sum, embedded, retain_graph=True)
-        strength = flat(gradient).abs().amax(-1)
+        strength = felt((logits[start:end] * weights[start:end]).sum(), embedded, len(logits))
         for column, (first, last) in enumerate(documents.spans):
             leaks[row, column] = 0.0 if row == column else float(strength[first:last].max())
     return leaks
 
 
-def future_gradient(logits: torch.Tensor, embedded: torch.Tensor, documents: Boundaries) -> float:
+def future_gradient(logits: torch.Tensor, embedded: Sequence[torch.Tensor], documents: Boundaries) -> float:
     """Max gradient from the first half of every document's outputs to the second half of its own inputs."""
     early = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     for start, end in documents.spans:
@@ -132,11 +75,36 @@ def future_gradient(logits: torch.Tensor, embedded: torch.Tensor, documents: Bou
             mine[start:end] = True
         if not (early & mine).any():
             continue
-        weighted_sum = (logits[early & mine] * weights[early & mine]).sum()
-        (gradient,) = torch.autograd.grad(weighted_sum, embedded, retain_graph=True)
-        later = flat(gradient)[~early & mine]
-        strongest = max(strongest, float(later.abs().max()) if len(later) else 0.0)
+        strength = felt((logits[early & mine] * weights[early & mine]).sum(), embedded, len(logits))
+        later = strength[~early & mine]
+        strongest = max(strongest, float(later.max()) if len(later) else 0.0)
     return strongest
+
+
+def felt(weighted_sum: torch.Tensor, embedded: Sequence[torch.Tensor], total: int) -> torch.Tensor:
+    """The largest gradient of ``weighted_sum`` at each of the ``total`` tokens: (rows * T,).
+
+    InputError when the model cannot be differentiated.
+    """
+    try:
+        gradients = torch.autograd.grad(weighted_sum, embedded, retain_graph=True, allow_unused=True)
+    except RuntimeError as problem:
+        raise InputError(
+            f"the model cannot be differentiated ({first_line(problem)}), and a leak is measured by gradients; "
+            "try it with attn_implementation='eager'."
+        ) from problem
+    strength = weighted_sum.new_zeros(total)
+    for gradient in gradients:
+        if gradient is not None:  # a prompt of the model's own stands before the last tokens of a row
+            mine = gradient[:, -(total // len(gradient)) :].flatten(0, 1).abs().amax(-1)
+            strength = torch.maximum(strength, mine.to(strength))
+    return strength
+
+
+def unmeasured() -> Parity:
+    """The parity of a batch that the model refuses."""
+    nan = float("nan")
+    return Parity(nan, nan, nan, nan, nan, torch.float32)
 
 
 def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple[Parity, str]:
@@ -147,26 +115,26 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
     count = max(1, int((labels != IGNORE).sum()))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    logits = flat(model(**inputs_of(batch)).logits)
+    logits = run(model, inputs_of(batch))
     loss = loss_of(logits, labels) / count
     gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained and loss.requires_grad else []
 
-    # From here on every document runs by itself: eager attention, no seams to get wrong, no cache. Gradients of the
-    # losses are summed document by document, so that only one document's graph is alive at a time.
-    alone_with = use_eager_attention(model)
+    # Every document by itself: eager attention, no seams to get wrong, no cache. Gradients of the losses are summed
+    # document by document, so that only one document's graph is alive at a time.
     worst, alone_loss, nan_alone = 0.0, 0.0, False
     summed: list[torch.Tensor | None] = [None] * len(gradients)
-    for start, end in documents.spans:
-        one = model(input_ids=ids[None, start:end], use_cache=False).logits[0]
-        nan_alone |= bool(one.isnan().any())
-        worst = max(worst, float((one - logits[start:end]).detach().abs().max()))
-        part = loss_of(one, labels[start:end]) / count
-        alone_loss += float(part.detach())
-        if gradients:
-            for index, gradient in enumerate(torch.autograd.grad(part, trained, allow_unused=True)):
-                if gradient is not None:
-                    known = summed[index]
-                    summed[index] = gradient if known is None else known + gradient
+    with as_if_alone(model) as alone_with:
+        for start, end in documents.spans:
+            one = run_alone(model, ids[start:end])
+            nan_alone |= bool(one.isnan().any())
+            worst = max(worst, float((one - logits[start:end]).detach().abs().max()))
+            part = loss_of(one, labels[start:end]) / count
+            alone_loss += float(part.detach())
+            if gradients:
+                for index, gradient in enumerate(torch.autograd.grad(part, trained, allow_unused=True)):
+                    if gradient is not None:
+                        known = summed[index]
+                        summed[index] = gradient if known is None else known + gradient
     # None: a parameter that takes no part, such as an expert that no token was sent to
     pairs = [(a, b) for a, b in zip(gradients, summed, strict=True) if a is not None and b is not None]
     measured = Parity(
@@ -180,18 +148,6 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
         nan_alone=nan_alone,
     )
     return measured, alone_with
-
-
-def use_eager_attention(model: Any) -> str:
-    """Switch to transformers' eager attention, the plain formula, unless the layers know more than it does."""
-    mine = str(getattr(model.config, "_attn_implementation", "its own"))
-    if any(hasattr(module, "alibi_slopes") for module in model.modules()):
-        return mine  # eager would not see the slopes (ALiBi)
-    try:
-        model.set_attn_implementation("eager")
-    except (ValueError, AttributeError, KeyError):
-        return mine
-    return str(model.config._attn_implementation)
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

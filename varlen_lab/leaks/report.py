@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,33 +48,68 @@ class AuditReport:
         return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Everything, for JSON; None where nothing was measured or NaN was."""
         return {
             "ok": self.ok,
             "attention": self.attention,
             "mode": self.mode,
             "lengths": list(self.lengths),
-            "leaks": self.leaks.tolist(),
-            "future": self.future,
-            "logits": self.parity.logits,
-            "loss": self.parity.loss,
-            "gradients": self.parity.gradients,
+            "leaks": [[known(value) for value in row] for row in self.leaks.tolist()],
+            "future": known(self.future),
+            "logits": known(self.parity.logits),
+            "loss": known(self.parity.loss),
+            "gradients": known(self.parity.gradients),
             "findings": [asdict(finding) for finding in self.findings],
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        leaking = int((self.leaks != 0).any(1).sum())
+        if np.isnan(self.leaks).any():
+            measured = ["nothing was measured: the model refuses the packed batch"]
+        else:
+            measured = self.measured()
         lines = [
             f"{'✓ ok' if self.ok else '✗ not ok'}: {len(self.lengths)} document{'s' * (len(self.lengths) != 1)} of "
             f"{sum(self.lengths)} tokens, "
             f"attention {self.attention!r}, {self.mode} mode",
+            *measured,
+            *(f"✗ {finding}" for finding in self.findings),
+            *(f"· {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+    def measured(self) -> list[str]:
+        """The two measurements, a line each."""
+        leaking = int((self.leaks != 0).any(1).sum())
+        return [
             f"leak: {leaking} documents hear another one (largest gradient {np.abs(self.leaks).max():.1e})"
             if leaking
             else "leak: none, every gradient across a seam is exactly 0",
             f"packed against alone: max |Δ logits| {self.parity.logits:.1e}, |Δ loss| {self.parity.loss:.1e}, "
             f"max |Δ gradient| {self.parity.gradients:.1e}",
-            *(f"✗ {finding}" for finding in self.findings),
-            *(f"· {note}" for note in self.notes),
         ]
-        return "\n".join(lines)
+
+
+def known(value: float) -> float | None:
+    """A number as JSON can hold it."""
+    return value if math.isfinite(value) else None
+
+
+def grouped(name: str, paths: Iterable[str]) -> str:
+    """A class and the layers it was met in, by their numbers in ``named_modules`` paths.
+
+    >>> grouped("Conv", ["model.layers.0.conv", "model.layers.2.conv", "model.layers.3.conv", "model.layers.4.conv"])
+    'Conv of layers 0, 2-4'
+    """
+    numbers = sorted({int(found[0]) for path in paths if (found := re.findall(r"(?:^|\.)(\d+)(?=\.|$)", path))})
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [
+        f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
+        for run in runs  # 0, 1, but 0-2
+    ]
+    return f"{name} of layer{'s' * (len(numbers) > 1)} {', '.join(words)}" if numbers else name

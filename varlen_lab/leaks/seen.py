@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.measure import in_float64, inputs_of, noise_off
+from varlen_lab.leaks.measure import in_float64
+from varlen_lab.leaks.running import inputs_of, noise_off
 from varlen_lab.leaks.traps import documents_of
 
 TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
@@ -82,13 +83,20 @@ class AttentionCall(NamedTuple):
     key: torch.Tensor
     value: torch.Tensor
     out: torch.Tensor
-    options: dict[str, Any]  # the keyword arguments
-    with_values: Callable[[torch.Tensor], torch.Tensor]  # the same call with other values -> its out
+    mask: Any  # as the model made it: a tensor, None, or what the mask function of its attention returns
+    options: dict[str, Any]  # the other keyword arguments
+    again: Callable[..., torch.Tensor]  # (query, key, value, mask, **options) -> out of the same call with these
+
+    def with_values(self, value: torch.Tensor) -> torch.Tensor:
+        """The out of the same call with other values."""
+        return self.again(self.query, self.key, value, self.mask)
 
 
 @contextmanager
-def observe_attention(observer: Callable[[AttentionCall], None]) -> Iterator[None]:
-    """Call ``observer`` with every attention call that transformers dispatches meanwhile; results are not changed.
+def observe_attention(observer: Callable[[AttentionCall], torch.Tensor | None]) -> Iterator[None]:
+    """Call ``observer`` with every attention call that transformers dispatches meanwhile.
+
+    What it returns takes the place of the call's ``out``, and None changes nothing.
 
     A layer asks ``AttentionInterface.get_interface`` for its function in every forward pass, so that is the one place
     where calls of every model and every implementation can be seen. Models with code of their own do not ask there.
@@ -101,16 +109,22 @@ def observe_attention(observer: Callable[[AttentionCall], None]) -> Iterator[Non
         function = real(self, name, default)
 
         def call(
-            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **options: Any
+            module: Any,
+            query: torch.Tensor,
+            key: torch.Tensor,
+            value: torch.Tensor,
+            attention_mask: Any = None,
+            *rest: Any,
+            **options: Any,
         ) -> Any:
-            def with_values(values: torch.Tensor) -> torch.Tensor:
-                out: torch.Tensor = function(module, query, key, values, *rest, **options)[0]
+            def again(*changed: Any, **more: Any) -> torch.Tensor:
+                out: torch.Tensor = function(module, *changed, *rest, **options | more)[0]
                 return out
 
             # the real call first: what the observer asks comes on top, and the model goes on with its own result
-            result = function(module, query, key, value, *rest, **options)
-            observer(AttentionCall(module, query, key, value, result[0], options, with_values))
-            return result
+            result = function(module, query, key, value, attention_mask, *rest, **options)
+            out = observer(AttentionCall(module, query, key, value, result[0], attention_mask, options, again))
+            return result if out is None else (out, *result[1:])
 
         return call
 

@@ -6,7 +6,6 @@ All of them are silent in transformers: the run goes on, and attention crosses t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,12 +15,10 @@ from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.report import Finding
+from varlen_lab.leaks.running import NATIVE, attention_name, host_of
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.registry import IGNORE
 
-NATIVE = ("eager", "sdpa", "flex_attention")  # implementations of transformers that guess documents from positions
-RECURRENT = re.compile(r"mamba|ssm|rwkv|recurrent|deltanet|linearattention|shortconv|hyena|lstm|gru", re.IGNORECASE)
-CONTAINER = re.compile(r"(Model|ForCausalLM|Block|Layer|Norm\w*|Cache)$")  # of such layers, not one themselves
 REMEDY = "build the batch with varlen_lab.packing.VarlenCollator and load the model with attn_implementation='varlen'"
 
 
@@ -56,22 +53,21 @@ def documents_of(batch: Mapping[str, Any], boundaries: Any) -> tuple[Boundaries,
 def preflight(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> list[Finding]:
     """Every known trap that this model with this batch steps into, without running it."""
     documents, _ = documents_of(batch, boundaries)
-    implementation = str(getattr(model.config, "_attn_implementation", ""))
-    found = list(recurrent_layers(model))
+    implementation = attention_name(model)
     if len(documents.spans) == len(batch["input_ids"]):
-        return found  # one document in each row: there is no seam to cross
+        return []  # one document in each row: there is no seam to cross
     if implementation in NATIVE:
-        found += native_traps(model, batch, documents, implementation)
-    elif "flash" in implementation:
-        found += flash_traps(model, batch, implementation)
-    elif implementation.startswith(AUTO) and "cu_seq_lens_q" not in batch:  # all our names begin so
-        found.append(Finding("cu_seq_lens missing", "batch", "our attention was not told the seams", REMEDY))
-    return found
+        return list(native_traps(model, batch, documents, implementation))
+    if "flash" in implementation:
+        return list(flash_traps(model, batch, implementation))
+    if implementation.startswith(AUTO) and "cu_seq_lens_q" not in batch:  # all our names begin so
+        return [Finding("cu_seq_lens missing", "batch", "our attention was not told the seams", REMEDY)]
+    return []
 
 
 def native_traps(model: Any, batch: Mapping[str, Any], documents: Boundaries, implementation: str) -> Iterator[Finding]:
     """What keeps ``sdpa`` and ``eager`` from finding the documents."""
-    positions = batch.get("position_ids")
+    config, positions = getattr(host_of(model), "config", None), batch.get("position_ids")
     inner = [start for start, _ in documents.spans if start % batch["input_ids"].shape[1]]
     flat = positions.reshape(-1) if positions is not None else None
     # a seam that positions run through is invisible to sdpa and eager, whatever else the batch says
@@ -99,7 +95,7 @@ def native_traps(model: Any, batch: Mapping[str, Any], documents: Boundaries, im
             f"{kind} attention_mask switches off {implementation}'s search for documents",
             "leave attention_mask out of a packed batch",
         )
-    if batch.get("use_cache", getattr(model.config, "use_cache", False)):
+    if batch.get("use_cache", getattr(config, "use_cache", False)):
         said = "is True" if "use_cache" in batch else "was not passed and the config's default is True"
         yield Finding(
             "use_cache",
@@ -111,7 +107,7 @@ def native_traps(model: Any, batch: Mapping[str, Any], documents: Boundaries, im
 
 def flash_traps(model: Any, batch: Mapping[str, Any], implementation: str) -> Iterator[Finding]:
     """What FlashAttention does not say."""
-    rows = len(batch["input_ids"])
+    host, rows = host_of(model), len(batch["input_ids"])
     if rows > 1 and "cu_seq_lens_q" not in batch:
         yield Finding(
             "several rows",
@@ -119,33 +115,17 @@ def flash_traps(model: Any, batch: Mapping[str, Any], implementation: str) -> It
             f"{implementation} looks for documents in a single row only, the batch has {rows}",
             "flatten the rows into one; VarlenCollator does",
         )
-    if model.device.type != "cuda":
+    if host.device.type != "cuda":
         yield Finding("kernel missing", "model", f"{implementation} needs a GPU", "use attn_implementation='varlen'")
-    if model.dtype not in (torch.float16, torch.bfloat16):
+    if host.dtype not in (torch.float16, torch.bfloat16):
         yield Finding(
-            "dtype", "model", f"{implementation} runs in fp16 or bf16, the model is {model.dtype}", "cast the model"
+            "dtype", "model", f"{implementation} runs in fp16 or bf16, the model is {host.dtype}", "cast the model"
         )
-    width = getattr(model.config, "head_dim", None) or 0
+    width = getattr(host.config, "head_dim", None) or 0
     widest = BACKENDS["flash_attn"].widest_head
     if widest is not None and width > widest:
         yield Finding(
             "head dim", "config.head_dim", f"{width} is wider than {widest}", "use attn_implementation='varlen'"
-        )
-
-
-def recurrent_layers(model: Any) -> Iterator[Finding]:
-    """Layers that carry a state along the row: no attention mask and no cu_seq_lens stops them."""
-    names: dict[str, int] = {}
-    for module in model.modules():
-        kind = type(module).__name__
-        if RECURRENT.search(kind) and not CONTAINER.search(kind):
-            names[kind] = names.get(kind, 0) + 1
-    for kind, count in names.items():
-        yield Finding(
-            "recurrent layer",
-            kind,
-            f"{count} layers carry a state from one document into the next",
-            "train this model unpacked, or with a kernel that resets the state at seams (seq_idx)",
         )
 
 
