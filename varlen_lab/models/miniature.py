@@ -6,16 +6,17 @@
 ``miniature``          the model with random weights that matter
 ``scale_weights``      such weights for any model, in place
 
-Sizes go by the words of a config's fields. No class is known by its name.
+Sizes go by the words of a config's fields (``sizes``). No class is known by its name.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
-from itertools import pairwise
+from importlib import import_module
+from inspect import getsource
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,45 +24,18 @@ import torch
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError, first_line, nearest
 from varlen_lab.models.building import NOISE_WORDS, native_model_types, noise_probabilities
+from varlen_lab.models.sizes import (
+    SPECIAL,
+    kinds_of_layer,
+    layer_numbers,
+    tiny_list,
+    tiny_number,
+    tiny_rope,
+    usual_size,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-HIDDEN, HEADS, HEAD_DIM, VOCABULARY, SPECIAL = 64, 4, 16, 128, 10  # ids below SPECIAL are no words of a document
-
-# The first pattern that fits a field's whole name says how large its number is: exactly, where sizes must agree ...
-EXACTLY = [
-    (r".*n_mamba_heads|mamba_n(um)?_heads", 8),
-    (r"indexer_kv_heads", 1),
-    (r".*(linear_num_key|num_k)_heads", HEADS // 2),
-    (r".*(n_heads?|num_heads|attention_heads|value_heads|query_groups)", HEADS),
-    (r"qk_head_dim", 2 * HEAD_DIM),
-    (r"rotary_dim|.*_rank|.*state(_size)?", 8),
-    (r".*(head_?dim|head_size|dim_head|d_head|kv_channels)", HEAD_DIM),
-    (r"mamba_d_ssm|attention_hidden_size", 2 * HIDDEN),
-    (
-        r".*(hidden_size|d_model|n_embd|emb_dim|embedding_dim|embed_dim|lru_width|embedding_size|proj_dim)|adapter_(in|out)\w+",
-        HIDDEN,
-    ),
-]
-# ... or at most.
-AT_MOST = [
-    (r".*vocab(_size.*)?|.*ngram_parts", VOCABULARY),
-    (r".*budget", 16),
-    (r".*(num|n)_(local_|routed_)?experts|moe_num_experts|zero_expert_num", 4),
-    (r".*experts?_per_tok(en)?|moe_top_?k|moe_k|n_group|num_expert_group|.*ngroups|.*n_groups|o_groups", 2),
-    (r"topk_group|.*shared_experts", 1),
-    (r".*(period|interval|pattern|every_n_layers|group_size|sparse_step|layer_step|compress_ratio)", 2),
-    (r"first_k_dense_replace|num_dense_layers|.*layer_offset|.*layer_start.*|max_window_layers|num_nextn.*", 1),
-    (r".*(intermediate_size|ffn_dim|hidden_size|d_inner|n_inner|dff|dim_ff|intermediate_size_mlp|ffn_hidden_size)", 96),
-    (r".*(window|window_size|chunk_size|chunk_length|block_size|floor_scale|n_floor|window_len)", 16),
-    (r"local_attention|index_topk|index_topk_blocks", 16),
-    (r".*(position_embeddings|_positions|n_ctx|max_seq_len|model_max_length|context_length)", 256),
-]
-LAYERS = re.compile(r".*(hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_blocks|depth)")
-PART = re.compile(
-    "n_[a-z]+_layers"
-)  # such as n_input_layers: the stack is in several parts, in the order of the fields
 
 
 def miniature_config(kind: str | PretrainedConfig, **changes: Any) -> PretrainedConfig:
@@ -70,23 +44,27 @@ def miniature_config(kind: str | PretrainedConfig, **changes: Any) -> Pretrained
     A change of ``rope_parameters`` is merged into the ones that are there. InputError when there is no such model type
     or transformers refuses the values.
     """
-    kept = kind if not isinstance(kind, str) else default_config(kind)
-    more = {} if not isinstance(kind, str) else causal_switches(kept)
+    named = isinstance(kind, str)
+    kept = default_config(kind) if isinstance(kind, str) else kind
+    changes = (causal_switches(kept) if named else {}) | changes
     first: BaseException | None = None
-    for repair in REPAIRS:
-        try:
-            config = repair(kept, more | changes)
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                model_of(config)
-            return config
-        except Exception as problem:  # each class checks its own values, in its own way
-            first = first or problem
+    for full in (True, False) if named else (False,):
+        for repair in REPAIRS:
+            try:
+                config = repair(every_kind(kept) if full else kept, changes)
+                with torch.random.fork_rng(devices=[]), torch.device("cpu" if full else "meta"):
+                    model = model_of(config)
+                    if full:  # not all that is named in the code of a class can be had
+                        model.eval()(input_ids=torch.tensor([[SPECIAL] * 3]), use_cache=False)
+                return config
+            except Exception as problem:  # each class checks its own values, in its own way
+                first = first or problem
     assert first is not None
     raise cannot_build(kept.model_type, first) from None
 
 
 def miniature(
-    kind: str | PretrainedConfig, attn_implementation: str = "varlen", seed: int = 0, **changes: Any
+    kind: str | PretrainedConfig, attn_implementation: str | None = "varlen", seed: int = 0, **changes: Any
 ) -> PreTrainedModel:
     """A tiny model in fp32 without dropout, its weights scaled; the same seed gives the same weights.
 
@@ -192,11 +170,11 @@ def shrunk(
             new[name] = shrunk(value, inner, each, filled)
         elif type(value) is int:
             size = tiny_number(name, value, old, layers)
-            # what the class works out from other fields it works out again
-            if size != value or declared.get(name, MISSING) is not None:
-                new[name] = size
-        elif value is None and (filled or re.fullmatch(r".*experts?_per_tok", name)):
-            new[name] = next((size for pattern, size in EXACTLY + AT_MOST[:6] if re.fullmatch(pattern, name)), None)
+            # what no rule knows and the class works out from other fields, it works out again
+            if size is not None or declared.get(name, MISSING) is not None:
+                new[name] = value if size is None else size
+        elif value is None and (filled or name.endswith("experts_per_tok")):
+            new[name] = usual_size(name)
         elif isinstance(value, float) and any(word in name for word in (*NOISE_WORDS, "drop")):
             new[name] = 0.0
         elif isinstance(value, (list, tuple)):
@@ -209,6 +187,31 @@ def shrunk(
     if isinstance(rope, dict) and isinstance(new.get("rope_parameters"), dict):
         changes = {**changes, "rope_parameters": new["rope_parameters"] | rope}
     return type(config)(**(new | {k: v for k, v in changes.items() if hasattr(config, k) or k in declared}))
+
+
+def every_kind(config: PretrainedConfig) -> PretrainedConfig:
+    """A default config with windows on, and each kind of layer the code of its class names if it has one kind only."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.configuration_utils import ALLOWED_ATTN_LAYER_TYPES
+
+    full = deepcopy(config)
+    text = full.get_text_config(decoder=True)
+    classes = (MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], type(text))
+    code = "".join(getsource(import_module(of.__module__)) for of in classes)
+    known = [kind for kind in ALLOWED_ATTN_LAYER_TYPES if f'"{kind}"' in code and kind != "moe"]
+    if hasattr(text, "sliding_window"):
+        text.sliding_window = text.sliding_window or 16
+    if hasattr(text, "use_sliding_window"):
+        text.use_sliding_window = True
+    for name, value in vars(text).items():
+        if name.endswith("layer_indices") and value is None:
+            setattr(text, name, [1])
+    if "layer_types" in vars(text) and len(set(text.layer_types or ())) < 2 <= len(known):
+        text.layer_types = [known[number % len(known)] for number in range(text.num_hidden_layers)]
+        for name, value in vars(text).items():
+            if isinstance(value, list) and layer_numbers(name, value, text.num_hidden_layers):
+                setattr(text, name, None)  # another way to say the same
+    return full
 
 
 def rope_by_kind(config: PretrainedConfig, changes: Mapping[str, Any]) -> PretrainedConfig:
@@ -237,93 +240,3 @@ REPAIRS: tuple[Callable[[PretrainedConfig, Mapping[str, Any]], PretrainedConfig]
     rope_by_kind,
     both_kinds,
 )
-
-
-def kinds_of_layer(old: Mapping[str, Any], each: int = 1) -> tuple[list[int], int]:
-    """The numbers of the layers to keep, the first of every kind and at least two; and how many there were.
-
-    ``each``: how many to keep of a kind. A kind is what all lists with an entry a layer, and all lists of layer
-    numbers, say about a layer.
-    """
-    counts = [v for name, v in old.items() if type(v) is int and LAYERS.fullmatch(name)]
-    total = max(counts, default=1)
-    shared = total - next((v for name, v in old.items() if re.fullmatch("num_.*shared_layers", name) and v), 0)
-    marks: list[list[Any]] = [[number >= shared for number in range(total)]]
-    for name, value in old.items():
-        if isinstance(value, (list, tuple)) and value:
-            if layer_numbers(name, list(value), total):
-                marks.append([number in value for number in range(total)])
-            elif len(value) == total:
-                marks.append([repr(each) for each in value])
-    parts = [v for name, v in old.items() if PART.fullmatch(name) and type(v) is int]
-    if sum(parts) == total:  # a stack in several parts
-        marks.append([part for part, count in enumerate(parts) for _ in range(count)])
-    seen: dict[Any, list[int]] = {}
-    for number, kind in enumerate(zip(*marks)):
-        seen.setdefault(kind, []).append(number)
-    kept = sorted(number for numbers in seen.values() for number in numbers[:each])
-    return sorted({*kept, *[n for n in range(total) if n not in kept][: max(0, 2 - len(kept))]}), total
-
-
-def layer_numbers(name: str, values: list[Any], total: int) -> bool:
-    """Whether a list says which layers are meant: their numbers, in order."""
-    return (
-        ("layer" in name or "idx" in name)
-        and all(type(v) is int and 0 <= v < total for v in values)
-        and all(a < b for a, b in pairwise(values))
-        and (len(values) > 2 or total > 2 or name.endswith("idxs"))
-    )
-
-
-def tiny_number(name: str, value: int, old: Mapping[str, Any], layers: tuple[list[int], int]) -> int:
-    """What becomes of a whole number: a size by the name of its field, an id below ``SPECIAL``, or itself."""
-    kept, total = layers
-    if PART.fullmatch(name):
-        before = sum(v for other, v in [*old.items()][: [*old].index(name)] if PART.fullmatch(other))
-        return sum(before <= number < before + value for number in kept)
-    if LAYERS.fullmatch(name):
-        return len(kept) if value == total else min(value, 2)
-    if re.fullmatch("num_.*shared_layers", name):
-        return sum(number >= total - value for number in kept) if value else 0
-    if name.endswith(("_token_id", "_token_index", "_id", "_index")):
-        return value if value < SPECIAL else value % SPECIAL
-    if re.fullmatch(r".*(kv_heads|key_value_heads|kv_n_heads)", name):
-        if re.fullmatch("indexer_.*", name):
-            return value
-        heads = next((v for k, v in old.items() if re.fullmatch("num_attention_heads|n_heads?|num_heads", k)), None)
-        return HEADS if value == heads else min(value, HEADS // 2)
-    if "expand" in old and name == "num_heads":
-        return old["expand"] * HIDDEN // HEAD_DIM
-    exact = next((size for pattern, size in EXACTLY if re.fullmatch(pattern, name)), None)
-    if exact is not None and value:
-        return exact
-    return next((min(value, size) for pattern, size in AT_MOST if re.fullmatch(pattern, name)), value)
-
-
-def tiny_list(name: str, values: list[Any], layers: tuple[list[int], int], hidden: Any) -> list[Any]:
-    """What becomes of a list: one entry for each layer kept, the new numbers of layers, small sizes."""
-    kept, total = layers
-    if values and layer_numbers(name, values, total):
-        return [new for new, number in enumerate(kept) if number in values]
-    if len(values) == total:
-        values = [values[number] for number in kept]
-    if len(values) > 1 and all(type(v) is int for v in values) and sum(values) == hidden:
-        return [v * HIDDEN // hidden for v in values]
-    return [tiny_number(name, v, {}, layers) if type(v) is int and v > 1 else v for v in values]
-
-
-def tiny_rope(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Rope parameters for heads of 16 channels: factors and sections of as many frequencies as there are."""
-    if any(isinstance(v, dict) for v in parameters.values()):
-        return {key: tiny_rope(v) if isinstance(v, dict) else v for key, v in parameters.items()}
-    new = dict(parameters)
-    frequencies = int(HEAD_DIM * (new.get("partial_rotary_factor") or 1.0)) // 2
-    for key, value in new.items():
-        if isinstance(value, (list, tuple)) and key.endswith("_factor"):
-            new[key] = list(value)[:frequencies]
-        elif isinstance(value, (list, tuple)) and key.endswith("section"):
-            parts = [max(1, v * frequencies // sum(value)) for v in value]
-            new[key] = [frequencies - sum(parts[1:]), *parts[1:]]
-        elif key == "original_max_position_embeddings" and value:
-            new[key] = min(value, 32)
-    return new
