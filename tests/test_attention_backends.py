@@ -96,6 +96,18 @@ def test_alibi_window_and_softcap_by_hand() -> None:
     assert float(capped[1]) == pytest.approx(math.e / (1 + math.e), rel=1e-4)
 
 
+def test_a_window_without_causality_reaches_as_far_ahead_as_back() -> None:
+    """``window - 1`` tokens on each side: transformers' bidirectional mask of n is our window of n + 1."""
+    from transformers.masking_utils import sliding_window_bidirectional_mask_function
+
+    place, q, v = torch.arange(9), torch.zeros(9, 1, 1), torch.eye(9)[:, None]
+    for n in (0, 1, 3, 8):
+        seen = sliding_window_bidirectional_mask_function(n)(0, 0, place[:, None], place[None])
+        for backend in ("reference", "sdpa", "flex"):
+            out = attend(q, q, v, Boundaries.from_lengths([9]), backend=backend, causal=False, window=n + 1)
+            torch.testing.assert_close(out[:, 0], seen / seen.sum(1, keepdim=True))
+
+
 # --------------------------------------------------------------------------------------------- every backend
 
 
@@ -121,20 +133,38 @@ def test_flex_says_the_same_forward_on_a_cpu(case: dict) -> None:
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [None, 1, 2, 60, 64, 129])
 def test_blocks_from_the_seams_are_those_of_all_cells(lengths: list[int], causal: bool, window: int | None) -> None:
+    assert_same_blocks(lengths, causal, window, 32)
+
+
+def assert_same_blocks(lengths: list[int], causal: bool, window: int | None, block: int) -> None:
+    """Ours, from the seams, and torch's, which looks at every cell: seen not at all, in part or in whole."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     from varlen_lab.attention.flex import block_mask, mask_mod
 
     row = Boundaries.from_lengths(lengths)
     rule = mask_mod(row.document_ids(), causal, window)
-    slow = create_block_mask(rule, None, None, row.total, row.total, device="cpu", BLOCK_SIZE=32)
-    fast = block_mask(row, causal, window, block=32)
+    slow = create_block_mask(rule, None, None, row.total, row.total, device="cpu", BLOCK_SIZE=block)
+    fast = block_mask(row, causal, window, block=block)
     assert torch.equal(fast.to_dense(), slow.to_dense())
     for counts, numbers in (("kv_num_blocks", "kv_indices"), ("full_kv_num_blocks", "full_kv_indices")):
         count = getattr(fast, counts)[0, 0]
         assert torch.equal(count, getattr(slow, counts)[0, 0])
         for line, (mine, theirs) in enumerate(zip(getattr(fast, numbers)[0, 0], getattr(slow, numbers)[0, 0])):
             assert set(mine[: count[line]].tolist()) == set(theirs[: count[line]].tolist())
+
+
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=9),
+    causal=st.booleans(),
+    window=st.none() | st.integers(1, 200),
+    block=st.sampled_from([16, 32, 128]),
+)
+@settings(max_examples=60, deadline=None)
+def test_blocks_of_any_seams_are_those_of_all_cells(
+    lengths: list[int], causal: bool, window: int | None, block: int
+) -> None:
+    assert_same_blocks(lengths, causal, window, block)
 
 
 def test_the_layers_of_a_batch_share_one_block_mask() -> None:
@@ -187,6 +217,41 @@ def test_a_row_equals_its_documents_alone(backend: str, lengths: list[int], seed
             q[start:end], k[start:end], v[start:end], Boundaries.from_lengths([end - start]), backend=backend
         )
         torch.testing.assert_close(packed[start:end], alone, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", ["reference", *CPU])
+@given(
+    before=st.lists(st.integers(1, 50), max_size=3),
+    length=st.integers(1, 140),
+    after=st.lists(st.integers(1, 50), max_size=3),
+    case=st.sampled_from([*OPTIONS.values(), {"sinks": True}, {"sinks": True, "window": 9, "dims": (7, 10)}]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_neighbours_change_no_bit(backend, before, length, after, case, dtype, seed) -> None:
+    """Whatever they are: their number, lengths, order and contents; outputs and gradients."""
+    case = dict(case)
+    heads, dims = case.pop("heads", (4, 4)), case.pop("dims", (16, 16))
+    if case.pop("alibi", False):
+        case["alibi_slopes"] = torch.logspace(-1, -8, heads[0], base=2)
+    if case.pop("sinks", False):
+        case["sinks"] = torch.linspace(-1, 2, heads[0])
+    mine, upstream = tensors([length], heads, dims, dtype, seed=seed), torch.randn(length, heads[0], dims[1]).to(dtype)
+    found = []
+    for lengths in ([length], [*before, length, *after], [*after[::-1], length, *before[::-1]]):
+        start = len(found) and sum(before if len(found) == 1 else after)
+        row = [x.detach() for x in tensors(lengths, heads, dims, dtype, seed=seed + len(found))]
+        for x, own in zip(row, mine, strict=True):
+            x[start : start + length] = own.detach()
+            x.requires_grad_()
+        out = attend(*row, Boundaries.from_lengths(lengths), backend=backend, **case)
+        gradient = torch.ones_like(out)
+        gradient[start : start + length] = upstream
+        out.backward(gradient)
+        found.append([x[start : start + length] for x in (out, *(x.grad for x in row))])
+    for neighbours in found[1:]:
+        assert all(map(torch.equal, neighbours, found[0]))
 
 
 @pytest.mark.parametrize("backend", ["reference", *CPU])

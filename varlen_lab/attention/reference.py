@@ -61,7 +61,8 @@ def visible(back: torch.Tensor, options: Options) -> torch.Tensor:
     """Which keys a query may see, given how far back they lie: not the future, and at most ``window`` tokens.
 
     Without ``causal`` the window reaches as far ahead as back: ``window - 1`` tokens on each side of the query's own.
-    transformers' bidirectional window of n also sees tokens that lie n away: to us that is ``window = n + 1``.
+    So flash-attn means it, and the ``sliding_window`` that layers of transformers pass to attention. Its bidirectional
+    *mask* of n shows tokens that lie n away too: to us ``window = n + 1``.
     """
     seen = back >= 0 if options.causal else torch.ones_like(back, dtype=torch.bool)
     return seen if options.window is None else seen & (back.abs() < options.window)
