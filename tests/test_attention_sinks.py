@@ -10,7 +10,7 @@ import pytest
 import torch
 from expect import refused
 
-from varlen_lab.attention import choosing
+from varlen_lab.attention import choosing, sdpa
 from varlen_lab.attention.choosing import AttentionShape, Job, choose, why_not
 from varlen_lab.attention.compiled import whole
 from varlen_lab.attention.dispatch import attend
@@ -63,8 +63,13 @@ def test_sinks_by_hand() -> None:
         torch.testing.assert_close(out[..., 0], expected)
 
 
+@pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_sdpa_says_the_same_forward_and_backward(case: dict[str, Any]) -> None:
+def test_sdpa_says_the_same_forward_and_backward(
+    case: dict[str, Any], multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with the widths that a GPU's kernels want."""
+    monkeypatch.setitem(sdpa.WIDTHS, "cpu", multiple)
     for mine, oracle in zip(run("sdpa", case), run("reference", case), strict=True):
         torch.testing.assert_close(mine, oracle, rtol=1e-10, atol=1e-11)
 
@@ -239,6 +244,22 @@ def test_the_operation_of_a_graph_has_their_gradient() -> None:
         for one, two in zip(*(torch.autograd.grad(out.square().sum(), inputs) for out in (mine, plain)), strict=True):
             assert torch.equal(one, two)
     torch.library.opcheck(whole, (q, k, v, row.cu_seqlens, 5, "sdpa", 0.3, True, 3, None, None, sinks))
+
+
+@pytest.mark.slow
+def test_attend_with_sinks_may_be_compiled() -> None:
+    """In one graph for all seams, and their gradient is the same to the bit."""
+    torch._dynamo.reset()
+    compiled = torch.compile(attend, backend="aot_eager", dynamic=True, fullgraph=True)
+    sinks = torch.linspace(-1, 2, 2).requires_grad_()
+    for lengths in ([5, 1, 17, 9], [4, 30], [3, 3, 70]):
+        row, found = Boundaries.from_lengths(lengths), []
+        q, k, v = torch.randn(3, row.total, 2, 8).unbind()
+        q.requires_grad_()
+        for function in (compiled, attend):
+            out = function(q, k, v, row, window=4, sinks=sinks)
+            found.append([out, *torch.autograd.grad(out.square().sum(), (q, sinks))])
+        assert all(map(torch.equal, *found))
 
 
 # ------------------------------------------------------------------------------------------------------- a whole model

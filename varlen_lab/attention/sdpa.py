@@ -14,9 +14,12 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from varlen_lab.attention.choosing import Job, job_of_call, refuse_unable
+from varlen_lab.attention.flash import ALIGNMENT
 from varlen_lab.attention.reference import Options, visible
 from varlen_lab.attention.registry import AMPERE, HALF_PRECISION
 from varlen_lab.packing.boundaries import Boundaries
+
+WIDTHS = {"cpu": 1}  # what a head dim must be a multiple of, or a GPU's kernels leave it to torch's slow way
 
 
 def attend_sdpa(
@@ -29,10 +32,10 @@ def attend_sdpa(
     group = q.shape[1] // k.shape[1]
     grouped = group > 1
     masked = options.window is not None or options.alibi_slopes is not None
-    places = None
+    width, places = v.shape[-1], None
     if options.sinks is not None:
         q, k, v, places = with_sinks(q, k, v, boundaries, options.sinks.to(q) / options.scale)
-        lengths, job = [length + 1 for length in lengths], job._replace(head_dim=job.head_dim + 1)
+        lengths, job = [length + 1 for length in lengths], job._replace(head_dim=max(q.shape[-1], v.shape[-1]))
     if grouped and not takes_groups(job, q.shape[-1] == v.shape[-1], masked):
         k, v, grouped = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1), False
     outputs = []
@@ -50,7 +53,7 @@ def attend_sdpa(
         )[0]
         outputs.append(out_HLV.transpose(0, 1))
     out = torch.cat(outputs)
-    return out if places is None else out.index_select(0, places)[..., :-1]
+    return out if places is None else out.index_select(0, places)[..., :width]
 
 
 def with_sinks(
@@ -58,16 +61,21 @@ def with_sinks(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """q, k and v with one more token before each document, their sink; and where the others are now: int64 (T,).
 
-    It scores ``unscaled`` (H,) times the scale, and its value is zero. For this all heads are one number wider: queries
-    hold the score there, the sink holds 1 and other keys 0. Every token comes after it, so causality lets it be seen.
+    It scores ``unscaled`` (H,) times the scale, and its value is zero. For this heads are one number wider, or a few:
+    queries hold the score there, the sink holds 1 and other keys 0. Every token comes after its document's sink, so
+    causality lets it be seen.
     """
     first = torch.arange(len(boundaries.lengths), device=q.device) + boundaries.cu_seqlens[:-1]
     places = torch.arange(len(q), device=q.device) + boundaries.document_ids() + 1
     score = unscaled[None, :, None].expand(len(q), -1, 1)
-    wide = torch.cat([q, score], dim=-1), pad(k, (0, 1)), pad(v, (0, 1))
-    empty = [x.new_zeros(len(q) + len(first), *x.shape[1:]) for x in wide]
-    empty[1][first, :, -1] = 1
-    q, k, v = (room.index_copy(0, places, x) for room, x in zip(empty, wide, strict=True))
+    multiple, at = WIDTHS.get(q.device.type, ALIGNMENT), q.shape[-1]
+    wide = [
+        pad(x, (0, -(-(width + 1) // multiple) * multiple - x.shape[-1]))
+        for x, width in ((torch.cat([q, score], dim=-1), at), (k, at), (v, v.shape[-1]))
+    ]
+    rooms = [x.new_zeros(len(q) + len(first), *x.shape[1:]) for x in wide]
+    rooms[1][first, :, at] = 1
+    q, k, v = (room.index_copy(0, places, x) for room, x in zip(rooms, wide, strict=True))
     return q, k, v, places
 
 
