@@ -108,6 +108,10 @@ def test_a_table_of_positions_is_a_length_and_a_bound_of_rotary_ones_is_none() -
     assert position_table(miniature("gpt2", n_positions=96)) == {"max_position_embeddings": 96}
     assert position_table(miniature("opt", max_position_embeddings=96)) == {"max_position_embeddings": 96}
     assert position_table(miniature("llama", max_position_embeddings=96)) == {}
+    # positions begin behind the row of the padding, so that a document has two tokens less
+    assert position_table(miniature("roberta", max_position_embeddings=96, pad_token_id=1)) == {
+        "max_position_embeddings": 94
+    }
 
 
 FOUND = st.dictionaries(
@@ -169,7 +173,7 @@ def test_a_window_in_reach_is_exercised_in_the_model_itself() -> None:
     report = audit_model(tiny("mistral", sliding_window=40))
     assert report.ok, str(report)
     assert {39, 40, 42} <= set(report.lengths)
-    assert any("up to and beyond sliding_window (40)" in note for note in report.notes)
+    assert "exercised: sliding_window (40)" in report.notes
 
 
 def test_a_window_out_of_reach_is_exercised_in_a_tiny_copy() -> None:
@@ -188,6 +192,13 @@ def test_a_fault_that_begins_at_the_window_is_found(window: int, where: str) -> 
     assert {finding.kind for finding in report.findings} == {"window"}, str(report)
     assert "not applied" in report.findings[0].what  # and not "one too wide"
     assert where in report.findings[0].where
+
+
+@pytest.mark.parametrize("kind", ["roberta", "opt", "gptj", "moshi"])
+def test_a_row_is_one_that_the_model_can_take(kind: str) -> None:
+    """Documents as long as its table of positions, ids that it can predict."""
+    report = audit_model(miniature(kind, "eager"))
+    assert report.parity.logit_scale > 0 and max(report.lengths) > 250
 
 
 def test_what_no_copy_can_show_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,13 +95,17 @@ def position_limit(config: Any) -> int | None:
 
 
 def position_table(model: Any) -> dict[str, int]:
-    """``{"max_position_embeddings": tokens}`` where positions come from a table of that many rows, else nothing."""
-    most = position_limit(model.config)
-    words = model.get_input_embeddings()
-    tables = [one.weight for one in model.modules() if isinstance(one, torch.nn.Embedding) and one is not words]
-    # OPT and its kin have a few rows more than positions; GPT-J keeps sines and cosines in a buffer
-    rows = {len(x) for x in [*tables, *model.buffers()] if x.ndim == 2}
-    return {MOST_POSITIONS: most} if most is not None and rows & set(range(most, most + 5)) else {}
+    """``{"max_position_embeddings": tokens}`` where positions come from a table with so many rows, else nothing."""
+    most, words = position_limit(model.config), model.get_input_embeddings()
+    if most is None:
+        return {}
+    # OPT and its kin have a few rows more than positions, RoBERTa gives none to what lies before its padding's row
+    tables = [one for one in model.modules() if isinstance(one, torch.nn.Embedding) and one is not words]
+    fitting = [one for one in tables if most <= one.num_embeddings <= most + 4]
+    padded = [one.num_embeddings - one.padding_idx - 1 for one in fitting if one.padding_idx is not None]
+    # GPT-J keeps sines and cosines in a buffer
+    found = fitting or any(x.ndim == 2 and most <= len(x) <= most + 4 for x in model.buffers())
+    return {MOST_POSITIONS: min([most, *padded])} if found else {}
 
 
 def exercising_lengths(found: Mapping[str, int], budget: int | None = BUDGET, limit: int | None = None) -> Row:
@@ -139,9 +143,18 @@ def exercising_lengths(found: Mapping[str, int], budget: int | None = BUDGET, li
 
 def random_row(model: Any, lengths: list[int]) -> dict[str, Any]:
     """A packed batch of documents of random tokens: what an audit measures does not depend on the text."""
-    vocabulary = model.get_input_embeddings().num_embeddings
+    embedded = model.get_input_embeddings().num_embeddings
+    # some embed ids that they never predict
+    vocabulary = min(embedded, getattr(model.config.get_text_config(decoder=True), "vocab_size", embedded))
     ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(0)).tolist()
     return VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+
+
+def row_of(model: Any, budget: int | None = BUDGET) -> Row:
+    """The row for a model: its config's thresholds, its table of positions, no document longer than it can take."""
+    table = position_table(model)
+    limit = table.get(MOST_POSITIONS, position_limit(model.config))
+    return exercising_lengths(thresholds(model.config) | table, budget, limit)
 
 
 def audit_model(model: Any, *, long: bool = False) -> AuditReport:
@@ -150,34 +163,35 @@ def audit_model(model: Any, *, long: bool = False) -> AuditReport:
     What does not fit into a row of 2,048 tokens is tried on a tiny copy, unless ``long`` asks for a row of any length.
     The notes say where each threshold was exercised, and which was not; findings of the copy say that they are its.
     """
-    found = thresholds(model.config) | position_table(model)
-    row = exercising_lengths(found, None if long else BUDGET, position_limit(model.config))
+    row = row_of(model, None if long else BUDGET)
     report = audit(model, random_row(model, row.lengths))
-    notes = [f"the documents go up to and beyond {named(row.exercised)}"] if row.exercised else []
+    notes = [f"exercised: {named(row.exercised)}"] if row.exercised else []
     findings: list[Finding] = []
     if row.left:
         try:
-            findings, tried = audit_copy(model, found, row.left)
+            findings, tried = audit_copy(model, row)
             notes += tried
         except InputError as problem:
-            notes.append(
-                f"not exercised: {named(row.left)}, for which a row of {BUDGET} tokens is too short ({problem})"
-            )
+            notes.append(f"not exercised: {named(row.left)}, too long for a row of {BUDGET:,} tokens ({problem})")
     known = {finding.kind for finding in report.findings}
     findings = [finding for finding in findings if finding.kind not in known]
     return replace(report, findings=(*report.findings, *findings), notes=(*report.notes, *notes))
 
 
-def audit_copy(model: Any, found: Mapping[str, int], left: Mapping[str, int]) -> tuple[list[Finding], list[str]]:
-    """What a tiny copy of a model, with its thresholds shrunk, shows of those in ``left``: findings and notes."""
-    copy = miniature(model.config, str(model.config._attn_implementation), **shrunk(model.config, found))
-    row = exercising_lengths(thresholds(copy.config) | position_table(copy), limit=position_limit(copy.config))
-    report = audit(copy.train(model.training), random_row(copy, row.lengths))
-    there = {name: row.exercised[name] for name in left if name in row.exercised}
-    missed = {name: tokens for name, tokens in left.items() if name not in there}
-    notes = [f"a tiny copy of the model, with {named(there)}, was audited beside it; --long takes the model itself"]
-    if missed:
-        notes.append(f"not exercised: {named(missed)}")
+def audit_copy(model: Any, row: Row) -> tuple[list[Finding], list[str]]:
+    """What a tiny copy of a model, with its thresholds shrunk, shows of those that ``row`` left: findings and notes."""
+    fields = shrunk(model.config, row.exercised | row.left)
+    copy = miniature(model.config, str(model.config._attn_implementation), **fields)
+    small = row_of(copy)
+    report = audit(copy.train(model.training), random_row(copy, small.lengths))
+    there = {name: small.exercised[name] for name in row.left if name in small.exercised}
+    missed = {name: tokens for name, tokens in row.left.items() if name not in there}
+    notes = [f"not exercised: {named(missed)}"] if missed else []
+    if there:
+        notes.append(
+            f"exercised on a tiny copy of the model, with {named(there)} in place of {named(row.left)}; "
+            "--long takes the model itself"
+        )
     return [replace(one, where=f"{one.where}, in a tiny copy with {named(there)}") for one in report.findings], notes
 
 
