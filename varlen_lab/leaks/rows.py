@@ -127,7 +127,8 @@ def exercising_lengths(found: Mapping[str, int], budget: int | None = BUDGET, li
 
     for name, value in sorted(found.items(), key=lambda one: one[1]):
         # two more tokens than a window: with one, a window one too wide is as good as none
-        if add(value, value + 2 if re.search(rf"({WINDOW})$", name) else value + 1):
+        above = value + 1 + bool(re.search(rf"({WINDOW})$", name))
+        if add(value, min(above, limit or above)):
             exercised[name] = value
     for name, value in exercised.items():
         if re.search(rf"({REPEATED})$", name):
