@@ -168,6 +168,23 @@ def test_a_mask_that_could_mean_something_else_is_refused(mask: torch.Tensor, wo
             ordinary_attention(module(), *tensors(), mask, **options)
 
 
+def test_sinks_of_every_token_are_refused() -> None:
+    """There are models that have one for each token and head: not what is computed here."""
+    with refused(r"sinks has shape \(3, 4, 6, 1\), it needs one number a head: \(4,\)"):
+        ordinary_attention(module(), *tensors(), None, sinks=torch.zeros(3, 4, 6, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("masks", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"softcap": 2.0}], ids=["plain", "softcap"])
+def test_a_mask_may_have_another_precision(dtype: torch.dtype, masks: torch.dtype, options: Any) -> None:
+    given, seen = tensors(dtype=dtype), seen_of()
+    out, told = (
+        ordinary_attention(module(), *given, mask_of(seen, hiding, masks), **options)[0] for hiding in ("least", None)
+    )
+    torch.testing.assert_close(out, told, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize(("layer", "options"), FEATURES.values(), ids=FEATURES)
 def test_weights_are_dropped_in_training_only(layer: Any, options: Any) -> None:
     given = tensors()

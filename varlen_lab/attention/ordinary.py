@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 
+from varlen_lab.attention.dispatch import check_by_head
 from varlen_lab.attention.reference import Options, visible, weights
 from varlen_lab.errors import InputError
 
@@ -35,12 +36,15 @@ def ordinary_attention(
     where -inf or the dtype's least number hides a key. Without one ``causal`` and ``window`` say who is seen, as in
     ``attend``; ``causal=None`` asks the module's ``is_causal``. ``sinks`` (H,), ``softcap`` and the module's
     ``alibi_slopes``, where it has them: as in ``attend``. ``dropout`` of weights, in training only.
-    InputError for a mask of another shape or dtype.
+    InputError for a mask, sinks or slopes of another shape or dtype.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     causal = getattr(module, "is_causal", True) if causal is None else causal
     queries, slopes = query.shape[2], getattr(module, "alibi_slopes", None)
+    for name, numbers in (("alibi_slopes", slopes), ("sinks", sinks)):
+        if numbers is not None:
+            check_by_head(name, numbers, query)
     if mask is None and causal and 1 < queries < key.shape[2]:
         # transformers leaves out this mask only when it fills an empty static cache: the other keys are not there yet
         key, value = key[:, :, :queries], value[:, :, :queries]
@@ -52,6 +56,8 @@ def ordinary_attention(
     if mask is not None:
         check_mask(mask, query, key)
         mask, unseeing = opened(mask)
+        if mask.dtype not in (torch.bool, query.dtype):
+            mask = mask.float()  # what torch's kernel takes beside the dtype of the queries
     dropout = dropout if module.training else 0.0
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if written_out:
