@@ -36,7 +36,7 @@ def check(fault: Fault) -> None:
     report = audit(model, plant(fault, model, batch), boundaries=LENGTHS)
     assert not report.ok
     assert {finding.kind for finding in report.findings} <= set(fault.expected), str(report)
-    assert any(fault.fix in finding.fix for finding in report.findings), str(report)
+    assert any(fault.fix in finding.fix and fault.where in finding.where for finding in report.findings), str(report)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
@@ -46,7 +46,7 @@ def test_a_planted_fault_is_named_with_its_fix_and_nothing_without_it(fault: Fau
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_record_says_where_it_was_met(fault: Fault) -> None:
-    assert fault.about and fault.expected and FAULTS[fault.name] is fault
+    assert fault.about and fault.expected and fault.fix and FAULTS[fault.name] is fault
     assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", fault.source), fault.source
 
 

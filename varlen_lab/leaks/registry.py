@@ -17,7 +17,6 @@ WINDOW = {"sliding_window": 8}
 FACTORS = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, **FACTORS}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
-LAYER = ("recurrent layer", "unexplained")  # what a layer outside attention that mixes tokens is called
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Fault:
     ``plant``: "module:function", called with a model and its batch. It changes the model in place and returns the batch
     to use, the same one or another. ``model`` and ``config`` are what ``models.miniature`` makes the model from,
     ``attention`` is what it has when the fault is planted. ``expected``: kinds of findings, one of which the audit
-    names and no other; ``fix``: words of its advice. ``anywhere``: whether the model is wrong with any attention and
-    any batch, so that it can be planted in a training run.
+    names and no other; ``where`` and ``fix``: words of what it says. ``anywhere``: whether the model is wrong with any
+    attention and any batch, so that it can be planted in a training run.
     """
 
     name: str
@@ -37,6 +36,7 @@ class Fault:
     plant: str
     expected: tuple[str, ...]
     fix: str
+    where: str = ""
     attention: str = "varlen"
     model: str = "llama"
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -139,8 +139,8 @@ RECORDS = (
         about="the layers of a class do not hand on the keywords that they do not know",
         source="huggingface/transformers#39997",
         plant=PLANTING + "keywords_dropped",
-        expected=("keywords dropped", "attention ignores the seams"),
-        fix="",
+        expected=("keywords dropped",),
+        fix="train this class unpacked",
     ),
     Fault(
         name="padding counts",
@@ -163,8 +163,8 @@ RECORDS = (
         about="the kernel knows the seams, and the table of positions is read on to the end of the row",
         source="huggingface/nanoVLM#201",
         plant=PLANTING + "positions_run_on",
-        expected=("position_ids not restarted", "unexplained"),
-        fix="",
+        expected=("position_ids not restarted",),
+        fix="start again at 0",
         model="gpt2",
     ),
     Fault(
@@ -172,8 +172,8 @@ RECORDS = (
         about="scores are to be capped, and the cap never reaches the kernel",
         source="vllm-project/vllm-metal#665",
         plant=PLANTING + "softcap_dropped",
-        expected=("keyword ignored", "wrong attention"),
-        fix="",
+        expected=("keyword ignored",),
+        fix="an attention that knows softcap",
         model="gemma2",
         config={"attn_logit_softcapping": 2.0},
     ),
@@ -191,8 +191,9 @@ RECORDS = (
         about="one document beyond the original length turns all others by the long factors too",
         source="ggml-org/llama.cpp#24875",
         plant=PLANTING + "long_factors_at_8",
-        expected=("rope scaling", "unexplained"),
-        fix="",
+        expected=("rope scaling",),
+        fix="rows of their own",
+        where="rope_type 'longrope'",
         config={"rope_parameters": LONGROPE},
     ),
     Fault(
@@ -200,8 +201,9 @@ RECORDS = (
         about="frequencies follow the longest document of the row",
         source="QwenLM/Qwen#401",
         plant=PLANTING + "dynamic_from_8",
-        expected=("rope scaling", "unexplained"),
-        fix="",
+        expected=("rope scaling",),
+        fix="rows of their own",
+        where="rope_type 'dynamic'",
         config={"rope_parameters": DYNAMIC},
     ),
     Fault(
@@ -209,8 +211,9 @@ RECORDS = (
         about="one layer of several is patched, or not patched, and takes the row for one document",
         source="axolotl-ai-cloud/axolotl#3796",
         plant=PLANTING + "one_layer_without_seams",
-        expected=("attention ignores the seams", "unexplained"),
-        fix="",
+        expected=("attention ignores the seams",),
+        fix="pass the seams",
+        where="LlamaAttention of layer 1",
         config={"num_hidden_layers": 4},
     ),
     Fault(
@@ -218,8 +221,9 @@ RECORDS = (
         about="a causal convolution of width 3 runs over the seams: the first two tokens of a document are wrong",
         source="huggingface/transformers#46588",
         plant=PLANTING + "short_convolution",
-        expected=LAYER,
-        fix="",
+        expected=("recurrent layer",),
+        fix="unpacked",
+        where="ShortConvolution of layer 1",
         anywhere=True,
     ),
     Fault(
@@ -227,8 +231,9 @@ RECORDS = (
         about="a layer carries its state along the row and nobody resets it",
         source="modelscope/ms-swift#9565",
         plant=PLANTING + "recurrence",
-        expected=LAYER,
-        fix="",
+        expected=("recurrent layer",),
+        fix="unpacked",
+        where="RunningMean of layer 1",
         anywhere=True,
     ),
     Fault(
@@ -236,8 +241,9 @@ RECORDS = (
         about="a normalisation takes its statistics from all tokens of the row",
         source="pytorch/pytorch#70529",
         plant=PLANTING + "norm_of_the_row",
-        expected=LAYER,
-        fix="",
+        expected=("recurrent layer",),
+        fix="unpacked",
+        where="NormOfTheRow of layer 1",
         anywhere=True,
     ),
     Fault(
