@@ -155,6 +155,12 @@ def softcap_dropped(model: Any, batch: Batch) -> Batch:
     return batch
 
 
+def sinks_dropped(model: Any, batch: Batch) -> Batch:
+    """No score but those of keys."""
+    misled(model, "without_sinks", lambda _, options: options | {"s_aux": None})
+    return batch
+
+
 def scale_dropped(model: Any, batch: Batch) -> Batch:
     """The usual scale, 1 / sqrt(head width)."""
     misled(model, "unscaled", lambda _, options: options | {"scaling": None})

@@ -178,6 +178,16 @@ RECORDS = (
         config={"attn_logit_softcapping": 2.0},
     ),
     Fault(
+        name="sinks dropped",
+        about="scores without the learned one that takes weight from all others: the kernel knows no sinks",
+        source="vllm-project/vllm-metal#550",
+        plant=PLANTING + "sinks_dropped",
+        expected=("keyword ignored",),
+        fix="an attention that knows s_aux",
+        where="GptOssAttention of layers 0, 1",
+        model="gpt_oss",
+    ),
+    Fault(
         name="scale dropped",
         about="the kernel divides scores by the root of the head width where the config says another number",
         source="mlc-ai/mlc-llm#3426",
