@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +13,18 @@ import torch
 from varlen_lab.cli import main
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError
+from varlen_lab.config.text import render
+from varlen_lab.errors import InputError, LeakFound
+from varlen_lab.leaks.planting import plant
+from varlen_lab.leaks.registry import FAULTS
+from varlen_lab.models.building import build_model
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies import comparison as compare_module
-from varlen_lab.studies.comparison import Comparison, compare
+from varlen_lab.studies.comparison import compare, first_step, weights_that_matter
+from varlen_lab.studies.verdict import Comparison, is_rounding
 from varlen_lab.training.checkpoint import History
+from varlen_lab.training.data import load_rows, load_tokenizer
+from varlen_lab.training.step import Batch
 from varlen_lab.training.trainer import train
 
 
@@ -44,9 +54,9 @@ def test_a_leak_is_found(small: Config, monkeypatch: pytest.MonkeyPatch) -> None
 
     real = compare_module.collator
     monkeypatch.setattr(compare_module, "collator", lambda mode, pad: Leaky() if mode == "varlen" else real(mode, pad))
-    comparison = compare(small)
-    assert worst(comparison, "varlen") > 1e-4
-    assert comparison.rounding_from() == 1 and "it leaks" in comparison.verdict()
+    monkeypatch.setattr(compare_module, "optimize", lambda *given: pytest.fail("a step was taken"))
+    with pytest.raises(LeakFound, match="does not keep packed documents apart"):
+        compare(small)
 
 
 def test_the_table_says_what_a_reader_needs(small: Config) -> None:
@@ -57,7 +67,10 @@ def test_the_table_says_what_a_reader_needs(small: Config) -> None:
     assert rows["unpacked"]["padding"] > 0.2 and rows["varlen"]["padding"] == rows["packed"]["padding"] == 0
     assert rows["varlen"]["backend"] == "sdpa"
     assert all(word in comparison.caption for word in ("sdpa", "cpu", "fp32", "seed 0"))
-    assert set(json.loads(comparison.to_json())) == {"runs", "table", "verdict"}
+    told = json.loads(comparison.to_json())
+    assert set(told) == {"runs", "table", "verdict", "first_step", "control", "keeps_apart"}
+    assert told["keeps_apart"] is True and told["control"] is None and told["first_step"]["gradients"] < 1e-5
+    assert told["runs"]["varlen"]["meta"]["leak_check"]["ok"] is True
 
 
 def test_nothing_is_written(small: Config, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +96,96 @@ def test_long_runs_mark_the_step_from_which_rounding_takes_over() -> None:
     def history(losses: list[float]) -> History:
         return History(meta, [{"loss": loss} for loss in losses])
 
-    comparison = Comparison({"unpacked": history([2, 1, 1, 1]), "varlen": history([2, 1 + 1e-6, 1 + 2e-5, 1])})
+    runs = {"unpacked": history([2, 1, 1, 1]), "varlen": history([2, 1 + 1e-6, 1 + 2e-5, 1])}
+    comparison = Comparison(runs)
     assert comparison.rounding_from() == 3
-    assert "up to step 2 of 4" in comparison.verdict()
+    assert "up to step 2 of 4" in comparison.verdict() and "rounding" not in comparison.verdict()
+    comparison = Comparison(runs, control=[0, 1e-7, 3e-6, -4e-6])
+    assert comparison.keeps_apart and "from step 3 on rounding takes over" in comparison.verdict()
+    comparison = Comparison(runs, control=[0, 1e-7, -1e-7, 1e-6])
+    assert not comparison.keeps_apart and "it is no rounding" in comparison.verdict()
+    comparison = Comparison({"unpacked": history([2, 1]), "varlen": history([2.1, 1])})
+    assert not comparison.keeps_apart and "it leaks" in comparison.verdict()
+
+
+def test_a_control_decides_by_size_and_by_time() -> None:
+    limits = [1e-5] * 4
+    assert is_rounding([0, 2e-5, -2e-4, 0], [0, 0, 0, 2e-5], limits)  # as large
+    assert is_rounding([0, 2e-5, -2e-1, 0], [0, 0, 0, 2e-5], limits)  # as soon, whatever comes of it
+    assert not is_rounding([2e-5, 2e-5, -2e-4, 0], [0, 0, 1.9e-5, 0], limits)
+    assert not is_rounding([0, 0, 1e-4, 0], [1e-6] * 4, limits)
+
+
+def test_two_exact_runs_drift_and_a_control_says_so(small: Config) -> None:
+    """With a rate so high that rounding grows up; without a control nobody would know."""
+    comparison = compare(small.replace(max_steps=12, lr=0.3))
+    assert (comparison.rounding_from() or 0) > 1 and comparison.control is not None
+    assert comparison.keeps_apart and "rounding takes over" in comparison.verdict()
+
+
+def test_a_leak_that_begins_later_is_no_rounding(
+    small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the third step on the seams of every batch are gone: the check and the first step are clean."""
+    real = compare_module.batched
+
+    def forgetful(*given: Any) -> Iterator[list[Batch]]:
+        for number, batches in enumerate(real(*given)):
+            for batch in batches:
+                if number > 1 and "cu_seq_lens_q" in batch.inputs:
+                    whole = batch.inputs["cu_seq_lens_q"][[0, -1]]
+                    batch.inputs.update(cu_seq_lens_q=whole, cu_seq_lens_k=whole, max_length_q=128, max_length_k=128)
+            yield batches
+
+    monkeypatch.setattr(compare_module, "batched", forgetful)
+    comparison = compare(small.replace(max_steps=6))
+    assert comparison.rounding_from() == 3 and not comparison.keeps_apart
+    (tmp_path / "c.py").write_text(render(small.replace(max_steps=6)), encoding="utf-8")
+    assert main(["compare", str(tmp_path / "c.py"), "--quiet"]) == 1
+    assert "it is no rounding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.anywhere])
+def test_a_planted_fault_is_told_before_the_first_step(
+    name: str, small: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = compare_module.build_model
+
+    def build(config: Config) -> Any:
+        model = real(config)
+        plant(FAULTS[name], model, {})
+        return model
+
+    monkeypatch.setattr(compare_module, "build_model", build)
+    monkeypatch.setattr(compare_module, "optimize", lambda *given: pytest.fail("a step was taken"))
+    with pytest.raises(LeakFound) as found:
+        compare(small)
+    assert "\n✗ " in str(found.value)
+
+
+def test_the_first_step_sees_what_the_loss_of_an_untrained_model_hides(small: Config) -> None:
+    """A convolution of width 3 over the seams moves the loss by less than rounding, and scaled logits by a lot."""
+    config = small.with_mode("varlen")
+    rows, _ = load_rows(config, load_tokenizer(config))
+    step = [[number] for number in range(len(rows)) if len(rows[number]["seq_lengths"]) > 2][:2]
+    collate, device = VarlenCollator(), torch.device("cpu")
+    model = build_model(config)
+    clean = first_step(model, rows, step, collate, device, scaled=True)
+    assert clean is not None and max(clean.logits, clean.gradients) < 1e-5
+    assert clean.documents == sum(len(rows[number]["seq_lengths"]) for (number,) in step)
+    assert "equal documents alone: " in clean.sentence() and "weights scaled" in clean.sentence()
+    plant(FAULTS["short convolution"], model, {})
+    with pytest.raises(LeakFound, match="hear another one"):
+        first_step(model, rows, step, collate, device, scaled=True)
+
+
+def test_scaled_weights_go_back_to_the_bit(small: Config) -> None:
+    model = build_model(small.with_mode("varlen"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt), weights_that_matter(model):
+        assert not torch.equal(model.state_dict()["lm_head.weight"], before["lm_head.weight"])
+        raise KeyboardInterrupt
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.slow

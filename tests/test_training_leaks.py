@@ -68,7 +68,7 @@ def command(config: Config, folder: Path, verb: str = "train") -> int:
 
 
 @pytest.mark.parametrize("kind", LEAKING)
-@pytest.mark.parametrize("verb", ["train"])
+@pytest.mark.parametrize("verb", ["train", "compare"])
 def test_a_model_that_leaks_is_not_trained(
     kind: str, verb: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,7 +158,8 @@ def test_a_model_that_cannot_be_run_says_so(
     monkeypatch.setattr(LlamaForCausalLM, "forward", broken)
     assert command(config, tmp_path) == 2
     said = capsys.readouterr().err
-    assert "LlamaForCausalLM cannot be trained on packed documents" in said and "Traceback" not in said
+    assert "LlamaForCausalLM cannot be run" in said and type(fault).__name__ in said and "Traceback" not in said
+    assert command(config, tmp_path, "compare") == 2
 
 
 def test_a_model_that_cannot_be_built_says_so(
@@ -207,3 +208,22 @@ def test_the_first_process_checks_and_all_are_told(fsdp: bool, leaky: bool, conf
     first, second = in_processes(2, tmp_path / "several", in_several, render(config), leaky, fsdp)
     assert (first[0], second[0]) == (1, 0)
     assert first[1:] == second[1:] and first[1] == ("LeakFound" if leaky else True)
+
+
+def test_a_model_that_refuses_packed_documents_is_no_leak(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    real = LlamaForCausalLM.forward
+
+    def refuses(self: Any, *given: Any, **more: Any) -> Any:
+        if "cu_seq_lens_q" in more:
+            raise ValueError("cu_seq_lens_q is not known here")
+        return real(self, *given, **more)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", refuses)
+    for verb in ("train", "compare"):
+        assert command(config, tmp_path, verb) == 2
+        said = capsys.readouterr().err
+        assert "LlamaForCausalLM cannot be trained on packed documents" in said and "is not known here" in said

@@ -13,7 +13,7 @@ from varlen_lab.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from varlen_lab.studies.comparison import Comparison
+    from varlen_lab.studies.verdict import Comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a table and a verdict for each seed; 1 when varlen and unpacked differ from the first step on."""
+    """Print a table and a verdict for each seed; 1 when varlen and unpacked differ by more than rounding."""
     config = read_config(args.config, args.cfg_options)
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
@@ -50,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None and not console.quiet:
         save(args.output, comparisons)
         console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)
-    # only these two can prove anything; other modes are compared and judge nothing
-    both = {"unpacked", "varlen"} <= set(comparisons[0].histories)
-    return 1 if both and any(comparison.rounding_from() == 1 for comparison in comparisons) else 0
+    return 0 if all(comparison.keeps_apart for comparison in comparisons) else 1
 
 
 def show(console: Console, comparison: Comparison) -> None:
@@ -67,6 +65,8 @@ def show(console: Console, comparison: Comparison) -> None:
         table.add_row(*(formatted(column, value) for column, value in row.items()))
     console.print(table)
     console.print(comparison.verdict(), markup=False, soft_wrap=True)
+    if comparison.first_step is not None:
+        console.print(comparison.first_step.sentence(), markup=False, soft_wrap=True)
     if comparison.packed_verdict():
         console.print(comparison.packed_verdict(), markup=False, soft_wrap=True)
     console.print(comparison.caption, markup=False, style="dim", soft_wrap=True)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.guard import lifted
-from varlen_lab.errors import LeakFound
-from varlen_lab.leaks.checking import TOLERANCE, audit
+from varlen_lab.errors import InputError, LeakFound
+from varlen_lab.leaks.checking import REFUSED, TOLERANCE, audit
 from varlen_lab.leaks.measure import leak_matrix, parity
 from varlen_lab.leaks.report import AuditReport
-from varlen_lab.leaks.running import CannotRun, attention_name, logits_of, noise_off
+from varlen_lab.leaks.running import CannotRun, attention_name, host_of, logits_of, noise_off
 from varlen_lab.leaks.traps import documents_of, trained_first_labels
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -45,15 +45,20 @@ def check_before_training(model: Any, batch: Mapping[str, Any], *, boundaries: A
         return clean or judged(audit(model, few, boundaries=documents))
 
 
-def leak_found(model: Any, report: AuditReport) -> LeakFound:
-    """The error for a run whose check found something: a sentence, then what the audit says."""
+def leak_found(model: Any, report: AuditReport) -> InputError:
+    """The error for a run whose check found something: LeakFound, a sentence and then what the audit says.
+
+    A plain InputError for a model that refuses packed documents: it does not compute them wrongly.
+    """
+    name = type(host_of(model)).__name__
+    if refused := next((finding for finding in report.findings if finding.kind == REFUSED), None):
+        return InputError(f"{name} cannot be trained on packed documents: {refused.what}; {refused.fix}.")
     leaking = int((report.leaks != 0).any(1).sum())
     what = (
         f"{leaking} of {len(report.lengths)} documents hear another one"
         if leaking
         else f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
     )
-    name = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
     return LeakFound(
         f"{name} does not keep packed documents apart ({what}), so no step was taken; mend what stands below, or train "
         "unpacked.\n" + "\n".join(f"✗ {finding}" for finding in report.findings)

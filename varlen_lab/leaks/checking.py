@@ -30,6 +30,8 @@ from varlen_lab.leaks.running import CannotRun, attention_name, inputs_of, logit
 from varlen_lab.leaks.traps import documents_of, preflight, trained_first_labels
 from varlen_lab.packing.boundaries import Boundaries
 
+REFUSED = "refused"  # of a model that takes documents alone only
+
 # Largest difference that is still rounding, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
@@ -100,7 +102,7 @@ def refusal(model: Any, batch: Mapping[str, Any], documents: Boundaries, problem
         what = f"{type(problem.problem).__name__}: {what}"
     elif "; " in what:  # our sentences end in the next step
         what, _, fix = what.rstrip(".").rpartition("; ")
-    return Finding("refused", problem.model, f"documents alone run, the packed batch does not: {what}", fix)
+    return Finding(REFUSED, problem.model, f"documents alone run, the packed batch does not: {what}", fix)
 
 
 def causes(

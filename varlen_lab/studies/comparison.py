@@ -3,7 +3,9 @@
 Every optimizer step holds the same documents in all three modes, the first label of each masked, the loss summed
 over the same tokens and divided by the same count, from the same weights with the same optimizer. So
 
-* varlen and unpacked must agree up to rounding, and any larger difference is a leak;
+* varlen and unpacked must agree up to rounding, and any larger difference is a leak: before the first step the model is
+  checked as before any training, and gradients and logits of the whole step are compared with documents alone; when
+  losses drift apart later, it is rounding only if two unpacked runs do (``verdict``);
 * packed must differ, because there a token also sees other documents. Whether its loss is higher or lower is an
   experiment, not a law. From scratch, 30 steps on the built-in docstrings, it lies above varlen in 27, 12, 13 and 5
   steps on seeds 0 to 3. From a checkpoint that was trained document by document it lies above in the first six steps.
@@ -11,27 +13,36 @@ over the same tokens and divided by the same count, from the same weights with t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from varlen_lab.attention.guard import lifted
 from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.leaks.before import as_found, judged, leak_found
+from varlen_lab.leaks.checking import TOLERANCE, audit
+from varlen_lab.leaks.measure import Parity, parity
+from varlen_lab.leaks.running import noise_off
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
 from varlen_lab.models.building import build_model, resolve_device
+from varlen_lab.models.miniature import scale_weights
+from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
 from varlen_lab.packing.registry import IGNORE
+from varlen_lab.studies.verdict import Comparison, FirstStep
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
 from varlen_lab.training.kernel import decide_kernel
+from varlen_lab.training.leak_check import as_computed, check_in_first_process, in_a_sentence, on_device
 from varlen_lab.training.monitoring import progress_bar
 from varlen_lab.training.outlook import Work
 from varlen_lab.training.plan import Step, plan_steps, row_totals
@@ -42,109 +53,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 30
 UNPACKED_BATCH = 8  # documents a padded batch of the unpacked baseline holds, drawn at random from the step's
-ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
-HALF_ROUNDING = 2e-3  # the same in bf16 and fp16, as a share of the loss: they keep 8 and 11 bits
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The histories of the modes, by name; ``losses[mode]`` is a list with one mean loss per step."""
-
-    histories: dict[str, History]
-    cosines: dict[str, float] = field(default_factory=dict)  # of the first step's gradient with the first mode's
-    start: str | None = None  # the checkpoint all modes began with; None: from the config's own weights
-
-    @property
-    def losses(self) -> dict[str, list[float]]:
-        """Mean loss per trained token of each step, for each mode."""
-        return {mode: history.losses for mode, history in self.histories.items()}
-
-    def difference(self, mode: str, base: str = "unpacked") -> list[float]:
-        """Paired differences ``mode - base``, step by step."""
-        return [a - b for a, b in zip(self.losses[mode], self.losses[base], strict=True)]
-
-    def rounding_from(self, mode: str = "varlen", base: str = "unpacked") -> int | None:
-        """The first step whose difference exceeds ``tolerance``: from there on rounding has grown up, or it leaks.
-
-        Training is chaotic: two exact runs drift apart after enough steps, because floats are summed in another order.
-        """
-        limits = self.tolerance(base)
-        pairs = zip(self.difference(mode, base), limits, strict=True)
-        return next((step for step, (gap, limit) in enumerate(pairs, start=1) if abs(gap) > limit), None)
-
-    def tolerance(self, base: str = "unpacked") -> list[float]:
-        """What rounding may do to the loss of each step, in the precision of the run."""
-        if self.histories[base].meta["dtype"] == "fp32":
-            return [ROUNDING] * len(self.losses[base])
-        return [HALF_ROUNDING * abs(loss) for loss in self.losses[base]]
-
-    @property
-    def kernel(self) -> Choice | None:
-        """The receipt of varlen's kernel; None when that mode was not run."""
-        found = self.histories["varlen"].meta.get("kernel_choice") if "varlen" in self.histories else None
-        return Choice(**found) if found else None
-
-    @property
-    def caption(self) -> str:
-        """What the numbers were measured on, in one line."""
-        meta = next(iter(self.histories.values())).meta
-        kernel = self.histories["varlen"].meta["backend"] if "varlen" in self.histories else meta["backend"]
-        return f"{meta['config']} · varlen backend {kernel} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}"
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row a mode: losses, real tokens a second, padding share, backend, distance to unpacked."""
-        base = "unpacked" if "unpacked" in self.histories else next(iter(self.histories))
-        return [
-            {
-                "mode": mode,
-                "first loss": history.losses[0],
-                "last loss": history.losses[-1],
-                f"max |Δ| to {base}": max(map(abs, self.difference(mode, base))),
-                "gradient cosine": self.cosines.get(mode, float("nan")),
-                "real tokens/s": history.tokens_per_second,
-                "CPU seconds": history.total("cpu_seconds"),
-                "peak MiB": round(history.meta.get("peak_memory", 0) / 2**20),
-                "padding": history.padding_share,
-                "backend": history.meta["backend"],
-            }
-            for mode, history in self.histories.items()
-        ]
-
-    def to_json(self) -> str:
-        """Everything, for a file."""
-        runs = {mode: {"meta": h.meta, "records": h.records} for mode, h in self.histories.items()}
-        return json.dumps({"runs": runs, "table": self.table(), "verdict": self.verdict()}, indent=1)
-
-    def packed_verdict(self) -> str:
-        """What leaving the seams out did, and what it started from; empty when it was not run."""
-        if not {"packed", "varlen"} <= set(self.histories):
-            return ""
-        gaps = self.difference("packed", "varlen")
-        above, head = sum(gap > 0 for gap in gaps), gaps[:6]
-        if self.start is None:
-            return (
-                f"packed without seams is another training: above varlen in {above} of {len(gaps)} steps. From "
-                "scratch this count depends on the seed; --from CHECKPOINT shows what a trained model loses"
-            )
-        return (
-            f"packed without seams, going on from {self.start}: above varlen in {sum(gap > 0 for gap in head)} of the "
-            f"first {len(head)} steps, by {sum(head) / len(head):.3f} on average; later the model gets used to it"
-        )
-
-    def verdict(self) -> str:
-        """What the differences say, in a sentence."""
-        if not {"unpacked", "varlen"} <= set(self.histories):
-            return "unpacked and varlen were not both run, there is nothing to prove"
-        start, steps = self.rounding_from(), len(self.losses["varlen"])
-        worst = max(map(abs, self.difference("varlen")))
-        if start is None:
-            return f"varlen equals unpacked in all {steps} steps: the largest difference is {worst:.1e}"
-        return (
-            f"varlen equals unpacked within {max(self.tolerance()):.0e} up to step {start - 1} of {steps}; "
-            f"from step {start} on rounding takes over (largest difference {worst:.1e})"
-            if start > 1
-            else f"varlen differs from unpacked at the first step, by {self.difference('varlen')[0]:.1e}: it leaks"
-        )
+CONTROL_BATCH = 3  # of the control, which sums in another order
 
 
 def compare(
@@ -160,7 +69,8 @@ def compare(
     ``start``: an ``iter_N.pth`` whose weights all modes begin with. A model that was trained document by document shows
     at once what taking its seams away does; from scratch it has nothing to lose yet.
     ``kernel``: the receipt of an earlier comparison, whose kernel is used again.
-    Only the cache of the data is written. InputError for a mode that does not exist, a checkpoint that does not fit.
+    Only the cache of the data is written. InputError for a mode that does not exist, a checkpoint that does not fit;
+    LeakFound, before the first step, when varlen does not keep documents apart.
     """
     check_modes(modes)
     config = config.with_mode("varlen").replace(max_steps=config.max_steps or DEFAULT_STEPS)
@@ -172,22 +82,133 @@ def compare(
     costs = Work.of(build_model(config)).operations(*row_totals(rows)) if config.balance == "window" else None
     steps = plan_steps(len(rows), config, costs=costs)
     weights = read_checkpoint(start)["model"] if start is not None else None
-    histories: dict[str, History] = {}
-    gradients: dict[str, torch.Tensor] = {}
+    bench = Bench(config, tokenizer, rows, steps, None if start is None else str(start), weights, kernel, progress)
     with repeatable(config.deterministic, resolve_device(config)):
-        for mode in modes:
-            accelerator = make_accelerator(config)
-            run = config.with_mode(mode)
-            model = build_model(run)
-            if weights is not None:
-                load_start_weights(model, weights, start)
-            choice = decide_kernel(run, model, rows, steps, accelerator, kernel)
-            histories[mode] = History(describe(run, model, accelerator, choice))
-            engine = make_engine(model, run, len(steps), accelerator)
-            gradients[mode] = first_gradient(engine, next(batches_of(mode, rows, steps[:1], tokenizer, config)))
-            take_steps(engine, batches_of(mode, rows, steps, tokenizer, config), histories[mode], len(steps), progress)
-    cosines = {mode: float(torch.cosine_similarity(gradients[modes[0]], one, dim=0)) for mode, one in gradients.items()}
-    return Comparison(histories, cosines, None if start is None else str(start))
+        # varlen first: a model that leaks is told before any step
+        for mode in sorted(modes, key=lambda mode: mode != "varlen"):
+            bench.run(mode)
+        found = bench.found(modes)
+        if {"unpacked", "varlen"} <= set(modes) and (found.rounding_from() or 1) > 1:
+            control = bench.run("unpacked", CONTROL_BATCH).losses
+            found = replace(found, control=[a - b for a, b in zip(control, found.losses["unpacked"], strict=True)])
+    return found
+
+
+@dataclass
+class Bench:
+    """What all modes of a comparison share, and what came out of those that were run."""
+
+    config: Config
+    tokenizer: Any
+    rows: Dataset
+    steps: list[Step]
+    start: str | None
+    weights: dict[str, torch.Tensor] | None
+    kernel: Choice | None
+    progress: bool
+    histories: dict[str, History] = field(default_factory=dict)
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+    first: FirstStep | None = None
+
+    def run(self, mode: str, unpacked_batch: int = UNPACKED_BATCH) -> History:
+        """Train in a mode, or LeakFound before its first step; with another ``unpacked_batch`` a control, not kept."""
+        config = self.config.with_mode(mode)
+        accelerator, model = make_accelerator(self.config), build_model(config)
+        if self.weights is not None:
+            load_start_weights(model, self.weights, self.start)
+        choice = decide_kernel(config, model, self.rows, self.steps, accelerator, self.kernel)
+        checked = check_in_first_process(config, model, self.rows, self.steps, accelerator)
+        history = History(describe(config, model, accelerator, choice) | checked)
+        if checked and checked["leak_check"]["ok"]:
+            self.first = self.prove(config, model, accelerator)
+        engine = make_engine(model, config, len(self.steps), accelerator)
+        with in_a_sentence(model, accelerator.device):
+            gradient = first_gradient(engine, next(self.batches(mode, self.steps[:1], unpacked_batch)))
+        take_steps(engine, self.batches(mode, self.steps, unpacked_batch), history, len(self.steps), self.progress)
+        if unpacked_batch == UNPACKED_BATCH:
+            self.histories[mode], self.gradients[mode] = history, gradient
+        return history
+
+    def prove(self, config: Config, model: Any, accelerator: Any) -> FirstStep | None:
+        """The first step against documents alone, scaled where the weights are random ones."""
+        scaled = config.pretrained_model_name_or_path is None and self.weights is None
+        collate, device = collator("varlen", pad_id(self.tokenizer)), accelerator.device
+        with (
+            in_a_sentence(model, device),
+            on_device(model, device, back=False),
+            as_computed(config, model, accelerator),
+        ):
+            return first_step(model, self.rows, self.steps[0], collate, device, scaled=scaled)
+
+    def batches(self, mode: str, steps: list[Step], unpacked_batch: int) -> Iterator[list[Batch]]:
+        """The batches of a mode, step by step."""
+        config, pad = self.config, pad_id(self.tokenizer)
+        if mode == "unpacked":
+            return unpacked_batches(self.rows, steps, pad, config.seed, config.loss_weighting, unpacked_batch)
+        return batched(self.rows, steps, collator(mode, pad), config.dataloader_num_workers, config.loss_weighting)
+
+    def found(self, modes: Sequence[str]) -> Comparison:
+        """The comparison of the modes that were run, in this order."""
+        base = self.gradients[modes[0]]
+        cosines = {mode: float(torch.cosine_similarity(base, self.gradients[mode], dim=0)) for mode in modes}
+        return Comparison({mode: self.histories[mode] for mode in modes}, cosines, self.start, self.first)
+
+
+def first_step(
+    model: Any,
+    rows: Dataset,
+    step: Sequence[Sequence[int]],
+    collate: Callable[[list[Any]], dict[str, Any]],
+    device: torch.device,
+    *,
+    scaled: bool,
+) -> FirstStep | None:
+    """Compare the documents of a step's ``rows`` with each alone; LeakFound, with the audit's words, when they differ.
+
+    ``model`` computes on ``device`` as it will in training, and is left as it was found, ``scaled`` weights too. None
+    where it gives NaN, of which the training loop speaks.
+    """
+    logits, gradients, documents, tokens = 0.0, 0.0, 0, 0
+    with weights_that_matter(model) if scaled else as_found(model), lifted():
+        model.train()
+        for numbers in step:
+            chosen = [rows[number] for number in numbers]
+            # from the rows, not from the batch: a collator may lose a seam
+            lengths = [length for row in chosen for length in row["seq_lengths"]]
+            batch = Batch.of(chosen, collate).to(device)
+            inputs = {**batch.inputs, "labels": batch.labels}
+            found = agreement(model, inputs, Boundaries.from_lengths(lengths, device))
+            if found.has_nan:
+                return None
+            logits = max(logits, found.logits / max(1.0, found.logit_scale))
+            gradients = max(gradients, found.gradients / max(1e-3, found.gradient_scale))
+            documents, tokens = documents + len(lengths), tokens + int(sum(lengths))
+    return FirstStep(logits, gradients, documents, tokens, scaled)
+
+
+def agreement(model: Any, batch: dict[str, Any], documents: Boundaries) -> Parity:
+    """Packed against alone; LeakFound where the difference is no rounding."""
+    with noise_off(model):
+        found, _ = parity(model, batch, documents)
+    if not found.has_nan and not found.within(TOLERANCE[found.dtype]):
+        report = judged(audit(model, batch, boundaries=documents))
+        if not report.ok:
+            raise leak_found(model, report)
+    return found
+
+
+@contextmanager
+def weights_that_matter(model: torch.nn.Module) -> Iterator[None]:
+    """Scaled weights while it lasts; afterwards the same bits as before."""
+    kept = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+    with as_found(model):
+        try:
+            scale_weights(model)
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, before in kept:
+                    parameter.copy_(before)
 
 
 def check_modes(modes: Sequence[str]) -> None:
@@ -208,14 +229,6 @@ def take_steps(engine: Engine, batches: Iterator[list[Batch]], history: History,
             bar.set_postfix_str(history.status, refresh=False)
             bar.update()
     history.meta["peak_memory"] = peak_memory()
-
-
-def batches_of(mode: str, rows: Dataset, steps: list[Step], tokenizer: Any, config: Config) -> Iterator[list[Batch]]:
-    """The batches of a mode, step by step."""
-    if mode == "unpacked":
-        return unpacked_batches(rows, steps, pad_id(tokenizer), config.seed, config.loss_weighting)
-    collate = collator(mode, pad_id(tokenizer))
-    return batched(rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
 
 
 def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
@@ -239,9 +252,14 @@ def load_start_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor],
 
 
 def unpacked_batches(
-    rows: Dataset, steps: list[Step], pad_token_id: int, seed: int, weighting: str = "token"
+    rows: Dataset,
+    steps: list[Step],
+    pad_token_id: int,
+    seed: int,
+    weighting: str = "token",
+    size: int = UNPACKED_BATCH,
 ) -> Iterator[list[Batch]]:
-    """The documents of each step's rows, ``UNPACKED_BATCH`` at a time on lines of their own.
+    """The documents of each step's rows, ``size`` at a time on lines of their own.
 
     They are shuffled first: packing put them in order of length, which would save the baseline its padding.
     """
@@ -249,10 +267,7 @@ def unpacked_batches(
     for number, step in enumerate(steps):
         documents = [document for batch in step for row in batch for document in documents_of(rows[row], weighting)]
         np.random.default_rng([seed, number]).shuffle(documents)
-        yield [
-            Batch.of(documents[i : i + UNPACKED_BATCH], collate, weighting)
-            for i in range(0, len(documents), UNPACKED_BATCH)
-        ]
+        yield [Batch.of(documents[i : i + size], collate, weighting) for i in range(0, len(documents), size)]
 
 
 def documents_of(row: dict[str, Any], weighting: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.leaks.before import check_before_training, leak_found
 from varlen_lab.leaks.report import AuditReport
+from varlen_lab.leaks.running import CannotRun
 from varlen_lab.models.adapters import bytes_held
 from varlen_lab.models.building import resolve_dtype
 from varlen_lab.packing.boundaries import Boundaries
@@ -72,24 +73,36 @@ def checked(
     if not fits(model, device):
         return skipped("the memory of one GPU does not hold the whole model")
     try:
-        with on_device(model, device, back=shared_out), as_computed(config, model, accelerator):
+        with (
+            in_a_sentence(model, device),
+            on_device(model, device, back=shared_out),
+            as_computed(config, model, accelerator),
+        ):
             inputs = {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
             report = check_before_training(model, inputs, boundaries=seams.to(device))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return skipped("the memory of the GPU was full")
-    except InputError:
-        raise
-    except Exception as problem:  # the model's code is anybody's
-        raise InputError(
-            (isinstance(problem, RuntimeError) and what_cannot(problem, device.type))
-            or f"{type(model).__name__} cannot be trained on packed documents ({type(problem).__name__}: "
-            f"{first_line(problem)}); see varlen-lab audit, or use another model."
-        ) from None
     # NaN is not a leak: the loop counts steps that are not finite
     if not report.ok and not report.parity.has_nan:
         raise leak_found(model, report)
     return as_record(report, time.perf_counter() - start)
+
+
+@contextmanager
+def in_a_sentence(model: Any, device: torch.device) -> Iterator[None]:
+    """InputError for what the code of a model raises, which is anybody's; a full GPU is another matter."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as problem:
+        problem = problem.problem if isinstance(problem, CannotRun) else problem
+        raise InputError(
+            (isinstance(problem, RuntimeError) and what_cannot(problem, device.type))
+            or f"{type(model).__name__} cannot be trained as it is ({type(problem).__name__}: {first_line(problem)}); "
+            "see varlen-lab audit, or use another model."
+        ) from None
 
 
 def as_record(report: AuditReport, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,172 @@
+"""What a comparison found, in numbers and in words: nothing here runs a model.
+
+The loss of an untrained model hides a leak: a convolution of width 3 across the seams moves it by less than rounding.
+So gradients and logits of the first step are told beside the losses. And two exact runs drift apart as well, for floats
+are summed in another order: a later drift is called rounding only where a control, the unpacked run once more with its
+documents in other groups, drifts as far.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from varlen_lab.attention.timing import Choice
+from varlen_lab.training.checkpoint import History
+
+ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
+HALF_ROUNDING = 2e-3  # the same in bf16 and fp16, as a share of the loss: they keep 8 and 11 bits
+AS_MUCH, AS_LATE = 10, 2  # how much larger, and how much sooner, a drift may be than that of two exact runs
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The largest differences between packed documents and each alone, as shares of the largest logit and gradient."""
+
+    logits: float
+    gradients: float
+    documents: int
+    tokens: int
+    scaled: bool  # the weights were scaled for it
+
+    def sentence(self) -> str:
+        """Such as ``gradients and logits of the first step equal documents alone: 3e-07``."""
+        how = ", with weights scaled so that every layer matters" if self.scaled else ""
+        return (
+            f"gradients and logits of the first step equal documents alone: {max(self.logits, self.gradients):.0e} "
+            f"over {self.documents} documents of {self.tokens:,} tokens{how}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The histories of the modes, by name; ``losses[mode]`` is a list with one mean loss per step."""
+
+    histories: dict[str, History]
+    cosines: dict[str, float] = field(default_factory=dict)  # of the first step's gradient with the first mode's
+    start: str | None = None  # the checkpoint all modes began with; None: from the config's own weights
+    first_step: FirstStep | None = None  # of varlen, against documents alone
+    control: list[float] | None = None  # unpacked in other groups, minus unpacked: where varlen drifted away
+
+    @property
+    def losses(self) -> dict[str, list[float]]:
+        """Mean loss per trained token of each step, for each mode."""
+        return {mode: history.losses for mode, history in self.histories.items()}
+
+    def difference(self, mode: str, base: str = "unpacked") -> list[float]:
+        """Paired differences ``mode - base``, step by step."""
+        return [a - b for a, b in zip(self.losses[mode], self.losses[base], strict=True)]
+
+    def rounding_from(self, mode: str = "varlen", base: str = "unpacked") -> int | None:
+        """The first step whose difference exceeds ``tolerance``; whether that is rounding says ``keeps_apart``.
+
+        Training is chaotic: two exact runs drift apart after enough steps, because floats are summed in another order.
+        """
+        return first_beyond(self.difference(mode, base), self.tolerance(base))
+
+    @property
+    def keeps_apart(self) -> bool:
+        """False when varlen does not equal unpacked: from the first step on, or by more than rounding later."""
+        if not {"unpacked", "varlen"} <= set(self.histories) or (start := self.rounding_from()) is None:
+            return True
+        if start == 1 or self.control is None:
+            return start > 1
+        return is_rounding(self.difference("varlen"), self.control, self.tolerance())
+
+    def tolerance(self, base: str = "unpacked") -> list[float]:
+        """What rounding may do to the loss of each step, in the precision of the run."""
+        if self.histories[base].meta["dtype"] == "fp32":
+            return [ROUNDING] * len(self.losses[base])
+        return [HALF_ROUNDING * abs(loss) for loss in self.losses[base]]
+
+    @property
+    def kernel(self) -> Choice | None:
+        """The receipt of varlen's kernel; None when that mode was not run."""
+        found = self.histories["varlen"].meta.get("kernel_choice") if "varlen" in self.histories else None
+        return Choice(**found) if found else None
+
+    @property
+    def caption(self) -> str:
+        """What the numbers were measured on, in one line."""
+        meta = next(iter(self.histories.values())).meta
+        kernel = self.histories["varlen"].meta["backend"] if "varlen" in self.histories else meta["backend"]
+        return f"{meta['config']} · varlen backend {kernel} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a mode: losses, real tokens a second, padding share, backend, distance to unpacked."""
+        base = "unpacked" if "unpacked" in self.histories else next(iter(self.histories))
+        return [
+            {
+                "mode": mode,
+                "first loss": history.losses[0],
+                "last loss": history.losses[-1],
+                f"max |Δ| to {base}": max(map(abs, self.difference(mode, base))),
+                "gradient cosine": self.cosines.get(mode, float("nan")),
+                "real tokens/s": history.tokens_per_second,
+                "CPU seconds": history.total("cpu_seconds"),
+                "peak MiB": round(history.meta.get("peak_memory", 0) / 2**20),
+                "padding": history.padding_share,
+                "backend": history.meta["backend"],
+            }
+            for mode, history in self.histories.items()
+        ]
+
+    def to_json(self) -> str:
+        """Everything, for a file."""
+        runs = {mode: {"meta": h.meta, "records": h.records} for mode, h in self.histories.items()}
+        proof = {"verdict": self.verdict(), "keeps_apart": self.keeps_apart, "control": self.control}
+        step = None if self.first_step is None else asdict(self.first_step)
+        return json.dumps({"runs": runs, "table": self.table(), "first_step": step, **proof}, indent=1)
+
+    def packed_verdict(self) -> str:
+        """What leaving the seams out did, and what it started from; empty when it was not run."""
+        if not {"packed", "varlen"} <= set(self.histories):
+            return ""
+        gaps = self.difference("packed", "varlen")
+        above, head = sum(gap > 0 for gap in gaps), gaps[:6]
+        if self.start is None:
+            return (
+                f"packed without seams is another training: above varlen in {above} of {len(gaps)} steps. From "
+                "scratch this count depends on the seed; --from CHECKPOINT shows what a trained model loses"
+            )
+        return (
+            f"packed without seams, going on from {self.start}: above varlen in {sum(gap > 0 for gap in head)} of the "
+            f"first {len(head)} steps, by {sum(head) / len(head):.3f} on average; later the model gets used to it"
+        )
+
+    def verdict(self) -> str:
+        """What the differences say, in a sentence."""
+        if not {"unpacked", "varlen"} <= set(self.histories):
+            return "unpacked and varlen were not both run, there is nothing to prove"
+        start, steps = self.rounding_from(), len(self.losses["varlen"])
+        worst = max(map(abs, self.difference("varlen")))
+        if start is None:
+            return f"varlen equals unpacked in all {steps} steps: the largest difference is {worst:.1e}"
+        if start == 1:
+            return f"varlen differs from unpacked at the first step, by {self.difference('varlen')[0]:.1e}: it leaks"
+        within = f"varlen equals unpacked within {max(self.tolerance()):.0e} up to step {start - 1} of {steps}"
+        if self.control is None:
+            return f"{within}; from step {start} on they drift apart (largest difference {worst:.1e})"
+        other = f"two unpacked runs that sum in another order by {max(map(abs, self.control)):.1e}"
+        if self.keeps_apart:
+            return f"{within}; from step {start} on rounding takes over: they differ by up to {worst:.1e}, {other}"
+        return f"{within}; from step {start} on they differ by up to {worst:.1e}, {other} only: it is no rounding"
+
+
+def is_rounding(drift: Sequence[float], control: Sequence[float], limits: Sequence[float]) -> bool:
+    """Whether two exact runs, step by step apart by ``control``, explain how far two others are apart.
+
+    They do when they leave the ``limits`` within ``AS_LATE`` times as many steps, or get ``AS_MUCH`` as far: once
+    it is past rounding, a drift soon ends anywhere, so either alone would now and then be chance.
+    """
+    first, own = first_beyond(drift, limits), first_beyond(control, limits)
+    soon = first is not None and own is not None and own <= AS_LATE * first
+    return soon or max(map(abs, drift)) <= AS_MUCH * max(map(abs, control))
+
+
+def first_beyond(drift: Sequence[float], limits: Sequence[float]) -> int | None:
+    """The number of the first step, from 1, whose drift exceeds its limit."""
+    pairs = zip(drift, limits, strict=True)
+    return next((step for step, (gap, limit) in enumerate(pairs, start=1) if abs(gap) > limit), None)
