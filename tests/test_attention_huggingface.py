@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, StaticCache
 
+from varlen_lab.attention import guard
 from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.guard import RESTARTS
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import families, recompute, tiny, variants
@@ -150,15 +150,15 @@ def test_seams_that_do_not_fit_the_batch_are_refused(change: dict, words: str) -
     given = batch() | change
     if "cu_seq_lens_q" in change:
         seams = torch.tensor(change["cu_seq_lens_q"])
-        given["cu_seq_lens_q"] = seams if seams.is_floating_point() else seams.int()
+        given["cu_seq_lens_q"] = given["cu_seq_lens_k"] = seams if seams.is_floating_point() else seams.int()
     with pytest.raises(InputError, match=words):
         tiny("llama")(**given)
 
 
 def test_positions_without_seams_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    real = RESTARTS.read
-    monkeypatch.setattr(RESTARTS, "read", lambda positions: looks.append(1) or real(positions))
+    real = guard.first_restart
+    monkeypatch.setattr(guard, "first_restart", lambda *given: looks.append(1) or real(*given))
     model = tiny("llama", num_hidden_layers=4)
     positions = torch.arange(6)[None]
     model(torch.ones(1, 6, dtype=torch.long), position_ids=positions)

@@ -1,21 +1,39 @@
-"""What is refused before anything is computed: packed documents whose seams nobody passed on.
+"""What goes into a model is looked at before it runs, and once more after it: what would be silently wrong is refused.
 
-Most of it is seen by attention only where a model hands its attention the positions; at the model itself it is seen
-always. So ``watch_models`` gives ``transformers.PreTrainedModel`` a ``__call__`` that looks at what goes in.
+Attention alone cannot see it: position ids that restart may never reach a layer, and a class that drops
+``cu_seq_lens_q`` on the way, or has no attention of ours, computes on without it. So ``watch_models`` gives
+``transformers.PreTrainedModel`` a ``__call__`` that checks the outermost call of each model with our attention. A note
+of that call (``CALL``) says who was called and whether attention took the seams; no layer computes with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import OncePerTensor
 
+WATCHED: set[str] = set()  # values of attn_implementation
+COLLATOR = "build the batch with varlen_lab.packing.VarlenCollator"
+
+
+@dataclass
+class Call:
+    """The outermost call of a model that is running: its class, its rows and tokens, its seams."""
+
+    name: str
+    shape: tuple[int, ...]
+    seams: bool
+    taken: bool = False  # by an attention
+
+
+CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)
 LIFTED: ContextVar[bool] = ContextVar("LIFTED", default=False)
 
 
@@ -29,56 +47,178 @@ def lifted() -> Iterator[None]:
         LIFTED.reset(before)
 
 
-def watch_models(names: frozenset[str]) -> None:
-    """Check what goes into every transformers model whose attention has one of these ``names``."""
+def watch_models(names: list[str]) -> None:
+    """Check every call of a transformers model whose attn_implementation is one of ``names``."""
     from transformers import PreTrainedModel
+
+    WATCHED.update(names)
+    if "__call__" in vars(PreTrainedModel):
+        return
+    plain = PreTrainedModel.__call__
 
     def __call__(self: Any, *inputs: Any, **options: Any) -> Any:
         # the compiler is shown no checks: those of a compiled model are made outside of its graph
-        if not torch.compiler.is_compiling() and not LIFTED.get() and attention_name(self) in names:
-            check_call(self, options)
-        return torch.nn.Module.__call__(self, *inputs, **options)
+        if torch.compiler.is_compiling() or CALL.get() is not None or LIFTED.get() or not is_watched(self):
+            return plain(self, *inputs, **options)
+        return checked_call(plain, self, inputs, options)
 
     PreTrainedModel.__call__ = __call__
 
 
-def attention_name(model: Any) -> str | None:
-    """The attn_implementation a model has now."""
-    return getattr(getattr(model, "config", None), "_attn_implementation", None)
+def is_watched(model: Any) -> bool:
+    """Whether the model's attention is ours, as it is now."""
+    return getattr(getattr(model, "config", None), "_attn_implementation", None) in WATCHED
 
 
-def check_call(model: Any, options: dict[str, Any]) -> None:
-    """InputError for what our attention cannot do whatever the model does with it."""
-    if options.get("output_attentions"):
+def checked_call(plain: Any, model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """What the model gives; InputError for what it cannot be trusted with."""
+    given = named(model, inputs, options)
+    name, seams, positions = type(model).__name__, given.get("cu_seq_lens_q"), given.get("position_ids")
+    if given.get("output_attentions") or getattr(model.config, "output_attentions", False):
         raise InputError(
-            f"output_attentions=True asks {type(model).__name__} for weights that {attention_name(model)!r} never "
-            "makes; load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
+            f"output_attentions=True asks {name} for weights that {model.config._attn_implementation!r} never makes; "
+            "load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
         )
+    if isinstance(positions, torch.Tensor):
+        if seams is None:
+            refuse_restarts(name, positions, given)
+        else:
+            refuse_padding_positions(name, positions, model)
+    tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
+    shape = tuple(tokens.shape[:2]) if isinstance(tokens, torch.Tensor) else ()
+    call = Call(name, shape, seams is not None)
+    before = CALL.set(call)
+    try:
+        out = plain(model, *inputs, **options)
+    finally:
+        CALL.reset(before)
+    if call.seams and not is_compiled(model):
+        check_taken(call, model, positions)
+    return out
 
 
-def refuse_packed_positions(position_ids: torch.Tensor | None, length: int) -> None:
-    """Raise when position ids go back inside a row: packed documents whose seams nobody passed on."""
-    if position_ids is None or position_ids.ndim != 2 or length < 2 or position_ids.shape[-1] != length:
+def named(model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Mapping[str, Any]:
+    """All arguments of a call of the model, by name."""
+    if not inputs:
+        return options
+    return dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False)) | options
+
+
+# ------------------------------------------------------------------------------------------------ before a model runs
+
+
+def refuse_restarts(name: str, positions: torch.Tensor, given: Mapping[str, Any]) -> None:
+    """InputError when positions go back inside a row: packed documents whose seams nobody passed on."""
+    mask = given.get("attention_mask")
+    # positions of several planes (time, height, width) repeat inside an image: there they must go back to be a restart
+    plane, repeats = (positions[0], True) if positions.ndim == 3 else (positions, False)
+    if plane.ndim != 2 or plane.shape[-1] < 2:
         return
-    # the compiler follows no weak reference
-    found = first_restart(position_ids) if torch.compiler.is_compiling() else RESTARTS(position_ids)
+    if isinstance(mask, torch.Tensor) and mask.shape == plane.shape:
+        real = mask.bool()
+    else:
+        real = not_padding(plane)
+        # a static cache comes with a mask that was made before: zeros in front are padding then
+        repeats = repeats or any(given.get(cache) is not None for cache in ("cache", "past_key_values"))
+    found = first_restart(plane, real, repeats)
     if found is not None:
         row, at = found
         raise InputError(
-            f"position_ids go back to 0 at token {at} of row {row} but cu_seq_lens_q is missing, so attention "
-            "would not know the seams; build the batch with varlen_lab.packing.VarlenCollator."
+            f"position_ids go back to {int(plane[row, at])} at token {at} of row {row} but {name} got no "
+            f"cu_seq_lens_q, so attention would not know the seams; {COLLATOR}."
         )
 
 
-def first_restart(position_ids: torch.Tensor) -> list[int] | None:
-    """Row and token where the positions of a row first go back to 0; None where they never do."""
-    steps = position_ids.diff(dim=-1)
-    # left padding repeats a position (0 or 1), only a new document goes back to 0 from somewhere above it
-    back = (steps < 0) & (position_ids[:, 1:] == 0)
+def not_padding(positions: torch.Tensor) -> torch.Tensor:
+    """Which tokens are no padding where no mask says so: all but ones in front, and a tail of ones or of zeros."""
+    front = (positions == 1).cumprod(-1).bool()
+    last = positions[:, -1:]
+    tail = ((positions == last) & (last <= 1)).flip(-1).cumprod(-1).flip(-1).bool()
+    return ~(front | tail)
+
+
+def first_restart(positions: torch.Tensor, real: torch.Tensor, repeats: bool) -> list[int] | None:
+    """Row and token where the positions (B, T) of ``real`` tokens first go back, or stay; None where they never do."""
+    shown = positions.masked_fill(~real, -1)
+    before = shown.cummax(-1).values[:, :-1]
+    back = real[:, 1:] & (shown[:, 1:] < before if repeats else shown[:, 1:] <= before)
     if not bool(back.any()):
         return None
-    row, before = back.nonzero()[0].tolist()
-    return [row, before + 1]
+    row, at = back.nonzero()[0].tolist()
+    return [row, at + 1]
 
 
-RESTARTS = OncePerTensor(first_restart)  # all layers get the same positions, and a GPU is waited for once
+def refuse_padding_positions(name: str, positions: torch.Tensor, model: Any) -> None:
+    """InputError when positions point at the entries that a table of positions keeps for padding."""
+    size, words = getattr(model.config, "max_position_embeddings", None), model.get_input_embeddings()
+    for table in model.modules():
+        if not isinstance(table, torch.nn.Embedding) or table is words or table.num_embeddings != size:
+            continue
+        if table.padding_idx is not None and int(positions.min()) <= table.padding_idx:
+            first = table.padding_idx + 1
+            raise InputError(
+                f"position_ids start at {int(positions.min())} and {name} counts positions from {first}, below lies "
+                f"padding; add {first} to position_ids."
+            )
+
+
+# ------------------------------------------------------------------------------------------------------ while it runs
+
+
+def model_name() -> str:
+    """The class whose call is running, for sentences."""
+    call = CALL.get()
+    return "this model" if call is None else call.name
+
+
+def seams_taken() -> None:
+    """An attention has taken the seams of the call that is running."""
+    call = CALL.get()
+    if call is not None:
+        call.taken = True
+
+
+def refuse_dropped_seams(query: torch.Tensor) -> None:
+    """InputError for an attention over all tokens of a batch, query (B, H, T, D), whose seams did not reach it."""
+    call = CALL.get()
+    if call is not None and call.seams and call.shape == (query.shape[0], query.shape[2]):
+        raise InputError(
+            f"{call.name} was given cu_seq_lens_q and does not hand it on to its attention, which would not know the "
+            "seams; train it unpacked, or pad its documents."
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------- after it
+
+
+def check_taken(call: Call, model: Any, positions: Any) -> None:
+    """InputError when no attention took the seams, or nothing took the positions."""
+    if not call.taken:
+        raise InputError(
+            f"{call.name} was given cu_seq_lens_q and no layer of it asked our attention, so nothing keeps its "
+            "documents apart (it has a recurrence, or attention in its own code); train it unpacked."
+        )
+    if positions is not None and not takes_positions(model):
+        raise InputError(
+            f"{call.name} takes no position_ids and counts the tokens of a row itself, through all documents; train it "
+            "unpacked, or leave position_ids out if it has no positions."
+        )
+
+
+def takes_positions(model: Any) -> bool:
+    """Whether any part of a model, itself a model of transformers, has ``position_ids`` among its arguments."""
+    from transformers import PreTrainedModel
+
+    return any(
+        "position_ids" in inspect.signature(type(part).forward).parameters
+        for part in model.modules()
+        if isinstance(part, PreTrainedModel)
+    )
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether torch.compile has the model or a part of it: then nothing is known of what was taken."""
+    return any(
+        part._compiled_call_impl is not None or hasattr(part.forward, "_torchdynamo_orig_callable")
+        for part in model.modules()
+    )

@@ -124,7 +124,9 @@ def misled(
         # a document alone has no seams: there the attention is right, or there would be nothing to compare with
         if options.get("cu_seq_lens_q") is None:
             return right(module, query, key, value, mask, **options)
-        return (attention or right)(module, query, key, value, mask, **change(module, options))
+        # without the mask, from which a window would be read, and without the seams of keys: what is changed counts
+        told = change(module, options) | {"cu_seq_lens_k": None}
+        return (attention or right)(module, query, key, value, None, **told)
 
     AttentionInterface.register(f"planted_{name}", planted)
     AttentionMaskInterface.register(f"planted_{name}", varlen_mask)
