@@ -18,6 +18,7 @@ from varlen_lab.leaks import preflight
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.report import AuditReport
 from varlen_lab.models.building import tiny
+from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 
@@ -180,3 +181,149 @@ def test_eight_documents_take_seconds() -> None:
     row = {"input_ids": list(range(800)), "labels": list(range(800)), "seq_lengths": [100] * 8}
     with within(5):
         assert audit(tiny("llama"), VarlenCollator()([row])).ok
+
+
+# ------------------------------------------------------------------------------------- models of all makes
+
+
+class Wrapped(torch.nn.Module):
+    """A module of the user's own around a model, without a config."""
+
+    def __init__(self, model: torch.nn.Module, answer=lambda output: output) -> None:
+        super().__init__()
+        self.inner, self.answer = model, answer
+
+    def forward(self, **given):
+        return self.answer(self.inner(**given))
+
+
+def adapted(model: torch.nn.Module) -> torch.nn.Module:
+    peft = pytest.importorskip("peft")
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"], init_lora_weights=False)
+    return peft.get_peft_model(model, settings)
+
+
+WRAPPERS = {
+    "a module without config": Wrapped,
+    "that returns a tensor": lambda model: Wrapped(model, lambda output: output.logits),
+    "that returns a tuple": lambda model: Wrapped(model, lambda output: (torch.zeros(()), output.logits)),
+    "that returns a dict": lambda model: Wrapped(model, lambda output: {"scores": output.logits}),
+    "torch.compile": lambda model: torch.compile(model, backend="eager"),
+    "peft": adapted,
+}
+
+
+SLOW = {"torch.compile": [pytest.mark.slow]}
+
+
+@pytest.mark.parametrize("wrap", [pytest.param(WRAPPERS[name], id=name, marks=SLOW.get(name, [])) for name in WRAPPERS])
+def test_a_wrapped_model_is_audited_like_the_one_inside(wrap) -> None:
+    report = audit(wrap(under("sdpa")), native(), boundaries=LENGTHS)
+    assert report.ok and report.attention == "sdpa", str(report)
+    report = audit(wrap(under("sdpa")), native(use_cache=True), boundaries=LENGTHS)
+    assert kinds(report) == {"use_cache"} and report.leaks[1, 0] > 0, str(report)
+
+
+def test_ddp_is_audited(tmp_path) -> None:
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        report = audit(torch.nn.parallel.DistributedDataParallel(tiny("llama")), batch())
+        assert report.ok and report.attention == "varlen"
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["ctrl", "rwkv", "cpmant", "mamba2", "inkling_text"])
+def test_a_class_of_an_unusual_make_is_measured(kind: str) -> None:
+    """Embeddings changed in place, called with a prompt in front, with a norm of their own."""
+    report = audit(miniature(kind, "eager"), native(), boundaries=LENGTHS)
+    assert kinds(report) == UNUSUAL[kind], str(report)
+
+
+UNUSUAL = {
+    "ctrl": set(),
+    "rwkv": {"recurrent layer"},
+    "cpmant": {"attention of its own"},
+    "mamba2": {"recurrent layer"},
+    "inkling_text": {"recurrent layer"},
+}
+
+
+def test_what_a_class_refuses_is_a_finding() -> None:
+    report = audit(miniature("qwen3_next", "varlen"), batch(use_cache=False))
+    assert kinds(report) == {"refused"} and "flash-linear-attention" in str(report)
+    assert "nothing was measured" in str(report) and report.to_dict()["leaks"][0][0] is None
+
+    def no_cache(module, args, given):
+        if "position_ids" in given and given.get("use_cache") is None:
+            raise ValueError("this cache holds no packed rows\nand more lines")
+
+    model = under("sdpa")
+    model.register_forward_pre_hook(no_cache, with_kwargs=True)
+    report = audit(model, native(use_cache=None), boundaries=LENGTHS)
+    assert kinds(report) == {"refused"} and report.findings[0].fix == "pass use_cache=False"
+    assert report.findings[0].what.endswith("ValueError: this cache holds no packed rows")
+
+
+def test_seams_that_a_class_drops_on_the_way_are_named() -> None:
+    model = tiny("llama")
+    for layer in model.model.layers:
+        attend = layer.self_attn.forward
+        layer.self_attn.forward = lambda *args, attend=attend, **more: attend(
+            *args, **{name: value for name, value in more.items() if not name.startswith(("cu_", "max_", "position_i"))}
+        )
+    report = audit(model, batch())
+    assert kinds(report) == {"keywords dropped"} and "layers 0, 1" in str(report)
+    assert "Collator" not in report.findings[0].fix
+
+
+def test_a_model_that_sees_the_future_alone_too_is_no_fault_of_packing() -> None:
+    report = audit(miniature("bert", "eager", is_decoder=False), native(position_ids=None), boundaries=[len(IDS)])
+    assert report.ok and report.future > 0 and any("not causal" in note for note in report.notes), str(report)
+
+
+class Stubborn(torch.nn.Module):
+    """A model with one fault that no audit can look through."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.table, self.fault = torch.nn.Embedding(100, 8), fault
+
+    def forward(self, input_ids: torch.Tensor, **_) -> torch.Tensor | None:
+        if self.fault == "raises":
+            raise KeyError("a key")
+        if self.fault == "knows no table":
+            return torch.nn.functional.embedding(input_ids, self.table.weight)
+        hidden = self.table(input_ids)
+        if self.fault == "has no graph":
+            return hidden.detach()
+        if self.fault == "has no derivative":
+            return hidden.exp().mul_(2) if hidden.sum() > 1e9 else Once.apply(hidden)
+        return hidden.sum(1)
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x * 2
+
+    @staticmethod
+    def backward(context, gradient):
+        raise RuntimeError("derivative of this kernel is not implemented")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raises", "Stubborn cannot be run on one document alone .KeyError: 'a key'"),
+        ("knows no table", "calls no embedding with the batch's input_ids"),
+        ("has no graph", "logits without a graph"),
+        ("has no derivative", "cannot be differentiated .derivative of this kernel"),
+        ("sums up", "returns nothing of shape .1, 44, vocabulary"),
+    ],
+)
+def test_a_model_that_cannot_be_audited_is_one_sentence(fault: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        audit(Stubborn(fault), {"input_ids": torch.tensor([IDS])}, boundaries=LENGTHS)
+    assert "\n" not in str(raised.value)

@@ -193,6 +193,11 @@ def fault_of(examination: Examination) -> Finding | None:
                     what = f"it computes as if it had not been given {name}"
                     fix = f"use an attention that knows {name}, or train this model unpacked"
                     return Finding("keyword ignored", where, what, fix)
+    if not rules:
+        what = (
+            "its mask is no window and no chunk (it may choose keys by their scores), and comes out otherwise in a row"
+        )
+        return Finding("wrong attention", where, what, "train this model unpacked")
     what = "its output fits no known rule: not the right one, and none of the common mistakes"
     return Finding("wrong attention", where, what, "compare it with varlen_lab.attention.attend(backend='reference')")
 

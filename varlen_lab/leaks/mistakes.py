@@ -15,6 +15,10 @@ from varlen_lab.leaks.report import Finding
 from varlen_lab.packing.boundaries import Boundaries
 
 IGNORES_SEAMS = "attention ignores the seams"
+FIX = (
+    "pass the seams: cu_seq_lens_q (VarlenCollator makes it) to an attention that reads it, such as "
+    "attn_implementation='varlen'"
+)
 MANY = 8  # documents that a finding names
 
 
@@ -81,7 +85,7 @@ def mistakes(
     device = documents.cu_seqlens.device
     rows = Boundaries.from_lengths([length] * (documents.total // length), device)
     what = "every token sees its whole row, seams or not"
-    whole = Finding(IGNORES_SEAMS, where, what, "pass the seams; see the other findings, or VarlenCollator")
+    whole = Finding(IGNORES_SEAMS, where, what, FIX)
     for rule in rules:
         yield Mistake(whole, rows, rule)
         if rule.window is not None:
@@ -97,6 +101,10 @@ def mistakes(
             what = "tokens see the future of their own document"
             fix = "causal=True, or window_size=(-1, 0) for torch's varlen_attn"
             yield Mistake(Finding("bidirectional", where, what, fix), documents, rule._replace(causal=False))
+        else:
+            what = "tokens do not see the later tokens of their document, which they see alone"
+            finding = Finding("causal", where, what, "pass is_causal=False on to the kernel")
+            yield Mistake(finding, documents, rule._replace(causal=True))
         yield merged(where, rule, documents, length, wrong)
         yield Mistake(whole, rows, Rule(rule.causal))
         yield Mistake(whole, rows, Rule(False))

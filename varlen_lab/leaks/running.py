@@ -148,8 +148,8 @@ def logits_of(model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, list[
         kept.append(output.detach().requires_grad_())
         return kept[-1].clone()  # some models change it in place, which a leaf does not allow
 
-    innermost = [module for module in model.modules() if not any(True for _ in module.children())]
-    handles = [module.register_forward_hook(cut, with_kwargs=True) for module in innermost]
+    tables = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
+    handles = [module.register_forward_hook(cut, with_kwargs=True) for module in tables if module is not model]
     try:
         # a compiled model would not see the hooks
         with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
