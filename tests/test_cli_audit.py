@@ -36,26 +36,37 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str
     return code, json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
-def test_a_window_of_400_stays_ok(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, report = said(capsys, saved(miniature(kind, sliding_window=400, **REACHABLE), tmp_path))
-    assert code == 0 and report["ok"] and {400, 402} <= set(report["lengths"])
-    assert any("sliding_window (400)" in note for note in report["notes"])
+AT_400 = {
+    "mistral": ("sliding_window", "window missing", "MistralAttention of layers 0, 1"),
+    "gemma2": ("sliding_window", "window missing", "Gemma2Attention of layer 0"),
+    "phimoe": ("sliding_window", "window missing", "PhimoeAttention of layers 0, 1"),
+    "llama4_text": ("attention_chunk_size", "chunk ignored", "Llama4TextAttention of layer 0"),
+}
+OTHERS = {"llama4_text": {"floor_scale": 8192}}
 
 
-def test_a_window_that_is_not_applied_is_found_at_400(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = miniature("mistral", sliding_window=400, **REACHABLE)
+@pytest.mark.parametrize(("kind", "field", "name", "layer"), [(kind, *rest) for kind, rest in AT_400.items()])
+def test_what_begins_at_400_is_ok_with_ours_and_found_with_an_attention_that_lacks_it(
+    kind: str, field: str, name: str, layer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = miniature(kind, **{field: 400, **OTHERS.get(kind, {})}, **REACHABLE)
     folder = saved(model, tmp_path)
-    plant(FAULTS["window missing"], model, {})  # an attention that somebody wrote is known to transformers by its name
+    code, report = said(capsys, folder)
+    assert code == 0 and report["ok"] and 400 in report["lengths"], report["findings"]
+    assert f"exercised: {field} (400)" in report["notes"]
+    plant(FAULTS[name], model, {})  # an attention that somebody wrote is known to transformers by its name
     code, report = said(capsys, folder, "--attn", model.config._attn_implementation)
-    assert code == 1 and {finding["kind"] for finding in report["findings"]} == {"window"}
-    assert "window_size=(399, 0)" in report["findings"][0]["fix"]
+    assert code == 1 and [finding["kind"] for finding in report["findings"]] == [FAULTS[name].expected[0]]
+    assert report["findings"][0]["where"] == layer and "400" in report["findings"][0]["what"]
+    assert report["findings"][0]["fix"]
 
 
 def test_longrope_at_400_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"rope_parameters": LONGROPE, "original_max_position_embeddings": 400}
     code, report = said(capsys, saved(miniature("phi3", **changes, **REACHABLE), tmp_path))
     assert code == 1 and {400, 401} <= set(report["lengths"]) and report["logits"] > 0.1
+    assert [finding["kind"] for finding in report["findings"]] == ["rope scaling"]
+    assert "longer than 400 tokens" in report["findings"][0]["fix"]
 
 
 def test_the_temperature_of_llama_4_is_found_where_its_floor_is(
@@ -63,7 +74,10 @@ def test_the_temperature_of_llama_4_is_found_where_its_floor_is(
 ) -> None:
     """Its scale of the queries follows the place in the row, which restarting positions do not change."""
     code, report = said(capsys, saved(miniature("llama4_text", floor_scale=400, **REACHABLE), tmp_path))
-    assert code == 1 and 801 in report["lengths"] and report["logits"] > 0.1
+    assert code == 1 and 801 in report["lengths"]
+    assert (
+        "floor_scale=400" in report["findings"][0]["what"] and "attn_temperature_tuning" in report["findings"][0]["fix"]
+    )
 
 
 def test_a_window_of_4096_is_exercised_in_a_tiny_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,7 @@ def test_no_class_names_a_length_that_is_not_known() -> None:
             row = exercising_lengths(thresholds(small), limit=position_limit(small))
             assert not row.left and set(found) <= set(row.exercised), kind.model_type
             copies += bool(found)
-    assert copies > 50 and {name: where for name, where in unknown.items() if name not in NO_LENGTHS} == {}
+    assert copies > 40 and {name: where for name, where in unknown.items() if name not in NO_LENGTHS} == {}
 
 
 def test_a_table_of_positions_is_a_length_and_a_bound_of_rotary_ones_is_none() -> None:

@@ -151,6 +151,12 @@ def window_missing(model: Any, batch: Batch) -> Batch:
     return batch
 
 
+def chunk_ignored(model: Any, batch: Batch) -> Batch:
+    """Nothing but the mask, which ``misled`` takes away, says that there are chunks."""
+    misled(model, "unchunked", lambda _, options: options)
+    return batch
+
+
 def softcap_dropped(model: Any, batch: Batch) -> Batch:
     """Scores as they are."""
     misled(model, "uncapped", lambda _, options: options | {"softcap": None})

@@ -168,6 +168,17 @@ RECORDS = (
         model="gpt2",
     ),
     Fault(
+        name="chunk ignored",
+        about="attention in chunks stands in the mask only, and the kernel is given none",
+        source="huggingface/transformers#37351",
+        plant=PLANTING + "chunk_ignored",
+        expected=("chunk",),
+        fix="train this model unpacked",
+        where="Llama4TextAttention of layer 0",
+        model="llama4_text",
+        config={"attention_chunk_size": 8, "floor_scale": 8192},
+    ),
+    Fault(
         name="softcap dropped",
         about="scores are to be capped, and the cap never reaches the kernel",
         source="vllm-project/vllm-metal#665",

@@ -186,11 +186,12 @@ def audit_copy(model: Any, row: Row) -> tuple[list[Finding], list[str]]:
     small = row_of(copy)
     report = audit(copy.train(model.training), random_row(copy, small.lengths))
     there = {name: small.exercised[name] for name in row.left if name in small.exercised}
+    meant = {name: tokens for name, tokens in row.left.items() if name in there}
     missed = {name: tokens for name, tokens in row.left.items() if name not in there}
     notes = [f"not exercised: {named(missed)}"] if missed else []
     if there:
         notes.append(
-            f"exercised on a tiny copy of the model, with {named(there)} in place of {named(row.left)}; "
+            f"exercised on a tiny copy of the model, with {named(there)} in place of {named(meant)}; "
             "--long takes the model itself"
         )
     return [replace(one, where=f"{one.where}, in a tiny copy with {named(there)}") for one in report.findings], notes
