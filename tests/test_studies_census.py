@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from typing import Any
 
 import pytest
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
+from turns import by_turns, full_only
 
 from varlen_lab.attention.huggingface import varlen_attention
 from varlen_lab.errors import InputError
@@ -18,13 +21,46 @@ from varlen_lab.studies import census as study
 from varlen_lab.studies.census import (
     EXACT,
     LEAKS,
+    LIMIT,
+    NEVER,
+    NOT_BUILT,
     REFUSED,
     SILENT,
     TRACEBACK,
+    causal_lm_types,
     census,
     main,
     measure,
 )
+
+
+@pytest.mark.parametrize("name", by_turns(causal_lm_types(), always=10))
+def test_a_class_is_exact_or_says_why_not(name: str) -> None:
+    verdict = measure(name)
+    assert verdict.verdict not in NEVER, verdict
+    if verdict.verdict == EXACT:
+        assert verdict.difference is not None and verdict.difference <= LIMIT
+        report = audit(miniature(name).train(), study.batch())
+        assert report.ok, report
+    else:
+        assert len(verdict.words) > 20
+    if verdict.verdict == REFUSED:
+        assert re.search(r"; .+\.$", verdict.words), verdict.words
+    if verdict.verdict == LEAKS:
+        assert verdict.kinds and verdict.difference is not None and verdict.difference > LIMIT
+
+
+@full_only
+@pytest.mark.slow
+@pytest.mark.alone
+def test_the_census_of_all_classes_is_quick_and_none_is_silently_wrong() -> None:
+    start = time.perf_counter()
+    verdicts = {verdict.name: verdict.verdict for verdict in census()}
+    assert time.perf_counter() - start < 90 * 2  # on a machine that does other things too
+    kinds = list(verdicts.values())
+    assert kinds.count(EXACT) >= 86 and kinds.count(NOT_BUILT) <= 11
+    assert verdicts["gpt_oss"] == EXACT
+    assert not [name for name, kind in verdicts.items() if kind in NEVER]
 
 
 def register_planted(monkeypatch: pytest.MonkeyPatch, attention: Any) -> None:
@@ -64,6 +100,21 @@ def test_what_is_raised_is_a_verdict(raised: Exception, expected: str, monkeypat
     register_planted(monkeypatch, fails)
     verdict = measure("llama", "planted")
     assert verdict.verdict == expected and str(raised) in verdict.words
+
+
+def test_a_class_that_lacks_a_kernel_for_seams_is_refused_with_its_words() -> None:
+    model, batch = miniature("llama"), study.batch()
+
+    def lacks(*_: Any) -> None:
+        raise ValueError("packed rows need a kernel that is not installed")
+
+    handle = model.model.register_forward_pre_hook(lacks)
+    with pytest.raises(InputError, match=r"LlamaForCausalLM does not run packed documents .*need a kernel"):
+        model(**batch)
+    with pytest.raises(ValueError, match=r"^packed rows need"):  # without seams it is the model's own affair
+        model(input_ids=batch["input_ids"])
+    handle.remove()
+    model(**batch)
 
 
 def test_gradients_that_differ_are_a_difference() -> None:

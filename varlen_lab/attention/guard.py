@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 
 WATCHED: set[str] = set()  # values of attn_implementation
 COLLATOR = "build the batch with varlen_lab.packing.VarlenCollator"
@@ -90,6 +90,12 @@ def checked_call(plain: Any, model: Any, inputs: tuple[Any, ...], options: dict[
     before = CALL.set(call)
     try:
         out = plain(model, *inputs, **options)
+    except ValueError as problem:  # a class that knows of seams and lacks the kernel that keeps them
+        if isinstance(problem, InputError) or not call.seams:
+            raise
+        raise InputError(
+            f"{name} does not run packed documents ({first_line(problem)}); do what it says, or train it unpacked."
+        ) from problem
     finally:
         CALL.reset(before)
     if call.seams and not is_compiled(model):

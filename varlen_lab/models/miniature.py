@@ -112,9 +112,11 @@ def scale_weights(model: torch.nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for weight in model.parameters():
             noise = torch.randn(weight.shape, generator=draw).to(weight)
-            spread, centre = (weight.std(), weight.mean().abs()) if weight.numel() > 1 else (0.0, 1.0)
-            if weight.ndim < 2 or centre > 4 * spread * weight.numel() ** -0.5:
-                weight.add_(noise, alpha=0.2)
+            spread = float(weight.std()) if weight.numel() > 1 else 0.0
+            centre = abs(float(weight.mean()))
+            elsewhere = centre > 4 * spread * weight.numel() ** -0.5
+            if weight.ndim < 2 or elsewhere:
+                weight.add_(noise, alpha=0.2 * min(1.0, centre) if elsewhere else 0.2)
             elif id(weight) in tables:
                 weight.copy_(noise)
             else:
