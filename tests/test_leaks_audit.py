@@ -327,3 +327,8 @@ def test_a_model_that_cannot_be_audited_is_one_sentence(fault: str, message: str
     with pytest.raises(InputError, match=message) as raised:
         audit(Stubborn(fault), {"input_ids": torch.tensor([IDS])}, boundaries=LENGTHS)
     assert "\n" not in str(raised.value)
+
+
+def test_a_class_that_our_attention_refuses_says_so_in_its_own_sentence() -> None:
+    with pytest.raises(InputError, match=r"BloomForCausalLM does not run .* attn_implementation='eager'"):
+        audit(miniature("bloom", "varlen"), batch())

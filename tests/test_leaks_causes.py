@@ -14,6 +14,7 @@ from varlen_lab.leaks.planting import LENGTHS, misled, plant, specimen
 from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.leaks.report import grouped
 from varlen_lab.leaks.running import noise_off
+from varlen_lab.models.building import tiny
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
@@ -149,3 +150,17 @@ def test_causal_where_the_class_is_bidirectional_is_named() -> None:
     misled(model, "one_way", lambda _, options: options, causal)
     (finding,) = audit(model, packed(LENGTHS)).findings
     assert finding.kind == "causal" and finding.where == "BertSelfAttention of layers 0, 1"
+
+
+def test_slopes_are_known_to_the_oracle() -> None:
+    """ALiBi: eager attention would not see the slopes, so documents alone keep our attention, and its mask."""
+    model, batch = tiny("baichuan", "baichuan-13b"), packed(LENGTHS)
+    assert audit(model, batch).ok
+    assert explained(model, batch, LENGTHS).right == model.config.num_hidden_layers
+
+    def merge(_, options):
+        return options | {"cu_seq_lens_q": options["cu_seq_lens_q"][[0, 2, 3, 4, 5]], "max_length_q": None}
+
+    misled(model, "slopes", lambda module, options: merge(module, options) | {"cu_seq_lens_k": None})
+    (finding,) = audit(model, batch).findings
+    assert finding.kind == "merged documents" and "1 (from token 5)" in finding.what

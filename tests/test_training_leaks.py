@@ -171,10 +171,14 @@ def test_a_model_that_cannot_be_built_says_so(
         assert "model_config describes a llama that cannot be built" in capsys.readouterr().err
 
 
-def test_what_the_memory_does_not_hold_is_said(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiny_copy_is_checked_where_the_memory_does_not_hold_the_model(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leak_check, "fits", lambda model, device: False)
-    with pytest.warns(UserWarning, match="no leak check was made"):
-        assert train(config, progress=False).meta["leak_check"]["ok"] is None
+    verdict = train(config, progress=False).meta["leak_check"]
+    assert verdict["ok"] is True and "does not hold" in verdict["tiny_copy"] and verdict["tokens"] == 24
+    with pytest.raises(LeakFound, match="Lfm2ShortConv"):
+        train(config.replace(model_config={"model_type": "lfm2", **LEAKING["lfm2"]}), progress=False)
 
 
 def in_several(text: str, leaky: bool, fsdp: bool) -> Any:

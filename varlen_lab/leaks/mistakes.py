@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from varlen_lab.attention.masks import DeferredMask
 from varlen_lab.leaks.report import Finding
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -54,7 +55,7 @@ def rules_of(module: Any, options: dict[str, Any], mask: Any, size: int) -> list
 
     Several agree where the document is shorter than a window or a chunk. ``options``: the call's keyword arguments.
     """
-    mask = mask.build() if hasattr(mask, "build") else mask
+    mask = mask.open(mask.rule.causal) if isinstance(mask, DeferredMask) else mask
     config = getattr(module, "config", None)
     seen, causal = None, getattr(module, "is_causal", True) and options.get("is_causal") is not False
     if isinstance(mask, torch.Tensor) and mask.ndim == 4:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import attention_of
 from varlen_lab.attention.masks import varlen_mask
 from varlen_lab.leaks.registry import Fault
@@ -109,13 +108,8 @@ def border_label(model: Any, batch: Batch) -> Batch:
 # -------------------------------------------------------------------------------------------- in its attention
 
 
-def misled(
-    model: Any, name: str, change: Callable[[Any, Options], Options], attention: Callable[..., Any] | None = None
-) -> None:
-    """Give ``model`` our attention with ``change(module, keyword arguments)`` between it and the model's layers.
-
-    ``attention``: another one than ours, where it is told the seams.
-    """
+def misled(model: Any, name: str, change: Callable[[Any, Options], Options]) -> None:
+    """Give ``model`` our attention with ``change(module, keyword arguments)`` between it and the model's layers."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     right = attention_of("auto")
@@ -125,8 +119,7 @@ def misled(
         if options.get("cu_seq_lens_q") is None:
             return right(module, query, key, value, mask, **options)
         # without the mask, from which a window would be read, and without the seams of keys: what is changed counts
-        told = change(module, options) | {"cu_seq_lens_k": None}
-        return (attention or right)(module, query, key, value, None, **told)
+        return right(module, query, key, value, None, **change(module, options) | {"cu_seq_lens_k": None})
 
     AttentionInterface.register(f"planted_{name}", planted)
     AttentionMaskInterface.register(f"planted_{name}", varlen_mask)
@@ -188,13 +181,7 @@ def merged_documents(model: Any, batch: Batch) -> Batch:
 
 def bidirectional(model: Any, batch: Batch) -> Batch:
     """Every key of the document, the later ones too."""
-
-    def both_ways(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
-        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-        seams = Boundaries(options["cu_seq_lens_q"])
-        return attend(q, k, v, seams, scale=options["scaling"], causal=False, backend="reference")[None], None
-
-    misled(model, "both_ways", lambda _, options: options, both_ways)
+    misled(model, "both_ways", lambda _, options: options | {"is_causal": False})
     return batch
 
 

@@ -29,6 +29,8 @@ class CannotRun(Exception):
 
     def sentence(self) -> InputError:
         """The error to raise where the model cannot be audited at all."""
+        if isinstance(self.problem, InputError):  # a sentence already, with its next step
+            return InputError(f"{self.model} does not run on one document alone: {self}.")
         why = f"{type(self.problem).__name__}: {self}"
         return InputError(f"{self.model} cannot be run on one document alone ({why}); mend that first, then audit.")
 
