@@ -6,7 +6,6 @@ import pytest
 import torch
 from expect import within
 
-from varlen_lab.attention.dispatch import attend
 from varlen_lab.leaks import causes
 from varlen_lab.leaks.causes import explain
 from varlen_lab.leaks.checking import audit
@@ -141,13 +140,8 @@ def test_many_layers_and_documents_are_explained_in_seconds() -> None:
 
 def test_causal_where_the_class_is_bidirectional_is_named() -> None:
     model = miniature("bert", "varlen", is_decoder=False)
-
-    def causal(module, query, key, value, mask, **options):
-        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-        seams = Boundaries(options["cu_seq_lens_q"])
-        return attend(q, k, v, seams, scale=options["scaling"], backend="reference")[None], None
-
-    misled(model, "one_way", lambda _, options: options, causal)
+    assert audit(model, packed(LENGTHS)).ok
+    misled(model, "one_way", lambda _, options: options | {"is_causal": True})
     (finding,) = audit(model, packed(LENGTHS)).findings
     assert finding.kind == "causal" and finding.where == "BertSelfAttention of layers 0, 1"
 
