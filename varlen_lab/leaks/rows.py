@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
@@ -166,7 +167,8 @@ def audit_model(model: Any, *, long: bool = False) -> AuditReport:
     """
     row = row_of(model, None if long else BUDGET)
     report = audit(model, random_row(model, row.lengths))
-    notes = [f"exercised: {named(row.exercised)}"] if row.exercised else []
+    how = "not measured, for the model refused the row" if np.isnan(report.leaks).all() else "exercised"
+    notes = [f"{how}: {named(row.exercised)}"] if row.exercised else []
     findings: list[Finding] = []
     if row.left:
         try:
