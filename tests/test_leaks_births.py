@@ -72,7 +72,7 @@ def test_positions_that_do_not_start_where_the_class_starts() -> None:
 
 def test_what_counts_along_the_row_is_named_with_its_layer() -> None:
     """Llama 4 scales the queries of layers without rope by their place in the row."""
-    finding = only(miniature("llama4_text", "eager"), native(LONG))
+    finding = only(miniature("llama4_text", "eager", attention_chunk_size=256), native(LONG))
     assert finding.kind == "depends on the row" and finding.where == "Llama4TextAttention of layer 1"
     finding = only(miniature("bart", "varlen"), packed(LONG))
     assert finding.kind == "depends on the row" and finding.where == "BartLearnedPositionalEmbedding"
@@ -83,6 +83,13 @@ def test_a_model_that_is_right_gives_birth_to_nothing(kind: str) -> None:
     model, batch = miniature(kind, "varlen"), packed(LONG)
     with noise_off(model):
         assert births(model, batch, Boundaries.from_lengths(LONG)) == []
+
+
+def test_half_precision_is_not_taken_for_a_birth() -> None:
+    name, config = MIXED["longrope"]
+    model = miniature(name, "varlen", **config).bfloat16()
+    assert audit(model, packed([5, 30, 1, 20])).ok
+    assert only(model, packed(LONG)).kind == "rope scaling"
 
 
 def test_two_rows() -> None:

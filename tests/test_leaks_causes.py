@@ -43,7 +43,6 @@ def explained(model, batch, lengths):
         ("llama", {}),
         ("gemma2", {}),  # softcap and windows
         ("phimoe", {}),  # a window that lives in the mask alone
-        ("llama4_text", {}),  # chunks
     ],
 )
 def test_what_stock_attention_does_rightly_is_called_right(kind: str, changes: dict) -> None:
@@ -51,6 +50,19 @@ def test_what_stock_attention_does_rightly_is_called_right(kind: str, changes: d
     found = explained(model, native(LONG), LONG)
     layers = model.config.num_hidden_layers
     assert found.findings == [] and found.unexamined == [] and found.right == layers, found
+
+
+def test_chunks_are_known() -> None:
+    """Some versions of transformers count the chunks of stock attention from the start of the row, others rightly."""
+    found = explained(miniature("llama4_text", "eager"), native(LONG), LONG)
+    assert found.unexamined == [] and found.right + len(found.findings) == 2
+    assert all(one.kind == "chunk" and "start of the row" in one.what for one in found.findings)
+    model = miniature("llama4_text", "varlen", floor_scale=8192)
+    assert explained(model, packed(LONG), LONG).right == 2
+    misled(model, "no_chunks", lambda _, options: options)  # the chunks are in the mask, which gets lost
+    (finding,) = audit(model, packed(LONG)).findings
+    assert finding.kind == "chunk" and finding.where == "Llama4TextAttention of layer 0"
+    assert "beyond their chunk of 16 tokens" in finding.what
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "phimoe", "llama4_text", "llama"])
