@@ -20,6 +20,7 @@ import torch
 
 from varlen_lab.attention.choosing import Job, dtype_name, first_able, why_not
 from varlen_lab.attention.dispatch import attend, check_seams
+from varlen_lab.attention.guard import seams_taken
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.machine.gpu import capability_of
@@ -72,6 +73,7 @@ traced_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 @torch.library.custom_op("varlen_lab::checked_seams", mutates_args=(), tags=READS_SEAMS)
 def checked(cu_seqlens: torch.Tensor, q: torch.Tensor, longest: int) -> torch.Tensor:
     """``cu_seqlens``, which ends with q's last token and holds no document above ``longest``, or an InputError."""
+    seams_taken()
     check_seams(Boundaries(cu_seqlens, longest), q)
     return cu_seqlens.clone()  # an operation returns nothing of what it was given
 
@@ -126,6 +128,7 @@ def attended(
     *options: Any,
 ) -> torch.Tensor:
     """What ``attend`` gives for these, in the dtype and the layout that the compiler was promised."""
+    seams_taken()
     with torch.autocast(q.device.type, enabled=False):
         more = Options(*options)._asdict()
         return attend(q, k, v, Boundaries(cu_seqlens, longest), backend=backend, **more).contiguous()

@@ -98,7 +98,7 @@ def checked_call(plain: Any, model: Any, inputs: tuple[Any, ...], options: dict[
         ) from problem
     finally:
         CALL.reset(before)
-    if call.seams and not is_compiled(model):
+    if call.seams:
         check_taken(call, model, positions)
     return out
 
@@ -201,8 +201,8 @@ def check_taken(call: Call, model: Any, positions: Any) -> None:
     """InputError when no attention took the seams, or nothing took the positions."""
     if not call.taken:
         raise InputError(
-            f"{call.name} was given cu_seq_lens_q and no layer of it asked our attention, so nothing keeps its "
-            "documents apart (it has a recurrence, or attention in its own code); train it unpacked."
+            f"{call.name} was given cu_seq_lens_q and no attention of ours took it, so nothing keeps its documents "
+            "apart (it is dropped on the way, or layers mix tokens in code of their own); train it unpacked."
         )
     if positions is not None and not takes_positions(model):
         raise InputError(
@@ -221,10 +221,3 @@ def takes_positions(model: Any) -> bool:
         if isinstance(part, PreTrainedModel)
     )
 
-
-def is_compiled(model: Any) -> bool:
-    """Whether torch.compile has the model or a part of it: then nothing is known of what was taken."""
-    return any(
-        part._compiled_call_impl is not None or hasattr(part.forward, "_torchdynamo_orig_callable")
-        for part in model.modules()
-    )
