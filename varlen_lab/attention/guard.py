@@ -220,4 +220,3 @@ def takes_positions(model: Any) -> bool:
         for part in model.modules()
         if isinstance(part, PreTrainedModel)
     )
-
