@@ -1,0 +1,226 @@
+"""The check at the model: seams that are missing, dropped or not used are refused, with advice that fits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from expect import refused
+from transformers import PreTrainedModel
+
+from varlen_lab.attention import guard
+from varlen_lab.attention.huggingface import register
+from varlen_lab.models.miniature import miniature
+from varlen_lab.packing.collators import VarlenCollator
+
+LENGTHS = [5, 1, 17, 9]
+IDS = torch.arange(10, 42)
+
+
+def packed(**changes: Any) -> dict[str, Any]:
+    ids = IDS.tolist()
+    made = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS}]) | changes
+    del made["labels"]
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def without_seams() -> dict[str, Any]:
+    return packed(cu_seq_lens_q=None, cu_seq_lens_k=None, max_length_q=None, max_length_k=None)
+
+
+# ------------------------------------------------------------------------------------------------- positions, no seams
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_bigcode", "persimmon", "llama4_text", "stablelm", "mamba", "bloom"])
+def test_positions_that_restart_are_refused_whatever_a_class_does_with_them(kind: str) -> None:
+    with refused("position_ids go back to 0 at token 5 of row 0 but .* got no cu_seq_lens_q.*VarlenCollator"):
+        miniature(kind)(**without_seams())
+
+
+@pytest.mark.parametrize(
+    ("positions", "mask", "at"),
+    [
+        ([0, 1, 2, 3, 4], None, None),
+        ([5, 6, 7, 8, 9], None, None),
+        ([1, 1, 0, 1, 2], None, None),  # padding on the left
+        ([1, 1, 0, 1, 2], [0, 0, 1, 1, 1], None),
+        ([0, 0, 0, 1, 2], [0, 0, 1, 1, 1], None),
+        ([0, 1, 2, 0, 0], [1, 1, 1, 0, 0], None),  # on the right
+        ([0, 1, 2, 1, 1], [1, 1, 1, 0, 0], None),
+        ([0, 1, 2, 1, 1], None, None),
+        ([0, 1, 2, 0, 0], None, None),  # documents of one token would train nothing
+        ([0, 1, 2, 0, 1], None, 3),
+        ([0, 1, 2, 0, 1], [1, 1, 1, 1, 1], 3),
+        ([0, 0, 1, 2, 3], None, 1),  # a document of one token is heard by the next
+        ([0, 0, 1, 2, 3], [1, 1, 1, 1, 1], 1),
+        ([2, 3, 4, 2, 3], None, 3),  # classes that count from 2
+        ([7, 8, 9, 3, 4], None, 3),  # pieces of documents
+        ([1, 1, 0, 1, 0], [0, 0, 1, 1, 1], 4),
+    ],
+)
+def test_padding_is_no_restart(positions: list[int], mask: list[int] | None, at: int | None) -> None:
+    model = miniature("llama")
+    given = {"position_ids": torch.tensor([[0, 1, 2, 3, 4], positions]), "input_ids": IDS[:10].view(2, 5)}
+    if mask is not None:
+        given["attention_mask"] = torch.tensor([[1] * 5, mask])
+    if at is None:
+        model(**given)
+    else:
+        with refused(f"go back to {positions[at]} at token {at} of row 1"):
+            model(**given)
+
+
+@pytest.mark.parametrize("planes", [3, 4])
+def test_positions_of_several_planes_are_looked_at_too(planes: int) -> None:
+    image = torch.tensor([0, 1, 1, 1, 1, 3])  # the tokens of an image share a time
+    model = miniature("llama")
+    guard.refuse_restarts("a model", image.expand(planes, 1, 6), {})
+    with refused("go back to 0 at token 3"):
+        model(input_ids=IDS[None, :6], position_ids=torch.tensor([0, 1, 2, 0, 1, 2]).expand(planes, 1, 6))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2", "phimoe", "gpt_oss"])
+def test_generation_with_padding_on_the_left_is_no_packed_row(kind: str) -> None:
+    mine, eager = (miniature(kind, name).eval() for name in ("varlen", "eager"))
+    mask = torch.ones(2, 16, dtype=torch.long)
+    mask[0, :9] = 0
+    asked = {"attention_mask": mask, "max_new_tokens": 5, "do_sample": False, "pad_token_id": 1, "eos_token_id": None}
+    assert torch.equal(mine.generate(IDS.view(2, 16), **asked), eager.generate(IDS.view(2, 16), **asked))
+    static = asked | {"cache_implementation": "static", "disable_compile": True}
+    assert torch.equal(mine.generate(IDS.view(2, 16), **static), eager.generate(IDS.view(2, 16), **asked))
+
+
+# -------------------------------------------------------------------------------------------------- seams, not taken
+
+
+@pytest.mark.parametrize("kind", ["stablelm", "nemotron"])
+def test_a_class_that_drops_the_seams_is_named_and_no_collator_advised(kind: str) -> None:
+    with refused("ForCausalLM was given cu_seq_lens_q and does not hand it on to its attention.*unpacked") as said:
+        miniature(kind)(**packed())
+    assert "Collator" not in str(said.value)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "rwkv", "openai-gpt", "xlnet"])
+def test_a_class_without_an_attention_of_ours_is_refused(kind: str) -> None:
+    with refused("no attention of ours took it.*unpacked") as said:
+        miniature(kind)(**packed())
+    assert "Collator" not in str(said.value)
+
+
+def test_one_layer_that_drops_the_seams_is_seen() -> None:
+    model = miniature("llama", num_hidden_layers=3)
+    attention = model.model.layers[1].self_attn
+    real = attention.forward
+    attention.forward = lambda *given, cu_seq_lens_q=None, **more: real(*given, **more)
+    with refused("LlamaForCausalLM was given cu_seq_lens_q and does not hand it on"):
+        model(**packed())
+    with guard.lifted():
+        model(**packed())
+    model(input_ids=IDS[None])
+
+
+def test_a_class_that_counts_positions_itself_is_refused() -> None:
+    with refused("BartForCausalLM takes no position_ids and counts the tokens of a row itself"):
+        miniature("bart")(**packed())
+
+
+def test_positions_that_belong_to_padding_are_refused() -> None:
+    eager, mine = (miniature("roberta", name).eval() for name in ("eager", "varlen"))
+    with refused("position_ids start at 0 and RobertaForCausalLM counts positions from 2.*add 2"):
+        mine(**packed())
+    with torch.no_grad():
+        alone = torch.cat([eager(input_ids=one[None], use_cache=False).logits[0] for one in IDS.split(LENGTHS)])
+        there = mine(**packed(position_ids=packed()["position_ids"] + 2)).logits[0]
+    torch.testing.assert_close(there, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_class_says_itself_is_one_sentence() -> None:
+    with refused("does not run packed documents .*keep packed sequences apart.*unpacked"):
+        miniature("qwen3_next")(**packed())
+
+
+# ------------------------------------------------------------------------------------------------------ how it is called
+
+
+def test_attention_weights_are_refused_at_the_model() -> None:
+    model = miniature("llama")
+    for call in (
+        lambda: model(IDS[None], output_attentions=True),
+        lambda: model.model(IDS[None], output_attentions=True),
+    ):
+        with refused("output_attentions=True asks .* attn_implementation='eager'.*attention_seen"):
+            call()
+    model.set_attn_implementation("eager")
+    assert model(IDS[None], output_attentions=True).attentions is not None
+
+
+def test_arguments_in_their_order_are_looked_at() -> None:
+    given = without_seams()
+    with refused("go back to 0 at token 5"):
+        miniature("llama")(given["input_ids"], None, given["position_ids"])
+
+
+def test_to_register_again_changes_nothing_and_models_that_were_there_are_watched() -> None:
+    model = miniature("llama", "sdpa")
+    before = PreTrainedModel.__call__
+    register()
+    assert PreTrainedModel.__call__ is before
+    model(**without_seams(), use_cache=False)  # transformers' own attention is not ours to judge
+    model.set_attn_implementation("varlen_reference")
+    with refused("go back to 0 at token 5"):
+        model(**without_seams())
+
+
+def wrapped_by_peft(model: Any) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(target_modules="all-linear"))
+
+
+def checkpointed(model: Any) -> Any:
+    model.gradient_checkpointing_enable()
+    return model.train()
+
+
+@pytest.mark.parametrize("wrap", [wrapped_by_peft, checkpointed, lambda model: torch.nn.Sequential(model)[0]])
+def test_wrapped_models_are_watched_and_train(wrap: Callable[[Any], Any]) -> None:
+    model = wrap(miniature("llama"))
+    model(**packed()).logits.sum().backward()
+    assert any(weight.grad is not None for weight in model.parameters())
+    with refused("go back to 0 at token 5"):
+        model(**without_seams())
+    with refused("cu_seq_lens_q"):
+        wrap(miniature("stablelm"))(**packed())
+
+
+def test_each_thread_has_its_own_call() -> None:
+    """One with seams waits inside of its forward pass while another runs without: neither sees the other's seams."""
+    model, inside, done = miniature("llama"), threading.Event(), threading.Event()
+    found: list[Any] = []
+
+    def wait(*_: Any) -> None:
+        if not inside.is_set():
+            inside.set()
+            done.wait(20)
+
+    model.model.layers[1].register_forward_pre_hook(wait)
+    first = threading.Thread(target=lambda: found.append(model(**packed()).logits))
+    first.start()
+    assert inside.wait(20)
+    found.append(model(input_ids=IDS[None]).logits)
+    done.set()
+    first.join()
+    assert len(found) == 2 and guard.CALL.get() is None
+
+
+def test_an_error_leaves_no_call_behind() -> None:
+    model = miniature("llama")
+    with refused("the boundaries end at 31"):
+        model(
+            **packed(cu_seq_lens_q=torch.tensor([0, 5, 31], dtype=torch.int32), cu_seq_lens_k=None, max_length_q=None)
+        )
+    assert guard.CALL.get() is None
+    model(**packed())
