@@ -142,7 +142,7 @@ def test_what_a_class_says_itself_is_one_sentence() -> None:
         miniature("qwen3_next")(**packed())
 
 
-# ------------------------------------------------------------------------------------------------------ how it is called
+# ---------------------------------------------------------------------------------------------- how it is called
 
 
 def test_attention_weights_are_refused_at_the_model() -> None:
