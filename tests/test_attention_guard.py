@@ -138,8 +138,16 @@ def test_positions_that_belong_to_padding_are_refused() -> None:
 
 
 def test_what_a_class_says_itself_is_one_sentence() -> None:
-    with refused("does not run packed documents .*keep packed sequences apart.*unpacked"):
-        miniature("qwen3_next")(**packed())
+    model = miniature("llama")
+
+    def forward(*_: Any, **__: Any) -> None:
+        raise ValueError("no kernel keeps packed sequences apart.\nInstall one.")
+
+    model.model.forward = forward
+    with refused("LlamaForCausalLM does not run packed documents .no kernel keeps packed sequences apart.; .*unpacked"):
+        model(**packed())
+    with pytest.raises(ValueError, match="Install one"):
+        model(input_ids=IDS[None])
 
 
 # ---------------------------------------------------------------------------------------------- how it is called
@@ -192,8 +200,11 @@ def test_wrapped_models_are_watched_and_train(wrap: Callable[[Any], Any]) -> Non
     assert any(weight.grad is not None for weight in model.parameters())
     with refused("go back to 0 at token 5"):
         model(**without_seams())
-    with refused("cu_seq_lens_q"):
-        wrap(miniature("stablelm"))(**packed())
+
+
+def test_a_class_that_drops_the_seams_is_seen_under_an_adapter() -> None:
+    with refused("StableLm.* was given cu_seq_lens_q and does not hand it on"):
+        wrapped_by_peft(miniature("stablelm"))(**packed())
 
 
 def test_each_thread_has_its_own_call() -> None:
