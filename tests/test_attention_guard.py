@@ -127,6 +127,14 @@ def test_a_class_that_counts_positions_itself_is_refused() -> None:
         miniature("bart")(**packed())
 
 
+def test_seams_without_positions_are_refused() -> None:
+    """Learned positions would run on through the row, and rotary ones past the length a model was scaled for."""
+    with refused("GPT2LMHeadModel was given cu_seq_lens_q without position_ids.*boundaries.position_ids"):
+        miniature("gpt2")(**packed(position_ids=None))
+    one = torch.tensor([0, 32], dtype=torch.int32)
+    miniature("gpt2")(**packed(position_ids=None, cu_seq_lens_q=one, cu_seq_lens_k=one, max_length_q=32))
+
+
 def test_positions_that_belong_to_padding_are_refused() -> None:
     eager, mine = (miniature("roberta", name).eval() for name in ("eager", "varlen"))
     with refused("position_ids start at 0 and RobertaForCausalLM counts positions from 2.*add 2"):

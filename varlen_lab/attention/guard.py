@@ -79,11 +79,15 @@ def checked_call(plain: Any, model: Any, inputs: tuple[Any, ...], options: dict[
             f"output_attentions=True asks {name} for weights that {model.config._attn_implementation!r} never makes; "
             "load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
         )
-    if isinstance(positions, torch.Tensor):
-        if seams is None:
-            refuse_restarts(name, positions, given)
-        else:
-            refuse_padding_positions(name, positions, model)
+    if seams is None and isinstance(positions, torch.Tensor):
+        refuse_restarts(name, positions, given)
+    elif isinstance(positions, torch.Tensor):
+        refuse_padding_positions(name, positions, model)
+    elif isinstance(seams, torch.Tensor) and len(seams) > 2 and takes_positions(model):
+        raise InputError(
+            f"{name} was given cu_seq_lens_q without position_ids, so it would count tokens through all documents of a "
+            f"row; {COLLATOR}, or pass boundaries.position_ids()[None]."
+        )
     tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
     shape = tuple(tokens.shape[:2]) if isinstance(tokens, torch.Tensor) else ()
     call = Call(name, shape, seams is not None)
