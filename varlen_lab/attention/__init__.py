@@ -9,7 +9,7 @@
 ``compiled``   what torch.compile is shown of it
 ``huggingface``  attn_implementation="varlen" in any transformers model
 ``masks``      what that model is told about masks   ``ordinary``  its calls without seams
-``guard``      what is refused before anything is computed
+``rules``      what those masks mean             ``guard``      what is looked at before and after a model runs
 """
 
 from typing import TYPE_CHECKING
