@@ -20,11 +20,11 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.births import births
 from varlen_lab.leaks.causes import Explanation, explain
 from varlen_lab.leaks.layers import LeakingLayer, leaking_layers
 from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, parity, unmeasured
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS
+from varlen_lab.leaks.origins import origins
 from varlen_lab.leaks.report import AuditReport, Finding, grouped
 from varlen_lab.leaks.running import CannotRun, attention_name, inputs_of, logits_of, noise_off, run, run_alone
 from varlen_lab.leaks.traps import documents_of, preflight, trained_first_labels
@@ -132,7 +132,7 @@ def causes(
     found += [each for each in calls.findings if not found or each.kind != IGNORES_SEAMS]
     found += layer_findings(layers, found)
     if not found:
-        found = births(model, batch, documents)
+        found = origins(model, batch, documents)
         if leaking or not found:  # what counts along the row does not carry anything across a seam
             found.append(unexplained(calls, unexamined, leaking, size))
     notes = [f"not examined: {', '.join(unexamined)}"] if unexamined else []

@@ -1,4 +1,4 @@
-"""Where no gradient crosses a seam and attention is right, the module in which a difference is born is named."""
+"""Where no gradient crosses a seam and attention is right, the module in which the difference begins is named."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import pytest
 import torch
 from test_leaks_causes import LONG, native, packed
 
-from varlen_lab.leaks.births import births
+from varlen_lab.leaks import registry
 from varlen_lab.leaks.checking import audit
+from varlen_lab.leaks.origins import origins
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.running import noise_off
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 
-DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
-LONGROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 1e4,
-    "short_factor": [1.0] * 8,
-    "long_factor": [3.0] * 8,
-    "original_max_position_embeddings": 32,
-}
+LONGROPE = registry.LONGROPE | {"original_max_position_embeddings": 32}
 MIXED = {
-    "dynamic": ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 32}),
+    "dynamic": ("llama", {"rope_parameters": registry.DYNAMIC, "max_position_embeddings": 32}),
     "longrope": (
         "phi3",
         {"rope_parameters": LONGROPE, "original_max_position_embeddings": 32, "max_position_embeddings": 256},
@@ -79,13 +73,13 @@ def test_what_counts_along_the_row_is_named_with_its_layer() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "gemma3_text", "phi3"])
-def test_a_model_that_is_right_gives_birth_to_nothing(kind: str) -> None:
+def test_a_model_that_is_right_has_no_origin(kind: str) -> None:
     model, batch = miniature(kind, "varlen"), packed(LONG)
     with noise_off(model):
-        assert births(model, batch, Boundaries.from_lengths(LONG)) == []
+        assert origins(model, batch, Boundaries.from_lengths(LONG)) == []
 
 
-def test_half_precision_is_not_taken_for_a_birth() -> None:
+def test_half_precision_is_not_taken_for_an_origin() -> None:
     name, config = MIXED["longrope"]
     model = miniature(name, "varlen", **config).bfloat16()
     assert audit(model, packed([5, 30, 1, 20])).ok

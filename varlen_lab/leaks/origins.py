@@ -1,9 +1,9 @@
 """Where does a packed document first become something else than alone, if no gradient and no attention call shows it?
 
-Every module is asked twice, packed and alone: the innermost that are given the same and return something else are where
-the difference is born. Rotary embeddings with dynamic scaling or two sets of frequencies, for example, choose them from
-the longest position of the whole row: in a row of short and long documents the short ones are turned as if they were
-long, and neither a mask nor ``cu_seq_lens`` changes that.
+Every module is watched twice, packed and alone: the innermost that are given the same and return something else are the
+origins of the difference. Rotary embeddings with dynamic scaling or two sets of frequencies, for example, choose them
+from the longest position of the whole row: in a row of short and long documents the short ones are turned as if they
+were long, and neither a mask nor ``cu_seq_lens`` changes that.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from varlen_lab.packing.boundaries import Boundaries
 SAME, OTHER = 1e-5, 1e-4  # differences, as a share of the largest value: rounding at most; more (fp32)
 
 Tensors = dict[str, torch.Tensor]  # by the name of an argument, or the place in an output
+Layout = Callable[[torch.Tensor, int, int], torch.Tensor | None]  # (x, rows, T) -> (rows * T, columns), or no such x
 
 
 @dataclass
-class Born:
+class Origin:
     """A module that makes something else of some documents than alone; ``moved``: it is given other positions, too."""
 
     path: str
@@ -41,19 +42,19 @@ class Row:
 
     def __init__(self, tensors: Tensors, rows: int, length: int) -> None:
         self.rows, self.length = rows, length
-        self.kept: dict[str, tuple[int, int, torch.Tensor]] = {}  # how it lies along the row, columns, numbers
+        self.kept: dict[str, tuple[Layout, int, torch.Tensor]] = {}  # how it lies along the row, columns, numbers
         for name, x in tensors.items():
-            for place in range(len(PLACES)):
-                if (laid := PLACES[place](x, rows, length)) is not None:
-                    self.kept[name] = place, laid.shape[1], numbers(laid)
+            for layout in LAYOUTS:
+                if (laid := layout(x, rows, length)) is not None:
+                    self.kept[name] = layout, laid.shape[1], numbers(laid)
                     break
 
     def same(self, alone: Tensors, start: int, end: int, whole: bool, limit: float = SAME) -> bool:
         """Whether one document has the same in all tensors of whole numbers, or of others, as ``alone``."""
         for name in self.kept.keys() & alone.keys():
             if (alone[name].is_floating_point() or alone[name].is_complex()) is not whole:
-                place, columns, mine = self.kept[name]
-                laid = PLACES[place](alone[name], 1, end - start)
+                layout, columns, mine = self.kept[name]
+                laid = layout(alone[name], 1, end - start)
                 if laid is None or laid.shape[1] != columns:  # masks, which are as wide as their row
                     continue
                 mine, its = mine[start:end], numbers(laid)
@@ -63,11 +64,11 @@ class Row:
         return True
 
 
-def births(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> list[Finding]:
-    """A finding for each class of modules in which a difference is born. Call it under ``noise_off``."""
+def origins(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> list[Finding]:
+    """A finding for each class of modules in which a difference begins. Call it under ``noise_off``."""
     ids, (rows, length) = batch["input_ids"], batch["input_ids"].shape
     packed: dict[str, list[tuple[Row, Row]]] = {}
-    found: dict[str, Born] = {}
+    found: dict[str, Origin] = {}
 
     def keep(path: str, module: torch.nn.Module, given: Tensors, made: Tensors) -> None:
         packed.setdefault(path, []).append((Row(given, rows, length), Row(made, rows, length)))
@@ -90,38 +91,38 @@ def births(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> list[
 
 
 def compare_with(
-    waiting: dict[str, Iterator[tuple[Row, Row]]], found: dict[str, Born], number: int, span: tuple[int, int]
+    waiting: dict[str, Iterator[tuple[Row, Row]]], found: dict[str, Origin], number: int, span: tuple[int, int]
 ) -> Callable[[str, torch.nn.Module, Tensors, Tensors], None]:
-    """What to do with every call of document ``number`` alone: note the modules in which a difference is born."""
+    """What to do with every call of document ``number`` alone: note the modules in which a difference begins."""
 
     def compare(path: str, module: torch.nn.Module, given: Tensors, made: Tensors) -> None:
         call = next(waiting.get(path, iter(())), None)
         if call is None or not call[0].same(given, *span, whole=False):
             return
         if not call[1].same(made, *span, whole=False, limit=OTHER):
-            one = found.setdefault(path, Born(path, module))
+            one = found.setdefault(path, Origin(path, module))
             one.documents.add(number)
             one.moved |= not call[0].same(given, *span, whole=True)
 
     return compare
 
 
-def finding_of(config: Any, restart: bool, born: list[Born]) -> Finding:
+def finding_of(config: Any, restart: bool, modules: list[Origin]) -> Finding:
     """What to say of modules of one class; of rotary embeddings, the config's key that makes them so.
 
     ``restart``: whether the batch's position_ids start at 0 in every document.
     """
-    where = grouped(type(born[0].module).__name__, [one.path for one in born])
-    count = len(set[int]().union(*(one.documents for one in born)))
-    if any(one.moved for one in born) and restart:
+    where = grouped(type(modules[0].module).__name__, [one.path for one in modules])
+    count = len(set[int]().union(*(one.documents for one in modules)))
+    if any(one.moved for one in modules) and restart:
         what = f"{count} documents have other positions than alone, where this class does not count from 0"
         fix = "let position_ids start in every document where the class starts by itself (often pad_token_id + 1)"
         return Finding("position_ids offset", where, what, fix)
-    if any(one.moved for one in born):
+    if any(one.moved for one in modules):
         what = f"{count} documents have other positions in the row than alone, and it makes something else of them"
         fix = "let position_ids start again at 0 in every document; VarlenCollator does"
         return Finding("position_ids not restarted", where, what, fix)
-    kind = getattr(born[0].module, "rope_type", None)
+    kind = getattr(modules[0].module, "rope_type", None)
     if kind is None:
         what = f"it is given the same as alone and returns something else in {count} documents: it counts along the row"
         return Finding("depends on the row", where, what, "train this model unpacked; position_ids do not reach it")
@@ -184,7 +185,7 @@ def rows_second(x: torch.Tensor, rows: int, length: int) -> torch.Tensor | None:
     return rows_first(x.transpose(0, 1).transpose(1, 2), rows, length) if x.ndim > 2 else None
 
 
-PLACES = (rows_first, end_to_end, rows_second)
+LAYOUTS = (rows_first, end_to_end, rows_second)
 
 
 def numbers(laid: torch.Tensor) -> torch.Tensor:
