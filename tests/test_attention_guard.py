@@ -243,3 +243,51 @@ def test_an_error_leaves_no_call_behind() -> None:
         )
     assert guard.CALL.get() is None
     model(**packed())
+
+
+# --------------------------------------------------------------------------------------------------- compiled
+
+
+def in_place(model: torch.nn.Module) -> torch.nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+def wrapped(model: torch.nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+def around_a_wrapper(model: torch.nn.Module) -> Any:
+    class Wrapper(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = model
+
+        def forward(self, **given: Any) -> Any:
+            return self.module(**given)
+
+    return torch.compile(Wrapper(), backend="eager")
+
+
+def its_forward(model: Any) -> Any:
+    model.forward = torch.compile(model.forward, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compiled", [lambda model: model, in_place, wrapped, around_a_wrapper, its_forward])
+def test_a_compiled_model_is_checked_as_one_that_is_not(compiled: Callable[[Any], Any]) -> None:
+    model, dropping = compiled(miniature("gpt_bigcode").eval()), compiled(miniature("stablelm").eval())
+    exact = model(**packed()).logits
+    torch.testing.assert_close(exact, miniature("gpt_bigcode").eval()(**packed()).logits, rtol=0, atol=2e-5)
+    with refused("position_ids go back to 0 at token 5 of row 0 but GPTBigCodeForCausalLM got no cu_seq_lens_q"):
+        model(**without_seams())
+    with refused("StableLmForCausalLM was given cu_seq_lens_q and"):
+        dropping(**packed())
+
+
+def test_a_graph_of_any_length_has_a_causal_mask_left_out() -> None:
+    """Where the number of queries is a symbol, a comparison with it is one too, and torch's kernel takes a bool."""
+    model = miniature("llama").eval()
+    ids = IDS[None]
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(ids).logits, model(ids).logits, rtol=0, atol=5e-6)

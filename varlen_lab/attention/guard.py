@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -48,29 +50,42 @@ def lifted() -> Iterator[None]:
 
 
 def watch_models(names: list[str]) -> None:
-    """Check every call of a transformers model whose attn_implementation is one of ``names``."""
+    """Check every call of a transformers model whose attn_implementation is one of ``names``, compiled or not."""
+    from torch._dynamo import OptimizedModule
     from transformers import PreTrainedModel
 
     WATCHED.update(names)
-    if "__call__" in vars(PreTrainedModel):
-        return
-    plain = PreTrainedModel.__call__
+    for kind in (PreTrainedModel, OptimizedModule):
+        if not hasattr(kind.__call__, "watches"):
+            watch(kind)
+
+
+def watch(kind: Any) -> None:
+    """Give a class of modules a ``__call__`` that checks."""
+    plain = kind.__call__
 
     def __call__(self: Any, *inputs: Any, **options: Any) -> Any:
         # the compiler is shown no checks: those of a compiled model are made outside of its graph
-        if torch.compiler.is_compiling() or CALL.get() is not None or LIFTED.get() or not is_watched(self):
+        if torch.compiler.is_compiling() or CALL.get() is not None or LIFTED.get():
             return plain(self, *inputs, **options)
-        return checked_call(plain, self, inputs, options)
+        model, run = watched_in(self), partial(plain, self)
+        return run(*inputs, **options) if model is None else checked_call(run, model, inputs, options)
 
-    PreTrainedModel.__call__ = __call__
-
-
-def is_watched(model: Any) -> bool:
-    """Whether the model's attention is ours, as it is now."""
-    return getattr(getattr(model, "config", None), "_attn_implementation", None) in WATCHED
+    __call__.watches = True  # type: ignore[attr-defined]
+    kind.__call__ = __call__
 
 
-def checked_call(plain: Any, model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def watched_in(module: Any) -> Any:
+    """The transformers model that a module is, or that stands in what torch.compile has made of it; None: not ours."""
+    from transformers import PreTrainedModel
+
+    # a few steps: a compiled model may lie in DDP or peft
+    found = next((part for part in islice(module.modules(), 5) if isinstance(part, PreTrainedModel)), None)
+    ours = found is not None and getattr(found.config, "_attn_implementation", None) in WATCHED
+    return found if ours else None
+
+
+def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """What the model gives; InputError for what it cannot be trusted with."""
     given = named(model, inputs, options)
     name, seams, positions = type(model).__name__, given.get("cu_seq_lens_q"), given.get("position_ids")
@@ -93,7 +108,7 @@ def checked_call(plain: Any, model: Any, inputs: tuple[Any, ...], options: dict[
     call = Call(name, shape, seams is not None)
     before = CALL.set(call)
     try:
-        out = plain(model, *inputs, **options)
+        out = run(*inputs, **options)
     except ValueError as problem:  # a class that knows of seams and lacks the kernel that keeps them
         if isinstance(problem, InputError) or not call.seams:
             raise

@@ -187,7 +187,7 @@ def open_mask(
                 "load it with attn_implementation='eager' and train it unpacked."
             )
         mask = mask.open(causal)
-    return mask, causal and queries > 1
+    return mask, queries > 1 and causal  # in this order: to the compiler a comparison may be a symbol
 
 
 def causal_rule(mask: Any, module: torch.nn.Module, is_causal: bool | None) -> bool:
