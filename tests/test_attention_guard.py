@@ -122,9 +122,11 @@ def test_one_layer_that_drops_the_seams_is_seen() -> None:
     model(input_ids=IDS[None])
 
 
-def test_a_class_that_counts_positions_itself_is_refused() -> None:
-    with refused("BartForCausalLM takes no position_ids and counts the tokens of a row itself"):
-        miniature("bart")(**packed())
+@pytest.mark.parametrize("kind", ["bart", "marian", "pegasus"])
+@pytest.mark.parametrize("change", [{}, {"position_ids": None}])
+def test_a_class_that_counts_positions_itself_is_refused(kind: str, change: dict[str, Any]) -> None:
+    with refused("ForCausalLM takes no position_ids and counts the tokens of a row itself"):
+        miniature(kind)(**packed(**change))
 
 
 def test_seams_without_positions_are_refused() -> None:

@@ -118,7 +118,7 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
     finally:
         CALL.reset(before)
     if call.seams:
-        check_taken(call, model, positions)
+        check_taken(call, model, one=len(seams) == 2)
     return out
 
 
@@ -216,17 +216,17 @@ def refuse_dropped_seams(query: torch.Tensor) -> None:
 # ----------------------------------------------------------------------------------------------------------- after it
 
 
-def check_taken(call: Call, model: Any, positions: Any) -> None:
-    """InputError when no attention took the seams, or nothing took the positions."""
+def check_taken(call: Call, model: Any, one: bool) -> None:
+    """InputError when no attention took the seams, or nothing takes positions; ``one`` document needs none."""
     if not call.taken:
         raise InputError(
             f"{call.name} was given cu_seq_lens_q and no attention of ours took it, so nothing keeps its documents "
             "apart (it is dropped on the way, or layers mix tokens in code of their own); train it unpacked."
         )
-    if positions is not None and not takes_positions(model):
+    if not one and not takes_positions(model):
         raise InputError(
             f"{call.name} takes no position_ids and counts the tokens of a row itself, through all documents; train it "
-            "unpacked, or leave position_ids out if it has no positions."
+            "unpacked."
         )
 
 
