@@ -203,7 +203,13 @@ def checkpointed(model: Any) -> Any:
     return model.train()
 
 
-@pytest.mark.parametrize("wrap", [wrapped_by_peft, checkpointed, lambda model: torch.nn.Sequential(model)[0]])
+def inside_another(model: Any) -> Any:
+    outer = torch.nn.Module()
+    outer.inner, outer.forward = model, lambda **given: model(**given)
+    return outer
+
+
+@pytest.mark.parametrize("wrap", [wrapped_by_peft, checkpointed, inside_another])
 def test_wrapped_models_are_watched_and_train(wrap: Callable[[Any], Any]) -> None:
     model = wrap(miniature("llama"))
     model(**packed()).logits.sum().backward()

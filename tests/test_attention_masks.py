@@ -199,7 +199,7 @@ def test_a_mask_that_says_more_than_seams_is_refused() -> None:
     hidden[0, [3, 30]] = 0
     with refused("attention_mask hides 2 tokens of a packed row"):
         model(**packed(), attention_mask=hidden)
-    with refused("a mask that is more than seams, one of four dimensions"):
+    with refused("with a mask of four dimensions, which may say more than seams"):
         model(**packed(), attention_mask=torch.ones(1, 1, tokens, tokens, dtype=torch.bool))
 
 
@@ -223,7 +223,7 @@ def test_a_window_in_a_keyword_that_is_not_that_of_the_mask_is_refused() -> None
     with refused("sliding_window=8 and a mask whose window is None"):
         rule_with_seams(closed(), module, None, 8)
     for function in ({"or_mask_function": lambda b, h, q, k: q > 2}, {"and_mask_function": lambda b, h, q, k: k != 1}):
-        with refused("which seams do not tell apart"):
+        with refused(r"a part that is not known to keep inside documents \((or_masks|test_)"):
             rule_with_seams(closed(**function), module, None, None)
 
 

@@ -12,6 +12,7 @@ from expect import refused
 from transformers import AutoModelForCausalLM
 
 from varlen_lab.attention.dispatch import attend
+from varlen_lab.attention.huggingface import varlen_attention
 from varlen_lab.attention.ordinary import ordinary_attention
 from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.models.miniature import scale_weights
@@ -88,26 +89,25 @@ def test_a_query_that_sees_nothing_gets_zeros_and_others_what_they_get_alone(
 
 @pytest.mark.parametrize(("layer", "options"), FEATURES.values(), ids=FEATURES)
 @pytest.mark.parametrize("window", [None, 1, 3, 6, 99])
-@pytest.mark.parametrize("causal", [True, False, None])
-def test_without_a_mask_it_is_attend(layer: Any, options: Any, window: int | None, causal: bool | None) -> None:
-    """``is_causal`` of the call first, then of the module; without either it is causal."""
-    given = tensors()
-    for said in ({}, {"is_causal": True}, {"is_causal": False}):
-        out, _ = ordinary_attention(module(**layer, **said), *given, None, causal=causal, window=window, **options)
-        rule = said.get("is_causal", True) if causal is None else causal
-        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in given)
-        truth = attend(
-            q,
-            k,
-            v,
-            Boundaries.from_lengths([6] * 3),
-            backend="reference",
-            causal=rule,
-            window=window,
-            **layer,
-            **options,
-        )
-        torch.testing.assert_close(out.flatten(0, 1), truth, rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize("causal", [True, False])
+def test_without_a_mask_it_is_attend(layer: Any, options: Any, window: int | None, causal: bool) -> None:
+    given, rule = tensors(), {"causal": causal, "window": window} | options
+    out, _ = ordinary_attention(module(**layer), *given, None, **rule)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in given)
+    truth = attend(q, k, v, Boundaries.from_lengths([6] * 3), backend="reference", **layer, **rule)
+    torch.testing.assert_close(out.flatten(0, 1), truth, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("said", [{}, {"is_causal": True}, {"is_causal": False}])
+@pytest.mark.parametrize("is_causal", [None, True, False])
+def test_keywords_are_obeyed_where_there_is_no_mask(said: dict[str, bool], is_causal: bool | None) -> None:
+    """``is_causal`` of the call first, then of the module, without either causal; a window that stands nowhere else."""
+    given, causal = tensors(), said.get("is_causal", True) if is_causal is None else is_causal
+    told = {"is_causal": is_causal, "sliding_window": 3}
+    out, _ = varlen_attention(module(**said), *given, None, backend="auto", **told)
+    truth, _ = ordinary_attention(module(), *given, None, causal=causal, window=3)
+    torch.testing.assert_close(out, truth)
+    assert not torch.allclose(out, ordinary_attention(module(), *given, None, causal=causal)[0])
 
 
 @pytest.mark.parametrize(("layer", "options"), FEATURES.values(), ids=FEATURES)

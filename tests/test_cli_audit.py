@@ -80,11 +80,6 @@ def test_the_temperature_of_llama_4_is_found_where_its_floor_is(
     )
 
 
-def test_a_window_of_4096_is_exercised_in_a_tiny_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, report = said(capsys, saved(tiny("mistral", sliding_window=3000), tmp_path))
-    assert code == 0 and any("tiny copy" in note for note in report["notes"])
-
-
 # ------------------------------------------------------------------------------- folders that are no causal model
 
 

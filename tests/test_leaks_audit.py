@@ -8,8 +8,6 @@ from expect import within
 from transformers import (
     AutoModelForCausalLM,
     DataCollatorWithFlattening,
-    MambaConfig,
-    MambaForCausalLM,
 )
 
 from varlen_lab.attention.huggingface import register
@@ -92,12 +90,6 @@ def test_a_document_a_row_has_no_seams() -> None:
 def test_use_cache_is_named_in_train_mode_too() -> None:
     report = audit(under("sdpa").train(), native(use_cache=None), boundaries=LENGTHS)
     assert kinds(report) == {"use_cache"} and "use_cache=False" in report.findings[0].fix
-
-
-def test_a_recurrent_model_is_named() -> None:
-    config = MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2, state_size=4, time_step_rank=4)
-    report = audit(MambaForCausalLM(config), native(), boundaries=LENGTHS)
-    assert kinds(report) == {"recurrent layer"} and "unpacked" in report.findings[0].fix
 
 
 def test_the_first_label_of_a_document() -> None:
@@ -265,18 +257,6 @@ def test_what_a_class_refuses_is_a_finding() -> None:
     assert kinds(report) == {"refused"} and report.findings[0].fix == "pass use_cache=False"
     assert report.findings[0].what.endswith("ValueError: this cache holds no packed rows")
     assert "nothing was measured" in str(report) and report.to_dict()["leaks"][0][0] is None
-
-
-def test_seams_that_a_class_drops_on_the_way_are_named() -> None:
-    model = tiny("llama")
-    for layer in model.model.layers:
-        attend = layer.self_attn.forward
-        layer.self_attn.forward = lambda *args, attend=attend, **more: attend(
-            *args, **{name: value for name, value in more.items() if not name.startswith(("cu_", "max_", "position_i"))}
-        )
-    report = audit(model, batch())
-    assert kinds(report) == {"keywords dropped"} and "layers 0, 1" in str(report)
-    assert "Collator" not in report.findings[0].fix
 
 
 def test_a_model_that_sees_the_future_alone_too_is_no_fault_of_packing() -> None:

@@ -35,6 +35,7 @@ def test_a_planted_fault_is_found_in_the_audits_words(fault: Fault) -> None:
     assert {finding.kind for finding in report.findings} <= set(fault.expected) and not report.ok, str(report)
     said = str(leak_found(model, report))
     assert said.startswith(type(model).__name__)
+    assert ("logits differ" in said) == (not report.leaking and report.parity.logits > 1e-4)
     assert all(f"✗ {finding}" in said.splitlines()[1:] for finding in report.findings)
     assert leak_found(model, report).exit_code == LeakFound.exit_code == 1
 

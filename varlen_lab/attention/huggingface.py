@@ -2,8 +2,8 @@
 
 Two ways to call such a model:
 
-* with ``cu_seq_lens_q`` (what VarlenCollator emits): attention stays inside documents, whatever the position
-  ids, the attention mask or the cache setting say. No mask of T x T cells is ever built;
+* with ``cu_seq_lens_q`` (what VarlenCollator emits): attention stays inside documents, whatever the cache setting
+  says; a mask that says more than seams is refused. No mask of T x T cells is ever built;
 * without: ordinary causal attention as transformers' own ``sdpa`` does it, so padding masks, KV caches and
   ``generate`` work. If ``position_ids`` restart inside a row the caller meant packed documents but did not
   say where they end, and the call raises instead of guessing.
@@ -103,7 +103,8 @@ def varlen_attention(
         if not torch.compiler.is_compiling():
             refuse_dropped_seams(query)
         mask, causal = open_mask(attention_mask, module, is_causal, query.shape[2], key.shape[2])
-        more = {"scaling": scaling, "dropout": dropout, "causal": causal} | scores
+        window = sliding_window if attention_mask is None else None  # a mask says it all
+        more = {"scaling": scaling, "dropout": dropout, "causal": causal, "window": window} | scores
         return ordinary_attention(module, query, key, value, mask, **more)
     batch, _, length, _ = query.shape
     check_packed_call(module, key.shape[2], length, dropout)

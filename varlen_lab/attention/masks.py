@@ -95,7 +95,7 @@ class DeferredMask:
             if not self.rule.plain or self.changes:
                 raise InputError(
                     f"is_causal={causal} came to {model_name()} with a mask that has a window or parts of its own, "
-                    "which a look ahead does not fit; leave is_causal out."
+                    "and what these mean for later tokens is not known; leave is_causal out."
                 )
             options = options | {"mask_function": bidirectional_mask_function}
         if self.changes:
@@ -216,15 +216,16 @@ def rule_with_seams(mask: Any, module: torch.nn.Module, is_causal: bool | None, 
     if mask is None:
         return Rule(causal, sliding_window)
     if not isinstance(mask, DeferredMask) or mask.changes:
-        whose = "its own" if isinstance(mask, DeferredMask) else "one of four dimensions"
+        what = "a mask that its code has changed" if isinstance(mask, DeferredMask) else "a mask of four dimensions"
         raise InputError(
-            f"cu_seq_lens_q came to {model_name()} with a mask that is more than seams, {whose}; leave attention_mask "
+            f"cu_seq_lens_q came to {model_name()} with {what}, which may say more than seams; leave attention_mask "
             "out, or train it unpacked."
         )
     rule = mask.rule
     if rule.unknown is not None:
         raise InputError(
-            f"the mask of {model_name()} holds {rule.unknown}, which seams do not tell apart; train it unpacked."
+            f"the mask of {model_name()} has a part that is not known to keep inside documents ({rule.unknown}); train "
+            "it unpacked."
         )
     if sliding_window is not None and sliding_window != rule.window:
         raise InputError(
@@ -233,7 +234,8 @@ def rule_with_seams(mask: Any, module: torch.nn.Module, is_causal: bool | None, 
         )
     if not causal and (rule.window is not None or rule.chunk is not None):
         raise InputError(
-            f"{model_name()} is to look ahead inside a window or a chunk, which seams do not tell; train it unpacked."
+            f"{model_name()} has a window or a chunk and is to see later tokens, and how many of them is not known; "
+            "train it unpacked."
         )
     padding = mask.options.get("attention_mask")
     if padding is not None and not torch.compiler.is_compiling() and HIDDEN(padding):

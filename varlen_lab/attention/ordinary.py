@@ -27,20 +27,19 @@ def ordinary_attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
-    causal: bool | None = None,
+    causal: bool = True,
     window: int | None = None,
 ) -> tuple[torch.Tensor, None]:
     """query (B, H, Q, D), key (B, K, L, D), value (B, K, L, V) -> ((B, Q, H, V), None), transformers' contract.
 
     ``mask`` (1 or B, 1 or H, 1 or Q, L): bool, True where a query sees a key; or floating point, added to the scores,
     where -inf or the dtype's least number hides a key. Without one ``causal`` and ``window`` say who is seen, as in
-    ``attend``; ``causal=None`` asks the module's ``is_causal``. ``sinks`` (H,), ``softcap`` and the module's
-    ``alibi_slopes``, where it has them: as in ``attend``. ``dropout`` of weights, in training only.
+    ``attend``. ``sinks`` (H,), ``softcap`` and the module's ``alibi_slopes``, where it has them: as in ``attend``.
+    ``dropout`` of weights, in training only.
     InputError for a mask, sinks or slopes of another shape or dtype.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    causal = getattr(module, "is_causal", True) if causal is None else causal
     queries, slopes = query.shape[2], getattr(module, "alibi_slopes", None)
     for name, numbers in (("alibi_slopes", slopes), ("sinks", sinks)):
         if numbers is not None:

@@ -33,8 +33,8 @@ def check_before_training(model: Any, batch: Mapping[str, Any], *, boundaries: A
 
     ``batch`` and ``boundaries``: as for ``audit``. To be called as the model is called in training, so inside of an
     autocast where there is one; the model is put into ``train()`` and left as it was found. Neither torch.compile nor
-    recomputed activations take part. ``future`` of the report is only measured where something is wrong. Raises what
-    the model raises, InputError where documents cannot be told.
+    recomputed activations take part. ``future`` of a clean report is NaN: it is not measured. Raises what the model
+    raises, InputError where documents cannot be told.
     """
     few, documents = few_documents(batch, boundaries)
     with as_found(model), lifted():
@@ -53,12 +53,11 @@ def leak_found(model: Any, report: AuditReport) -> InputError:
     name = type(host_of(model)).__name__
     if refused := next((finding for finding in report.findings if finding.kind == REFUSED), None):
         return InputError(f"{name} cannot be trained on packed documents: {refused.what}; {refused.fix}.")
-    leaking = int((report.leaks != 0).any(1).sum())
-    what = (
-        f"{leaking} of {len(report.lengths)} documents hear another one"
-        if leaking
-        else f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
-    )
+    what = report.findings[0].kind
+    if report.leaking:
+        what = f"{report.leaking} of {len(report.lengths)} documents hear another one"
+    elif not report.parity.within(TOLERANCE[report.parity.dtype]):
+        what = f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
     return LeakFound(
         f"{name} does not keep packed documents apart ({what}), so no step was taken; mend what stands below, or train "
         "unpacked.\n" + "\n".join(f"✗ {finding}" for finding in report.findings)
@@ -131,7 +130,7 @@ def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> Au
         return None
     lengths = tuple(documents.lengths.tolist())
     notes = (f"documents alone were run with {alone} attention",)
-    return AuditReport(leaks.numpy(), 0.0, agreement, (), notes, lengths, attention_name(model), "train")
+    return AuditReport(leaks.numpy(), torch.nan, agreement, (), notes, lengths, attention_name(model), "train")
 
 
 def judged(report: AuditReport) -> AuditReport:
@@ -146,7 +145,7 @@ def judged(report: AuditReport) -> AuditReport:
 
 @contextmanager
 def as_found(model: torch.nn.Module) -> Iterator[None]:
-    """Compiled or recomputed as nothing meanwhile; afterwards modes, buffers and settings of all layers are as before.
+    """Nothing is compiled or recomputed while it lasts; afterwards modes, buffers and settings of layers are as before.
 
     A rotary embedding, for example, may keep other frequencies after a longer document.
     """

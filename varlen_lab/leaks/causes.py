@@ -46,7 +46,7 @@ class Explanation:
     unexamined: list[str] = field(default_factory=list)  # the others, each with the reason
 
 
-class Promise(NamedTuple):
+class CallAlone(NamedTuple):
     """How one attention call treats one document alone, without the tensors it had there."""
 
     module: Any
@@ -60,7 +60,7 @@ class Examination:
     """A call of the packed batch, and the same call of every document alone."""
 
     call: AttentionCall
-    alone: list[Promise]
+    alone: list[CallAlone]
     documents: Boundaries
     length: int  # tokens in a row
 
@@ -80,8 +80,8 @@ class Examination:
         position = torch.arange(first, last, device=self.call.query.device)
         position -= first // self.length * self.length if rule.chunk_of_row else first
         mask: torch.Tensor = rule.visible(position[start - first : end - first], position)[None, None]
-        promised = self.alone[number].mask
-        if promised is None or (isinstance(promised, torch.Tensor) and promised.is_floating_point()):
+        given = self.alone[number].mask
+        if given is None or (isinstance(given, torch.Tensor) and given.is_floating_point()):
             floor = torch.finfo(self.call.query.dtype).min  # eager attention adds its mask
             mask = torch.zeros(mask.shape, dtype=self.call.query.dtype, device=mask.device).masked_fill(~mask, floor)
         return self.computes(number, slice(first, last), mask)
@@ -105,7 +105,7 @@ class Examination:
 def explain(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Explanation:
     """Every attention call of ``model(**batch)`` examined, each as it comes. Call it under ``noise_off``."""
     explanation = Explanation()
-    promises = promised(model, flat(batch["input_ids"]), documents)
+    each_alone = calls_alone(model, flat(batch["input_ids"]), documents)
     paths = {module: path for path, module in model.named_modules()}
     told = "cu_seq_lens_q" in batch and attention_name(model) not in NATIVE
     found: list[tuple[str, Finding]] = []
@@ -115,7 +115,7 @@ def explain(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Expl
     def examine(call: AttentionCall) -> None:
         nonlocal calls
         path, name, number, calls = paths.get(call.module, ""), type(call.module).__name__, calls, calls + 1
-        alone = [each[number] for each in promises if number < len(each) and each[number].module is call.module]
+        alone = [each[number] for each in each_alone if number < len(each) and each[number].module is call.module]
         reason = why_not(call, alone, documents, batch)
         if reason is not None:
             unexamined.append((path, name, reason))
@@ -140,24 +140,24 @@ def explain(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Expl
     return explanation
 
 
-def promised(model: Any, ids: torch.Tensor, documents: Boundaries) -> list[list[Promise]]:
+def calls_alone(model: Any, ids: torch.Tensor, documents: Boundaries) -> list[list[CallAlone]]:
     """The attention calls of every document alone, in the order of the calls; none where documents are too long."""
     if documents.max_seqlen > LONGEST:
         return []
-    promises: list[list[Promise]] = []
+    found: list[list[CallAlone]] = []
 
     def keep(call: AttentionCall) -> None:
-        promises[-1].append(Promise(call.module, call.mask, call.options, call.again))
+        found[-1].append(CallAlone(call.module, call.mask, call.options, call.again))
 
     with as_if_alone(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for start, end in documents.spans:
-            promises.append([])
+            found.append([])
             with observe_attention(keep):
                 run_alone(model, ids[start:end])
-    return promises
+    return found
 
 
-def why_not(call: AttentionCall, alone: list[Promise], documents: Boundaries, batch: Mapping[str, Any]) -> str | None:
+def why_not(call: AttentionCall, alone: list[CallAlone], documents: Boundaries, batch: Mapping[str, Any]) -> str | None:
     """Why a call cannot be computed again document by document; None where it can."""
     length = batch["input_ids"].shape[1]
     if documents.max_seqlen > LONGEST:

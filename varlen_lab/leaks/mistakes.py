@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from varlen_lab.attention.masks import DeferredMask
+from varlen_lab.attention.reference import Options, visible
 from varlen_lab.leaks.report import Finding
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -33,10 +34,7 @@ class Rule(NamedTuple):
 
     def visible(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """bool (Q, K) from the positions of queries (Q,) and keys (K,)."""
-        back = query[:, None] - key[None, :]
-        seen = back >= 0 if self.causal else torch.ones_like(back, dtype=torch.bool)
-        if self.window is not None:
-            seen = seen & (back.abs() < self.window)
+        seen = visible(query[:, None] - key[None, :], Options(1.0, self.causal, self.window))
         if self.chunk is not None:
             seen = seen & (query[:, None] // self.chunk == key[None, :] // self.chunk)
         return seen
@@ -113,11 +111,11 @@ def mistakes(
 
 def of_window(where: str, rule: Rule, window: int, documents: Boundaries) -> Iterator[Mistake]:
     """One too wide, one too narrow, none."""
-    promise = f"sliding_window={window} means a token and the {window - 1} before it"
+    meaning = f"sliding_window={window} means a token and the {window - 1} before it"
     fix = f"pass window_size=({window - 1}, 0) to a flash-attn kernel; attend(window={window}) does"
     for other, word in ((window + 1, "one too wide"), (window - 1, "one too narrow"), (None, "not applied")):
         if other != 0:
-            finding = Finding("window", where, f"the window is {word}: {promise}", fix)
+            finding = Finding("window", where, f"the window is {word}: {meaning}", fix)
             yield Mistake(finding, documents, rule._replace(window=other))
 
 

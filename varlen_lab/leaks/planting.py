@@ -10,6 +10,7 @@ under a name of its own, so that nothing else that runs in the process is change
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -126,46 +127,30 @@ def misled(model: Any, name: str, change: Callable[[Any, Options], Options]) -> 
     model.set_attn_implementation(f"planted_{name}")
 
 
-def window_too_wide(model: Any, batch: Batch) -> Batch:
-    """One key more than the config says."""
-    misled(model, "wide", lambda _, options: options | {"sliding_window": options["sliding_window"] + 1})
+def window_wider(by: int, model: Any, batch: Batch) -> Batch:
+    """So many keys more than the config says."""
+    misled(model, f"window_{by}", lambda _, options: options | {"sliding_window": options["sliding_window"] + by})
     return batch
 
 
-def window_too_narrow(model: Any, batch: Batch) -> Batch:
-    """One key less than the config says."""
-    misled(model, "narrow", lambda _, options: options | {"sliding_window": options["sliding_window"] - 1})
-    return batch
+def told(**changes: Any) -> Callable[[Any, Batch], Batch]:
+    """How to plant keyword arguments that are always these."""
+
+    def plant_them(model: Any, batch: Batch) -> Batch:
+        misled(model, "_".join(changes) or "no_mask", lambda _, options: options | changes)
+        return batch
+
+    return plant_them
 
 
-def window_missing(model: Any, batch: Batch) -> Batch:
-    """All keys of the document."""
-    misled(model, "unlimited", lambda _, options: options | {"sliding_window": None})
-    return batch
-
-
-def chunk_ignored(model: Any, batch: Batch) -> Batch:
-    """Nothing but the mask, which ``misled`` takes away, says that there are chunks."""
-    misled(model, "unchunked", lambda _, options: options)
-    return batch
-
-
-def softcap_dropped(model: Any, batch: Batch) -> Batch:
-    """Scores as they are."""
-    misled(model, "uncapped", lambda _, options: options | {"softcap": None})
-    return batch
-
-
-def sinks_dropped(model: Any, batch: Batch) -> Batch:
-    """No score but those of keys."""
-    misled(model, "without_sinks", lambda _, options: options | {"s_aux": None})
-    return batch
-
-
-def scale_dropped(model: Any, batch: Batch) -> Batch:
-    """The usual scale, 1 / sqrt(head width)."""
-    misled(model, "unscaled", lambda _, options: options | {"scaling": None})
-    return batch
+window_too_wide = partial(window_wider, 1)
+window_too_narrow = partial(window_wider, -1)
+window_missing = told(sliding_window=None)
+chunk_ignored = told()  # nothing but the mask, which ``misled`` takes away, says that there are chunks
+softcap_dropped = told(softcap=None)
+sinks_dropped = told(s_aux=None)
+scale_dropped = told(scaling=None)
+bidirectional = told(is_causal=False)
 
 
 def merged_documents(model: Any, batch: Batch) -> Batch:
@@ -176,12 +161,6 @@ def merged_documents(model: Any, batch: Batch) -> Batch:
         return options | {"cu_seq_lens_q": torch.cat([seams[:1], seams[2:]]), "max_length_q": None}
 
     misled(model, "merged", merge)
-    return batch
-
-
-def bidirectional(model: Any, batch: Batch) -> Batch:
-    """Every key of the document, the later ones too."""
-    misled(model, "both_ways", lambda _, options: options | {"is_causal": False})
     return batch
 
 

@@ -141,6 +141,7 @@ RECORDS = (
         plant=PLANTING + "keywords_dropped",
         expected=("keywords dropped",),
         fix="train this class unpacked",
+        where="LlamaAttention of layers 0, 1",
     ),
     Fault(
         name="padding counts",
@@ -205,6 +206,7 @@ RECORDS = (
         plant=PLANTING + "scale_dropped",
         expected=("wrong attention",),
         fix="attend(backend='reference')",
+        where="Gemma2Attention of layers 0, 1",
         model="gemma2",
     ),
     Fault(

@@ -47,6 +47,11 @@ class AuditReport:
         """No finding."""
         return not self.findings
 
+    @property
+    def leaking(self) -> int:
+        """How many documents hear another one."""
+        return int((self.leaks != 0).any(1).sum())
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON; None where nothing was measured or NaN was."""
         return {
@@ -80,10 +85,9 @@ class AuditReport:
 
     def measured(self) -> list[str]:
         """The two measurements, a line each."""
-        leaking = int((self.leaks != 0).any(1).sum())
         return [
-            f"leak: {leaking} documents hear another one (largest gradient {np.abs(self.leaks).max():.1e})"
-            if leaking
+            f"leak: {self.leaking} documents hear another one (largest gradient {np.abs(self.leaks).max():.1e})"
+            if self.leaking
             else "leak: none, every gradient across a seam is exactly 0",
             f"packed against alone: max |Δ logits| {self.parity.logits:.1e}, |Δ loss| {self.parity.loss:.1e}, "
             f"max |Δ gradient| {self.parity.gradients:.1e}",

@@ -106,9 +106,11 @@ def scale_weights(model: torch.nn.Module, seed: int = 0) -> None:
     and kernels are drawn with variance 1 / fan-in, embeddings with variance 1. What starts elsewhere than around 0
     (norms, decays, time steps) stays near where it starts, and so does every vector.
     """
+    from transformers.pytorch_utils import Conv1D
+
     draw = torch.Generator().manual_seed(seed)
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    transposed = {id(m.weight) for m in model.modules() if type(m).__name__ == "Conv1D"}  # GPT-2's: (in, out)
+    transposed = {id(m.weight) for m in model.modules() if isinstance(m, Conv1D)}  # (in, out)
     with torch.no_grad():
         for weight in model.parameters():
             noise = torch.randn(weight.shape, generator=draw).to(weight)

@@ -76,10 +76,10 @@ def census(
     # a process takes as long to start as it measures a dozen classes
     processes = processes or min(os.cpu_count() or 1, -(-len(names) // 12))
     if processes == 1:
-        yield from (measure(name, attention) for name in names)
+        yield from (verdict_of(name, attention) for name in names)
         return
     with ProcessPoolExecutor(processes, get_context("spawn"), prepare) as pool:
-        yield from pool.map(partial(measure, attention=attention), names)
+        yield from pool.map(partial(verdict_of, attention=attention), names)
 
 
 def prepare() -> None:
@@ -97,7 +97,7 @@ def causal_lm_types() -> list[str]:
     return list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def measure(name: str, attention: str = "varlen") -> Verdict:
+def verdict_of(name: str, attention: str = "varlen") -> Verdict:
     """The verdict of one class; never raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
