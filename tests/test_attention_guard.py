@@ -129,6 +129,11 @@ def test_a_class_that_counts_positions_itself_is_refused(kind: str, change: dict
         miniature(kind)(**packed(**change))
 
 
+def test_seams_of_keys_alone_are_refused() -> None:
+    with refused("LlamaForCausalLM was given cu_seq_lens_k without cu_seq_lens_q"):
+        miniature("llama")(**packed(cu_seq_lens_q=None, position_ids=None))
+
+
 def test_seams_without_positions_are_refused() -> None:
     """Learned positions would run on through the row, and rotary ones past the length a model was scaled for."""
     with refused("GPT2LMHeadModel was given cu_seq_lens_q without position_ids.*boundaries.position_ids"):

@@ -94,6 +94,8 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
             f"output_attentions=True asks {name} for weights that {model.config._attn_implementation!r} never makes; "
             "load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
         )
+    if seams is None and given.get("cu_seq_lens_k") is not None:
+        raise InputError(f"{name} was given cu_seq_lens_k without cu_seq_lens_q, it needs both; {COLLATOR}.")
     if seams is None and isinstance(positions, torch.Tensor):
         refuse_restarts(name, positions, given)
     elif isinstance(positions, torch.Tensor):
@@ -117,7 +119,7 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
         ) from problem
     finally:
         CALL.reset(before)
-    if call.seams:
+    if seams is not None:
         check_taken(call, model, one=len(seams) == 2)
     return out
 
