@@ -8,22 +8,13 @@ from typing import Any
 import pytest
 import torch
 from expect import refused
+from test_attention_guard import IDS, LENGTHS, packed
 
 from varlen_lab.attention.huggingface import NOT_OF_ATTENTION
 from varlen_lab.models.miniature import miniature
-from varlen_lab.packing.collators import VarlenCollator
 
-LENGTHS = [5, 1, 17, 9]
-IDS = torch.arange(10, 42)
 PADDING = torch.ones(2, 8, dtype=torch.long)
 PADDING[0, :3] = 0
-
-
-def packed() -> dict[str, Any]:
-    ids = IDS.tolist()
-    made = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS}])
-    del made["labels"]
-    return made
 
 
 CALLS: dict[str, Callable[..., Any]] = {

@@ -14,10 +14,10 @@ from varlen_lab.attention import choosing, sdpa
 from varlen_lab.attention.choosing import AttentionShape, Job, choose, why_not
 from varlen_lab.attention.compiled import whole
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.huggingface import register
 from varlen_lab.attention.reference import attend_reference
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.attention.timing import CHECKED, measure
+from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import VarlenCollator
 
@@ -267,21 +267,10 @@ def test_attend_with_sinks_may_be_compiled() -> None:
 LENGTHS = [5, 1, 40, 9, 33]
 
 
-def gpt_oss(attention: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """Tiny, with numbers that make its sinks matter; equal weights whatever the attention."""
-    from transformers import GptOssConfig, GptOssForCausalLM
-
-    register()
-    config = GptOssConfig(
-        vocab_size=300, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        intermediate_size=32, num_local_experts=4, sliding_window=16, pad_token_id=0, eos_token_id=1,
-        attn_implementation=attention, experts_implementation="eager",  # no grouped product in float64
-    )  # fmt: skip
-    model, generator = GptOssForCausalLM(config).to(dtype).eval(), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, x in model.named_parameters():
-            if "norm" not in name:
-                x.copy_(torch.randn(x.shape, generator=generator) * (x.shape[-2] ** -0.5 if x.ndim > 1 else 1.0))
+def gpt_oss(attention: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Tiny, with weights that make its sinks matter; equal ones whatever the attention."""
+    model = miniature("gpt_oss", attention, num_hidden_layers=4, pad_token_id=0).to(dtype).eval()
+    model.set_experts_implementation("eager")  # there is no grouped product in float64
     return model
 
 

@@ -23,7 +23,7 @@ from varlen_lab.leaks.rows import (
     leaves,
     position_limit,
     position_table,
-    shrunk,
+    shrunk_thresholds,
     thresholds,
 )
 from varlen_lab.models.building import tiny
@@ -97,7 +97,7 @@ def test_no_class_names_a_length_that_is_not_known() -> None:
                 unknown[name] = kind.model_type
         found = thresholds(config)
         with suppress(InputError):  # a class may have no tiny model
-            small = miniature_config(config, **shrunk(config, found))
+            small = miniature_config(config, **shrunk_thresholds(config, found))
             row = exercising_lengths(thresholds(small), limit=position_limit(small))
             assert not row.left and set(found) <= set(row.exercised), kind.model_type
             copies += bool(found)
@@ -160,7 +160,7 @@ def test_few_positions_make_short_documents() -> None:
 def test_a_tiny_copy_has_the_same_thresholds_each_another_few_tokens(kind: str, fields: dict[str, Any]) -> None:
     config = AutoConfig.for_model(kind, **fields)
     found = thresholds(config)
-    small = thresholds(miniature(config, "eager", **shrunk(config, found)).config)
+    small = thresholds(miniature(config, "eager", **shrunk_thresholds(config, found)).config)
     assert set(small) == set(found)
     assert len(set(small.values())) == len(small) and max(small.values()) < 128
     assert not exercising_lengths(small).left

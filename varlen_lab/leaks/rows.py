@@ -6,7 +6,7 @@ documents that long. What does not fit is tried on a tiny copy of the same class
 
     found = thresholds(model.config)                       # {"sliding_window": 4096}
     exercising_lengths(found, budget=2048).left            # {"sliding_window": 4096}
-    shrunk(model.config, found)                            # {"sliding_window": 16}, for models.miniature
+    shrunk_thresholds(model.config, found)                 # {"sliding_window": 16}, for models.miniature
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def audit_model(model: Any, *, long: bool = False) -> AuditReport:
 
 def audit_copy(model: Any, row: Row) -> tuple[list[Finding], list[str]]:
     """What a tiny copy of a model, with its thresholds shrunk, shows of those that ``row`` left: findings and notes."""
-    fields = shrunk(model.config, row.exercised | row.left)
+    fields = shrunk_thresholds(model.config, row.exercised | row.left)
     copy = miniature(model.config, str(model.config._attn_implementation), **fields)
     small = row_of(copy)
     report = audit(copy.train(model.training), random_row(copy, small.lengths))
@@ -199,7 +199,7 @@ def audit_copy(model: Any, row: Row) -> tuple[list[Finding], list[str]]:
     return [replace(one, where=f"{one.where}, in a tiny copy with {named(there)}") for one in report.findings], notes
 
 
-def shrunk(config: Any, found: Mapping[str, int]) -> dict[str, Any]:
+def shrunk_thresholds(config: Any, found: Mapping[str, int]) -> dict[str, Any]:
     """Fields of a tiny copy's config, with which every threshold in ``found`` is another few tokens: field -> value."""
     text = config.get_text_config(decoder=True)
     order = sorted({(path.split(".")[-1], value) for path, value in found.items()}, key=lambda one: one[1])
