@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 
 from varlen_lab.attention import guard
 from varlen_lab.attention.huggingface import register
-from varlen_lab.models.miniature import miniature
+from varlen_lab.models.miniature import miniature, scale_weights
 from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 9]
@@ -304,3 +305,50 @@ def test_a_graph_of_any_length_has_a_causal_mask_left_out() -> None:
     ids = IDS[None]
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
     torch.testing.assert_close(compiled(ids).logits, model(ids).logits, rtol=0, atol=5e-6)
+
+
+# ---------------------------------------------------------------------------------------------- towers
+
+
+@pytest.mark.parametrize("lengths", [[6, 20, 19], [16 + 9, 20]])
+def test_images_of_a_packed_row_are_seen_as_each_alone(lengths: list[int]) -> None:
+    """The class hands the seams of the row to its vision tower too, whose rows are images of 17 tokens each."""
+    eager = see_and_tell()
+    mine = deepcopy(eager)
+    mine.set_attn_implementation("varlen")
+    rows, pictures = IDS.repeat(2)[: sum(lengths)].clone().split(lengths), torch.randn(len(lengths), 3, 16, 16)
+    seen = torch.tensor(lengths) > 16
+    for row in rows:
+        row[1:17] = 62 if len(row) > 16 else row[1:17]
+    made = VarlenCollator()([{"input_ids": torch.cat(rows).tolist(), "seq_lengths": lengths}])
+    del made["labels"]
+    with torch.no_grad():
+        alone = [
+            eager(input_ids=row[None], **({"pixel_values": picture[None]} if len(row) > 16 else {})).logits[0]
+            for row, picture in zip(rows, pictures, strict=True)
+        ]
+        there = mine(**made, pixel_values=pictures[seen]).logits[0]
+    torch.testing.assert_close(there, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+def test_a_tower_of_as_many_tokens_as_the_row_is_not_cut_by_its_seams() -> None:
+    """One image of 17 tokens for a row of 17: nothing tells them apart but who attends."""
+    mine = see_and_tell()
+    mine.set_attn_implementation("varlen")
+    made = VarlenCollator()([{"input_ids": [62] * 16 + [5], "seq_lengths": [16, 1]}])
+    del made["labels"]
+    with refused("LlavaForConditionalGeneration was given cu_seq_lens_q and does not hand it on"):
+        mine(**made, pixel_values=torch.randn(1, 3, 16, 16))
+
+
+def see_and_tell() -> Any:
+    """A tiny Llava: images of 16 tokens, id 62."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    seeing = CLIPVisionConfig(**sizes, image_size=16, patch_size=4)
+    telling = LlamaConfig(**sizes, vocab_size=64, num_key_value_heads=2)
+    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=seeing, text_config=telling, image_token_id=62))
+    model.set_attn_implementation("eager")
+    scale_weights(model)
+    return model.eval()

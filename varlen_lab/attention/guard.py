@@ -27,11 +27,12 @@ COLLATOR = "build the batch with varlen_lab.packing.VarlenCollator"
 
 @dataclass
 class Call:
-    """The outermost call of a model that is running: its class, its rows and tokens, its seams."""
+    """The outermost call of a model that is running: its class, its rows and tokens, its seams, its config's class."""
 
     name: str
     shape: tuple[int, ...]
     seams: bool
+    config: type
     taken: bool = False  # by an attention
 
 
@@ -107,7 +108,7 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
         )
     tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
     shape = tuple(tokens.shape[:2]) if isinstance(tokens, torch.Tensor) else ()
-    call = Call(name, shape, seams is not None)
+    call = Call(name, shape, seams is not None, type(model.config))
     before = CALL.set(call)
     try:
         out = run(*inputs, **options)
@@ -203,6 +204,17 @@ def seams_taken() -> None:
     call = CALL.get()
     if call is not None:
         call.taken = True
+
+
+def sees_other_tokens(module: torch.nn.Module, mask: Any) -> bool:
+    """Whether seams have strayed into a tower, whose rows are images or sounds and not the documents of the call.
+
+    It is an attention that looks both ways without a mask, in a part of the model that has a config of its own.
+    """
+    call = CALL.get()
+    if call is None or mask is not None or getattr(module, "is_causal", None) is not False:
+        return False
+    return type(getattr(module, "config", None)) not in (call.config, type(None))
 
 
 def refuse_dropped_seams(query: torch.Tensor) -> None:

@@ -21,7 +21,14 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.dispatch import attend
-from varlen_lab.attention.guard import COLLATOR, model_name, refuse_dropped_seams, seams_taken, watch_models
+from varlen_lab.attention.guard import (
+    COLLATOR,
+    model_name,
+    refuse_dropped_seams,
+    seams_taken,
+    sees_other_tokens,
+    watch_models,
+)
 from varlen_lab.attention.masks import DeferredMask, open_mask, rule_with_seams, varlen_mask
 from varlen_lab.attention.ordinary import ordinary_attention
 from varlen_lab.attention.registry import BACKENDS
@@ -99,8 +106,9 @@ def varlen_attention(
     """
     refuse_unknown(others)
     scores: dict[str, Any] = {"softcap": softcap, "sinks": s_aux if sinks is None else sinks}
-    if cu_seq_lens_q is None:
-        if not torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    if cu_seq_lens_q is None or (not compiling and sees_other_tokens(module, attention_mask)):
+        if not compiling:
             refuse_dropped_seams(query)
         mask, causal = open_mask(attention_mask, module, is_causal, query.shape[2], key.shape[2])
         window = sliding_window if attention_mask is None else None  # a mask says it all
