@@ -272,15 +272,7 @@ def wrapped(model: torch.nn.Module) -> Any:
 
 
 def around_a_wrapper(model: torch.nn.Module) -> Any:
-    class Wrapper(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = model
-
-        def forward(self, **given: Any) -> Any:
-            return self.module(**given)
-
-    return torch.compile(Wrapper(), backend="eager")
+    return torch.compile(inside_another(model), backend="eager")
 
 
 def its_forward(model: Any) -> Any:
@@ -288,7 +280,10 @@ def its_forward(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("compiled", [lambda model: model, in_place, wrapped, around_a_wrapper, its_forward])
+SLOW = [pytest.param(compile_it, marks=pytest.mark.slow) for compile_it in (wrapped, around_a_wrapper, its_forward)]
+
+
+@pytest.mark.parametrize("compiled", [lambda model: model, in_place, *SLOW])
 def test_a_compiled_model_is_checked_as_one_that_is_not(compiled: Callable[[Any], Any]) -> None:
     model, dropping = compiled(miniature("gpt_bigcode").eval()), compiled(miniature("stablelm").eval())
     exact = model(**packed()).logits
