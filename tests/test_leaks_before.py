@@ -14,6 +14,7 @@ from varlen_lab.leaks.before import check_before_training, few_documents, leak_f
 from varlen_lab.leaks.planting import LENGTHS, plant, specimen
 from varlen_lab.leaks.registry import FAULTS, Fault
 from varlen_lab.models.building import build_model, recompute, tiny
+from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.training.data import load_rows, load_tokenizer
 from varlen_lab.training.plan import plan_steps
@@ -143,6 +144,33 @@ def test_half_precision_is_told_from_a_leak(dtype: torch.dtype, leaky: bool) -> 
     with torch.autocast("cpu", dtype):
         assert check_before_training(model, batch).ok != leaky
     assert check_before_training(model.to(dtype), batch).ok != leaky
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "cast"),
+    [("glm4_moe", 1, False), ("exaone_moe", 0, True), ("mllama", 0, False)],
+    ids=["other experts", "other experts, cast", "logits in float32"],
+)
+def test_rounding_of_half_precision_is_no_fault(name: str, seed: int, cast: bool) -> None:
+    model = miniature(name, "varlen_sdpa", seed)
+    model = model.bfloat16() if cast else model
+    ids = [1 + 7 * number % 60 for number in range(400)]
+    batch = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": [40, 7, 1, 60, 23, 130, 5, 70, 64]}])
+    before = traces(model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=not cast):
+        report = check_before_training(model, batch)
+    assert report.ok, str(report)
+    assert report.parity.dtype is (torch.bfloat16 if name == "mllama" else torch.float32)
+    assert same(traces(model), before)
+
+
+def test_a_fault_without_gradient_is_told_in_float32_too() -> None:
+    fault = FAULTS["longrope in a mixed row"]
+    model, batch = specimen(fault)
+    batch = plant(fault, model, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        report = check_before_training(model, batch, boundaries=LENGTHS)
+    assert {finding.kind for finding in report.findings} == set(fault.expected)
 
 
 def test_it_costs_less_than_two_steps(small: Config) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ def check_before_training(model: Any, batch: Mapping[str, Any], *, boundaries: A
         clean = None
         with suppress(CannotRun):  # the audit says in words what the model refuses
             clean = clean_report(model, few, documents)
-        return clean or judged(audit(model, few, boundaries=documents))
+        return clean or audit(model, few, boundaries=documents)
 
 
 def leak_found(model: Any, report: AuditReport) -> InputError:
@@ -131,16 +130,6 @@ def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> Au
     lengths = tuple(documents.lengths.tolist())
     notes = (f"documents alone were run with {alone} attention",)
     return AuditReport(leaks.numpy(), torch.nan, agreement, (), notes, lengths, attention_name(model), "train")
-
-
-def judged(report: AuditReport) -> AuditReport:
-    """The report, without what half precision alone explains: a mixture sends a token to another expert for less."""
-    kinds = {finding.kind for finding in report.findings}
-    rounded = report.parity.dtype in (torch.bfloat16, torch.float16) and not report.parity.has_nan
-    if not rounded or report.leaks.any() or report.future or kinds != {"unexplained"}:
-        return report
-    what = f"logits differ by {report.parity.logits:.1e}, though no gradient crosses a seam and all attention is right"
-    return replace(report, findings=(), notes=(*report.notes, f"taken for rounding of {report.parity.dtype}: {what}"))
 
 
 @contextmanager

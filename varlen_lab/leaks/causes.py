@@ -31,6 +31,7 @@ from varlen_lab.packing.boundaries import Boundaries
 LONGEST = 4096  # tokens of a document: eager attention makes a matrix of its length squared
 PASSED_ON = {"position_ids", "cache_position"}  # keywords that span the row and do not say who may see whom
 CHANGE_SCORES = ("s_aux", "sinks", "softcap")  # keywords that may be forgotten without a trace
+UNKNOWN_RULE = "wrong attention"  # no known mistake fits
 DROPPED = (
     "train this class unpacked, or with attn_implementation='sdpa', position_ids that restart and use_cache=False, and "
     "audit that"
@@ -197,9 +198,9 @@ def fault_of(examination: Examination) -> Finding | None:
         what = (
             "its mask is no window and no chunk (it may choose keys by their scores), and comes out otherwise in a row"
         )
-        return Finding("wrong attention", where, what, "train this model unpacked")
+        return Finding(UNKNOWN_RULE, where, what, "train this model unpacked")
     what = "its output fits no known rule: not the right one, and none of the common mistakes"
-    return Finding("wrong attention", where, what, "compare it with varlen_lab.attention.attend(backend='reference')")
+    return Finding(UNKNOWN_RULE, where, what, "compare it with varlen_lab.attention.attend(backend='reference')")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Parity:
     gradients: float
     logit_scale: float
     gradient_scale: float
-    dtype: torch.dtype
+    dtype: torch.dtype  # the coarsest it was computed in
     nan_packed: bool = False
     nan_alone: bool = False
 
@@ -143,11 +143,19 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
         gradients=max((float((a - b).abs().max()) for a, b in pairs), default=0.0),
         logit_scale=float(logits.detach().abs().max()),
         gradient_scale=max((float(b.abs().max()) for _, b in pairs), default=0.0),
-        dtype=logits.dtype,
+        dtype=precision_of(model, logits),
         nan_packed=bool(logits.isnan().any()),
         nan_alone=nan_alone,
     )
     return measured, alone_with
+
+
+def precision_of(model: Any, logits: torch.Tensor) -> torch.dtype:
+    """What a model computes in: half precision where anything is, for some turn their logits into float32 at the end."""
+    kind, dtypes = logits.device.type, {logits.dtype, *(x.dtype for x in model.parameters())}
+    if torch.is_autocast_enabled(kind):
+        dtypes.add(torch.get_autocast_dtype(kind))
+    return next((dtype for dtype in (torch.bfloat16, torch.float16) if dtype in dtypes), logits.dtype)
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.models.building import noise_probabilities
 
@@ -89,6 +90,30 @@ def put_back(kept: list[tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]])
         vars(module).update(attributes)
         module._buffers.clear()
         module._buffers.update(buffers)
+
+
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Weights, buffers and what is computed from them in float32 while it lasts, also inside of an autocast.
+
+    Our attention is ``auto`` then, for a named kernel may take half precision only. Afterwards the same bits.
+    """
+    host, mine = host_of(model), attention_name(model)
+    half = [x for x in (*model.parameters(), *model.buffers()) if x.dtype in (torch.float16, torch.bfloat16)]
+    kept = [(x, x.data) for x in half]
+    device = next((x.device.type for x in model.parameters()), "cpu")
+    try:
+        for x, data in kept:
+            x.data = data.float()
+        if mine.startswith(AUTO):
+            host.set_attn_implementation(AUTO)
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for x, data in kept:
+            x.data = data
+        if mine.startswith(AUTO):
+            host.set_attn_implementation(mine)
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:

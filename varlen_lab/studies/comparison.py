@@ -26,7 +26,7 @@ from varlen_lab.attention.guard import lifted
 from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, unknown_choice
-from varlen_lab.leaks.before import as_found, judged, leak_found
+from varlen_lab.leaks.before import as_found, leak_found
 from varlen_lab.leaks.checking import TOLERANCE, audit
 from varlen_lab.leaks.measure import Parity, parity
 from varlen_lab.leaks.running import noise_off
@@ -168,7 +168,7 @@ def first_step(
     ``model`` computes on ``device`` as it will in training, and is left as it was found, ``scaled`` weights too. None
     where it gives NaN, of which the training loop speaks.
     """
-    logits, gradients, documents, tokens = 0.0, 0.0, 0, 0
+    logits, gradients, documents, tokens, precise = 0.0, 0.0, 0, 0, False
     with weights_that_matter(model) if scaled else as_found(model), lifted():
         model.train()
         for numbers in step:
@@ -177,24 +177,25 @@ def first_step(
             lengths = [length for row in chosen for length in row["seq_lengths"]]
             batch = Batch.of(chosen, collate).to(device)
             inputs = {**batch.inputs, "labels": batch.labels}
-            found = agreement(model, inputs, Boundaries.from_lengths(lengths, device))
+            found, again = agreement(model, inputs, Boundaries.from_lengths(lengths, device))
             if found.has_nan:
                 return None
             logits = max(logits, found.logits / max(1.0, found.logit_scale))
             gradients = max(gradients, found.gradients / max(1e-3, found.gradient_scale))
-            documents, tokens = documents + len(lengths), tokens + int(sum(lengths))
-    return FirstStep(logits, gradients, documents, tokens, scaled)
+            documents, tokens, precise = documents + len(lengths), tokens + int(sum(lengths)), precise or again
+    return FirstStep(logits, gradients, documents, tokens, scaled, precise)
 
 
-def agreement(model: Any, batch: dict[str, Any], documents: Boundaries) -> Parity:
-    """Packed against alone; LeakFound where the difference is no rounding."""
+def agreement(model: Any, batch: dict[str, Any], documents: Boundaries) -> tuple[Parity, bool]:
+    """Packed against alone, and whether it had to be told in float32; LeakFound where the difference is no rounding."""
     with noise_off(model):
         found, _ = parity(model, batch, documents)
     if not found.has_nan and not found.within(TOLERANCE[found.dtype]):
-        report = judged(audit(model, batch, boundaries=documents))
+        report = audit(model, batch, boundaries=documents)
         if not report.ok:
             raise leak_found(model, report)
-    return found
+        return report.parity, True
+    return found, False
 
 
 @contextmanager

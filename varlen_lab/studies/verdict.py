@@ -30,10 +30,12 @@ class FirstStep:
     documents: int
     tokens: int
     scaled: bool  # the weights were scaled for it
+    precise: bool = False  # half precision could not tell: it was measured in float32
 
     def sentence(self) -> str:
         """Such as ``gradients and logits of the first step equal documents alone: 3e-07``."""
         how = ", with weights scaled so that every layer matters" if self.scaled else ""
+        how += ", in float32 where half precision could not tell" if self.precise else ""
         return (
             f"gradients and logits of the first step equal documents alone: {max(self.logits, self.gradients):.0e} "
             f"over {self.documents} documents of {self.tokens:,} tokens{how}"
