@@ -151,7 +151,7 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple
 
 
 def precision_of(model: Any, logits: torch.Tensor) -> torch.dtype:
-    """What a model computes in: half precision where anything is, for some turn their logits into float32 at the end."""
+    """What a model computes in: half precision where anything is, for some turn logits into float32 at the end."""
     kind, dtypes = logits.device.type, {logits.dtype, *(x.dtype for x in model.parameters())}
     if torch.is_autocast_enabled(kind):
         dtypes.add(torch.get_autocast_dtype(kind))
