@@ -74,6 +74,19 @@ def test_padding_is_no_restart(positions: list[int], mask: list[int] | None, at:
             model(**given)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "gpt_oss"])
+def test_a_mask_of_four_dimensions_says_who_sees_whom(kind: str) -> None:
+    mine, eager = (miniature(kind, name).eval() for name in ("varlen", "eager"))
+    document = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))
+    seen = (document[:, None] == document).tril()[None, None]
+    added = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        theirs = eager(**without_seams(), attention_mask=added).logits
+        for mask in (seen, added):
+            there = mine(**without_seams(), attention_mask=mask).logits
+            torch.testing.assert_close(there, theirs, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("planes", [3, 4])
 def test_positions_of_several_planes_are_looked_at_too(planes: int) -> None:
     image = torch.tensor([0, 1, 1, 1, 1, 3])  # the tokens of an image share a time

@@ -138,6 +138,8 @@ def named(model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Mappi
 def refuse_restarts(name: str, positions: torch.Tensor, given: Mapping[str, Any]) -> None:
     """InputError when positions go back inside a row: packed documents whose seams nobody passed on."""
     mask = given.get("attention_mask")
+    if isinstance(mask, torch.Tensor) and mask.ndim == 4:  # the caller says which token sees which
+        return
     # positions of several planes (time, height, width) repeat inside an image: there they must go back to be a restart
     plane, repeats = (positions[0], True) if positions.ndim == 3 else (positions, False)
     if plane.ndim != 2 or plane.shape[-1] < 2:
