@@ -41,7 +41,6 @@ class Row:
     """What came into a call of a packed row, or out: of each tensor two numbers for every token."""
 
     def __init__(self, tensors: Tensors, rows: int, length: int) -> None:
-        self.rows, self.length = rows, length
         self.kept: dict[str, tuple[Layout, int, torch.Tensor]] = {}  # how it lies along the row, columns, numbers
         for name, x in tensors.items():
             for layout in LAYOUTS:

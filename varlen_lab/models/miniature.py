@@ -90,13 +90,11 @@ def miniature(
 
 def model_of(config: PretrainedConfig, **how: Any) -> PreTrainedModel:
     """The causal language model of a config in fp32; of a config of several, its text's if the class wants that."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    if not issubclass(type(config), MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].config_class):
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._from_config(
-            config.get_text_config(decoder=True), dtype=torch.float32, **how
-        )
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **how)
+    native = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    own = config if isinstance(config, native.config_class) else config.get_text_config(decoder=True)
+    return native._from_config(own, dtype=torch.float32, **how)
 
 
 def scale_weights(model: torch.nn.Module, seed: int = 0) -> None:

@@ -33,6 +33,7 @@ from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.registry import IGNORE
 
 LENGTHS = [7, 1, 40, 1, 23, 3, 31]  # one-token documents, and some longer than a miniature's windows and chunks
+WIDTH = 80  # of a terminal
 LIMIT = 1e-5  # of the largest logit and the largest gradient: rounding in fp32
 
 EXACT, REFUSED, LEAKS, NOT_BUILT = "exact", "refused", "leaks", "not built"
@@ -206,12 +207,12 @@ def in_words(problem: BaseException) -> str:
     return str(problem) if isinstance(problem, InputError) else f"{type(problem).__name__}: {first_line(problem)}"
 
 
-def row(verdict: Verdict, width: int = 80) -> str:
-    """A line of the table."""
+def row(verdict: Verdict) -> str:
+    """A line of the table, of at most ``WIDTH`` characters."""
     figure = "" if verdict.difference is None else f"{verdict.difference:.1e}"
     named = [f"{kind} ({layer})" for kind, layer in zip(verdict.kinds, verdict.layers)]
     line = f"{verdict.name:24.24} {verdict.verdict:14} {figure:7}  {', '.join(named) or verdict.words}"
-    return (line if len(line) <= width else line[: width - 1] + "…").rstrip()
+    return (line if len(line) <= WIDTH else line[: WIDTH - 1] + "…").rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

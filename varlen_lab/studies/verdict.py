@@ -61,12 +61,12 @@ class Comparison:
         """Paired differences ``mode - base``, step by step."""
         return [a - b for a, b in zip(self.losses[mode], self.losses[base], strict=True)]
 
-    def rounding_from(self, mode: str = "varlen", base: str = "unpacked") -> int | None:
-        """The first step whose difference exceeds ``tolerance``; whether that is rounding says ``keeps_apart``.
+    def rounding_from(self) -> int | None:
+        """The first step where varlen differs by more than ``tolerance``; ``keeps_apart`` says whether by rounding.
 
         Training is chaotic: two exact runs drift apart after enough steps, because floats are summed in another order.
         """
-        return first_beyond(self.difference(mode, base), self.tolerance(base))
+        return first_beyond(self.difference("varlen"), self.tolerance())
 
     @property
     def keeps_apart(self) -> bool:
@@ -77,11 +77,11 @@ class Comparison:
             return start > 1
         return is_rounding(self.difference("varlen"), self.control, self.tolerance())
 
-    def tolerance(self, base: str = "unpacked") -> list[float]:
+    def tolerance(self) -> list[float]:
         """What rounding may do to the loss of each step, in the precision of the run."""
-        if self.histories[base].meta["dtype"] == "fp32":
-            return [ROUNDING] * len(self.losses[base])
-        return [HALF_ROUNDING * abs(loss) for loss in self.losses[base]]
+        if self.histories["unpacked"].meta["dtype"] == "fp32":
+            return [ROUNDING] * len(self.losses["unpacked"])
+        return [HALF_ROUNDING * abs(loss) for loss in self.losses["unpacked"]]
 
     @property
     def kernel(self) -> Choice | None:
