@@ -17,14 +17,7 @@ import torch
 from varlen_lab.leaks.measure import flat
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS, Mistake, mistakes, rules_of
 from varlen_lab.leaks.report import Finding, grouped
-from varlen_lab.leaks.running import (
-    NATIVE,
-    as_if_alone,
-    attention_name,
-    inputs_of,
-    run,
-    run_alone,
-)
+from varlen_lab.leaks.running import NATIVE, as_if_alone, attention_name, inputs_of, run, run_alone
 from varlen_lab.leaks.seen import AttentionCall, observe_attention
 from varlen_lab.packing.boundaries import Boundaries
 

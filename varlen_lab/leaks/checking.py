@@ -27,6 +27,7 @@ from varlen_lab.leaks.mistakes import IGNORES_SEAMS
 from varlen_lab.leaks.origins import origins
 from varlen_lab.leaks.report import AuditReport, Finding, grouped
 from varlen_lab.leaks.running import (
+    HALF,
     CannotRun,
     attention_name,
     in_float32,
@@ -43,7 +44,7 @@ REFUSED = "refused"  # of a model that takes documents alone only
 
 # Largest difference that is still rounding, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-HALF, FINER = (torch.bfloat16, torch.float16), 100  # what rounding does there, at least so many times less in float32
+FINER = 100  # what rounding does in half precision, it does at least so many times less in float32
 
 
 def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> AuditReport:
@@ -78,7 +79,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
             if agreement.has_nan:
                 findings.append(nan_finding(agreement))
             elif bool((leaks != 0).any()) or not within:
-                found, more, agreement = decided(model, batch, documents, leaks, agreement, prefix)
+                found, more, agreement = causes_beyond_rounding(model, batch, documents, leaks, agreement, prefix)
                 findings += found
                 notes += more
             elif future > 0:
@@ -115,7 +116,7 @@ def refusal(model: Any, batch: Mapping[str, Any], documents: Boundaries, problem
     return Finding(REFUSED, problem.model, f"documents alone run, the packed batch does not: {what}", fix)
 
 
-def decided(
+def causes_beyond_rounding(
     model: Any, batch: Mapping[str, Any], documents: Boundaries, leaks: torch.Tensor, agreement: Parity, prefix: int
 ) -> tuple[list[Finding], list[str], Parity]:
     """What ``causes`` says, and the parity that it was said of: in float32 where half precision cannot tell.

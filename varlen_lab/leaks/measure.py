@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.leaks.running import as_if_alone, inputs_of, run, run_alone
+from varlen_lab.leaks.running import HALF, as_if_alone, inputs_of, run, run_alone
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.registry import IGNORE
 
@@ -155,7 +155,7 @@ def precision_of(model: Any, logits: torch.Tensor) -> torch.dtype:
     kind, dtypes = logits.device.type, {logits.dtype, *(x.dtype for x in model.parameters())}
     if torch.is_autocast_enabled(kind):
         dtypes.add(torch.get_autocast_dtype(kind))
-    return next((dtype for dtype in (torch.bfloat16, torch.float16) if dtype in dtypes), logits.dtype)
+    return next((dtype for dtype in HALF if dtype in dtypes), logits.dtype)
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from varlen_lab.leaks.layers import inside
 from varlen_lab.leaks.measure import in_float64
 from varlen_lab.leaks.report import Finding, grouped
-from varlen_lab.leaks.running import as_if_alone, host_of, inputs_of, run, run_alone
+from varlen_lab.leaks.running import HALF, as_if_alone, host_of, inputs_of, run, run_alone
 from varlen_lab.packing.boundaries import Boundaries
 
 SAME, OTHER = 1e-5, 1e-4  # differences, as a share of the largest value: rounding at most; more (fp32)
@@ -57,7 +57,7 @@ class Row:
                 if laid is None or laid.shape[1] != columns:  # masks, which are as wide as their row
                     continue
                 mine, its = mine[start:end], numbers(laid)
-                coarse = 1000 if alone[name].dtype in (torch.float16, torch.bfloat16) else 1
+                coarse = 1000 if alone[name].dtype in HALF else 1
                 if float((mine - its).abs().max()) > limit * coarse * max(1.0, float(its.abs().max())):
                     return False
         return True

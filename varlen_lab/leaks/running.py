@@ -17,6 +17,7 @@ from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.models.building import noise_probabilities
 
+HALF = (torch.bfloat16, torch.float16)
 NATIVE = ("eager", "sdpa", "flex_attention")  # implementations of transformers that guess documents from positions
 
 
@@ -99,7 +100,7 @@ def in_float32(model: Any) -> Iterator[None]:
     Our attention is ``auto`` then, for a named kernel may take half precision only. Afterwards the same bits.
     """
     host, mine = host_of(model), attention_name(model)
-    half = [x for x in (*model.parameters(), *model.buffers()) if x.dtype in (torch.float16, torch.bfloat16)]
+    half = [x for x in (*model.parameters(), *model.buffers()) if x.dtype in HALF]
     kept = [(x, x.data) for x in half]
     device = next((x.device.type for x in model.parameters()), "cpu")
     try:

@@ -42,7 +42,7 @@ from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
 from varlen_lab.training.kernel import decide_kernel
-from varlen_lab.training.leak_check import as_computed, check_in_first_process, in_a_sentence, on_device
+from varlen_lab.training.leak_check import as_trained, check_in_first_process, in_a_sentence
 from varlen_lab.training.monitoring import progress_bar
 from varlen_lab.training.outlook import Work
 from varlen_lab.training.plan import Step, plan_steps, row_totals
@@ -133,11 +133,7 @@ class Bench:
         """The first step against documents alone, scaled where the weights are random ones."""
         scaled = config.pretrained_model_name_or_path is None and self.weights is None
         collate, device = collator("varlen", pad_id(self.tokenizer)), accelerator.device
-        with (
-            in_a_sentence(model, device),
-            on_device(model, device, back=False),
-            as_computed(config, model, accelerator),
-        ):
+        with as_trained(config, model, accelerator, back=False):
             return first_step(model, self.rows, self.steps[0], collate, device, scaled=scaled)
 
     def batches(self, mode: str, steps: list[Step], unpacked_batch: int) -> Iterator[list[Batch]]:
@@ -253,12 +249,7 @@ def load_start_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor],
 
 
 def unpacked_batches(
-    rows: Dataset,
-    steps: list[Step],
-    pad_token_id: int,
-    seed: int,
-    weighting: str = "token",
-    size: int = UNPACKED_BATCH,
+    rows: Dataset, steps: list[Step], pad_token_id: int, seed: int, weighting: str = "token", size: int = UNPACKED_BATCH
 ) -> Iterator[list[Batch]]:
     """The documents of each step's rows, ``size`` at a time on lines of their own.
 

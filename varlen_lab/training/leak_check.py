@@ -74,11 +74,7 @@ def checked(
     device, report, why = accelerator.device, None, "one GPU does not hold the model"
     if fits(model, device):
         try:
-            with (
-                in_a_sentence(model, device),
-                on_device(model, device, back=shared_out),
-                as_computed(config, model, accelerator),
-            ):
+            with as_trained(config, model, accelerator, back=shared_out):
                 inputs = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
                 report = check_before_training(model, inputs, boundaries=seams.to(device))
         except torch.OutOfMemoryError:
@@ -152,8 +148,17 @@ def on_device(model: Any, device: torch.device, *, back: bool) -> Iterator[None]
             model.to(before)
 
 
-def as_computed(config: Config, model: Any, accelerator: Accelerator) -> AbstractContextManager[Any]:
-    """The precision that the engine will compute in."""
+@contextmanager
+def as_trained(config: Config, model: Any, accelerator: Accelerator, *, back: bool) -> Iterator[None]:
+    """The model where and in the precision in which the engine will compute; what it raises becomes a sentence.
+
+    ``back``: as for ``on_device``.
+    """
+    precision: AbstractContextManager[Any] = nullcontext()
     if computes_in_bf16(model, resolve_dtype(config)):
-        return torch.autocast(accelerator.device.type, torch.bfloat16)
-    return accelerator.autocast() if resolve_dtype(config) == "fp16" else nullcontext()
+        precision = torch.autocast(accelerator.device.type, torch.bfloat16)
+    elif resolve_dtype(config) == "fp16":
+        precision = accelerator.autocast()
+    device = accelerator.device
+    with in_a_sentence(model, device), on_device(model, device, back=back), precision:
+        yield
