@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from varlen_lab.leaks.measure import flat
-from varlen_lab.leaks.mistakes import IGNORES_SEAMS, Mistake, mistakes, rules_of
+from varlen_lab.leaks.mistakes import IGNORES_SEAMS, Mistake, mistakes, rules_of, seen_under
 from varlen_lab.leaks.report import Finding, grouped
 from varlen_lab.leaks.running import NATIVE, as_if_alone, attention_name, inputs_of, run, run_alone
 from varlen_lab.leaks.seen import AttentionCall, observe_attention
@@ -72,8 +72,8 @@ class Examination:
         if (end - start) * (last - first) > LONGEST**2:
             return False
         position = torch.arange(first, last, device=self.call.query.device)
-        position -= first // self.length * self.length if rule.chunk_of_row else first
-        mask: torch.Tensor = rule.visible(position[start - first : end - first], position)[None, None]
+        position -= first // self.length * self.length if mistake.chunk_of_row else first
+        mask: torch.Tensor = seen_under(rule, position[start - first : end - first], position)[None, None]
         given = self.alone[number].mask
         if given is None or (isinstance(given, torch.Tensor) and given.is_floating_point()):
             floor = torch.finfo(self.call.query.dtype).min  # eager attention adds its mask

@@ -13,6 +13,7 @@ import torch
 
 from varlen_lab.attention.masks import DeferredMask
 from varlen_lab.attention.reference import Options, visible
+from varlen_lab.attention.rules import Rule
 from varlen_lab.leaks.report import Finding
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -24,28 +25,19 @@ FIX = (
 MANY = 8  # documents that a finding names
 
 
-class Rule(NamedTuple):
-    """Who may see whom inside a document."""
-
-    causal: bool
-    window: int | None = None  # tokens a query sees, itself included
-    chunk: int | None = None  # tokens see only their own chunk
-    chunk_of_row: bool = False  # chunks are counted from the start of the row
-
-    def visible(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """bool (Q, K) from the positions of queries (Q,) and keys (K,)."""
-        seen = visible(query[:, None] - key[None, :], Options(1.0, self.causal, self.window))
-        if self.chunk is not None:
-            seen = seen & (query[:, None] // self.chunk == key[None, :] // self.chunk)
-        return seen
-
-
 class Mistake(NamedTuple):
     """What a wrong attention may have computed: documents it keeps apart, its rule, and what that is called."""
 
     finding: Finding
     seams: Boundaries
     rule: Rule
+    chunk_of_row: bool = False  # chunks are counted from the start of the row
+
+
+def seen_under(rule: Rule, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Who sees whom: bool (Q, K) from the positions of queries (Q,) and keys (K,)."""
+    seen = visible(query[:, None] - key[None, :], Options(1.0, rule.causal, rule.window))
+    return seen if rule.chunk is None else seen & (query[:, None] // rule.chunk == key[None, :] // rule.chunk)
 
 
 def rules_of(module: Any, options: dict[str, Any], mask: Any, size: int) -> list[Rule]:
@@ -74,7 +66,7 @@ def rules_of(module: Any, options: dict[str, Any], mask: Any, size: int) -> list
     if seen is None:
         return rules
     position = torch.arange(size, device=seen.device)
-    return [rule for rule in rules if torch.equal(rule.visible(position, position), seen)]
+    return [rule for rule in rules if torch.equal(seen_under(rule, position, position), seen)]
 
 
 def mistakes(
@@ -92,7 +84,7 @@ def mistakes(
         if rule.chunk is not None:
             what = f"chunks of {rule.chunk} tokens are counted from the start of the row and not of each document"
             fix = "train this model unpacked, or on rows of at most one chunk"
-            yield Mistake(Finding("chunk", where, what, fix), documents, rule._replace(chunk_of_row=True))
+            yield Mistake(Finding("chunk", where, what, fix), documents, rule, chunk_of_row=True)
             yield Mistake(whole, rows, rule._replace(chunk=None))
             what = f"tokens see beyond their chunk of {rule.chunk} tokens"
             yield Mistake(Finding("chunk", where, what, fix), documents, rule._replace(chunk=None))
