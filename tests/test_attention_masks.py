@@ -227,6 +227,16 @@ def test_a_window_in_a_keyword_that_is_not_that_of_the_mask_is_refused() -> None
             rule_with_seams(closed(**function), module, None, None)
 
 
+@pytest.mark.parametrize("create", [create_sliding_window_causal_mask, create_chunked_causal_mask])
+def test_a_window_or_a_chunk_that_is_to_look_ahead_is_refused(create: Callable[..., Any]) -> None:
+    """How far it reaches among later tokens nobody says: packed, and without seams."""
+    mask, module = closed(create), torch.nn.Module()
+    with refused("has a window or a chunk and is to see later tokens"):
+        rule_with_seams(mask, module, False, None)
+    with refused("is_causal=False came to .* what these mean for later tokens is not known; leave is_causal out"):
+        mask.open(False)
+
+
 @pytest.mark.parametrize("kind", ["bloom", "mpt", "gpt_neox_japanese", "xglm", "roformer", "deepseek_v32", "doge"])
 def test_a_model_that_adds_its_mask_is_told_so_in_every_call(kind: str) -> None:
     """Their masks are bool under our names: added to scores, True would be 1 and hide nothing."""

@@ -167,7 +167,7 @@ def not_padding(positions: torch.Tensor) -> torch.Tensor:
     return ~(front | tail)
 
 
-def first_restart(positions: torch.Tensor, real: torch.Tensor, repeats: bool) -> list[int] | None:
+def first_restart(positions: torch.Tensor, real: torch.Tensor, repeats: bool) -> tuple[int, int] | None:
     """Row and token where the positions (B, T) of ``real`` tokens first go back, or stay; None where they never do."""
     shown = positions.masked_fill(~real, -1)
     before = shown.cummax(-1).values[:, :-1]
@@ -175,7 +175,7 @@ def first_restart(positions: torch.Tensor, real: torch.Tensor, repeats: bool) ->
     if not bool(back.any()):
         return None
     row, at = back.nonzero()[0].tolist()
-    return [row, at + 1]
+    return row, at + 1
 
 
 def refuse_padding_positions(name: str, positions: torch.Tensor, model: Any) -> None:
