@@ -6,6 +6,10 @@ import pytest
 import torch
 from expect import within
 
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from varlen_lab.attention.huggingface import attention_of, register
+from varlen_lab.attention.masks import varlen_mask
 from varlen_lab.leaks import causes
 from varlen_lab.leaks.causes import explain
 from varlen_lab.leaks.checking import audit
@@ -90,6 +94,24 @@ def test_several_seams_missing_are_all_named() -> None:
     misled(model, "two_seams", merge)
     (finding,) = audit(model, batch).findings
     assert finding.kind == "merged documents" and "1 (from token 5), 4 (from token 32)" in finding.what
+
+
+def test_a_leak_of_one_head_below_rounding_is_not_called_right() -> None:
+    def planted(module, query, key, value, mask, **options):
+        out, weights = attention_of("auto")(module, query, key, value, mask, **options)
+        if options.get("cu_seq_lens_q") is not None and module.layer_idx == 1:
+            before = torch.nn.functional.pad(value[:, 0], (0, 0, 1, 0))[:, :-1]  # the value of the token before
+            out = torch.cat([out[:, :, :1], out[:, :, 1:2] + 1e-6 * before[:, :, None], out[:, :, 2:]], dim=2)
+        return out, weights
+
+    register()
+    AttentionInterface.register("planted_small", planted)
+    AttentionMaskInterface.register("planted_small", varlen_mask)
+    report = audit(miniature("llama", "planted_small", num_hidden_layers=3), packed(LONG))
+    (finding,) = report.findings
+    assert (finding.kind, finding.where) == ("wrong attention", "LlamaAttention of layer 1")
+    assert "has a gradient at keys or values of another document" in finding.what
+    assert report.parity.logits < 1e-4
 
 
 def test_calls_that_cannot_be_examined_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from varlen_lab.leaks.measure import flat
+from varlen_lab.leaks.measure import flat, random_weights
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS, Mistake, mistakes, rules_of, seen_under
 from varlen_lab.leaks.report import Finding, grouped
 from varlen_lab.leaks.running import NATIVE, as_if_alone, attention_name, inputs_of, run, run_alone
@@ -96,6 +96,22 @@ class Examination:
         return bool(difference <= limit * max(1e-6, float(expected.abs().max())))
 
 
+    def crosses(self) -> bool:
+        """Whether outputs have a gradient at keys or values of another document, however small."""
+        call, odd = self.call, self.documents.document_ids().view(-1, self.length) % 2 == 1
+        with torch.enable_grad():
+            given = [x.detach().requires_grad_() for x in (call.key, call.value)]
+            out = call.again(call.query.detach(), *given, call.mask)
+            if not out.requires_grad:
+                return False
+            weighted = out * random_weights(out)
+            for mine in (odd, ~odd):  # any two neighbours are one of each
+                felt = torch.autograd.grad(weighted[mine].sum(), given, retain_graph=True, allow_unused=True)
+                if any(bool(x.transpose(1, 2)[~mine].any()) for x in felt if x is not None):
+                    return True
+        return False
+
+
 def explain(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Explanation:
     """Every attention call of ``model(**batch)`` examined, each as it comes. Call it under ``noise_off``."""
     explanation = Explanation()
@@ -172,6 +188,9 @@ def fault_of(examination: Examination) -> Finding | None:
     """What is wrong with a call, named by the class of its module; None where it is right."""
     documents, alone, where = examination.documents, examination.alone, type(examination.call.module).__name__
     wrong = [number for number in range(len(documents)) if not examination.agrees(number)]
+    if not wrong and examination.crosses():
+        what = "its output is right up to rounding, and has a gradient at keys or values of another document"
+        return Finding(UNKNOWN_RULE, where, what, "look for what is added to it behind the softmax")
     if not wrong:
         return None
     longest = alone[int(documents.lengths.argmax())]
