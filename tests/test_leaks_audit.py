@@ -13,6 +13,7 @@ from transformers import (
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError
 from varlen_lab.leaks import preflight
+from varlen_lab.leaks.before import check_before_training
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.report import AuditReport
 from varlen_lab.models.building import tiny
@@ -313,3 +314,29 @@ def test_a_model_that_cannot_be_audited_is_one_sentence(fault: str, message: str
 def test_a_class_that_our_attention_refuses_says_so_in_its_own_sentence() -> None:
     with pytest.raises(InputError, match=r"BloomForCausalLM does not run .* attn_implementation='eager'"):
         audit(miniature("bloom", "varlen"), batch())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "mixtral"])
+def test_float64_is_no_fault(kind: str) -> None:
+    """transformers' eager attention, which documents alone are run with, has its softmax in float32."""
+    report = audit(miniature(kind, "varlen").double(), batch())
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda batch: {name: x.tolist() for name, x in batch.items() if name == "input_ids"},
+            "input_ids of the batch",
+        ),
+        (lambda batch: batch | {"labels": batch["labels"].tolist()}, "labels of the batch is a list"),
+        (lambda batch: batch | {"cu_seq_lens_q": batch["cu_seq_lens_q"].tolist()}, "cu_seq_lens_q of the batch"),
+        (lambda batch: batch | {"input_ids": batch["input_ids"][0]}, r"must be \(rows, tokens\)"),
+        (lambda batch: {}, "the batch has nothing"),
+    ],
+)
+def test_a_batch_of_no_tensors_is_refused_in_a_sentence(change, words: str) -> None:
+    for check in (audit, check_before_training):
+        with pytest.raises(InputError, match=words):
+            check(miniature("llama"), change(batch()))

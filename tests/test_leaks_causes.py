@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from expect import within
-
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from varlen_lab.attention.huggingface import attention_of, register

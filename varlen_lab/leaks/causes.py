@@ -91,10 +91,9 @@ class Examination:
         again = self.alone[number].again
         expected = again(part(call.query, queries), part(call.key, keys), part(call.value, keys), mask, **changes)
         got = flat(call.out)[queries].reshape(queries.stop - queries.start, -1)
-        limit = {torch.float64: 1e-9, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
+        limit = {torch.float64: 1e-6, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
         difference = (got - expected.reshape(got.shape)).abs().max()
         return bool(difference <= limit * max(1e-6, float(expected.abs().max())))
-
 
     def crosses(self) -> bool:
         """Whether outputs have a gradient at keys or values of another document, however small."""

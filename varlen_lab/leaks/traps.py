@@ -25,8 +25,14 @@ REMEDY = "build the batch with varlen_lab.packing.VarlenCollator and load the mo
 def documents_of(batch: Mapping[str, Any], boundaries: Any) -> tuple[Boundaries, list[str]]:
     """The documents of a batch, row after row, and what had to be guessed."""
     if "input_ids" not in batch:
-        raise InputError(f"the batch has {', '.join(batch)} but no input_ids; pass what goes into model(**batch).")
+        has = ", ".join(batch) or "nothing"
+        raise InputError(f"the batch has {has} but no input_ids; pass what goes into model(**batch).")
     ids = batch["input_ids"]
+    for name in {"input_ids", "labels", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k"} & batch.keys():
+        if not isinstance(batch[name], torch.Tensor):
+            raise InputError(f"{name} of the batch is a {type(batch[name]).__name__}, pass it as a tensor.")
+    if ids.ndim != 2:
+        raise InputError(f"input_ids has the shape {tuple(ids.shape)}, it must be (rows, tokens); input_ids[None] is.")
     notes: list[str] = []
     if boundaries is None and "cu_seq_lens_q" in batch:
         boundaries = Boundaries(batch["cu_seq_lens_q"].to(torch.int32))
