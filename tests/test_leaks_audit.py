@@ -316,7 +316,7 @@ def test_a_class_that_our_attention_refuses_says_so_in_its_own_sentence() -> Non
         audit(miniature("bloom", "varlen"), batch())
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "mixtral"])
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "mistral"])
 def test_float64_is_no_fault(kind: str) -> None:
     """transformers' eager attention, which documents alone are run with, has its softmax in float32."""
     report = audit(miniature(kind, "varlen").double(), batch())
