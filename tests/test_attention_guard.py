@@ -237,6 +237,24 @@ def test_wrapped_models_are_watched_and_train(wrap: Callable[[Any], Any]) -> Non
         model(**without_seams())
 
 
+class Scorer(PreTrainedModel):
+    """A model of a user's own that packs documents itself and asks another for their logits."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner.config)
+        self.inner = inner
+
+    def forward(self, tokens: torch.Tensor, **known: Any) -> Any:
+        return self.inner(**without_seams() | known | {"input_ids": tokens})
+
+
+def test_what_only_an_inner_model_is_given_is_looked_at_there() -> None:
+    scorer = Scorer(miniature("llama"))
+    with refused("position_ids go back to 0 at token 5 of row 0 but LlamaForCausalLM got no cu_seq_lens_q"):
+        scorer(IDS[None])
+    scorer(IDS[None], position_ids=torch.arange(32)[None])
+
+
 def test_a_class_that_drops_the_seams_is_seen_under_an_adapter() -> None:
     with refused("StableLm.* was given cu_seq_lens_q and does not hand it on"):
         wrapped_by_peft(miniature("stablelm"))(**packed())

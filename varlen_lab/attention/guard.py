@@ -33,6 +33,7 @@ class Call:
     shape: tuple[int, ...]
     seams: bool
     config: type
+    told: bool  # it came with positions or with seams
     taken: bool = False  # by an attention
 
 
@@ -67,13 +68,22 @@ def watch(kind: Any) -> None:
 
     def __call__(self: Any, *inputs: Any, **options: Any) -> Any:
         # the compiler is shown no checks: those of a compiled model are made outside of its graph
-        if torch.compiler.is_compiling() or CALL.get() is not None or LIFTED.get():
+        if torch.compiler.is_compiling() or LIFTED.get() or known_from_outside(options):
             return plain(self, *inputs, **options)
         model, run = watched_in(self), partial(plain, self)
         return run(*inputs, **options) if model is None else checked_call(run, model, inputs, options)
 
     __call__.watches = True  # type: ignore[attr-defined]
     kind.__call__ = __call__
+
+
+def known_from_outside(options: Mapping[str, Any]) -> bool:
+    """Whether a call lies in one that was checked, and brings tokens no positions or seams that were not seen there."""
+    outer = CALL.get()
+    if outer is None or outer.told:
+        return outer is not None
+    tokens = any(options.get(name) is not None for name in ("input_ids", "inputs_embeds"))
+    return not tokens or all(options.get(name) is None for name in ("position_ids", "cu_seq_lens_q"))
 
 
 def watched_in(module: Any) -> Any:
@@ -108,7 +118,8 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
         )
     tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
     shape = tuple(tokens.shape[:2]) if isinstance(tokens, torch.Tensor) else ()
-    call = Call(name, shape, seams is not None, type(model.config))
+    told = positions is not None or seams is not None
+    call = Call(name, shape, seams is not None, type(model.config), told)
     before = CALL.set(call)
     try:
         out = run(*inputs, **options)
