@@ -79,11 +79,9 @@ def watch(kind: Any) -> None:
 
 def known_from_outside(options: Mapping[str, Any]) -> bool:
     """Whether a call lies in one that was checked, and brings tokens no positions or seams that were not seen there."""
-    outer = CALL.get()
-    if outer is None or outer.told:
-        return outer is not None
-    tokens = any(options.get(name) is not None for name in ("input_ids", "inputs_embeds"))
-    return not tokens or all(options.get(name) is None for name in ("position_ids", "cu_seq_lens_q"))
+    outer, given = CALL.get(), {name for name, value in options.items() if value is not None}
+    news = given & {"input_ids", "inputs_embeds"} and given & {"position_ids", "cu_seq_lens_q"}
+    return outer is not None and (outer.told or not news)
 
 
 def watched_in(module: Any) -> Any:
