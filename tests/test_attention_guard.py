@@ -143,9 +143,11 @@ def test_a_class_that_counts_positions_itself_is_refused(kind: str, change: dict
         miniature(kind)(**packed(**change))
 
 
-def test_seams_of_keys_alone_are_refused() -> None:
-    with refused("LlamaForCausalLM was given cu_seq_lens_k without cu_seq_lens_q"):
-        miniature("llama")(**packed(cu_seq_lens_q=None, position_ids=None))
+@pytest.mark.parametrize("name", ["cu_seq_lens_k", "seq_idx", "max_length_q", "max_length_k"])
+def test_what_tells_of_documents_without_their_seams_is_refused(name: str) -> None:
+    value = {"seq_idx": torch.arange(4).repeat_interleave(torch.tensor(LENGTHS))[None]} | packed()
+    with refused(f"LlamaForCausalLM was given {name} without cu_seq_lens_q"):
+        miniature("llama")(IDS[None], **{name: value[name]})
 
 
 def test_seams_without_positions_are_refused() -> None:

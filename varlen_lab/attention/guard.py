@@ -22,6 +22,7 @@ import torch
 from varlen_lab.errors import InputError, first_line
 
 WATCHED: set[str] = set()  # values of attn_implementation
+SEAMS_BESIDE = ("cu_seq_lens_k", "seq_idx", "max_length_q", "max_length_k")  # what tells of documents, but not enough
 COLLATOR = "build the batch with varlen_lab.packing.VarlenCollator"
 
 
@@ -103,8 +104,9 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
             f"output_attentions=True asks {name} for weights that {model.config._attn_implementation!r} never makes; "
             "load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
         )
-    if seams is None and given.get("cu_seq_lens_k") is not None:
-        raise InputError(f"{name} was given cu_seq_lens_k without cu_seq_lens_q, it needs both; {COLLATOR}.")
+    stray = next((other for other in SEAMS_BESIDE if given.get(other) is not None), None)
+    if seams is None and stray is not None:
+        raise InputError(f"{name} was given {stray} without cu_seq_lens_q, where documents begin and end; {COLLATOR}.")
     if seams is None and isinstance(positions, torch.Tensor):
         refuse_restarts(name, positions, given)
     elif isinstance(positions, torch.Tensor):
