@@ -6,11 +6,14 @@ import pytest
 import torch
 from expect import within
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoModelForCausalLM,
     DataCollatorWithFlattening,
 )
 
-from varlen_lab.attention.huggingface import register
+from varlen_lab.attention.huggingface import attention_of, register
+from varlen_lab.attention.masks import varlen_mask
 from varlen_lab.errors import InputError
 from varlen_lab.leaks import preflight
 from varlen_lab.leaks.before import check_before_training
@@ -340,3 +343,18 @@ def test_a_batch_of_no_tensors_is_refused_in_a_sentence(change, words: str) -> N
     for check in (audit, check_before_training):
         with pytest.raises(InputError, match=words):
             check(miniature("llama"), change(batch()))
+
+
+def test_what_refuses_gradients_is_not_told_to_leave_its_cache_out() -> None:
+    def planted(module, query, *given, **options):
+        if query.requires_grad and options.get("cu_seq_lens_q") is not None:
+            raise NotImplementedError("no backward here")
+        return ordinary(module, query, *given, **options)
+
+    ordinary = attention_of("auto")
+    model = miniature("llama")
+    AttentionInterface.register("planted_forward_only", planted)
+    AttentionMaskInterface.register("planted_forward_only", varlen_mask)
+    model.set_attn_implementation("planted_forward_only")
+    (finding,) = audit(model, batch(use_cache=None)).findings
+    assert finding.kind == "refused" and "no backward here" in finding.what and "use_cache" not in finding.fix

@@ -31,10 +31,8 @@ from varlen_lab.leaks.running import (
     CannotRun,
     attention_name,
     in_float32,
-    inputs_of,
     logits_of,
     noise_off,
-    run,
     run_alone,
 )
 from varlen_lab.leaks.traps import documents_of, preflight, trained_first_labels
@@ -106,8 +104,8 @@ def refusal(model: Any, batch: Mapping[str, Any], documents: Boundaries, problem
         run_alone(model, batch["input_ids"].reshape(-1)[start:end])
         fix = "train this model unpacked, or mend what the message says"
         if "use_cache" not in batch:
-            with suppress(CannotRun):
-                run(model, inputs_of(batch) | {"use_cache": False})
+            with suppress(CannotRun, InputError):  # with its graph, which may be what is refused
+                logits_of(model, {**batch, "use_cache": False})
                 fix = "pass use_cache=False"
     what = str(problem)
     if not isinstance(problem.problem, InputError):
