@@ -179,6 +179,17 @@ def test_the_first_step_sees_what_the_loss_of_an_untrained_model_hides(small: Co
         first_step(model, rows, step, collate, device, scaled=True)
 
 
+def test_the_proof_is_of_a_step_with_a_seam(small: Config) -> None:
+    one_row = small.replace(
+        data_path="builtin:docstrings", max_length=300, batch_size=1, accumulative_counts=1, max_steps=3
+    )
+    proof = compare(one_row, ("varlen",)).first_step
+    assert proof is not None and proof.documents > 1 and proof.number > 1
+    assert f"of step {proof.number}, the first with a seam, equal" in proof.sentence()
+    full = one_row.replace(max_length=16, pack_strategy="sequential")  # every document fills its row
+    assert compare(full, ("varlen",)).first_step is None
+
+
 def test_scaled_weights_go_back_to_the_bit(small: Config) -> None:
     model = build_model(small.with_mode("varlen"))
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,11 +131,16 @@ class Bench:
         return history
 
     def prove(self, config: Config, model: Any, accelerator: Any) -> FirstStep | None:
-        """The first step against documents alone, scaled where the weights are random ones."""
+        """The first step with a seam against documents alone, scaled where weights are random; None without a seam."""
+        several = (any(len(self.rows[row]["seq_lengths"]) > 1 for row in chain(*step)) for step in self.steps)
+        at = next((number for number, seam in enumerate(several) if seam), None)
+        if at is None:
+            return None
         scaled = config.pretrained_model_name_or_path is None and self.weights is None
         collate, device = collator("varlen", pad_id(self.tokenizer)), accelerator.device
         with as_trained(config, model, accelerator, back=False):
-            return first_step(model, self.rows, self.steps[0], collate, device, scaled=scaled)
+            found = first_step(model, self.rows, self.steps[at], collate, device, scaled=scaled)
+        return found and replace(found, number=at + 1)
 
     def batches(self, mode: str, steps: list[Step], unpacked_batch: int) -> Iterator[list[Batch]]:
         """The batches of a mode, step by step."""
@@ -179,7 +185,7 @@ def first_step(
             logits = max(logits, found.logits / max(1.0, found.logit_scale))
             gradients = max(gradients, found.gradients / max(1e-3, found.gradient_scale))
             documents, tokens, precise = documents + len(lengths), tokens + int(sum(lengths)), precise or again
-    return FirstStep(logits, gradients, documents, tokens, scaled, precise)
+    return FirstStep(logits, gradients, documents, tokens, scaled, precise=precise)
 
 
 def agreement(model: Any, batch: dict[str, Any], documents: Boundaries) -> tuple[Parity, bool]:
