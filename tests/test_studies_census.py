@@ -126,5 +126,6 @@ def test_the_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["llama", "mamba2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and "2 classes: 1 exact" in lines[-2] + lines[-1]
+    assert "train it unpacked." in " ".join(" ".join(lines).split())  # whole, on lines of its own
     assert main(["llama", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == EXACT

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -207,12 +208,13 @@ def in_words(problem: BaseException) -> str:
     return str(problem) if isinstance(problem, InputError) else f"{type(problem).__name__}: {first_line(problem)}"
 
 
-def row(verdict: Verdict) -> str:
-    """A line of the table, of at most ``WIDTH`` characters."""
+def lines(verdict: Verdict) -> str:
+    """The lines of a class in the table, of at most ``WIDTH`` characters: what does not fit moves to lines below."""
     figure = "" if verdict.difference is None else f"{verdict.difference:.1e}"
     named = [f"{kind} ({layer})" for kind, layer in zip(verdict.kinds, verdict.layers)]
-    line = f"{verdict.name:24.24} {verdict.verdict:14} {figure:7}  {', '.join(named) or verdict.words}"
-    return (line if len(line) <= WIDTH else line[: WIDTH - 1] + "…").rstrip()
+    head = f"{verdict.name:24} {verdict.verdict:14} {figure:7}".rstrip()
+    words = textwrap.wrap(", ".join(named) or verdict.words, WIDTH - 4)
+    return "\n".join([head, *(f"    {line}" for line in words)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,13 +228,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for verdict in census(chosen.names, chosen.attention):
             totals[verdict.verdict] += 1
-            print(json.dumps(asdict(verdict)) if chosen.json else row(verdict), flush=True)
+            print(json.dumps(asdict(verdict)) if chosen.json else lines(verdict), flush=True)
     except InputError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code
     if not chosen.json:
         order = (EXACT, REFUSED, LEAKS, NOT_BUILT, *NEVER)
-        print(f"\n{totals.total()} classes: " + ", ".join(f"{totals[kind]} {kind}" for kind in order if totals[kind]))
+        print(
+            f"\n{totals.total()} class{'es' * (totals.total() != 1)}: "
+            + ", ".join(f"{totals[kind]} {kind}" for kind in order if totals[kind])
+        )
     return int(any(totals[kind] for kind in NEVER))
 
 
