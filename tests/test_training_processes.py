@@ -222,6 +222,16 @@ def test_bad_input_is_said_once(twenty: Config, tmp_path: Path) -> None:
     assert said.count("nowhere.jsonl") == 1 and "Traceback" not in said
 
 
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_a_leak_is_said_once_and_is_no_bad_input(way: str, twenty: Config, tmp_path: Path) -> None:
+    leaking = {**(twenty.model_config or {}), "model_type": "lfm2", "layer_types": ["conv", "full_attention"]}
+    said = run(twenty.replace(model_config=leaking), tmp_path, *WAYS[way], code=1)
+    assert said.count("error: ") == 1 and "does not keep packed documents apart" in said and "Traceback" not in said
+    assert not (tmp_path / "w").exists()
+
+
 def wait_for(path: Path, lines: int = 0) -> None:
     end = time.monotonic() + 120
     while not path.exists() or (lines and len(path.read_text().splitlines()) < lines):

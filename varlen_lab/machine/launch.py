@@ -66,8 +66,8 @@ def start_processes(count: int, words: list[str], machine: Place | None = None) 
         elastic_launch(config, sys.executable)("-m", "varlen_lab", *words)
     except ChildFailedError as failure:
         rank, first = failure.get_first_failure()
-        if first.exitcode == 2:  # it has said why
-            return 2
+        if first.exitcode in (1, 2):  # it has said why, as alone
+            return int(first.exitcode)
         how = signal.Signals(-first.exitcode).name if first.exitcode < 0 else f"exit code {first.exitcode}"
         raise InputError(
             f"process {rank} of {count} ended with {how} and the others were stopped; what was saved is whole, "
