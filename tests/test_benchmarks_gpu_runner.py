@@ -267,6 +267,7 @@ def test_a_failing_test_is_a_cell_with_its_words(planted: str) -> None:
     assert "the kernel leaks" in bad["why"] and "assert 1 == 2" in bad["traceback"]
 
 
+@pytest.mark.alone
 def test_tests_that_take_too_long_tell_of_those_that_ran(planted: str) -> None:
     with open(planted, "a") as file:
         file.write("def test_zz_hangs(): time.sleep(60)\n")
