@@ -24,7 +24,7 @@ from varlen_lab.studies.comparison import compare, first_step, weights_that_matt
 from varlen_lab.studies.verdict import Comparison, is_rounding
 from varlen_lab.training.checkpoint import History
 from varlen_lab.training.data import load_rows, load_tokenizer
-from varlen_lab.training.step import Batch
+from varlen_lab.training.step import Batch, optimize
 from varlen_lab.training.trainer import train
 
 
@@ -143,6 +143,32 @@ def test_a_leak_that_begins_later_is_no_rounding(
     assert main(["compare", str(tmp_path / "c.py"), "--modes", "unpacked", "varlen", "--quiet"]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "up to step 2 of 4; from step 3 on" in said and "it is no rounding" in said
+
+
+def test_a_layer_that_begins_to_leak_is_seen_though_the_loss_hides_it(
+    small: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A convolution of width 2 that stays off until the last step: it moves the loss by less than rounding."""
+    real, taken = compare_module.build_model, 0
+
+    def build(config: Config) -> Any:
+        nonlocal taken
+        model, taken = real(config), 0
+        model.model.layers[-1].register_forward_pre_hook(
+            lambda layer, given: (given[0] + 0.3 * given[0].roll(1, 1),) if taken > 1 else None
+        )
+        return model
+
+    def counted(*given: Any) -> Iterator[Any]:
+        nonlocal taken
+        for record in optimize(*given):
+            taken += 1
+            yield record
+
+    monkeypatch.setattr(compare_module, "build_model", build)
+    monkeypatch.setattr(compare_module, "optimize", counted)
+    with pytest.raises(LeakFound, match="after 3 steps, though it did before them"):
+        compare(small, ("unpacked", "varlen"))
 
 
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.anywhere])

@@ -44,9 +44,10 @@ def check_before_training(model: Any, batch: Mapping[str, Any], *, boundaries: A
         return clean or audit(model, few, boundaries=documents)
 
 
-def leak_found(model: Any, report: AuditReport) -> InputError:
+def leak_found(model: Any, report: AuditReport, taken: int = 0) -> InputError:
     """The error for a run whose check found something: LeakFound, a sentence and then what the audit says.
 
+    ``taken``: the steps before the check, where an earlier one found nothing.
     A plain InputError for a model that refuses packed documents: it does not compute them wrongly.
     """
     name = type(host_of(model)).__name__
@@ -57,8 +58,9 @@ def leak_found(model: Any, report: AuditReport) -> InputError:
         what = f"{report.leaking} of {len(report.lengths)} documents hear another one"
     elif not report.parity.within(TOLERANCE[report.parity.dtype]):
         what = f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
+    then = f"after {taken} steps, though it did before them" if taken else "so no step was taken"
     return LeakFound(
-        f"{name} does not keep packed documents apart ({what}), so no step was taken; mend what stands below, or train "
+        f"{name} does not keep packed documents apart ({what}), {then}; mend what stands below, or train "
         "unpacked.\n" + "\n".join(f"✗ {finding}" for finding in report.findings)
     )
 
