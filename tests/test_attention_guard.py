@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from expect import refused
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from varlen_lab.attention import guard
 from varlen_lab.attention.huggingface import register
-from varlen_lab.models.miniature import miniature, scale_weights
+from varlen_lab.errors import InputError
+from varlen_lab.models.miniature import miniature, miniature_config, scale_weights
 from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 9]
@@ -380,3 +381,11 @@ def see_and_tell() -> Any:
     model.set_attn_implementation("eager")
     scale_weights(model)
     return model.eval()
+
+
+@pytest.mark.parametrize("kind", ["falcon", "gpt_neo"])
+def test_a_class_with_a_list_of_attentions_of_its_own_says_so(kind: str) -> None:
+    config = miniature_config(kind)
+    with pytest.raises(InputError, match=r"list of its own, without 'varlen'.*unpacked"):
+        AutoModelForCausalLM.from_config(config, attn_implementation="varlen")
+    assert AutoModelForCausalLM.from_config(config, attn_implementation="eager")

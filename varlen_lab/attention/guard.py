@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
 from typing import Any
 
@@ -58,9 +58,31 @@ def watch_models(names: list[str]) -> None:
     from transformers import PreTrainedModel
 
     WATCHED.update(names)
+    if not hasattr(PreTrainedModel.__call__, "watches"):
+        for way in ("_from_config", "from_pretrained"):
+            watch_building(PreTrainedModel, way)
     for kind in (PreTrainedModel, OptimizedModule):
         if not hasattr(kind.__call__, "watches"):
             watch(kind)
+
+
+def watch_building(kind: Any, way: str) -> None:
+    """Say in a sentence which classes look their attention up in a list of their own, that has none of ours."""
+    plain = vars(kind)[way].__func__
+
+    @wraps(plain)
+    def build(cls: Any, *inputs: Any, **options: Any) -> Any:
+        try:
+            return plain(cls, *inputs, **options)
+        except KeyError as problem:
+            if problem.args and problem.args[0] in WATCHED:
+                raise InputError(
+                    f"{cls.__name__} takes its attention from a list of its own, without {problem.args[0]!r}; load it "
+                    "with attn_implementation='eager' and train it unpacked."
+                ) from None
+            raise
+
+    setattr(kind, way, classmethod(build))
 
 
 def watch(kind: Any) -> None:

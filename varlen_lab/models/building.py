@@ -192,6 +192,8 @@ def from_scratch(
         torch.manual_seed(seed)
         try:
             return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
+        except InputError:
+            raise
         except Exception as problem:  # sizes that do not fit one another show in many ways
             raise InputError(
                 f"model_config describes a {native.model_type} that cannot be built ({type(problem).__name__}: "

@@ -77,7 +77,9 @@ def miniature(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = model_of(config, attn_implementation=attn_implementation)
-    except Exception as problem:  # a class that keeps a table of its own attentions does not know ours
+    except InputError:
+        raise
+    except Exception as problem:  # every class has its own ways to refuse
         raise InputError(
             f"{config.model_type} cannot be built with attn_implementation={attn_implementation!r} "
             f"({type(problem).__name__}: {first_line(problem)}); use its own attention, one document a row."
