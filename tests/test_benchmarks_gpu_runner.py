@@ -271,8 +271,8 @@ def test_a_failing_test_is_a_cell_with_its_words(planted: str) -> None:
 def test_tests_that_take_too_long_tell_of_those_that_ran(planted: str) -> None:
     with open(planted, "a") as file:
         file.write("def test_zz_hangs(): time.sleep(60)\n")
-    counts, bad = pytest_section.outcome([planted], 12)
-    assert counts["status"] == "failed" and "ended at its limit of 12 s" in counts["why"]
+    counts, bad = pytest_section.outcome([planted], 8)
+    assert counts["status"] == "failed" and "ended at its limit of 8 s" in counts["why"]
     assert (counts["passed"], counts["failed"], counts["skipped"]) == (1, 1, 1)
     assert re.search(r"test_planted.py:\d+: KeyboardInterrupt", counts["traceback"])
     assert bad["cell"] == "test_planted::test_wrong"

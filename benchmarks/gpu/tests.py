@@ -33,7 +33,7 @@ def outcome(files: list[str], seconds: float) -> Iterator[Cell]:
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
         command += ["-o", f"faulthandler_timeout={HANGS}", *files]
         trouble = ""
-        way = {"cwd": ROOT, "preexec_fn": end_with_parent}
+        way = {"cwd": ROOT, "preexec_fn": interruptible}
         with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, **way) as process:
             for seconds_left, word in ((seconds, signal.SIGINT), (CLOSING - 1, signal.SIGKILL)):
                 try:
@@ -52,6 +52,12 @@ def outcome(files: list[str], seconds: float) -> Iterator[Cell]:
         counts = {"passed": len(found) - len(bad) - skips.total(), "failed": len(bad), "skipped": skips.total()}
         yield {"cell": "pytest", **counts, "skips": dict(skips), **(said if trouble else {})}
         yield from bad
+
+
+def interruptible() -> None:
+    """In a child: it ends with its parent, and SIGINT interrupts it though a shell's background job ignores that."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def failed(case: ElementTree.Element) -> Cell | None:
