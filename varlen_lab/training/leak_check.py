@@ -74,7 +74,7 @@ def checked(
     device, report, why = accelerator.device, None, "one GPU does not hold the model"
     if fits(model, device):
         try:
-            with as_trained(config, model, accelerator, back=shared_out):
+            with as_trained(config, model, accelerator, back=shared_out), without_gradients(model, shared_out):
                 inputs = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
                 report = check_before_training(model, inputs, boundaries=seams.to(device))
         except torch.OutOfMemoryError:
@@ -92,6 +92,22 @@ def tiny_report(model: Any) -> AuditReport:
     """The report of a tiny copy of a model's class, on the CPU: what layers do is the same, the weights are not."""
     copy = miniature(host_of(model).config)
     return check_before_training(copy, random_row(copy, LENGTHS))
+
+
+@contextmanager
+def without_gradients(model: Any, wanted: bool) -> Iterator[None]:
+    """Weights without gradients meanwhile, where ``wanted``: a process that gives slices away has no room for them.
+
+    Leaks are measured at the embeddings, and logits are compared all the same.
+    """
+    trained = [parameter for parameter in model.parameters() if wanted and parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
 
 
 @contextmanager
