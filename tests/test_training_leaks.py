@@ -188,6 +188,28 @@ def test_a_tiny_copy_is_checked_where_the_memory_does_not_hold_the_model(
         train(config.replace(model_config={"model_type": "lfm2", **LEAKING["lfm2"]}), progress=False)
 
 
+def test_a_run_that_shares_its_weights_out_makes_no_gradients_of_them(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process has no room: it measures at the embeddings, and the run trains as it would."""
+    plain = train(config, progress=False)
+    asked: list[bool] = []
+    check, measure = trainer.check_in_first_process, leak_check.check_before_training
+
+    def noted(model: Any, *given: Any, **more: Any) -> Any:
+        asked.append(any(parameter.requires_grad for parameter in model.parameters()))
+        return measure(model, *given, **more)
+
+    monkeypatch.setattr(leak_check, "check_before_training", noted)
+    monkeypatch.setattr(trainer, "check_in_first_process", lambda *given, **_: check(*given, shared_out=True))
+    shared = train(config.replace(work_dir=str(tmp_path / "shared")), progress=False)
+    assert asked == [False] and shared.losses == plain.losses
+    assert shared.meta["leak_check"]["gradients"] is None and plain.meta["leak_check"]["gradients"] < 1e-5
+    plant_in(monkeypatch, "short convolution")
+    with pytest.raises(LeakFound):
+        train(config, progress=False)
+
+
 def in_several(text: str, leaky: bool, fsdp: bool) -> Any:
     """What a process of several got: its verdict, or its error."""
     from varlen_lab.config.text import load_text

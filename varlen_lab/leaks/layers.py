@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from varlen_lab.leaks.measure import random_weights
-from varlen_lab.leaks.running import inputs_of, run
+from varlen_lab.leaks.running import inputs_of, run, weights_frozen
 from varlen_lab.leaks.seen import observe_attention
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -147,18 +147,13 @@ def follow(stack: ExitStack, module: torch.nn.Module, calls: list[Passage], is_r
 @contextmanager
 def plain_graph(model: Any) -> Iterator[None]:
     """A graph of activations alone while it lasts: no weights in it, nothing computed again, nothing compiled."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     again = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]
     try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
         for module in again:
             module.gradient_checkpointing = False
-        with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        with weights_frozen(model), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        for parameter in trained:
-            parameter.requires_grad_()
         for module in again:
             module.gradient_checkpointing = True
 

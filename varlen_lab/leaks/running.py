@@ -79,6 +79,19 @@ def noise_off(model: Any) -> Iterator[list[str]]:
                 torch.mps.set_rng_state(apple)
 
 
+@contextmanager
+def weights_frozen(model: Any) -> Iterator[None]:
+    """No weight asks for gradients while it lasts: a graph holds activations alone."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+
+
 def weightless(model: Any) -> list[tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]]:
     """Attributes and buffers of the modules without weights: some rotary embeddings remember the longest row so far."""
     innermost = [module for module in model.modules() if not any(True for _ in module.children())]

@@ -16,9 +16,9 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.leaks.before import check_before_training, leak_found
-from varlen_lab.leaks.report import AuditReport
+from varlen_lab.leaks.report import AuditReport, known
 from varlen_lab.leaks.rows import random_row
-from varlen_lab.leaks.running import CannotRun, host_of
+from varlen_lab.leaks.running import CannotRun, host_of, weights_frozen
 from varlen_lab.models.adapters import bytes_held
 from varlen_lab.models.building import resolve_dtype
 from varlen_lab.models.miniature import miniature
@@ -72,15 +72,17 @@ def checked(
     # from the rows, not from the batch: a collator may lose a seam
     seams = Boundaries.from_lengths([length for row in chosen for length in row["seq_lengths"]])
     device, report, why = accelerator.device, None, "one GPU does not hold the model"
-    if fits(model, device):
-        try:
-            with as_trained(config, model, accelerator, back=shared_out), without_gradients(model, shared_out):
-                inputs = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
-                report = check_before_training(model, inputs, boundaries=seams.to(device))
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            why = "the memory of the GPU was full"
-    record = {"tiny_copy": why} if report is None else {}
+    # a process that gives slices of the weights away has no room for their gradients: logits are compared all the same
+    with weights_frozen(model) if shared_out else nullcontext():
+        if fits(model, device):
+            try:
+                with as_trained(config, model, accelerator, back=shared_out):
+                    inputs = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
+                    report = check_before_training(model, inputs, boundaries=seams.to(device))
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                why = "the memory of the GPU was full"
+    record: dict[str, Any] = {"tiny_copy": why} if report is None else {"gradients": None} if shared_out else {}
     report = report or tiny_report(model)
     # NaN is not a leak: the loop counts steps that are not finite
     if not report.ok and not report.parity.has_nan:
@@ -92,22 +94,6 @@ def tiny_report(model: Any) -> AuditReport:
     """The report of a tiny copy of a model's class, on the CPU: what layers do is the same, the weights are not."""
     copy = miniature(host_of(model).config)
     return check_before_training(copy, random_row(copy, LENGTHS))
-
-
-@contextmanager
-def without_gradients(model: Any, wanted: bool) -> Iterator[None]:
-    """Weights without gradients meanwhile, where ``wanted``: a process that gives slices away has no room for them.
-
-    Leaks are measured at the embeddings, and logits are compared all the same.
-    """
-    trained = [parameter for parameter in model.parameters() if wanted and parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_()
 
 
 @contextmanager
@@ -127,14 +113,14 @@ def in_a_sentence(model: Any, device: torch.device) -> Iterator[None]:
 
 
 def as_record(report: AuditReport, seconds: float) -> dict[str, Any]:
-    """What a history keeps of the report."""
+    """What a history keeps of the report; None for what was not measured or is not finite."""
     return {
         "ok": report.ok,
         "documents": len(report.lengths),
         "tokens": sum(report.lengths),
         "seconds": seconds,
-        "logits": report.parity.logits,
-        "gradients": report.parity.gradients,
+        "logits": known(report.parity.logits),
+        "gradients": known(report.parity.gradients),
         "findings": [str(finding) for finding in report.findings],
     }
 
