@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from varlen_lab.config.schema import Config
-from varlen_lab.models.building import is_expensive, recompute, tiny
+from varlen_lab.models.building import tiny
+from varlen_lab.models.recomputing import is_expensive, recompute
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.training.trainer import train
 

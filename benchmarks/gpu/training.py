@@ -29,7 +29,8 @@ from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
-from varlen_lab.models.building import PLAIN, from_scratch, recompute
+from varlen_lab.models.building import PLAIN, from_scratch
+from varlen_lab.models.recomputing import recompute
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.training.engines import make_accelerator, make_engine

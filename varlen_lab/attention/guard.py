@@ -2,8 +2,8 @@
 
 Attention alone cannot see it: position ids that restart may never reach a layer, and a class that drops
 ``cu_seq_lens_q`` on the way, or has no attention of ours, computes on without it. So ``watch_models`` gives
-``transformers.PreTrainedModel`` a ``__call__`` that checks the outermost call of each model with our attention. A note
-of that call (``CALL``) says who was called and whether attention took the seams; no layer computes with it.
+``transformers.PreTrainedModel`` a ``__call__`` that checks the outermost call of each model with our attention, and
+notes it (``calls``).
 """
 
 from __future__ import annotations
@@ -12,33 +12,18 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial, wraps
 from itertools import islice
 from typing import Any
 
 import torch
 
+from varlen_lab.attention.calls import CALL, Call
 from varlen_lab.errors import InputError, first_line
 
 WATCHED: set[str] = set()  # values of attn_implementation
 SEAMS_BESIDE = ("cu_seq_lens_k", "seq_idx", "max_length_q", "max_length_k")  # what tells of documents, but not enough
 COLLATOR = "build the batch with varlen_lab.packing.VarlenCollator"
-
-
-@dataclass
-class Call:
-    """The outermost call of a model that is running: its class, its rows and tokens, its seams, its config's class."""
-
-    name: str
-    shape: tuple[int, ...]
-    seams: bool
-    config: type
-    told: bool  # it came with positions or with seams
-    taken: bool = False  # by an attention
-
-
-CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)
 LIFTED: ContextVar[bool] = ContextVar("LIFTED", default=False)
 
 
@@ -223,43 +208,6 @@ def refuse_padding_positions(name: str, positions: torch.Tensor, model: Any) -> 
                 f"position_ids start at {int(positions.min())} and {name} counts positions from {first}, below lies "
                 f"padding; add {first} to position_ids."
             )
-
-
-# ------------------------------------------------------------------------------------------------------ while it runs
-
-
-def model_name() -> str:
-    """The class whose call is running, for sentences."""
-    call = CALL.get()
-    return "this model" if call is None else call.name
-
-
-def seams_taken() -> None:
-    """An attention has taken the seams of the call that is running."""
-    call = CALL.get()
-    if call is not None:
-        call.taken = True
-
-
-def sees_other_tokens(module: torch.nn.Module, mask: Any) -> bool:
-    """Whether seams have strayed into a tower, whose rows are images or sounds and not the documents of the call.
-
-    It is an attention that looks both ways without a mask, in a part of the model that has a config of its own.
-    """
-    call = CALL.get()
-    if call is None or mask is not None or getattr(module, "is_causal", None) is not False:
-        return False
-    return type(getattr(module, "config", None)) not in (call.config, type(None))
-
-
-def refuse_dropped_seams(query: torch.Tensor) -> None:
-    """InputError for an attention over all tokens of a batch, query (B, H, T, D), whose seams did not reach it."""
-    call = CALL.get()
-    if call is not None and call.seams and call.shape == (query.shape[0], query.shape[2]):
-        raise InputError(
-            f"{call.name} was given cu_seq_lens_q and does not hand it on to its attention, which would not know the "
-            "seams; train it unpacked, or pad its documents."
-        )
 
 
 # ----------------------------------------------------------------------------------------------------------- after it

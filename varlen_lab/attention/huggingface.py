@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from varlen_lab.attention import guard
+from varlen_lab.attention.calls import model_name, refuse_dropped_seams, seams_taken, sees_other_tokens
 from varlen_lab.attention.dispatch import attend
+from varlen_lab.attention.guard import COLLATOR, watch_models
 from varlen_lab.attention.masks import DeferredMask, open_mask, rule_with_seams, varlen_mask
 from varlen_lab.attention.ordinary import ordinary_attention
 from varlen_lab.attention.registry import BACKENDS
@@ -63,7 +64,7 @@ def register() -> list[str]:
     for name, backend in ours.items():
         AttentionInterface.register(name, attention_of(backend))
         AttentionMaskInterface.register(name, varlen_mask)
-    guard.watch_models(list(ours))
+    watch_models(list(ours))
     return list(ours)
 
 
@@ -100,9 +101,9 @@ def varlen_attention(
     refuse_unknown(others)
     scores: dict[str, Any] = {"softcap": softcap, "sinks": s_aux if sinks is None else sinks}
     compiling = torch.compiler.is_compiling()
-    if cu_seq_lens_q is None or (not compiling and guard.sees_other_tokens(module, attention_mask)):
+    if cu_seq_lens_q is None or (not compiling and sees_other_tokens(module, attention_mask)):
         if not compiling:
-            guard.refuse_dropped_seams(query)
+            refuse_dropped_seams(query)
         mask, causal = open_mask(attention_mask, module, is_causal, query.shape[2], key.shape[2])
         window = sliding_window if attention_mask is None else None  # a mask says it all
         more = {"scaling": scaling, "dropout": dropout, "causal": causal, "window": window} | scores
@@ -133,11 +134,11 @@ def boundaries_of(
     """The seams a call of attention came with, through all rows of the batch as the collator made them; taken."""
     boundaries = Boundaries(cu_seq_lens_q, None if longest is None else int(longest))
     if not torch.compiler.is_compiling():
-        guard.seams_taken()
+        seams_taken()
         if cu_seq_lens_k is not None and SEAMS(cu_seq_lens_k) != boundaries.seams:
             raise InputError(
                 "cu_seq_lens_k differs from cu_seq_lens_q, documents of queries and of keys must be the same; "
-                f"{guard.COLLATOR}."
+                f"{COLLATOR}."
             )
     return boundaries if chunk is None else Boundaries(chunked_seams(cu_seq_lens_q, chunk), chunk)
 
@@ -160,7 +161,7 @@ def refuse_unknown(others: Mapping[str, Any]) -> None:
         # False of what only adds something, as output_attentions, asks for nothing
         if value is not None and value is not False and name not in NOT_OF_ATTENTION:
             raise InputError(
-                f"{guard.model_name()} hands its attention {name}, which our attention does not know and would leave "
+                f"{model_name()} hands its attention {name}, which our attention does not know and would leave "
                 "out; load the model with attn_implementation='eager' and train it unpacked."
             )
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from varlen_lab.attention.guard import model_name
+from varlen_lab.attention.calls import model_name
 from varlen_lab.attention.rules import Rule, rule_of
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import OncePerTensor

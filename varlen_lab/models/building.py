@@ -11,7 +11,6 @@ Pretrained weights are opened by ``loading``.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,6 +20,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line, nearest
 from varlen_lab.machine.gpu import DTYPES, automatic_device, automatic_dtype, gpu_facts, why_no_mps, why_unusable
 from varlen_lab.models.adapters import add_adapter, four_bit_settings
+from varlen_lab.models.recomputing import recompute
 from varlen_lab.models.registry import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ OUR_MODEL_TYPES = {"varlen_baichuan", "varlen_deepseek_moe"}
 
 TORCH_DTYPES = {word: getattr(torch, name) for word, name in DTYPES.items()}
 NOISE_WORDS = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
-MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm"}  # as torch calls these operations
 
 
 def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
@@ -143,38 +142,6 @@ def noise_probabilities(model: Any) -> list[tuple[Any, str, float]]:
     return noise + [
         (m, "p", m.p) for m in model.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p
     ]
-
-
-def recompute(model: Any, what: str) -> None:
-    """Compute activations of a transformers model again in the backward pass instead of keeping them.
-
-    ``"all"``    of a layer only its input is kept: 2 bytes a token and channel in bf16, and a second forward pass
-    ``"cheap"``  results of matrix products and of attention are kept too: about half of the activations stay, and next
-                 to no time is lost, for norms, rotations and gates are a few percent of the work
-
-    Neither changes a number: what is computed again is computed from the same values by the same kernels.
-    """
-    options: dict[str, Any] = {"use_reentrant": False}
-    if what == "cheap":
-        from torch.utils.checkpoint import create_selective_checkpoint_contexts
-
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, save_expensive)
-    name = "activation_checkpointing_enable"  # its name from transformers 5.20 on
-    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-    enable(options)
-
-
-def save_expensive(context: Any, operation: Any, *args: Any, **more: Any) -> Any:
-    """torch's policy for one operation: keep what a matrix product or an attention kernel returned, nothing else."""
-    from torch.utils.checkpoint import CheckpointPolicy
-
-    return CheckpointPolicy.MUST_SAVE if is_expensive(operation) else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def is_expensive(operation: torch._ops.OpOverload) -> bool:
-    """A matrix product, or a kernel of attention: torch's, flash-attn's, by the name it is registered under."""
-    name = operation._schema.name.split("::")[-1]
-    return name in MATRIX_PRODUCTS or "attn" in name or "attention" in name
 
 
 def from_scratch(
