@@ -30,13 +30,13 @@ from varlen_lab.studies.census import (
     causal_lm_types,
     census,
     main,
-    verdict_of,
+    outcome_of,
 )
 
 
 @pytest.mark.parametrize("name", by_turns(causal_lm_types(), always=10))
 def test_a_class_is_exact_or_says_why_not(name: str) -> None:
-    verdict = verdict_of(name)
+    verdict = outcome_of(name)
     assert verdict.verdict not in NEVER, verdict
     if verdict.verdict == EXACT:
         assert verdict.difference is not None and verdict.difference <= LIMIT
@@ -78,7 +78,7 @@ def forgets_seams(module: Any, query: Any, key: Any, value: Any, mask: Any, **op
 
 def test_a_leak_is_called_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     register_planted(monkeypatch, forgets_seams)
-    verdict = verdict_of("llama", "planted")
+    verdict = outcome_of("llama", "planted")
     assert verdict.verdict == LEAKS and verdict.difference is not None and verdict.difference > 0.01
     assert "attention ignores the seams" in verdict.kinds and "LlamaAttention" in verdict.layers[0]
 
@@ -87,7 +87,7 @@ def test_a_leak_that_the_audit_does_not_see_is_silently_wrong(monkeypatch: pytes
     register_planted(monkeypatch, forgets_seams)
     clean = audit(miniature("llama"), study.batch())
     monkeypatch.setattr(study, "audit", lambda model, batch: clean)
-    assert verdict_of("llama", "planted").verdict == SILENT
+    assert outcome_of("llama", "planted").verdict == SILENT
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_what_is_raised_is_a_verdict(raised: Exception, expected: str, monkeypat
         raise raised
 
     register_planted(monkeypatch, fails)
-    verdict = verdict_of("llama", "planted")
+    verdict = outcome_of("llama", "planted")
     assert verdict.verdict == expected and str(raised) in verdict.words
 
 

@@ -43,7 +43,7 @@ NEVER = (SILENT, TRACEBACK)  # what must not be
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """What packing does to one class.
 
     ``exact``           packed is alone: ``difference`` is rounding, as a share of the largest logit or gradient
@@ -64,8 +64,8 @@ class Verdict:
 
 def census(
     names: Sequence[str] | None = None, attention: str = "varlen", processes: int | None = None
-) -> Iterator[Verdict]:
-    """The verdicts of all causal language model classes (or of ``names``), in their order, from several processes.
+) -> Iterator[Outcome]:
+    """The outcomes of all causal language model classes (or of ``names``), in their order, from several processes.
 
     ``attention``: any ``attn_implementation``. ``processes``: by default a core each; 1 works in this one. InputError
     for a name that is no causal language model of transformers.
@@ -78,10 +78,10 @@ def census(
     # a process takes as long to start as it measures a dozen classes
     processes = processes or min(os.cpu_count() or 1, -(-len(names) // 12))
     if processes == 1:
-        yield from (verdict_of(name, attention) for name in names)
+        yield from (outcome_of(name, attention) for name in names)
         return
     with ProcessPoolExecutor(processes, get_context("spawn"), prepare) as pool:
-        yield from pool.map(partial(verdict_of, attention=attention), names)
+        yield from pool.map(partial(outcome_of, attention=attention), names)
 
 
 def prepare() -> None:
@@ -99,15 +99,15 @@ def causal_lm_types() -> list[str]:
     return list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def verdict_of(name: str, attention: str = "varlen") -> Verdict:
-    """The verdict of one class; never raises."""
+def outcome_of(name: str, attention: str = "varlen") -> Outcome:
+    """What packing does to one class; never raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             alone = plain_model(name)
             expected = [run_alone(alone.train(training)) for training in (False, True)]
         except Exception as problem:  # of transformers: nothing of ours has run yet
-            return Verdict(name, NOT_BUILT, words=in_words(problem))
+            return Outcome(name, NOT_BUILT, words=in_words(problem))
         try:
             model = miniature(name, attention)
             with torch.no_grad():  # another attention may have drawn other random numbers
@@ -116,14 +116,14 @@ def verdict_of(name: str, attention: str = "varlen") -> Verdict:
             found = [run_packed(model.train(training)) for training in (False, True)]
             difference = max(apart(a, b) for a, b in zip(found, expected))
             if difference <= LIMIT:
-                return Verdict(name, EXACT, difference)
+                return Outcome(name, EXACT, difference)
             report = audit(model, batch())
         except InputError as refusal:
-            return Verdict(name, REFUSED, words=str(refusal))
+            return Outcome(name, REFUSED, words=str(refusal))
         except Exception as problem:  # must not be
-            return Verdict(name, TRACEBACK, words=in_words(problem))
+            return Outcome(name, TRACEBACK, words=in_words(problem))
     findings = report.findings
-    return Verdict(
+    return Outcome(
         name,
         LEAKS if findings else SILENT,
         difference,
@@ -208,12 +208,12 @@ def in_words(problem: BaseException) -> str:
     return str(problem) if isinstance(problem, InputError) else f"{type(problem).__name__}: {first_line(problem)}"
 
 
-def lines(verdict: Verdict) -> str:
+def lines(outcome: Outcome) -> str:
     """The lines of a class in the table, of at most ``WIDTH`` characters: what does not fit moves to lines below."""
-    figure = "" if verdict.difference is None else f"{verdict.difference:.1e}"
-    named = [f"{kind} ({layer})" for kind, layer in zip(verdict.kinds, verdict.layers)]
-    head = f"{verdict.name:24} {verdict.verdict:14} {figure:7}".rstrip()
-    words = textwrap.wrap(", ".join(named) or verdict.words, WIDTH - 4)
+    figure = "" if outcome.difference is None else f"{outcome.difference:.1e}"
+    named = [f"{kind} ({layer})" for kind, layer in zip(outcome.kinds, outcome.layers)]
+    head = f"{outcome.name:24} {outcome.verdict:14} {figure:7}".rstrip()
+    words = textwrap.wrap(", ".join(named) or outcome.words, WIDTH - 4)
     return "\n".join([head, *(f"    {line}" for line in words)])
 
 
@@ -226,9 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     totals: Counter[str] = Counter()
     try:
-        for verdict in census(chosen.names, chosen.attention):
-            totals[verdict.verdict] += 1
-            print(json.dumps(asdict(verdict)) if chosen.json else lines(verdict), flush=True)
+        for outcome in census(chosen.names, chosen.attention):
+            totals[outcome.verdict] += 1
+            print(json.dumps(asdict(outcome)) if chosen.json else lines(outcome), flush=True)
     except InputError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code
