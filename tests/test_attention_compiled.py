@@ -11,6 +11,7 @@ import torch
 import torch._dynamo
 import torch.nn.attention.varlen  # registers torch's operation
 from expect import refused
+from packed import packed_row
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
 from torch._inductor.utils import is_cudagraph_unsafe_fx_node
@@ -20,9 +21,9 @@ from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import register
 from varlen_lab.attention.reference import Options, attend_reference
 from varlen_lab.attention.registry import BACKENDS
-from varlen_lab.models.building import recompute, tiny
+from varlen_lab.models.building import tiny
+from varlen_lab.models.recomputing import recompute
 from varlen_lab.packing.boundaries import SEAMS, Boundaries
-from varlen_lab.packing.collators import VarlenCollator
 
 ROWS = [[5, 1, 17, 9], [4, 30], [3, 3, 3, 3, 3, 70], [100]]  # other lengths, other numbers of documents
 ROW = [0]  # the one that is computed
@@ -52,10 +53,7 @@ def fresh() -> Iterator[None]:
 
 
 def batch(lengths: list[int]) -> dict[str, Any]:
-    ids = list(range(10, 10 + sum(lengths)))
-    made = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
-    del made["labels"]
-    return made
+    return packed_row(lengths, labels=None)
 
 
 def passes(model: torch.nn.Module) -> list[torch.Tensor]:

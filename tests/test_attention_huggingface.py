@@ -15,7 +15,8 @@ from varlen_lab.attention.choosing import AttentionShape
 from varlen_lab.attention.dispatch import attend
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import families, recompute, tiny, variants
+from varlen_lab.models.building import families, tiny, variants
+from varlen_lab.models.recomputing import recompute
 from varlen_lab.packing.boundaries import SEAMS
 from varlen_lab.packing.collators import VarlenCollator
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from expect import refused
+from packed import packed_row
 from transformers import LlamaConfig
 from transformers.masking_utils import (
     create_bidirectional_mask,
@@ -25,7 +26,6 @@ from varlen_lab.attention.rules import Rule, chunked_seams
 from varlen_lab.models.miniature import miniature
 from varlen_lab.models.sizes import SPECIAL, VOCABULARY
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 16, 33]  # around a window, and a chunk, of 16
 WINDOWS: dict[str, dict[str, Any]] = {
@@ -51,10 +51,7 @@ def documents() -> list[torch.Tensor]:
 
 
 def packed() -> dict[str, Any]:
-    ids = torch.cat(documents()).tolist()
-    made = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS}]) | {"use_cache": False}
-    del made["labels"]
-    return made
+    return packed_row(LENGTHS, torch.cat(documents()).tolist(), labels=None, use_cache=False)
 
 
 def close(mine: torch.Tensor, theirs: torch.Tensor) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from expect import refused
+from packed import packed_row
 
 from varlen_lab.attention import choosing, sdpa
 from varlen_lab.attention.choosing import AttentionShape, Job, choose, why_not
@@ -19,7 +20,6 @@ from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.attention.timing import CHECKED, measure
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.collators import VarlenCollator
 
 UGLY = [1, 7, 1, 1, 30, 64, 2]
 CASES: dict[str, dict[str, Any]] = {
@@ -275,11 +275,7 @@ def gpt_oss(attention: str, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def packed() -> dict[str, Any]:
-    made = VarlenCollator()(
-        [{"input_ids": list(range(10, 10 + sum(LENGTHS))), "labels": [0] * sum(LENGTHS), "seq_lengths": LENGTHS}]
-    )
-    del made["labels"]
-    return made
+    return packed_row(LENGTHS, labels=None)
 
 
 def alone(model: torch.nn.Module) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from expect import within
+from packed import packed_row
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -26,13 +27,11 @@ from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 17, 9, 12]
 IDS = list(range(10, 10 + sum(LENGTHS)))
-ROW = {"input_ids": IDS, "labels": IDS, "seq_lengths": LENGTHS}
 
 
 def batch(**changes) -> dict:
     """A VarlenCollator batch; a change to None leaves the key out."""
-    made = VarlenCollator()([ROW]) | changes
-    return {name: value for name, value in made.items() if value is not None}
+    return packed_row(LENGTHS, IDS, **changes)
 
 
 def native(**changes) -> dict:

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from packed import packed_row
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import LeakFound
 from varlen_lab.leaks.before import check_before_training, few_documents, leak_found
 from varlen_lab.leaks.planting import LENGTHS, plant, specimen
 from varlen_lab.leaks.registry import FAULTS, Fault
-from varlen_lab.models.building import build_model, recompute, tiny
+from varlen_lab.models.building import build_model, tiny
 from varlen_lab.models.miniature import miniature
+from varlen_lab.models.recomputing import recompute
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.training.data import load_rows, load_tokenizer
 from varlen_lab.training.plan import plan_steps
@@ -25,7 +27,7 @@ from varlen_lab.training.trainer import train
 def packed(*lengths: int) -> dict[str, Any]:
     """A VarlenCollator batch of one row with documents of these lengths."""
     ids = [10 + number % 500 for number in range(sum(lengths))]
-    return VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+    return packed_row(lengths, ids)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from expect import within
+from packed import packed_row
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from varlen_lab.attention.huggingface import attention_of, register
@@ -19,7 +20,6 @@ from varlen_lab.leaks.running import noise_off
 from varlen_lab.models.building import tiny
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.collators import VarlenCollator
 
 DOCUMENTS = Boundaries.from_lengths(LENGTHS)
 LONG = [5, 40, 17, 1, 33]  # beyond the windows and chunks of 16 tokens of a miniature
@@ -27,7 +27,7 @@ LONG = [5, 40, 17, 1, 33]  # beyond the windows and chunks of 16 tokens of a min
 
 def packed(lengths: list[int]) -> dict:
     ids = torch.randint(10, 100, (sum(lengths),), generator=torch.Generator().manual_seed(0)).tolist()
-    return VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+    return packed_row(lengths, ids)
 
 
 def native(lengths: list[int], **changes) -> dict:

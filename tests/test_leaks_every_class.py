@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from packed import packed_row
 from turns import by_turns
 
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.checking import audit
 from varlen_lab.models.miniature import miniature
 from varlen_lab.models.sizes import SPECIAL, VOCABULARY
-from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies.census import causal_lm_types
 
 LENGTHS = [5, 1, 35, 18]  # a one-token document, and some longer than a miniature's windows and chunks
@@ -38,7 +38,7 @@ def batches() -> dict[str, dict[str, Any]]:
     """The same row as people pass it: positions alone; with a cache; and all that transformers' page recommends."""
     draw = torch.Generator().manual_seed(1)
     ids = torch.randint(SPECIAL, VOCABULARY, (sum(LENGTHS),), generator=draw).tolist()
-    row = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS}])
+    row = packed_row(LENGTHS, ids)
     positions = {name: row[name] for name in ("input_ids", "position_ids")}
     seams = {name: value for name, value in row.items() if name.startswith(("cu_seq", "max_length"))}
     numbers = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))[None].int()

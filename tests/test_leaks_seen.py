@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packed import packed_row
 
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.seen import attention_seen
 from varlen_lab.models.building import families, tiny
-from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [5, 1, 8, 3]
 
@@ -19,7 +19,7 @@ LENGTHS = [5, 1, 8, 3]
 def packed(lengths: list[int]) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 100, (sum(lengths),), generator=generator).tolist()
-    return VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+    return packed_row(lengths, ids)
 
 
 def leaky(batch: dict[str, Any]) -> dict[str, Any]:
