@@ -205,10 +205,13 @@ def test_the_first_step_sees_what_the_loss_of_an_untrained_model_hides(small: Co
         first_step(model, rows, step, collate, device, scaled=True)
 
 
-def test_the_proof_is_of_a_step_with_a_seam(small: Config) -> None:
-    one_row = small.replace(
-        data_path="builtin:docstrings", max_length=300, batch_size=1, accumulative_counts=1, max_steps=3
-    )
+def test_the_proof_is_of_a_step_with_a_seam(small: Config, tmp_path: Path) -> None:
+    """Four documents fill rows of their own, three share the fifth, and the plan does not begin with that one."""
+    turns = [(f"Say {number}.", "one two three " * words) for number, words in enumerate([100] * 4 + [8] * 3)]
+    records = [{"instruction": question, "output": answer} for question, answer in turns]
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    one_row = small.replace(data_path=str(path), max_length=300, batch_size=1, accumulative_counts=1, max_steps=5)
     proof = compare(one_row, ("varlen",)).first_step
     assert proof is not None and proof.documents > 1 and proof.number > 1
     assert f"of step {proof.number}, the first with a seam, equal" in proof.sentence()
