@@ -76,7 +76,7 @@ def main() -> int:
     from varlen_lab.documents.builtin import builtin_tokenizer
     from varlen_lab.documents.reading import read_dialogues
 
-    dialogues, _ = read_dialogues("builtin:docstrings", progress=False)
+    dialogues = read_dialogues("builtin:docstrings", progress=False).dialogues
     dialogues = dialogues[: args.documents]
     tokenizer = builtin_tokenizer(progress=False)
     peer, ours = speed(dialogues, tokenizer, args.template, args.rounds)

@@ -10,7 +10,8 @@ import pytest
 
 from varlen_lab.documents.agents import react_prompt
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.reading import BadRecord, dialogue_of, read_dialogues
+from varlen_lab.documents.dialogues import BadRecord
+from varlen_lab.documents.reading import dialogue_of, read_dialogues
 from varlen_lab.documents.templates import segments
 from varlen_lab.documents.tokens import encode, prompt_ids
 from varlen_lab.errors import InputError
@@ -182,7 +183,7 @@ def test_pretraining_text_is_trained_on_whole(template: str, tmp_path: Path) -> 
     """By hand: bos, which nothing predicts, then every token of the stripped text, and no end mark."""
     path = tmp_path / "sky.jsonl"
     path.write_text(json.dumps({"text": "  ### Human: 上海 is a city.\n"}) + "\n" + json.dumps({"text": "x"}) + "\n")
-    dialogues, skipped = read_dialogues(path, map_fn="pretrain", progress=False)
+    dialogues, skipped, _ = read_dialogues(path, map_fn="pretrain", progress=False)
     rows = encode(dialogues, TOKENIZER, prompt_template=template)
     text = TOKENIZER("### Human: 上海 is a city.", add_special_tokens=False)["input_ids"]
     assert not skipped and len(rows) == 2

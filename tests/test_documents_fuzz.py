@@ -13,7 +13,8 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from varlen_lab.documents.reading import LONGEST_REASON, read_dialogues
+from varlen_lab.documents.dialogues import LONGEST_REASON
+from varlen_lab.documents.reading import read_dialogues
 from varlen_lab.documents.registry import MAP_FNS
 from varlen_lab.errors import InputError
 
@@ -49,7 +50,7 @@ def read(name: str, content: bytes, map_fn: str = "auto") -> tuple[int, list[str
         path = Path(folder) / name
         path.write_bytes(content)
         try:
-            dialogues, reasons = read_dialogues(path, map_fn=map_fn, skip_bad=True, progress=False)
+            dialogues, reasons, _ = read_dialogues(path, map_fn=map_fn, skip_bad=True, progress=False)
         except InputError as problem:
             sentence = str(problem)
             assert name in sentence and "\n" not in sentence and len(sentence) < 1000
@@ -148,7 +149,7 @@ def test_the_rest_of_100_000_lines_is_kept_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     line = json.dumps(GOOD).encode() + b"\n"
     path.write_bytes(line * 50_000 + b'{"instruction": \n' + b'{"output": "\xff"}\n' + line * 50_000)
-    dialogues, reasons = read_dialogues(path, skip_bad=True, progress=False)
+    dialogues, reasons, _ = read_dialogues(path, skip_bad=True, progress=False)
     assert len(dialogues) == 100_000 and dialogues[-1] == DIALOGUE
     assert reasons == [
         f"{path}:50001: the line is not JSON (Expecting value, column 17)",

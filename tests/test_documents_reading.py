@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.documents.reading import BadRecord, dialogue_of, read_dialogues
+from varlen_lab.documents.dialogues import BadRecord
+from varlen_lab.documents.reading import dialogue_of, read_dialogues
 from varlen_lab.errors import InputError
 
 DIALOGUE = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
@@ -101,7 +102,7 @@ def write(path: Path, records: list[dict]) -> Path:
 @pytest.mark.parametrize("record", SHAPES[:3], ids=lambda record: next(iter(record)))
 def test_every_format_gives_the_same_dialogues(suffix: str, record: dict, tmp_path: Path) -> None:
     path = write(tmp_path / f"data{suffix}", [record, record])
-    assert read_dialogues(path, progress=False) == ([DIALOGUE, DIALOGUE], [])
+    assert read_dialogues(path, progress=False) == ([DIALOGUE, DIALOGUE], [], {})
 
 
 def test_a_saved_dataset_is_read(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_broken_line_is_named_and_skipping_loses_only_it(tmp_path: Path) -> No
     path.write_text("\n".join([good] * 500 + ['{"messages": [', json.dumps({"messages": []})] + [good] * 500))
     with pytest.raises(InputError, match=r"many\.jsonl:501: the line is not JSON"):
         read_dialogues(path, progress=False)
-    dialogues, skipped = read_dialogues(path, skip_bad=True, progress=False)
+    dialogues, skipped, _ = read_dialogues(path, skip_bad=True, progress=False)
     assert len(dialogues) == 1000
     assert [reason.split(": ")[0].split(":")[-1] for reason in skipped] == ["501", "502"]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.reading import BadRecord, Turns, dialogue_of, locate, read_dialogues
+from varlen_lab.documents.dialogues import BadRecord, Turns
+from varlen_lab.documents.reading import dialogue_of, locate, read_dialogues
 from varlen_lab.documents.registry import MAP_FNS, READERS, SHAPES, TEMPLATES, Shape, Template
 from varlen_lab.documents.tokens import encode, prompt_ids
 from varlen_lab.errors import InputError
@@ -57,7 +58,7 @@ def test_a_new_shape_and_a_new_file_format_are_read(monkeypatch: pytest.MonkeyPa
     path = tmp_path / "two.tab"
     path.write_text("2+2?\t4\n\t\n")
     assert locate(str(path)) == ("file", path)
-    dialogues, skipped = read_dialogues(path, skip_bad=True)
+    dialogues, skipped, _ = read_dialogues(path, skip_bad=True)
     assert dialogues == [DIALOGUE] and skipped == [f"{path}:2: message 1 (user) is empty"]
 
 

@@ -73,7 +73,7 @@ def test_an_odd_file_is_read(name: str, tmp_path: Path) -> None:
     content, count = READ[name]
     path = tmp_path / name
     path.write_bytes(content.encode())
-    dialogues, skipped = read_dialogues(path, progress=False)
+    dialogues, skipped, _ = read_dialogues(path, progress=False)
     assert len(dialogues) == count and skipped == []
     assert all(dialogue[-1] == DIALOGUE[1] for dialogue in dialogues)
 

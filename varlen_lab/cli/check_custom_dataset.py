@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from varlen_lab.training.data import load_tokenizer, pack_rows
 
     # skip_bad: all bad records are wanted, not the first
-    dialogues, bad = read_dialogues(
+    dialogues, bad, _ = read_dialogues(
         config.data_path, system=config.SYSTEM, map_fn=config.dataset_map_fn, skip_bad=True, progress=False
     )
     tokenizer = load_tokenizer(config)

@@ -2,7 +2,7 @@
 
     dataset = load_documents("builtin:docstrings", builtin_tokenizer())   # columns input_ids, labels
 
-``reading`` finds records and makes dialogues of them, ``tokens`` makes tokens and labels of dialogues: the common path.
+``reading`` finds records and makes ``dialogues`` of them, ``tokens`` makes tokens and labels of those: the common path.
 ``formats`` reads files other than JSON lines, ``shapes`` and ``agents`` records without ``messages``, ``templates``
 fills in a named template. ``builtin`` has the built-in corpus and tokenizer. ``registry`` lists what has a name.
 """
@@ -14,10 +14,10 @@ from varlen_lab import lazy_face
 if TYPE_CHECKING:
     from varlen_lab.documents.builtin import builtin_dialogues as builtin_dialogues
     from varlen_lab.documents.builtin import builtin_tokenizer as builtin_tokenizer
+    from varlen_lab.documents.loading import load_documents as load_documents
     from varlen_lab.documents.reading import read_dialogues as read_dialogues
     from varlen_lab.documents.registry import TEMPLATES as TEMPLATES
     from varlen_lab.documents.tokens import encode as encode
-    from varlen_lab.documents.tokens import load_documents as load_documents
     from varlen_lab.documents.tokens import prompt_ids as prompt_ids
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)

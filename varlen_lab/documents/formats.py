@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from varlen_lab.documents.dialogues import BadRecord
 from varlen_lab.documents.reading import (
     BUILTIN,
-    BadRecord,
     Records,
     jsonl_records,
     lines_of,

@@ -3,9 +3,7 @@
 The rule: every record becomes a good dialogue, or is named with its file and line and the reason why not. This is the
 common path, JSON lines with ``messages``; other files are read in ``formats``, other shapes of a record in ``shapes``
 and ``agents``, and the registry says which function reads what.
-
-A good dialogue has perhaps one system message, then user and assistant in turn, nobody silent, at least one answer.
-A question at the end that nobody answers is left off, as XTuner does: nothing could be trained on it.
+What makes a dialogue good stands in ``dialogues``.
 """
 
 from __future__ import annotations
@@ -14,50 +12,31 @@ import ast
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
-from varlen_lab.config.schema import HALF_CHARACTER
 from varlen_lab.documents.builtin import builtin_dialogues
+from varlen_lab.documents.dialogues import ROLE_SYNONYMS, ROLES, BadRecord, Dialogue, Turns, checked_dialogue
 from varlen_lab.documents.registry import MAP_FNS, READERS, Shape
 from varlen_lab.errors import InputError, nearest, unknown_choice
 
-# messages {"role": ..., "content": ...}: system, user, assistant; "tool", what a tool gave back; those of VERBATIM
-Dialogue = list[dict[str, str]]
 Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord stands in for what cannot be read
-Turns = Iterator[tuple[str, Any]]  # (role, content) as found in a record, not yet checked
 
 BUILTIN = "builtin:docstrings"
 function_at = cache(resolve_name)  # "module:function" of the registry -> the function; asked for once a record
-ROLES = ("system", "user", "assistant")
-ROLE_SYNONYMS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
-# Roles of text that already stands as the model shall read it, no template adds to it -> is it trained on?
-VERBATIM = {"text": True, "context": False}
-# role -> the roles that may come behind it; "" is the beginning
-ALLOWED_AFTER = {
-    "": ("system", "user"),
-    "system": ("user",),
-    "user": ("assistant",),
-    "assistant": ("user", "tool"),
-    "tool": ("assistant",),
-}
 FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
-LONGEST_REASON = 300  # characters of a reason
 
 
-class BadRecord(Exception):
-    """Why one record is no dialogue, as half a sentence (``message 2 is empty``); its place is put in front later.
+class Reading(NamedTuple):
+    """What was read: the dialogues, a sentence for every record skipped, and how often was seen what is not used."""
 
-    It quotes what a person's file holds, so it is made fit to print: one line, not endless, no half characters.
-    """
-
-    def __init__(self, reason: str) -> None:
-        line = " ".join(reason.encode("utf-8", "backslashreplace").decode().split())
-        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
-        super().__init__(line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 4] + " ...")
+    dialogues: list[Dialogue]
+    skipped: list[str]
+    counted: dict[str, int]  # such as {"label": 3}: by name, in records
 
 
 def read_dialogues(
@@ -67,8 +46,8 @@ def read_dialogues(
     map_fn: str = "auto",
     skip_bad: bool = False,
     progress: bool = True,
-) -> tuple[list[Dialogue], list[str]]:
-    """All dialogues at ``data_path``, and the reasons of the records that were skipped.
+) -> Reading:
+    """All dialogues at ``data_path``, the reasons of the records that were skipped, and what was counted.
 
     ``data_path``: ``builtin:docstrings``; a .jsonl, .json, .parquet or .csv file; a folder of ``Dataset.save_to_disk``;
     otherwise a dataset's name on the hub, whose ``train`` split is read; or a list of these. ``system`` is put in front
@@ -79,12 +58,19 @@ def read_dialogues(
         parts = [
             read_dialogues(one, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress) for one in data_path
         ]
-        return [one for found, _ in parts for one in found], [reason for _, reasons in parts for reason in reasons]
+        counted = Counter[str]()
+        for part in parts:
+            counted.update(part.counted)
+        return Reading(
+            [one for part in parts for one in part.dialogues], [one for part in parts for one in part.skipped], counted
+        )
     name = os.fspath(data_path)
-    dialogues, skipped = [], []
+    dialogues, skipped = list[Dialogue](), list[str]()
     for place, record in records_at(name, progress):
         try:
-            dialogues.append(dialogue_of(record, system, map_fn))
+            dialogue = dialogue_of(record, system, map_fn)
+            dialogue.place = place
+            dialogues.append(dialogue)
         except BadRecord as reason:
             if not skip_bad:
                 raise InputError(f"{place}: {reason}; correct the record, or set skip_bad = True.") from None
@@ -92,7 +78,7 @@ def read_dialogues(
     if not dialogues:
         why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{name} holds no dialogue{why}; give it at least one with an assistant turn.")
-    return dialogues, skipped
+    return Reading(dialogues, skipped, {})
 
 
 def locate(name: str) -> tuple[str, Path]:
@@ -221,28 +207,3 @@ def parsed(value: Any, field: str, kind: type = list, what: str = "a list of mes
     if not isinstance(value, kind):
         raise BadRecord(f"{field} is {type(value).__name__}, not {what}")
     return value
-
-
-def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
-    """The messages of ``turns``, their order and contents checked, an unanswered end left off; or BadRecord."""
-    dialogue: Dialogue = []
-    previous = ""
-    for number, (role, content) in enumerate(turns, start=1):
-        if role not in VERBATIM and role not in ALLOWED_AFTER[previous]:
-            expected = " or ".join(one for one in ALLOWED_AFTER[previous] if one != "tool")
-            raise BadRecord(f"roles are out of order: message {number} is {role}, expected {expected}")
-        if not isinstance(content, str):
-            raise BadRecord(f"message {number} holds {type(content).__name__}, not text")
-        if not content.strip() and role not in VERBATIM:
-            raise BadRecord(f"message {number} ({role}) is empty")
-        if not content.isascii() and HALF_CHARACTER.search(content):
-            raise BadRecord(f"message {number} ({role}) holds half of a character (a lone surrogate)")
-        dialogue.append({"role": role, "content": content})
-        previous = role if role not in VERBATIM else previous
-    if not any(message["role"] in ("assistant", "text") and message["content"].strip() for message in dialogue):
-        raise BadRecord("no assistant turn, there is nothing to train on")
-    if previous in ("user", "tool"):
-        dialogue.pop()
-    if system and dialogue[0]["role"] in ALLOWED_AFTER["system"]:
-        dialogue.insert(0, {"role": "system", "content": system})
-    return dialogue

@@ -10,7 +10,8 @@ import difflib
 import re
 from typing import Any
 
-from varlen_lab.documents.reading import BadRecord, Turns, parsed
+from varlen_lab.documents.dialogues import BadRecord, Turns
+from varlen_lab.documents.reading import parsed
 from varlen_lab.documents.registry import Shape
 
 GUANACO_TURN = re.compile(r"### (Human|Assistant):")

@@ -8,7 +8,7 @@ Not here: the template inside a tokenizer, and tokens. ``tokens`` has both.
 
 from __future__ import annotations
 
-from varlen_lab.documents.reading import VERBATIM, Dialogue
+from varlen_lab.documents.dialogues import VERBATIM, Dialogue
 from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
 from varlen_lab.errors import unknown_choice
 

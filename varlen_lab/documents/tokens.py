@@ -15,15 +15,13 @@ here it is run twice for every answer, up to it and including it, and the differ
 from __future__ import annotations
 
 import hashlib
-import os
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varlen_lab.documents.reading import Dialogue, read_dialogues
+from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
 from varlen_lab.documents.templates import Segments, segments
 from varlen_lab.errors import InputError
@@ -38,7 +36,12 @@ DIALOGUES_AT_ONCE = 1000  # dialogues tokenised in one call: enough to keep the 
 
 
 def encode(
-    dialogues: Sequence[Dialogue], tokenizer: Any, *, prompt_template: str = OF_TOKENIZER, progress: bool = False
+    dialogues: Sequence[Dialogue],
+    tokenizer: Any,
+    *,
+    prompt_template: str = OF_TOKENIZER,
+    skipped: list[str] | None = None,
+    progress: bool = False,
 ) -> Dataset:
     """One document per dialogue: equally long int32 list columns ``input_ids`` and ``labels``.
 
@@ -87,7 +90,7 @@ def prompt_ids(question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZE
     """What a model reads before it answers ``question``: int64 ids of shape (1, T), as in training."""
     import torch
 
-    dialogue = [{"role": "system", "content": system}] if system else []
+    dialogue = Dialogue([{"role": "system", "content": system}] if system else [])
     dialogue.append({"role": "user", "content": question})
     if prompt_template == OF_TOKENIZER:
         text = rendered(tokenizer, [dialogue], add_generation_prompt=True)[0]
@@ -167,8 +170,8 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     template, or one that rewrites earlier turns as a dialogue grows (see ``segments_by_difference``).
     """
     turns = [[turn for turn, one in enumerate(dialogue) if one["role"] == "assistant"] for dialogue in dialogues]
-    prompts = [dialogue[:turn] for dialogue, answers in zip(dialogues, turns) for turn in answers]
-    answered = [dialogue[: turn + 1] for dialogue, answers in zip(dialogues, turns) for turn in answers]
+    prompts = [Dialogue(dialogue[:turn]) for dialogue, answers in zip(dialogues, turns) for turn in answers]
+    answered = [Dialogue(dialogue[: turn + 1]) for dialogue, answers in zip(dialogues, turns) for turn in answers]
     before = iter(rendered(tokenizer, prompts, add_generation_prompt=True))
     after = iter(rendered(tokenizer, answered, add_generation_prompt=False))
     results: list[Segments] = []
@@ -221,30 +224,3 @@ def segments_by_difference(before: Iterable[str], after: Iterable[str]) -> Segme
 def another_template() -> str:
     """The next step where the tokenizer's own template does not serve."""
     return f"set prompt_template to one of {', '.join(TEMPLATES)}"
-
-
-def load_documents(
-    data_path: str | os.PathLike[str] | list[str],
-    tokenizer: Any,
-    *,
-    prompt_template: str = OF_TOKENIZER,
-    system: str = "",
-    map_fn: str = "auto",
-    skip_bad: bool = False,
-    progress: bool = True,
-) -> Dataset:
-    """Read the dialogues at ``data_path`` (see ``read_dialogues``) and tokenise them (see ``encode``).
-
-    Records left out under ``skip_bad`` are counted in a warning that names the first; the second line of
-    ``dataset.info.description`` keeps it.
-    """
-    dialogues, skipped = read_dialogues(data_path, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress)
-    if skipped:
-        which = "record" if len(skipped) == 1 else "records"
-        read = f"{len(dialogues):,} dialogues were read"
-        note = f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read}"
-        warnings.warn(note, stacklevel=2)
-    documents = encode(dialogues, tokenizer, prompt_template=prompt_template, progress=progress)
-    if skipped:
-        documents.info.description += f"\n{note}"
-    return documents

@@ -23,9 +23,10 @@ import numpy as np
 from varlen_lab.config.schema import Config
 from varlen_lab.documents import tokens
 from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
+from varlen_lab.documents.loading import load_documents
 from varlen_lab.documents.reading import locate
 from varlen_lab.documents.registry import TEMPLATES
-from varlen_lab.documents.tokens import content_digest, load_documents
+from varlen_lab.documents.tokens import content_digest
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
