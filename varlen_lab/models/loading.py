@@ -1,4 +1,4 @@
-"""A pretrained model with our attention: from a folder or from the hub, on transformers' native classes.
+"""A pretrained model with our attention, from wherever ``sources`` finds it, on transformers' native classes.
 
 Checkpoints that came with their own code (``model_type: internlm``) are mapped to the native class by the rules in
 ``originals``; no code of a checkpoint is ever run.
@@ -26,6 +26,7 @@ from varlen_lab.models.building import (
 )
 from varlen_lab.models.layouts import Layout
 from varlen_lab.models.registry import FAMILIES
+from varlen_lab.models.sources import locate_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,12 +42,19 @@ def load_model(
 ) -> PreTrainedModel:
     """Open a pretrained causal language model with the given attention, quantised on the way if asked to.
 
-    ``dtype``: of its weights, ``auto`` as they were saved. ``path``: a folder or a hub name. A folder in an original
-    remote-code layout (``model_type: internlm``) is read into the native class. ``empty``: no weights are read, see
-    ``empty_model``; then nobody knows how they were saved. Raises InputError when there is no such model.
+    ``dtype``: of its weights, ``auto`` as they were saved. ``path``: a folder, a hub name, a GGUF file or
+    ``pip:PACKAGE``. A folder in an original remote-code layout (``model_type: internlm``) is read into the native
+    class. ``empty``: no weights are read, see ``empty_model``; then nobody knows how they were saved. Raises InputError
+    when there is no such model.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
+    source = locate_model(path)
+    if source.gguf_file is not None:
+        model = load_model(source.folder, attn_implementation, dtype, quantization_config, empty=empty)
+        # what adapters and notes call their base: the name that a person knows, not the folder in our cache
+        model.name_or_path = model.config.name_or_path = path
+        return model
     register()
     more = {} if quantization_config is None else {"quantization_config": quantization_config}
     folder = Path(path)

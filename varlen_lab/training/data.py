@@ -30,6 +30,7 @@ from varlen_lab.documents.tokens import content_digest
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
+from varlen_lab.models.sources import locate_model
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.packing.rows import document_lengths
 from varlen_lab.packing.strategies import PackReport, pack_lengths, packed_rows
@@ -61,21 +62,22 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
         return builtin
     from transformers import AutoConfig, AutoTokenizer
 
+    folder = locate_model(name).folder
     try:
         # for some model types transformers makes an empty tokenizer out of nothing and does not say so
-        if Path(name).is_dir() and not any(any(Path(name).glob(pattern)) for pattern in TOKENIZER_FILES):
-            raise OSError("the folder has no tokenizer files")
-        return AutoTokenizer.from_pretrained(name, local_files_only=only_local(name))
+        if Path(folder).is_dir() and not any(any(Path(folder).glob(pattern)) for pattern in TOKENIZER_FILES):
+            raise OSError("there are no tokenizer files")
+        return AutoTokenizer.from_pretrained(folder, local_files_only=only_local(folder))
     except Exception as problem:  # transformers raises many kinds for one fact: there is no usable tokenizer
         try:
-            vocabulary = AutoConfig.from_pretrained(name, local_files_only=True).vocab_size
+            vocabulary = AutoConfig.from_pretrained(folder, local_files_only=True).vocab_size
         except (OSError, ValueError):
             vocabulary = None
         builtin = builtin_tokenizer()
         if vocabulary == len(builtin):
             return builtin
         reason = first_line(problem)
-        if not Path(name).is_dir():
+        if not Path(folder).is_dir():
             raise InputError(
                 f"{name!r} is neither a model folder here nor one the hub gives us ({reason}); check "
                 "pretrained_model_name_or_path and the network, or name a folder."
