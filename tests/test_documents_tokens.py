@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,11 +11,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from varlen_lab.documents.builtin import builtin_tokenizer
+from varlen_lab.documents.dialogues import Dialogue
+from varlen_lab.documents.loading import load_documents
+from varlen_lab.documents.reading import read_dialogues
 from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
 from varlen_lab.documents.templates import segments
-from varlen_lab.documents.tokens import encode, prompt_ids, token_ids
+from varlen_lab.documents.tokens import encode, end_ids, prompt_ids, token_ids
 from varlen_lab.errors import InputError
 
+CASES = Path(__file__).parent / "cases"
 TOKENIZER = builtin_tokenizer(progress=False)
 ONE = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
 TWO = [*ONE, {"role": "user", "content": "And 3+3?"}, {"role": "assistant", "content": "6"}]
@@ -111,6 +116,73 @@ def test_a_template_that_rewrites_history_is_refused() -> None:
     forgetful.chat_template = "{% for m in messages[-2:] %}{{ m['role'] + m['content'] }}{% endfor %}"
     with pytest.raises(InputError, match="rewrites earlier turns"):
         encode([TWO], forgetful)
+
+
+def refusing_tokenizer() -> object:
+    """One whose template drops the thinking of earlier answers, so that a dialogue of two cannot be trained on."""
+    tokenizer = builtin_tokenizer(progress=False)
+    tokenizer.chat_template = (CASES / "template_refuses.jinja").read_text(encoding="utf-8")
+    return tokenizer
+
+
+def test_a_refused_dialogue_is_named_with_its_place_or_skipped_and_counted() -> None:
+    path = CASES / "template_refuses.jsonl"
+    with pytest.raises(InputError, match=r"template_refuses\.jsonl:2: the chat template .* rewrites .* skip_bad"):
+        load_documents(path, refusing_tokenizer(), progress=False)
+    with pytest.warns(UserWarning, match=r"1 record skipped, the first: .*refuses\.jsonl:2: .*1 dialogues were read"):
+        documents = load_documents(path, refusing_tokenizer(), skip_bad=True, progress=False)
+    assert len(documents) == 1 and "0 without a token" in documents.info.description
+    alone = read_dialogues(path, progress=False).dialogues[:1]
+    assert documents["input_ids"] == encode(alone, refusing_tokenizer())["input_ids"]
+
+
+@pytest.mark.parametrize("bad", [0, 700, 1000, 2499])
+def test_a_refused_dialogue_takes_no_other_with_it(bad: int) -> None:
+    """The dialogues of a batch are rendered together: which one the template raised at is found."""
+    moody = builtin_tokenizer(progress=False)
+    moody.chat_template = moody.chat_template.replace(
+        "{{ bos_token }}",
+        "{% if 'bad' in messages[0]['content'] %}{{ raise_exception('no bad words') }}{% endif %}{{ bos_token }}",
+    )
+    dialogues = [Dialogue(ONE, f"chat.jsonl:{n + 1}") for n in range(2500)]
+    expected = encode(dialogues[:bad] + dialogues[bad + 1 :], moody)
+    dialogues[bad] = Dialogue([{"role": "user", "content": "bad"}, ONE[1]], f"chat.jsonl:{bad + 1}")
+    skipped: list[str] = []
+    assert encode(dialogues, moody, skipped=skipped)[:] == expected[:]
+    assert skipped == [f"chat.jsonl:{bad + 1}: the chat template of the tokenizer refuses this dialogue (no bad words)"]
+    with pytest.raises(InputError, match=f"chat.jsonl:{bad + 1}: .*no bad words"):
+        encode(dialogues, moody)
+    with pytest.raises(InputError, match=r"refused all 1 dialogues, the first: chat\.jsonl"):
+        encode([dialogues[bad]], moody, skipped=[])
+    with pytest.raises(InputError, match="no bad words"):
+        prompt_ids("bad", moody)
+
+
+@pytest.mark.parametrize(
+    ("template", "mark"),
+    [(OF_TOKENIZER, "</s>"), ("default", "</s>"), ("internlm_chat", "<eoa>"), ("qwen_chat", "<|im_end|>")],
+)
+def test_an_answer_is_over_at_the_end_mark_and_at_eos(template: str, mark: str) -> None:
+    assert end_ids(TOKENIZER, template) == (2,)  # a mark that is several tokens ends nothing
+    other = builtin_tokenizer(progress=False)
+    other.add_tokens(["<eoa>", "<|im_end|>"], special_tokens=True)
+    expected = [other.convert_tokens_to_ids(mark), other.eos_token_id]
+    assert end_ids(other, template) == tuple(dict.fromkeys(expected))
+
+
+def test_end_ids_of_marks_that_are_not_one_token() -> None:
+    other = builtin_tokenizer(progress=False)
+    other.add_tokens(["<|EOT|>"], special_tokens=True)
+    other.chat_template = "{% for m in messages %}{{ m['content'] + '\n<|EOT|>\n' }}{% endfor %}"
+    assert end_ids(other) == (other.convert_tokens_to_ids("<|EOT|>"), 2)
+    other.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert end_ids(other) == (2,)
+    other.chat_template = "{{ raise_exception('never') }}"
+    assert end_ids(other) == (2,)
+    other.eos_token = None
+    assert end_ids(other) == ()
+    with pytest.raises(InputError, match="did you mean 'internlm_chat'"):
+        end_ids(other, "internlm_chatt")
 
 
 # ------------------------------------------------------------------------------------------------- tokenizer

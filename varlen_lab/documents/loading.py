@@ -32,12 +32,18 @@ def load_documents(
     dialogues, skipped, _ = read_dialogues(
         data_path, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress
     )
+    read = len(dialogues) + len(skipped)
+    # what the template refuses is left out as the records are that cannot be read
+    documents = encode(
+        dialogues,
+        tokenizer,
+        prompt_template=prompt_template,
+        skipped=skipped if skip_bad else None,
+        progress=progress,
+    )
     if skipped:
         which = "record" if len(skipped) == 1 else "records"
-        read = f"{len(dialogues):,} dialogues were read"
-        note = f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read}"
+        note = f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read - len(skipped):,} dialogues were read"
         warnings.warn(note, stacklevel=2)
-    documents = encode(dialogues, tokenizer, prompt_template=prompt_template, progress=progress)
-    if skipped:
         documents.info.description += f"\n{note}"
     return documents

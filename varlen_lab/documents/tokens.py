@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varlen_lab.documents.dialogues import Dialogue
-from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
+from varlen_lab.documents.marks import end_ids as end_ids
+from varlen_lab.documents.refusals import Refused, another_template, one_by_one
+from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.documents.templates import Segments, segments
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def encode(
     ``prompt_template``: a row of TEMPLATES, or ``tokenizer`` for the tokenizer's own. A named template gets
     the tokenizer's ``bos`` in front of the document, once; a tokenizer's own template writes what it wants.
     Documents without a trained token are dropped; ``dataset.info.description`` says how many.
+    ``skipped``: a dialogue that the tokenizer's template refuses is left out, and the sentence that says why and where
+    is added to this list. Without a list it raises InputError.
     Raises InputError for an unknown template, for no dialogue, and when every label is masked.
     """
     import datasets
@@ -56,18 +60,25 @@ def encode(
     from rich.progress import track
 
     tables = []
+    refused = len(skipped or ())
     starts = range(0, len(dialogues), DIALOGUES_AT_ONCE)
     bar = Console(stderr=True)
     for start in track(starts, "Tokenising", console=bar, transient=True, disable=not progress):
-        pieces = pieces_of(dialogues[start : start + DIALOGUES_AT_ONCE], tokenizer, prompt_template)
+        pieces = pieces_of(dialogues[start : start + DIALOGUES_AT_ONCE], tokenizer, prompt_template, skipped)
         tables.append(documents_of(pieces, tokenizer, bos_of(tokenizer, prompt_template)))
     kept = sum(len(table) for table in tables)
+    refused = len(skipped or ()) - refused
+    if skipped and refused == len(dialogues):
+        raise InputError(
+            f"the template of the tokenizer refused all {refused} dialogues, the first: {skipped[-refused]}; "
+            f"{another_template()}."
+        )
     if not kept:
         raise InputError(
             f"none of the {len(dialogues)} dialogues has a token to train on under prompt_template "
             f"{prompt_template!r}: every label is masked; give them answers the tokenizer can write."
         )
-    dropped = len(dialogues) - kept
+    dropped = len(dialogues) - refused - kept
     info = datasets.DatasetInfo(description=f"{kept} documents; {dropped} without a token to train on were dropped")
     table = pa.concat_tables(tables)
     return datasets.Dataset(table, info=info, fingerprint=content_digest(table))
@@ -93,7 +104,7 @@ def prompt_ids(question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZE
     dialogue = Dialogue([{"role": "system", "content": system}] if system else [])
     dialogue.append({"role": "user", "content": question})
     if prompt_template == OF_TOKENIZER:
-        text = rendered(tokenizer, [dialogue], add_generation_prompt=True)[0]
+        text = next(one_by_one([dialogue], lambda one: rendered(tokenizer, one, add_generation_prompt=True)))
     else:
         text = "".join(text for text, _ in segments(dialogue, prompt_template))
     bos = bos_of(tokenizer, prompt_template)
@@ -118,12 +129,22 @@ def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def pieces_of(dialogues: Sequence[Dialogue], tokenizer: Any, prompt_template: str) -> list[Segments]:
-    """The segments of each dialogue, none of them empty, untrained neighbours joined."""
+def pieces_of(
+    dialogues: Sequence[Dialogue], tokenizer: Any, prompt_template: str, skipped: list[str] | None = None
+) -> list[Segments]:
+    """The segments of each dialogue, none of them empty, untrained neighbours joined; ``skipped`` as in ``encode``."""
     if prompt_template == OF_TOKENIZER:
-        return list(map(merge_untrained, tokenizer_segments(dialogues, tokenizer)))
+        return list(map(merge_untrained, written_by_tokenizer(dialogues, tokenizer, skipped)))
     eos = tokenizer.eos_token or ""
     return [merge_untrained(segments(dialogue, prompt_template, eos)) for dialogue in dialogues]
+
+
+def written_by_tokenizer(dialogues: Sequence[Dialogue], tokenizer: Any, skipped: list[str] | None) -> list[Segments]:
+    """``tokenizer_segments`` of those dialogues that the template does not refuse."""
+    try:
+        return tokenizer_segments(dialogues, tokenizer)
+    except Refused:  # one of them, and nobody says which
+        return list(one_by_one(dialogues, lambda one: tokenizer_segments(one, tokenizer), skipped))
 
 
 def merge_untrained(pieces: Segments) -> Segments:
@@ -167,7 +188,7 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     """The pieces of every dialogue under the tokenizer's own chat template; one list per dialogue.
 
     All dialogues are rendered in two calls, for a call has its price. Raises InputError when the tokenizer has no
-    template, or one that rewrites earlier turns as a dialogue grows (see ``segments_by_difference``).
+    template, Refused where it cannot write one of the dialogues or rewrites it (see ``segments_by_difference``).
     """
     turns = [[turn for turn, one in enumerate(dialogue) if one["role"] == "assistant"] for dialogue in dialogues]
     prompts = [Dialogue(dialogue[:turn]) for dialogue, answers in zip(dialogues, turns) for turn in answers]
@@ -183,8 +204,8 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     return results
 
 
-def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: bool) -> list[str]:
-    """Each dialogue as the text of the tokenizer's own chat template."""
+def rendered(tokenizer: Any, dialogues: Sequence[Dialogue], add_generation_prompt: bool) -> list[str]:
+    """Each dialogue as the text of the tokenizer's own chat template; Refused if that raises."""
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
             f"the tokenizer {tokenizer.name_or_path!r} has no chat template of its own; {another_template()}."
@@ -194,33 +215,27 @@ def rendered(tokenizer: Any, dialogues: list[Dialogue], add_generation_prompt: b
     try:
         return tokenizer.apply_chat_template(dialogues, tokenize=False, add_generation_prompt=add_generation_prompt)
     except Exception as error:  # a template is a program, it may raise anything
-        raise InputError(
-            f"the chat template of the tokenizer refused a dialogue ({error}); {another_template()}, or change the "
-            "data."
-        ) from None
+        reason = f"the chat template of the tokenizer refuses this dialogue ({first_line(error)})"
+        raise Refused(reason, f"{another_template()}, change the data, or skip it with skip_bad = True") from None
 
 
 def segments_by_difference(before: Iterable[str], after: Iterable[str]) -> Segments:
     """Pieces of one dialogue from its texts up to each answer and including it: A ⊂ AB ⊂ ABC ⊂ ABCD.
 
-    Raises InputError when a text does not begin with the one before it: some templates drop old reasoning.
+    Raises Refused when a text does not begin with the one before it: some templates drop old reasoning.
     White space behind the end mark (``<|im_end|>\\n``) is the template's line break, not the model's word.
     """
     pieces: Segments = []
     done = ""
     for prompt, text in zip(before, after, strict=True):
         if not prompt.startswith(done) or not text.startswith(prompt):
-            raise InputError(
+            raise Refused(
                 "the chat template of the tokenizer rewrites earlier turns when a dialogue grows, so what is trained "
-                f"on cannot be told; {another_template()}, or cut the data into dialogues of one answer."
+                "on cannot be told",
+                f"{another_template()}, cut the data into dialogues of one answer, or skip it with skip_bad = True",
             )
         answer = text[len(prompt) :]
         trained = answer.rstrip()
         pieces += [(prompt[len(done) :], False), (trained, True), (answer[len(trained) :], False)]
         done = text
     return pieces
-
-
-def another_template() -> str:
-    """The next step where the tokenizer's own template does not serve."""
-    return f"set prompt_template to one of {', '.join(TEMPLATES)}"
