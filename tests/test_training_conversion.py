@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +14,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
+from varlen_lab.models.adapters import add_adapter
 from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.models.loading import load_model
 from varlen_lab.training import conversion
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from varlen_lab.training.conversion import convert
+from varlen_lab.training.engines import trained_only
 from varlen_lab.training.trainer import train
 
 
@@ -68,6 +74,31 @@ def test_the_trained_dtype_is_kept_and_fp32_casts(trained: tuple[Config, Path], 
     assert convert(config, half, tmp_path / "fp32", fp32=True).dtype == "float32"
 
 
+@pytest.mark.parametrize("word, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_a_dtype_that_is_named_is_the_folders(
+    trained: tuple[Config, Path], tmp_path: Path, word: str, dtype: torch.dtype
+) -> None:
+    done = convert(*trained, tmp_path / "hf", dtype=word)
+    written = load_file(tmp_path / "hf" / "model.safetensors")
+    assert done.max_logit_difference == 0 and {tensor.dtype for tensor in written.values()} == {dtype}
+    weights = read_checkpoint(trained[1])["model"]
+    assert all(torch.equal(tensor, weights[name].to(dtype)) for name, tensor in written.items())
+
+
+def test_a_dtype_that_cannot_be_is_refused(trained: tuple[Config, Path], tmp_path: Path) -> None:
+    config, pth = trained
+    with pytest.raises(InputError, match="bf15"):
+        convert(config, pth, tmp_path / "hf", dtype="bf15")
+    with pytest.raises(InputError, match="contradict"):
+        convert(config, pth, tmp_path / "hf", fp32=True, dtype="bf16")
+    state = {key: value for key, value in read_checkpoint(pth).items() if key != "format"}
+    state["model"] = {name: value * 1e7 for name, value in state["model"].items()}
+    save_checkpoint(tmp_path / "large.pth", state)
+    with pytest.raises(InputError, match=r"weight of .*, float16 ends at 6.55e\+04; choose --dtype bf16"):
+        convert(config, tmp_path / "large.pth", tmp_path / "hf", dtype="fp16")
+    assert not (tmp_path / "hf").exists()
+
+
 def test_shards(trained: tuple[Config, Path], tmp_path: Path) -> None:
     convert(*trained, tmp_path / "hf", max_shard_size="500KB")
     index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())
@@ -98,14 +129,15 @@ def test_logits_that_do_not_come_back_stop_the_conversion(
     trained: tuple[Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The planted fault: one weight changes between the checkpoint and the folder."""
-    real = conversion.logit_difference
+    real = conversion.open_plain
 
-    def damaged(model, folder: Path, *more) -> float:
+    def damaged(path: Path) -> Any:
+        model = real(path)
         with torch.no_grad():
             next(model.parameters())[0] += 1
-        return real(model, folder, *more)
+        return model
 
-    monkeypatch.setattr(conversion, "logit_difference", damaged)
+    monkeypatch.setattr(conversion, "open_plain", damaged)
     with pytest.raises(InputError, match="logits of the converted model differ"):
         convert(*trained, tmp_path / "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
@@ -148,3 +180,50 @@ def test_every_stand_in_trains_and_comes_back(family: str, variant: str, small: 
     ids = torch.arange(5, 40)[None]
     with torch.no_grad():
         assert torch.equal(opened(ids).logits, trained(ids).logits)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from varlen_lab.config.text import load_config
+from varlen_lab.training.conversion import convert, merge
+
+for folder in map(Path, sys.argv[1:]):
+    for kind in ("full", "lora"):
+        convert(load_config(folder / f"{kind}.py"), folder / f"{kind}.pth", folder / kind)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    merge(folder / "base", folder / "lora", folder / "merged")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts in other units elsewhere")
+def test_a_machine_that_holds_a_model_converts_and_merges_it(small: Config, tmp_path: Path) -> None:
+    """Peak memory of the process, what a tiny model takes subtracted, is at most 1.3 times weights and adapter."""
+    pytest.importorskip("peft")
+    wide = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 7}
+    size = 0
+    for name, sizes in (("tiny", {}), ("large", wide)):
+        folder = tmp_path / name
+        model: Any = tiny("llama", **sizes)
+        model.save_pretrained(folder / "base")
+        full = small.replace(pretrained_model_name_or_path=str(folder / "base"), model_config=None)
+        for config in (full, full.replace(method="lora")):
+            if config.method == "lora":
+                model = add_adapter(model, config)
+            state = {"config": render(config), "config_name": "c", "step": 1}
+            state["model_config"] = model.config.to_json_string(use_diff=False)
+            state["model"] = trained_only(model, model.state_dict())
+            save_checkpoint(folder / f"{config.method}.pth", state)
+            (folder / f"{config.method}.py").write_text(state["config"])
+        size = sum(weight.nbytes for weight in model.parameters()) // 1024
+    assert size > 200_000
+    folders = [str(tmp_path / "tiny"), str(tmp_path / "large")]
+    done = subprocess.run([sys.executable, "-c", PEAK, *folders], capture_output=True, text=True, check=True)
+    *_, base, convert_full, convert_lora, merge = map(int, done.stdout.split())
+    peaks = {
+        name: (peak - base) / size for name, peak in zip(("full", "lora", "merge"), (convert_full, convert_lora, merge))
+    }
+    assert all(peak < 1.3 for peak in peaks.values()), peaks

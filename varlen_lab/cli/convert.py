@@ -16,12 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pth.add_argument("config", metavar="CONFIG", help="the config it was trained with: a file or a name")
     pth.add_argument("pth_model", metavar="PTH", help="work_dirs/NAME/iter_N.pth, a file or DeepSpeed's folder")
     pth.add_argument("save_dir", metavar="SAVE_DIR", help="folder to write")
-    pth.add_argument("--fp32", action="store_true", help="save in fp32 instead of the trained dtype")
+    pth.add_argument("--fp32", action="store_true", help="the same as --dtype fp32")
     both = kinds.add_parser("merge", help="a model and an adapter folder -> one model folder")
     both.add_argument("llm", metavar="LLM", help="the model the adapter was trained on: a folder or hub name")
     both.add_argument("adapter", metavar="ADAPTER", help="what pth_to_hf made of a LoRA checkpoint")
     both.add_argument("save_dir", metavar="SAVE_DIR", help="folder to write")
-    for kind in (pth, both):
+    for kind, kept in ((pth, "as it was trained"), (both, "as LLM has it")):
+        kind.add_argument("--dtype", default="auto", help=f"auto ({kept}), fp32, bf16 or fp16")
         kind.add_argument("--max-shard-size", default="2GB", help="largest size of one weights file (default 2GB)")
         kind.add_argument(
             "--safe-serialization", action="store_true", help="safetensors; always so here, as in XTuner's flag"
@@ -35,12 +36,15 @@ def run(args: argparse.Namespace) -> int:
     if args.kind == "merge":
         from varlen_lab.training.conversion import merge
 
-        done, against = merge(args.llm, args.adapter, args.save_dir, max_shard_size=args.max_shard_size), "adapter"
+        shards = args.max_shard_size
+        done = merge(args.llm, args.adapter, args.save_dir, dtype=args.dtype, max_shard_size=shards)
+        against = "adapter"
     else:
         config = read_config(args.config)
         from varlen_lab.training.conversion import convert
 
-        done = convert(config, args.pth_model, args.save_dir, fp32=args.fp32, max_shard_size=args.max_shard_size)
+        how = {"fp32": args.fp32, "dtype": args.dtype, "max_shard_size": args.max_shard_size}
+        done = convert(config, args.pth_model, args.save_dir, **how)
         against = "checkpoint"
     for note in done.notes:
         print(f"note: {note}")

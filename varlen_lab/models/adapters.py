@@ -2,7 +2,8 @@
 
 ``method = "lora"`` keeps the frozen weights as they are, in a bf16 run in the dtype of their checkpoint, ``"qlora"`` in
 four bits (nf4, double quantisation, through bitsandbytes). A checkpoint then holds the thin matrices only; the frozen
-weights stay where they came from. Counting weights and bytes is here too, for only here four bits look like bytes.
+weights stay where they came from, until ``merging`` adds the matrices to them. Counting weights and bytes is here too,
+for only here four bits look like bytes.
 """
 
 from __future__ import annotations

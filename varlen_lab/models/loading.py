@@ -70,9 +70,10 @@ def load_model(
                 dtype = max(weights.values(), key=torch.Tensor.numel).dtype
             native_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             attention = resolve_attention(attn_implementation, config)
-            return native_class.from_pretrained(
+            model = native_class.from_pretrained(
                 None, config=config, state_dict=weights, attn_implementation=attention, dtype=dtype, **more
             )
+            return with_generation_config(model, path)
         if not folder.is_dir() or stated.get("model_type") in OUR_MODEL_TYPES:  # what a hub name holds is not known yet
             from varlen_lab.models.architectures import register_architectures
 

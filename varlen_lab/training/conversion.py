@@ -4,8 +4,8 @@
                folder
 ``merge``      a model and an adapter folder become one model folder
 
-The folder is written beside its destination, opened again as a user would, and its logits are compared with the
-checkpoint's. Only then does it take its name. Weights keep the dtype they were trained in.
+Weights keep the dtype they were trained in, a merged model that of its base. The folder answers as its publisher says
+(``generation_config``), and stops at the end mark of the template it was trained with. ``folder`` writes and proves it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from varlen_lab.attention.huggingface import register
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
-from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import folder_written_whole
+from varlen_lab.documents.registry import OF_TOKENIZER
+from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
-from varlen_lab.models.building import PLAIN, empty_model, from_scratch, native_config, resolve_attention
-from varlen_lab.models.loading import load_model
+from varlen_lab.models.building import (
+    PLAIN,
+    TORCH_DTYPES,
+    empty_model,
+    from_scratch,
+    native_config,
+    resolve_attention,
+)
+from varlen_lab.models.loading import load_model, with_generation_config
+from varlen_lab.models.merging import merged, rounded
+from varlen_lab.models.sources import locate_model
 from varlen_lab.training.checkpoint import MAY_CHANGE, read_checkpoint
 from varlen_lab.training.data import load_tokenizer
 from varlen_lab.training.engines import load_trained_weights
 from varlen_lab.training.engines.shards import SHARDS, whole_weights
 from varlen_lab.training.engines.zero import consolidate
+from varlen_lab.training.folder import MANIFEST, Made, logits_of, open_plain, write_folder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
-MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours, which may be written anew
-TOLERANCE = 1e-5  # of logits that were copied
 TOLERANCE_MERGED = 2e-4  # of logits whose adapter was added to the weights: fp32 sums in another order
+CONFIG_FILE = "xtuner_config.py"  # in a folder of ours: the config it was trained with
 
 
 @dataclass(frozen=True)
@@ -60,37 +68,95 @@ def convert(
     save_dir: str | Path,
     *,
     fp32: bool = False,
+    dtype: str = "auto",
     max_shard_size: str = "2GB",
 ) -> Conversion:
     """Convert a checkpoint of ``varlen-lab train`` into a folder with safetensors, config and tokenizer.
 
     What the model is stands in the checkpoint; ``config`` is compared with it, and differences are noted. Of a LoRA
-    run the folder holds the adapter alone. ``fp32`` casts the weights, otherwise the trained dtype stays. Raises
-    InputError when the checkpoint is not ours, when ``save_dir`` holds something else, or when the logits do not come
-    back.
+    run the folder holds the adapter alone. ``dtype`` (auto, fp32, bf16, fp16; ``fp32`` says "fp32") casts the weights
+    of a model, otherwise the trained dtype stays. Raises InputError when the checkpoint is not ours, when ``save_dir``
+    holds something else, or when the logits do not come back.
     """
     pth, save_dir = Path(pth), Path(save_dir)
+    if fp32 and dtype not in ("auto", "fp32"):
+        raise InputError(f"--fp32 and --dtype {dtype} contradict each other; give one of them.")
+    wanted = dtype_named("fp32" if fp32 else dtype)
     state = read_checkpoint(pth)
     trained = load_text(state["config"], f"the config inside {pth}").replace(name=state["config_name"])
+    facts = {"config": state["config_name"], "step": state["step"]}
+    text = state["config"]
+    del state  # it holds all weights; who makes the model reads them again, and lets go of them
     check_free(save_dir)
-    weights = weights_in(pth, state, adapter=trained.method != "full")
     notes = changed_settings(config, trained)
     if trained.method == "full":
-        model: Any = full_model(state["model_config"], weights, fp32=fp32)
-        reopen: Callable[[Path], Any] = lambda folder: open_plain(folder, model)  # noqa: E731
+        make: Callable[[], Made] = lambda: Made(full_model(pth, trained, wanted))  # noqa: E731
+        reopen: Callable[[Path], Any] = open_plain
     else:
-        model = adapted_model(trained, weights)
+        make = lambda: Made(adapted_model(pth, trained))  # noqa: E731
         reopen = lambda folder: open_adapter(base_model(trained), folder).eval()  # noqa: E731
-        if fp32:
-            notes += ("--fp32 changes nothing, an adapter is trained and kept in fp32",)
-    dtype = str(next(iter(weights.values())).dtype if not fp32 else torch.float32).removeprefix("torch.")
-    facts = {"config": state["config_name"], "step": state["step"], "dtype": dtype}
-    gap = write_folder(model, load_tokenizer(trained), save_dir, reopen, facts, max_shard_size, state["config"])
-    # a tied output layer has two names in a checkpoint, and is one tensor of the model
-    counted = model.parameters() if trained.method == "full" else weights.values()
-    parameters = sum(value.numel() for value in counted)
+        if wanted is not None:
+            notes += (
+                f"--{'fp32' if fp32 else 'dtype'} changes nothing, an adapter is kept in fp32; merge has --dtype",
+            )
+    tokenizer, template = load_tokenizer(trained), trained.prompt_template
+    done = write_folder(save_dir, make, reopen, tokenizer, template, facts, {CONFIG_FILE: text}, max_shard_size)
     kind = "model" if trained.method == "full" else "adapter"
-    return Conversion(save_dir, state["step"], dtype, parameters, gap, notes, kind)
+    return Conversion(save_dir, facts["step"], done.dtype, done.parameters, done.gap, notes + done.notes, kind)
+
+
+def merge(
+    llm: str | Path, adapter: str | Path, save_dir: str | Path, *, dtype: str = "auto", max_shard_size: str = "2GB"
+) -> Conversion:
+    """Add an adapter folder's matrices to the weights of the model it was trained on.
+
+    ``dtype``: auto, which is that of the model, fp32, bf16 or fp16; sums are taken in fp32 and rounded once. The
+    logits of the merged folder are compared with those of model and adapter side by side: in fp32 they must come back,
+    in less the difference is what rounding makes of them, and every layer must come back before it is rounded. Raises
+    InputError when they do not, and when the two do not belong together.
+    """
+    adapter, save_dir = Path(adapter), Path(save_dir)
+    wanted = dtype_named(dtype)
+    check_free(save_dir)
+    if not adapter.is_dir():
+        raise InputError(f"there is no adapter folder {adapter}; make one with convert pth_to_hf.")
+
+    def make() -> Made:
+        both = open_adapter(load_model(str(llm), PLAIN, "auto"), adapter).eval()
+        if getattr(both.config, "quantization_config", None) is not None:
+            raise InputError(
+                f"the weights of {llm} are quantised and nothing can be added to them; name the model it was made of."
+            )
+        exact = {weight.dtype for weight in both.parameters()} | {wanted or torch.float32} == {torch.float32}
+        before = logits_of(both)
+        return Made(merged(both, wanted), before, TOLERANCE_MERGED if exact else torch.inf)
+
+    tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=str(llm), evaluation_freq=0))
+    manifest = adapter / MANIFEST
+    step = json.loads(manifest.read_text(encoding="utf-8"))["step"] if manifest.is_file() else 0
+    facts = {"model": str(llm), "adapter": str(adapter), "step": step}
+    named = base_model_name(adapter)
+    notes = (
+        (f"the adapter was trained on {named!r} and is merged into {str(llm)!r}",)
+        if named and Path(named).name != Path(str(llm)).name
+        else ()
+    )
+    template = template_of(adapter)
+    done = write_folder(save_dir, make, open_plain, tokenizer, template, facts, {}, max_shard_size)
+    return Conversion(save_dir, step, done.dtype, done.parameters, done.gap, notes + done.notes)
+
+
+def template_of(adapter: Path) -> str:
+    """The prompt_template an adapter of ours was trained with; of anybody else's, the tokenizer's own."""
+    path = adapter / CONFIG_FILE
+    return load_text(path.read_text(encoding="utf-8"), str(path)).prompt_template if path.is_file() else OF_TOKENIZER
+
+
+def dtype_named(word: str) -> torch.dtype | None:
+    """The dtype of ``--dtype``; None for auto. InputError for another word."""
+    if word not in ("auto", *TORCH_DTYPES):
+        raise unknown_choice("--dtype", word, ["auto", *TORCH_DTYPES])
+    return TORCH_DTYPES.get(word)
 
 
 def weights_in(pth: Path, state: dict[str, Any], *, adapter: bool) -> dict[str, torch.Tensor]:
@@ -98,38 +164,6 @@ def weights_in(pth: Path, state: dict[str, Any], *, adapter: bool) -> dict[str, 
     if SHARDS in state:
         return whole_weights(pth, state)
     return consolidate(pth, adapter) if pth.is_dir() else state["model"]
-
-
-def merge(llm: str | Path, adapter: str | Path, save_dir: str | Path, *, max_shard_size: str = "2GB") -> Conversion:
-    """Add an adapter folder's matrices to the weights of the model it was trained on.
-
-    The merged folder's logits are compared with those of model and adapter side by side. Raises InputError when the
-    two do not belong together or the logits do not come back.
-    """
-    adapter, save_dir = Path(adapter), Path(save_dir)
-    check_free(save_dir)
-    if not adapter.is_dir():
-        raise InputError(f"there is no adapter folder {adapter}; make one with convert pth_to_hf.")
-    base = load_model(str(llm), PLAIN)
-    both = open_adapter(base, adapter).eval()
-    # now: merge_and_unload changes the model in place
-    before = logits_of(both)
-    model = both.merge_and_unload()
-    tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=str(llm), evaluation_freq=0))
-    manifest = adapter / MANIFEST
-    parameters = sum(p.numel() for p in model.parameters())
-    step = json.loads(manifest.read_text(encoding="utf-8"))["step"] if manifest.is_file() else 0
-    dtype = str(model.dtype).removeprefix("torch.")
-    facts = {"model": str(llm), "adapter": str(adapter), "step": step, "dtype": dtype}
-    named = base_model_name(adapter)
-    notes = (
-        (f"the adapter was trained on {named!r} and is merged into {str(llm)!r}",)
-        if named and Path(named).name != Path(str(llm)).name
-        else ()
-    )
-    reopen = lambda folder: open_plain(folder, model)  # noqa: E731
-    gap = write_folder(model, tokenizer, save_dir, reopen, facts, max_shard_size, None, before)
-    return Conversion(save_dir, step, dtype, parameters, gap, notes)
 
 
 def check_free(save_dir: Path) -> None:
@@ -140,45 +174,16 @@ def check_free(save_dir: Path) -> None:
         raise InputError(f"{save_dir} is not empty and not a conversion of ours; choose another SAVE_DIR.")
 
 
-def write_folder(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    save_dir: Path,
-    reopen: Callable[[Path], Any],
-    facts: dict[str, Any],
-    max_shard_size: str,
-    config_text: str | None,
-    expected: torch.Tensor | None = None,
-) -> float:
-    """Write a folder, open it again, compare logits with ``expected`` (by default the model's own), then name it.
+def full_model(pth: Path, trained: Config, dtype: torch.dtype | None) -> PreTrainedModel:
+    """The trained model, from its checkpoint; its weights are the checkpoint's own memory unless ``dtype`` casts them.
 
-    Returns the largest difference; InputError when it is more than rounding.
+    How it answers is what the folder of its base says, if there is a base.
     """
-    with folder_written_whole(save_dir) as draft:
-        try:
-            model.save_pretrained(draft, max_shard_size=max_shard_size)
-            tokenizer.save_pretrained(draft)
-        except Exception as problem:  # safetensors and tokenizers have a class of their own for a full disk
-            if not isinstance(problem, OSError | SafetensorError) and "os error" not in str(problem):
-                raise
-            raise InputError(
-                f"{save_dir} could not be written ({first_line(problem)}); make room, or choose another SAVE_DIR."
-            ) from None
-        gap = logit_difference(model, draft, reopen, expected)
-        if not gap <= (TOLERANCE if expected is None else TOLERANCE_MERGED):
-            raise InputError(
-                f"the logits of the converted model differ by {gap:.1e}; nothing was written, this is a bug."
-            )
-        if config_text is not None:
-            (draft / "xtuner_config.py").write_text(config_text, encoding="utf-8")
-        (draft / MANIFEST).write_text(json.dumps({**facts, "logits": gap}, indent=1), encoding="utf-8")
-    return gap
-
-
-def full_model(model_config: str, weights: dict[str, torch.Tensor], *, fp32: bool) -> PreTrainedModel:
-    """The trained model, from nothing but its checkpoint; its weights are the checkpoint's own memory, not a copy."""
-    config = native_config(json.loads(model_config))
-    weights = {name: value.float() if fp32 and value.is_floating_point() else value for name, value in weights.items()}
+    state = read_checkpoint(pth)
+    weights = weights_in(pth, state, adapter=False)
+    config = native_config(json.loads(state["model_config"]))
+    if dtype is not None:
+        weights = {name: rounded(value, dtype, name) for name, value in weights.items()}
     register()
     model = empty_model(config, resolve_attention(PLAIN, config))
     try:
@@ -188,18 +193,20 @@ def full_model(model_config: str, weights: dict[str, torch.Tensor], *, fp32: boo
     # assign put two tensors where a tied output layer and the embedding are one
     model.tie_weights()
     model.config.dtype = next(iter(weights.values())).dtype
-    return model.eval()
+    base = trained.pretrained_model_name_or_path
+    return (model if base is None else with_generation_config(model, locate_model(base).folder)).eval()
 
 
 def base_model(config: Config) -> PreTrainedModel:
     """The model an adapter was trained on, as it was before."""
     if config.pretrained_model_name_or_path is None:
         return from_scratch(config.model_config or {}, PLAIN, seed=config.seed)
-    return load_model(config.pretrained_model_name_or_path, PLAIN)
+    return load_model(config.pretrained_model_name_or_path, PLAIN, "auto")
 
 
-def adapted_model(config: Config, weights: dict[str, torch.Tensor]) -> Any:
+def adapted_model(pth: Path, config: Config) -> Any:
     """The base model with the trained adapter on it; a quantised base is opened unquantised."""
+    weights = weights_in(pth, read_checkpoint(pth), adapter=True)
     model = add_adapter(base_model(config), config)
     try:
         load_trained_weights(model, weights)
@@ -209,31 +216,6 @@ def adapted_model(config: Config, weights: dict[str, torch.Tensor]) -> Any:
             "another model of this name."
         ) from None
     return model.eval()
-
-
-def open_plain(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
-    """A model folder as a user opens it."""
-    from transformers import AutoModelForCausalLM
-
-    attention = resolve_attention(PLAIN, like.config)
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
-
-
-def logits_of(model: Any) -> torch.Tensor:
-    """On fixed tokens."""
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(0, vocabulary, (2, 16), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        return model(input_ids=ids).logits.float()
-
-
-def logit_difference(
-    model: Any, folder: Path, reopen: Callable[[Path], Any], expected: torch.Tensor | None = None
-) -> float:
-    """Largest difference of logits between a model (or what is ``expected``) and what a folder gives."""
-    if expected is None:
-        expected = logits_of(model)
-    return float((expected - logits_of(reopen(folder))).abs().max())
 
 
 def changed_settings(given: Config, trained: Config) -> tuple[str, ...]:

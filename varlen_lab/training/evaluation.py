@@ -10,6 +10,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.plan import Step, row_totals, share
 from varlen_lab.training.step import batch_counts, batched, collator, over_processes, token_loss_sum
+from varlen_lab.training.stopping import stop_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,10 +44,14 @@ def held_out_loss(engine: Engine, rows: Dataset, config: Config, pad_token_id: i
 
 
 def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, pad_token_id: int) -> list[str]:
-    """What the model says to ``evaluation_inputs`` now: greedy, at most 48 tokens. Called in all processes."""
+    """What the model says to ``evaluation_inputs`` now: greedy, up to its end mark, at most 48 tokens.
+
+    Called in all processes.
+    """
     from varlen_lab.documents.tokens import prompt_ids
 
     model: Any = engine.unwrapped_model
+    stops = stop_ids(model.generation_config, tokenizer, config.prompt_template)
     model.eval()
     said = []
     for question in config.evaluation_inputs:
@@ -62,7 +67,7 @@ def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, 
                 # no process may stop before the others: where weights are shared out each waits for all of them
                 synced_gpus=engine.accelerator.num_processes > 1,
                 pad_token_id=pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=stops,
             )
         said.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     model.train()

@@ -1,0 +1,127 @@
+"""A model becomes a Hugging Face folder, and the folder has to prove that it is the same model.
+
+It is written beside its destination, opened again as a user would, and asked for the logits the model gave. Only then
+does it take its name. The model lives in here alone and is gone before its folder is opened: two copies of the weights
+are never held, so a machine that holds the model can convert it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.writing import folder_written_whole
+from varlen_lab.models.building import PLAIN, resolve_attention
+from varlen_lab.training.stopping import notes_on_stopping, stop_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours, which may be written anew
+TOLERANCE = 1e-5  # of logits that were copied
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that is to become a folder; ``expected``: logits it must give but for ``tolerance``, if not its own."""
+
+    model: Any
+    expected: torch.Tensor | None = None
+    tolerance: float = TOLERANCE
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a folder holds, and how far its logits are from those expected."""
+
+    parameters: int
+    dtype: str
+    notes: tuple[str, ...]
+    gap: float
+
+
+def write_folder(
+    save_dir: Path,
+    make: Callable[[], Made],
+    reopen: Callable[[Path], Any],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_template: str,
+    facts: dict[str, Any],
+    texts: dict[str, str],
+    max_shard_size: str,
+) -> Written:
+    """Write what ``make`` gives into a folder, open it again, compare logits, then name it ``save_dir``.
+
+    ``facts`` are kept in its manifest, ``texts`` (file name to text) beside it. InputError when the logits differ by
+    more than rounding, and when there is no room.
+    """
+    with folder_written_whole(save_dir) as draft:
+        made = make()
+        try:
+            parameters, dtype, notes = save(made.model, draft, tokenizer, prompt_template, max_shard_size)
+        except Exception as problem:  # safetensors and tokenizers have a class of their own for a full disk
+            if not isinstance(problem, OSError | SafetensorError) and "os error" not in str(problem):
+                raise
+            raise InputError(
+                f"{save_dir} could not be written ({first_line(problem)}); make room, or choose another SAVE_DIR."
+            ) from None
+        own = logits_of(made.model)
+        expected, tolerance = own if made.expected is None else made.expected, made.tolerance
+        del made
+        gc.collect()  # peft's wrapper and its model name each other
+        found = logits_of(reopen(draft))
+        copied, gap = (float((logits - found).abs().max()) for logits in (own, expected))
+        if not (copied <= TOLERANCE and gap <= tolerance):
+            raise InputError(
+                f"the logits of the converted model differ by {max(copied, gap):.1e}; nothing was written, this is a "
+                "bug."
+            )
+        for name, text in texts.items():
+            (draft / name).write_text(text, encoding="utf-8")
+        (draft / MANIFEST).write_text(json.dumps({**facts, "dtype": dtype, "logits": gap}, indent=1), encoding="utf-8")
+    return Written(parameters, dtype, notes, gap)
+
+
+def save(
+    model: Any, folder: Path, tokenizer: PreTrainedTokenizerBase, prompt_template: str, max_shard_size: str
+) -> tuple[int, str, tuple[str, ...]]:
+    """Weights, config, settings of answering, tokenizer. Gives parameters (tied ones once), dtype and notes."""
+    from transformers import GenerationConfig, PreTrainedModel
+
+    settings = model.generation_config
+    whole = isinstance(model, PreTrainedModel)  # else peft's wrapper, which saves its adapter
+    if whole:
+        model.generation_config = GenerationConfig()  # transformers saves no settings that it would warn about
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    tokenizer.save_pretrained(folder)
+    notes = notes_on_stopping(settings, tokenizer, prompt_template, whole=whole)
+    if whole:
+        # published settings may be ones that transformers warns about, and are kept all the same
+        settings.eos_token_id = stop_ids(settings, tokenizer, prompt_template)
+        settings.to_json_file(folder / "generation_config.json")
+    written = [parameter for parameter in model.parameters() if whole or parameter.requires_grad]
+    return sum(one.numel() for one in written), str(written[0].dtype).removeprefix("torch."), notes
+
+
+def open_plain(folder: Path) -> PreTrainedModel:
+    """A model folder as a user opens it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    attention = resolve_attention(PLAIN, AutoConfig.from_pretrained(folder))
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    """On fixed tokens."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(0, vocabulary, (2, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model(input_ids=ids).logits.float()
