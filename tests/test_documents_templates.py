@@ -1,111 +1,149 @@
-"""Every named template written out by hand: two turns and a system prompt.
-
-All but starcoder_chat, yi and plain are rows of XTuner's own table, compared with it string by string (v0.1.23);
-deepseek_coder differs in one place, where XTuner's joins "DeepSeek" and "Company". Against the publishers' own
-``chat_template``, as other projects quote them (llama.cpp's tests, FastChat, the model pages; no tokenizer was
-downloaded): llama3_chat, deepseek_v2 and yi (Yi-34B-Chat, ChatML) give the same text, and starcoder_chat that of
-StarChat-beta; gemma too, but that Gemma knows no system message and XTuner ends an answer with the end token besides.
-``[...]`` marks what is trained on.
-"""
+"""Every named template, character by character: ``templates_written.toml`` holds the bytes and says whose they are."""
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from typing import Any
 
-from varlen_lab.documents.registry import TEMPLATES
+import pytest
+from written import WRITTEN
+
+from varlen_lab.documents.dialogues import BadRecord, Dialogue
+from varlen_lab.documents.registry import TEMPLATES, TEMPLATES_FILE, XTUNER, Template, template_rows
 from varlen_lab.documents.templates import segments
 
+SYSTEM = {"role": "system", "content": "S"}
 DIALOGUE = [
-    {"role": "system", "content": "S"},
-    {"role": "user", "content": "2+2?"},
-    {"role": "assistant", "content": "4"},
-    {"role": "user", "content": "3+3?"},
-    {"role": "assistant", "content": "6"},
+    {"role": "user", "content": "Q1"},
+    {"role": "assistant", "content": "A1"},
+    {"role": "user", "content": "Q2"},
+    {"role": "assistant", "content": "A2"},
 ]
-CHATML = (
-    "<|im_start|>system\nS<|im_end|>\n"
-    "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n[4<|im_end|>]\n"
-    "<|im_start|>user\n3+3?<|im_end|>\n<|im_start|>assistant\n[6<|im_end|>]\n"
-)
-INST = "[INST] S [/INST]\n[INST] 2+2? [/INST]{4</s>}\n[INST] 3+3? [/INST]{6</s>}\n"
-EXPECTED = {
-    "default": "<|System|>:S\n<|User|>:2+2?\n<|Bot|>:[4</s>]\n<|User|>:3+3?\n<|Bot|>:[6</s>]\n",
-    "internlm_chat": "<|System|>:S\n<|User|>:2+2?<eoh>\n<|Bot|>:[4<eoa>]\n<|User|>:3+3?<eoh>\n<|Bot|>:[6<eoa>]\n",
-    "internlm2_chat": CHATML,
-    "qwen_chat": CHATML,
-    "yi": CHATML,
-    "llama3_chat": (
-        "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\n2+2?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n[4<|eot_id|>]"
-        "<|start_header_id|>user<|end_header_id|>\n\n3+3?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n[6<|eot_id|>]"
-    ),
-    "zephyr": "<|system|>\nS\n<|user|>\n2+2?\n<|assistant|>\n[4</s>]\n<|user|>\n3+3?\n<|assistant|>\n[6</s>]\n",
-    "chatglm2": "S\n[Round 1]\n\n问：2+2?\n\n答：{4</s>}\n\n[Round 2]\n\n问：3+3?\n\n答：{6</s>}\n\n",
-    "chatglm3": "<|system|>\nS<|user|>\n2+2?<|assistant|>\n[4</s>]\n<|user|>\n3+3?<|assistant|>\n[6</s>]\n",
-    "baichuan_chat": ("S\n<reserved_102>2+2?<reserved_103>[4</s>]\n<reserved_102>3+3?<reserved_103>[6</s>]\n"),
-    "baichuan2_chat": ("S\n<reserved_106>2+2?<reserved_107>[4</s>]\n<reserved_106>3+3?<reserved_107>[6</s>]\n"),
-    "gemma": (
-        "<start_of_turn>system\nS<end_of_turn>\n"
-        "<start_of_turn>user\n2+2?<end_of_turn>\n<start_of_turn>model\n[4<end_of_turn></s>]\n"
-        "<start_of_turn>user\n3+3?<end_of_turn>\n<start_of_turn>model\n[6<end_of_turn></s>]\n"
-    ),
-    "deepseek_v2": (
-        "S\n\nUser: 2+2?\n\nAssistant: [4<｜end▁of▁sentence｜>]User: 3+3?\n\nAssistant: [6<｜end▁of▁sentence｜>]"
-    ),
-    "starcoder_chat": (
-        "<|system|>\nS<|end|>\n<|user|>\n2+2?<|end|>\n<|assistant|>\n[4<|end|>]\n"
-        "<|user|>\n3+3?<|end|>\n<|assistant|>\n[6<|end|>]\n"
-    ),
-    "plain": "S2+2?[4</s>]3+3?[6</s>]",
-    "moss_sft": "S\n<|Human|>: 2+2?<eoh>\n[4</s>]\n<|Human|>: 3+3?<eoh>\n[6</s>]\n",
-    "mistral": INST,
-    "mixtral": INST,
-    "deepseek_moe": INST,
-}
-LONG = {  # with a system prompt of their own around ours: how it begins, and the rest
-    "llama2_chat": (
-        "[INST] <<SYS>>\n You are a helpful, respectful and honest assistant.",
-        "positive in nature.\nS\n<</SYS>>\n [/INST] [INST] 2+2? [/INST]{4</s>}\n[INST] 3+3? [/INST]{6</s>}\n",
-    ),
-    "deepseek_coder": (
-        "You are an AI programming assistant, utilizing the DeepSeek Coder model,",
-        "refuse to answer. S\n### Instruction:\n2+2?\n### Response:\n{4</s>}\n"
-        "### Instruction:\n3+3?\n### Response:\n{6</s>}\n",
-    ),
-    "wizardlm": (
-        "A chat between a curious user and an artificial intelligence assistant.",
-        "questions. S\n USER: 2+2? ASSISTANT:{4</s>}\nUSER: 3+3? ASSISTANT:{6</s>}\n",
-    ),
-}
 
 
-def written(name: str) -> tuple[str, str]:
-    """The dialogue under a template, trained pieces in ``[ ]`` and, for templates that use those, in ``{ }``."""
-    pieces = segments(DIALOGUE, name, eos="</s>")
-    return tuple(
-        "".join(f"{left}{text}{right}" if trained else text for text, trained in pieces) for left, right in ("[]", "{}")
-    )  # type: ignore[return-value]
+def marked(dialogue: list[dict[str, Any]], name: str, bos: str = "<s>", eos: str = "</s>") -> str:
+    """The dialogue under a template, what is trained on in ⟦ ⟧."""
+    return "".join(f"⟦{text}⟧" if trained else text for text, trained in segments(Dialogue(dialogue), name, eos, bos))
 
 
-def test_every_template_is_written_down_here() -> None:
-    assert EXPECTED.keys() | LONG.keys() == TEMPLATES.keys()
+def test_every_template_is_written_down_here_and_says_whose_it_is() -> None:
+    assert WRITTEN.keys() == TEMPLATES.keys()
+    assert all(row.about and row.source and "\n" not in row.about + row.source for row in TEMPLATES.values())
+    assert {row.source for name, row in TEMPLATES.items() if name.startswith(XTUNER)} == {"xtuner 0.1.23"}
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_template_is_as_written(name: str) -> None:
-    assert EXPECTED[name] in written(name)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_template_is_as_its_publisher_writes_it(name: str) -> None:
+    row = WRITTEN[name]
+    marks = (row.get("bos", "<s>"), row.get("eos", "</s>"))
+    assert marked(DIALOGUE, name, *marks) == row["without"]
+    if "with_system" in row:
+        assert marked([SYSTEM, *DIALOGUE], name, *marks) == row["with_system"]
+    else:
+        with pytest.raises(BadRecord, match=f"^message 1 is a system message, for which prompt_template {name} has no"):
+            marked([SYSTEM, *DIALOGUE], name)
 
 
-@pytest.mark.parametrize("name", LONG)
-def test_a_long_template_is_as_written(name: str) -> None:
-    begins, ends = LONG[name]
-    text = written(name)[1]
-    assert text.startswith(begins) and text.endswith(ends)
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("system", [[], [SYSTEM]])
+def test_a_prompt_is_the_beginning_of_what_is_trained(name: str, system: list[dict[str, str]]) -> None:
+    """Each answer is asked for as it was trained; where S stands in the last question, the last."""
+    if system and not TEMPLATES[name].system:
+        return
+    dialogue = system + DIALOGUE
+    for turn in (2, 4) if not (system and TEMPLATES[name].system_in == "last") else (4,):
+        asked = dialogue[: len(system) + turn - 1]
+        prompt, whole = marked(asked, name), marked(dialogue, name)
+        plain = prompt.replace("⟦", "").replace("⟧", "")
+        assert whole.replace("⟦", "").replace("⟧", "").startswith(plain)
+        assert whole[len(prompt) :].startswith("⟦")
 
 
 def test_what_a_person_wrote_is_not_filled_in() -> None:
-    asked = [{"role": "user", "content": "{round} {input} {system}"}, {"role": "assistant", "content": "{input}"}]
-    text = "".join(piece for piece, _ in segments(asked, "chatglm2"))
-    assert text == "[Round 1]\n\n问：{round} {input} {system}\n\n答：{input}\n\n"
+    braces = "{round} {input} {system} {bos} {eos}"
+    asked = [{"role": "system", "content": braces}, {"role": "user", "content": braces}]
+    for name, row in TEMPLATES.items():
+        dialogue = [*asked[not row.system :], {"role": "assistant", "content": braces}]
+        assert marked(dialogue, name).count(braces) == len(dialogue), name
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_answer_that_is_not_trained_on_has_its_text_all_the_same(name: str) -> None:
+    first = [DIALOGUE[0], {**DIALOGUE[1], "trained": False}, *DIALOGUE[2:]]
+    assert marked(first, name).replace("⟦", "").replace("⟧", "") == marked(DIALOGUE, name).replace("⟦", "").replace(
+        "⟧", ""
+    )
+    trained = [text for text, is_trained in segments(Dialogue(first), name) if is_trained]
+    assert len(trained) == 1 and "A2" in trained[0]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_answer_without_end_mark_trains_none(name: str) -> None:
+    """The next question is whole again: where its mark ended the answer, it is written and not trained on."""
+    open_ended = [DIALOGUE[0], {**DIALOGUE[1], "end_mark": False}, DIALOGUE[2], {**DIALOGUE[3], "end_mark": False}]
+    trained = [text for text, is_trained in segments(Dialogue(open_ended), name, "</s>", "<s>") if is_trained]
+    assert [text[-2:] for text in trained] == ["A1", "A2"]
+    if TEMPLATES[name].end_is_next:
+        assert marked(open_ended, name).count("<|user|>\n Q") == 2
+
+
+def test_what_a_tool_gave_back_is_a_system_message_and_an_empty_question() -> None:
+    react = [*DIALOGUE[:2], {"role": "tool", "content": "Response:4\n"}, DIALOGUE[3]]
+    assert marked(react, "default") == (
+        "<|User|>:Q1\n<|Bot|>:⟦A1</s>⟧\n<|System|>:Response:4\n\n<|User|>:\n<|Bot|>:⟦A2</s>⟧\n"
+    )
+    assert marked(react, "xtuner:chatglm2").endswith(
+        "\n\n[gMASK]sopResponse:4\n\n[Round 2]\n\n问：\n\n答：⟦A2</s>⟧\n\n"
+    )
+    for name, row in TEMPLATES.items():
+        if not row.tool:
+            with pytest.raises(
+                BadRecord, match=f"^message 3 is what a tool gave back, for which .* {name} has no form$"
+            ):
+                marked(react, name)
+    assert all(row.tool and not row.system_in for name, row in TEMPLATES.items() if name.startswith(XTUNER))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tool_calls", [{}]), ("reasoning_content", "hm"), ("name", "calculator"), ("tool_call_id", "1")],
+)
+@pytest.mark.parametrize("name", ["mistral", "xtuner:mistral", "default"])
+def test_what_no_named_template_writes_is_refused(key: str, value: Any, name: str) -> None:
+    with pytest.raises(
+        BadRecord, match=rf"^message 2 \(assistant\) has {key}, for which prompt_template {name} has no"
+    ):
+        marked([DIALOGUE[0], {**DIALOGUE[1], key: value}], name)
+    assert marked([DIALOGUE[0], {**DIALOGUE[1], key: None}], name) == marked(DIALOGUE[:2], name)
+
+
+def test_tools_and_a_second_system_message_are_refused() -> None:
+    with pytest.raises(BadRecord, match=r"^it has a list of tools, for which prompt_template mistral has no form$"):
+        segments(Dialogue(DIALOGUE, tools=[{"type": "function"}]), "mistral")  # type: ignore[arg-type]
+    with pytest.raises(BadRecord, match=r"^message 3 is a system message behind others"):
+        marked([*DIALOGUE[:2], SYSTEM, *DIALOGUE[2:]], "mistral")
+
+
+def test_text_that_has_its_own_marks_gets_none() -> None:
+    text = [{"role": "context", "content": "read"}, {"role": "text", "content": "learned"}]
+    assert {marked(text, name) for name in TEMPLATES} == {"read⟦learned⟧"}
+
+
+def test_a_planted_character_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every string of every row is in what is written down: change one, and a text is no longer the same."""
+    for name, row in TEMPLATES.items():
+        texts = [one.name for one in dataclasses.fields(Template) if one.name not in ("about", "source", "system_in")]
+        texts = [one for one in texts if isinstance(getattr(row, one), str)]
+        for one in texts:
+            monkeypatch.setitem(TEMPLATES, name, dataclasses.replace(row, **{one: getattr(row, one) + "#"}))
+            with pytest.raises((AssertionError, pytest.fail.Exception)):
+                test_a_template_is_as_its_publisher_writes_it(name)
+        monkeypatch.setitem(TEMPLATES, name, row)
+
+
+def test_like_takes_what_a_row_does_not_say() -> None:
+    rows = template_rows({"a": {"about": "A", "sep": "|"}, "b": {"like": "a", "about": "B"}}, "x:")
+    assert rows == {"x:a": Template("A", sep="|"), "x:b": Template("B", sep="|")}
+    table = TEMPLATES_FILE["publishers"]
+    names = list(table)
+    assert all(names.index(row["like"]) < names.index(name) for name, row in table.items() if "like" in row)

@@ -72,6 +72,8 @@ def test_only_answers_are_trained_and_the_first_label_never(turns: list[tuple[st
 @pytest.mark.parametrize("template", [OF_TOKENIZER, *TEMPLATES])
 @pytest.mark.parametrize("system", ["", "Be brief."])
 def test_a_prompt_is_the_beginning_of_the_document(template: str, system: str) -> None:
+    if template == "xtuner:minicpm":  # it has no form for a system message
+        system = ""
     dialogue = [{"role": "system", "content": system}] * bool(system) + ONE
     row = encode([dialogue], TOKENIZER, prompt_template=template)[0]
     prompt = prompt_ids("2+2?", TOKENIZER, template, system=system)[0].tolist()
@@ -87,11 +89,11 @@ def test_named_templates_never_change_what_was_said(text: str) -> None:
     for name in TEMPLATES:
         pieces = segments(dialogue, name)
         assert sum(text in piece for piece, _ in pieces) >= 2
-        assert [piece.startswith(text) for piece, is_trained in pieces if is_trained] == [True]
+        assert [text in piece for piece, is_trained in pieces if is_trained] == [True]
 
 
 def test_documents_without_a_trained_token_are_dropped_and_counted() -> None:
-    mute = [{"role": "user", "content": "hi"}, {"role": "system", "content": "x"}]
+    mute = [{"role": "user", "content": "hi"}]
     dataset = encode([ONE, mute, ONE], TOKENIZER, prompt_template="default")
     assert len(dataset) == 2 and "1 without a token to train on were dropped" in dataset.info.description
     with pytest.raises(InputError, match="every label is masked"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from written import as_written
 
 from varlen_lab.documents import load_documents
 from varlen_lab.documents.builtin import builtin_tokenizer
@@ -92,23 +94,14 @@ def test_skipped_records_are_counted_and_the_first_is_named(tmp_path: Path) -> N
 @pytest.mark.parametrize("template", [OF_TOKENIZER, *TEMPLATES])
 def test_what_is_trained_on_is_the_answers_and_their_end_marks(template: str) -> None:
     """Counted by hand: three answers of different words, nothing of the system, the questions or the marks of turns."""
-    dialogue = [{"role": "system", "content": "Use one word."}]
+    dialogue = [{"role": "system", "content": "Use one word."}] * (template != "xtuner:minicpm")
     for question, answer in (("Sky?", "blue"), ("Grass?", "green"), ("Snow?", "white")):
         dialogue += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     row = encode([dialogue], TOKENIZER, prompt_template=template)[0]
     spoken = TOKENIZER.decode([label for label in row["labels"] if label != -100])
-    ends = {
-        "internlm_chat": "<eoa>",
-        "internlm2_chat": "<|im_end|>",
-        "qwen_chat": "<|im_end|>",
-        "yi": "<|im_end|>",
-        "llama3_chat": "<|eot_id|>",
-        "gemma": "<end_of_turn></s>",
-        "deepseek_v2": "<｜end▁of▁sentence｜>",
-        "starcoder_chat": "<|end|>",
-    }
-    end = ends.get(template, "</s>")
-    assert spoken == f"blue{end}green{end}white{end}"
+    written = "⟦A1</s>⟧⟦A2</s>⟧" if template == OF_TOKENIZER else as_written(template, system=False)
+    first, last = re.findall("⟦(.*?)⟧", written, re.DOTALL)
+    assert spoken == first.replace("A1", "blue") + first.replace("A1", "green") + last.replace("A2", "white")
     starts = [n for n, label in enumerate(row["labels"]) if label != -100 and row["labels"][n - 1] == -100]
     assert len(starts) == 3 and row["labels"][0] == -100
 

@@ -91,7 +91,7 @@ def test_every_thing_that_changes_a_document_misses_the_cache(
     calls: list[int] = []
     real = tokens.token_ids
     monkeypatch.setattr(tokens, "token_ids", lambda *given: calls.append(1) or real(*given))
-    monkeypatch.setitem(TEMPLATES, "ours", Template(about="", instruction="<{input}>"))
+    monkeypatch.setitem(TEMPLATES, "ours", Template(about="", system="{system}", instruction="<{input}>"))
     config = config.replace(prompt_template="ours")
 
     def tokenised(config: Config, tokenizer=tokenizer) -> bool:
@@ -105,7 +105,7 @@ def test_every_thing_that_changes_a_document_misses_the_cache(
     assert tokenised(config.replace(skip_bad=True))
     with pytest.raises(InputError):  # reads other shapes of records, so it reads these anew
         tokenised(config.replace(dataset_map_fn="msagent_react"))
-    monkeypatch.setitem(TEMPLATES, "ours", Template(about="", instruction="[{input}]"))
+    monkeypatch.setitem(TEMPLATES, "ours", Template(about="", system="{system}", instruction="[{input}]"))
     assert tokenised(config) and not tokenised(config)
     path = Path(str(config.data_path))
     path.write_text(path.read_text().replace("steps of 7.", "steps of 8.", 1))  # one byte

@@ -6,7 +6,10 @@ record or a file needs them, so that settings can offer the names without loadin
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 # ------------------------------------------------------------------------------------------------- chat templates
 
@@ -15,126 +18,46 @@ OF_TOKENIZER = "tokenizer"  # the prompt_template that is no row below: the temp
 
 @dataclass(frozen=True)
 class Template:
-    """The strings around a turn (XTuner's ``SYSTEM``, ``INSTRUCTION``, ``SUFFIX``, ``SEP``).
+    """The strings around what is said. A dialogue with ⟦what is trained on⟧ in brackets, S its system message:
 
-    ``end`` stands behind an answer and is trained on, like the answer; ``{eos}`` is the tokenizer's end token. ``sep``
-    stands behind every finished turn and is not trained on.
+        prefix system(S) instruction(Q1) ⟦answer A1 end⟧ sep begin instruction(Q2) ⟦last_answer A2 last_end⟧ last_sep
+
+    ``{system}``, ``{input}`` and ``{round}`` (a question's number) are filled in; ``{bos}`` and ``{eos}``, in any of
+    them, are the tokenizer's own begin and end mark, "" where it has none.
     """
 
-    about: str  # whose format it is
-    system: str = ""
-    instruction: str = "{input}"
-    end: str = "{eos}"
-    sep: str = "\n"
+    about: str  # whose format it is, and which revision
+    source: str = "xtuner 0.1.23"  # where that stands
+    prefix: str = ""  # in front of everything
+    system: str = ""  # a system message; "": the format has none
+    system_in: str = ""  # where it stands: "" in front of the first question; "first" or "last": inside that question
+    default_system: str | None = None  # the system message of a dialogue that has none; None: it stays without
+    begin: str = ""  # in front of every question but the first
+    instruction: str = "{input}"  # a question, up to where the model speaks
+    answer: str = ""  # in front of an answer
+    end: str = "{eos}"  # behind it
+    end_is_next: bool = False  # ``end`` is how the next question begins, and is written once
+    sep: str = ""  # behind an answer and its end
+    last_answer: str | None = None  # of the last message, where it is an answer; None: as the others
+    last_end: str | None = None
+    last_sep: str | None = None
+    tool: bool = False  # what a tool gave back is a system message and an empty question, as XTuner writes ReAct
 
 
-CHATML = Template(
-    about="ChatML: InternLM 2, Qwen, Yi (XTuner trains Yi on default)",
-    system="<|im_start|>system\n{system}<|im_end|>\n",
-    instruction="<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
-    end="<|im_end|>",
-)
-INST = Template(
-    about="Mistral, Mixtral, DeepSeek MoE",
-    system="[INST] {system} [/INST]\n",
-    instruction="[INST] {input} [/INST]",
-)
+def template_rows(table: dict[str, dict[str, Any]], prefix: str = "") -> dict[str, Template]:
+    """The templates of one table of templates.toml by name, ``like`` resolved, ``prefix`` in front of the names."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, row in table.items():
+        rows[name] = rows.get(row.get("like", ""), {}) | {key: value for key, value in row.items() if key != "like"}
+    return {prefix + name: Template(**row) for name, row in rows.items()}
+
+
+TEMPLATES_FILE = tomllib.loads(Path(__file__).with_name("templates.toml").read_text(encoding="utf-8"))
+XTUNER = "xtuner:"  # what the names of XTuner's own strings begin with
 
 TEMPLATES: dict[str, Template] = {
-    "default": Template(
-        about="XTuner's marks for a base model",
-        system="<|System|>:{system}\n",
-        instruction="<|User|>:{input}\n<|Bot|>:",
-    ),
-    "internlm_chat": Template(
-        about="InternLM",
-        system="<|System|>:{system}\n",
-        instruction="<|User|>:{input}<eoh>\n<|Bot|>:",
-        end="<eoa>",
-    ),
-    "internlm2_chat": CHATML,
-    "llama2_chat": Template(
-        about="Llama 2, with Meta's safety text in front of a system message",
-        system="[INST] <<SYS>>\n You are a helpful, respectful and honest assistant. Always answer as helpfully as "
-        "possible, while being safe. Your answers should not include any harmful, unethical, racist, sexist, toxic, "
-        "dangerous, or illegal content. Please ensure that your responses are socially unbiased and positive in "
-        "nature.\n{system}\n<</SYS>>\n [/INST] ",
-        instruction="[INST] {input} [/INST]",
-    ),
-    "llama3_chat": Template(
-        about="Llama 3",
-        system="<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
-        instruction="<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n",
-        end="<|eot_id|>",
-        sep="",
-    ),
-    "mistral": INST,
-    "mixtral": INST,
-    "zephyr": Template(
-        about="Zephyr",
-        system="<|system|>\n{system}\n",
-        instruction="<|user|>\n{input}\n<|assistant|>\n",
-    ),
-    "qwen_chat": CHATML,
-    "chatglm2": Template(
-        about="ChatGLM 2, turns numbered",
-        system="{system}\n",
-        instruction="[Round {round}]\n\n问：{input}\n\n答：",
-        sep="\n\n",
-    ),
-    "chatglm3": Template(
-        about="ChatGLM 3",
-        system="<|system|>\n{system}",
-        instruction="<|user|>\n{input}<|assistant|>\n",
-    ),
-    "baichuan_chat": Template(
-        about="Baichuan", system="{system}\n", instruction="<reserved_102>{input}<reserved_103>", sep="\n"
-    ),
-    "baichuan2_chat": Template(
-        about="Baichuan 2", system="{system}\n", instruction="<reserved_106>{input}<reserved_107>", sep="\n"
-    ),
-    "gemma": Template(
-        about="Gemma",
-        system="<start_of_turn>system\n{system}<end_of_turn>\n",
-        instruction="<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model\n",
-        end="<end_of_turn>{eos}",
-    ),
-    "deepseek_coder": Template(
-        about="DeepSeek Coder",
-        system="You are an AI programming assistant, utilizing the DeepSeek Coder model, developed by DeepSeek "
-        "Company, and you only answer questions related to computer science. For politically sensitive questions, "
-        "security and privacy issues, and other non-computer science questions, you will refuse to answer. "
-        "{system}\n",
-        instruction="### Instruction:\n{input}\n### Response:\n",
-    ),
-    "deepseek_moe": INST,
-    "deepseek_v2": Template(
-        about="DeepSeek V2",
-        system="{system}\n\n",
-        instruction="User: {input}\n\nAssistant: ",
-        end="<｜end▁of▁sentence｜>",
-        sep="",
-    ),
-    "starcoder_chat": Template(
-        about="StarChat (XTuner trains StarCoder on default)",
-        system="<|system|>\n{system}<|end|>\n",
-        instruction="<|user|>\n{input}<|end|>\n<|assistant|>\n",
-        end="<|end|>",
-    ),
-    "yi": CHATML,
-    "plain": Template(about="no marks but the end of an answer: for text that is continued", system="{system}", sep=""),
-    "moss_sft": Template(
-        about="MOSS, whose data has its own marks",
-        system="{system}\n",
-        instruction="<|Human|>: {input}<eoh>\n",
-    ),
-    "wizardlm": Template(
-        about="WizardLM",
-        system="A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-        "detailed, and polite answers to the user's questions. {system}\n ",
-        instruction="USER: {input} ASSISTANT:",
-    ),
+    **template_rows(TEMPLATES_FILE["publishers"]),
+    **template_rows(TEMPLATES_FILE["xtuner"], XTUNER),
 }
 
 # -------------------------------------------------------------------------------------------- shapes of a record

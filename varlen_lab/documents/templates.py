@@ -8,43 +8,118 @@ Not here: the template inside a tokenizer, and tokens. ``tokens`` has both.
 
 from __future__ import annotations
 
-from varlen_lab.documents.dialogues import VERBATIM, Dialogue
-from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from varlen_lab.documents.dialogues import VERBATIM, BadRecord, Dialogue, Message
+from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES, Template
 from varlen_lab.errors import unknown_choice
 
 Segments = list[tuple[str, bool]]  # (text, is it trained on?)
 
+ASKING = ("user", "tool")  # the roles that the model answers
+# What a message or a dialogue can hold that only the template of a tokenizer writes
+OF_TOKENIZERS_ALONE = ("tool_calls", "reasoning_content", "name", "tool_call_id")
 
-def segments(dialogue: Dialogue, name: str, eos: str = "") -> Segments:
-    """The pieces of one dialogue under a named template, empty ones among them, neighbours not joined.
 
-    ``eos`` is the tokenizer's end token, as text. Raises InputError for a name that is no row of TEMPLATES.
-
-    >>> dialogue = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
-    >>> segments(dialogue, "internlm_chat")
-    [('<|User|>:2+2?<eoh>\\n<|Bot|>:', False), ('4<eoa>', True), ('\\n', False)]
-    """
+def template_named(name: str) -> Template:
+    """The row of TEMPLATES; InputError for a name that is none, with those near it."""
     if name not in TEMPLATES:
         raise unknown_choice("prompt_template", name, [OF_TOKENIZER, *TEMPLATES])
-    template = TEMPLATES[name]
-    end = template.end.replace("{eos}", eos)
-    pieces: Segments = []
-    turn = 0
-    for message in dialogue:
-        role, content = message["role"], message["content"]
-        # str.replace, not str.format: what people write holds braces. The turn's number is filled in first, for what
-        # a person wrote may hold "{round}".
-        if role == "system":
-            pieces.append((template.system.replace("{system}", content), False))
-        elif role == "user":
+    return TEMPLATES[name]
+
+
+def segments(dialogue: Dialogue, name: str, eos: str = "", bos: str = "") -> Segments:
+    """The pieces of one dialogue under a named template, empty ones among them, neighbours not joined.
+
+    ``eos`` and ``bos`` are the tokenizer's end and begin mark, as text. Raises InputError for a name that is no row of
+    TEMPLATES, BadRecord for a dialogue that the template has no form for.
+
+    >>> dialogue = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+    >>> segments(dialogue, "yi")[2:]
+    [('<|im_start|>user\\n2+2?<|im_end|>\\n<|im_start|>assistant\\n', False), ('4<|im_end|>', True), ('\\n', False)]
+    """
+    template = with_marks(template_named(name), bos, eos)
+    check_writable(dialogue, name, template)
+    if all(message["role"] in VERBATIM for message in dialogue):
+        return [(message["content"], VERBATIM[message["role"]]) for message in dialogue]
+    system = system_of(dialogue, template)
+    asked = [number for number, message in enumerate(dialogue) if message["role"] in ASKING]
+    with_system = {"first": asked[:1], "last": asked[-1:]}.get(template.system_in, [])  # the question that S stands in
+    pieces: Segments = [(template.prefix, False), ("" if template.system_in else system, False)]
+    turn, ended = 0, False  # has the answer before this question got the mark that ends it?
+    for number, message in enumerate(dialogue):
+        role = message["role"]
+        if role in VERBATIM:
+            pieces.append((message["content"], VERBATIM[role]))
+        elif role == "assistant":
+            ended = message.get("end_mark", True)
+            pieces += answer_of(message, template, ended, last=number == len(dialogue) - 1)
+        elif role in ASKING:
             turn += 1
-            pieces.append((template.instruction.replace("{round}", str(turn)).replace("{input}", content), False))
-        elif role == "tool":  # as XTuner writes it: a system message, and nothing asked
-            turn += 1
-            response = template.system.replace("{system}", content)
-            pieces.append((response + template.instruction.replace("{round}", str(turn)).replace("{input}", ""), False))
-        elif role in VERBATIM:
-            pieces.append((content, VERBATIM[role]))
-        else:
-            pieces += [(content + end, True), (template.sep, False)]
+            text = question_of(message, template, turn, system if number in with_system else "")
+            pieces.append((text.removeprefix(template.end) if ended and template.end_is_next else text, False))
     return pieces
+
+
+@cache
+def with_marks(template: Template, bos: str, eos: str) -> Template:
+    """The template with the tokenizer's marks written into its strings."""
+    values: dict[str, Any] = {row.name: getattr(template, row.name) for row in fields(template)}
+    for name, value in values.items():
+        if isinstance(value, str):
+            values[name] = value.replace("{bos}", bos).replace("{eos}", eos)
+    return Template(**values)
+
+
+def check_writable(dialogue: Dialogue, name: str, template: Template) -> None:
+    """BadRecord for what a named template has no form for: nothing of a record may vanish unsaid."""
+    if getattr(dialogue, "tools", None):
+        raise BadRecord(f"it has a list of tools, {no_form(name)}")
+    for number, message in enumerate(dialogue, start=1):
+        role = message["role"]
+        for key in OF_TOKENIZERS_ALONE:
+            if message.get(key):
+                raise BadRecord(f"message {number} ({role}) has {key}, {no_form(name)}")
+        if role == "tool" and not template.tool:
+            raise BadRecord(f"message {number} is what a tool gave back, {no_form(name)}")
+        if role == "system" and number > 1:
+            raise BadRecord(f"message {number} is a system message behind others, {no_form(name)}")
+        if role == "system" and not template.system:
+            raise BadRecord(f"message {number} is a system message, {no_form(name)}")
+
+
+def no_form(name: str) -> str:
+    """The end of a reason."""
+    return f"for which prompt_template {name} has no form"
+
+
+def system_of(dialogue: Dialogue, template: Template) -> str:
+    """The system message of a dialogue as the template writes it, its default where there is none, or ``""``.
+
+    str.replace and not str.format, here and below: what people write holds braces.
+    """
+    said = dialogue[0]["content"] if dialogue[0]["role"] == "system" else template.default_system
+    return "" if said is None else template.system.replace("{system}", said)
+
+
+def question_of(message: Message, template: Template, turn: int, system: str) -> str:
+    """One question, or what a tool gave back, up to where the model speaks; ``system`` in front of what is asked."""
+    begin = template.begin if turn > 1 else ""
+    asked = template.instruction.replace("{round}", str(turn))  # first: what a person wrote may hold "{round}"
+    if message["role"] == "tool":
+        return begin + template.system.replace("{system}", message["content"]) + asked.replace("{input}", "")
+    return begin + asked.replace("{input}", system + message["content"])
+
+
+def answer_of(message: Message, template: Template, ended: bool, last: bool) -> Segments:
+    """An answer, with its end mark if it is ``ended``, trained on unless the message says no; and what parts turns."""
+    before, end, sep = (of_last(template, one) if last else getattr(template, one) for one in ("answer", "end", "sep"))
+    return [(before + message["content"] + (end if ended else ""), message.get("trained", True)), (sep, False)]
+
+
+def of_last(template: Template, name: str) -> str:
+    """The string of a name as it is in the last answer."""
+    text = getattr(template, f"last_{name}")
+    return getattr(template, name) if text is None else text

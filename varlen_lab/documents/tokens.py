@@ -47,8 +47,8 @@ def encode(
 ) -> Dataset:
     """One document per dialogue: equally long int32 list columns ``input_ids`` and ``labels``.
 
-    ``prompt_template``: a row of TEMPLATES, or ``tokenizer`` for the tokenizer's own. A named template gets
-    the tokenizer's ``bos`` in front of the document, once; a tokenizer's own template writes what it wants.
+    ``prompt_template``: a row of TEMPLATES, or ``tokenizer`` for the tokenizer's own. A named template that does not
+    write it gets the tokenizer's ``bos`` in front of the document; a tokenizer's own template writes what it wants.
     Documents without a trained token are dropped; ``dataset.info.description`` says how many.
     ``skipped``: a dialogue that the tokenizer's template refuses is left out, and the sentence that says why and where
     is added to this list. Without a list it raises InputError.
@@ -106,9 +106,10 @@ def prompt_ids(question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZE
     if prompt_template == OF_TOKENIZER:
         text = next(one_by_one([dialogue], lambda one: rendered(tokenizer, one, add_generation_prompt=True)))
     else:
-        text = "".join(text for text, _ in segments(dialogue, prompt_template))
+        text = "".join(text for text, _ in named_segments(dialogue, tokenizer, prompt_template))
     bos = bos_of(tokenizer, prompt_template)
-    return torch.tensor([([] if bos is None else [bos]) + token_ids([text], tokenizer)[0]])
+    ids = token_ids([text], tokenizer)[0]
+    return torch.tensor([([] if bos is None or ids[:1] == [bos] else [bos]) + ids])
 
 
 def end_ids(tokenizer: Any, prompt_template: str) -> tuple[int, ...]:
@@ -145,8 +146,12 @@ def pieces_of(
     """The segments of each dialogue, none of them empty, untrained neighbours joined; ``skipped`` as in ``encode``."""
     if prompt_template == OF_TOKENIZER:
         return list(map(merge_untrained, written_by_tokenizer(dialogues, tokenizer, skipped)))
-    eos = tokenizer.eos_token or ""
-    return [merge_untrained(segments(dialogue, prompt_template, eos)) for dialogue in dialogues]
+    return [merge_untrained(named_segments(dialogue, tokenizer, prompt_template)) for dialogue in dialogues]
+
+
+def named_segments(dialogue: Dialogue, tokenizer: Any, prompt_template: str) -> Segments:
+    """The segments of a dialogue under a row of TEMPLATES, with the tokenizer's marks."""
+    return segments(dialogue, prompt_template, eos=tokenizer.eos_token or "", bos=tokenizer.bos_token or "")
 
 
 def written_by_tokenizer(dialogues: Sequence[Dialogue], tokenizer: Any, skipped: list[str] | None) -> list[Segments]:
@@ -181,8 +186,10 @@ def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.
     ends = np.cumsum([0, *map(len, pieces)])  # the first segment of each document, and the number of all
     offsets = np.cumsum([0, *lengths])[ends]  # the first token of each document, and the number of all
     if bos is not None:
-        input_ids, labels = np.insert(input_ids, offsets[:-1], bos), np.insert(labels, offsets[:-1], IGNORE)
-        offsets += np.arange(len(offsets))  # each is moved on by the bos of every document before it
+        bare = np.append(input_ids, IGNORE)[offsets[:-1]] != bos  # the documents whose template wrote none
+        starts = offsets[:-1][bare]
+        input_ids, labels = np.insert(input_ids, starts, bos), np.insert(labels, starts, IGNORE)
+        offsets[1:] += np.cumsum(bare)  # each is moved on by the bos of every document before it
     not_empty = offsets[1:] > offsets[:-1]
     labels[offsets[:-1][not_empty]] = IGNORE
 
