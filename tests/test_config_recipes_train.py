@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.config.names import cpu_templates, dataset_settings, models, name_parts, named_config, recipes
-from varlen_lab.documents.registry import TEMPLATES
+from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import tiny
 from varlen_lab.training.trainer import train
@@ -103,6 +103,10 @@ PUBLISHED = {
         {"id": "1", "conversations": str(AGENT)},
         {"id": "2", "conversations": str([{"from": "user", "value": "Hi"}, {"from": "assistant", "value": "Hello"}])},
     ],
+    "builtin:docstrings": [
+        {"messages": [{"role": "user", "content": f"What does f{n} do?"}, {"role": "assistant", "content": "It adds."}]}
+        for n in range(2)
+    ],
     "Skywork/SkyPile-150B": [{"text": "上海的景点有外滩。"}, {"text": "The sky is blue.\n"}],
 }
 NAMES = list(name_parts())
@@ -186,7 +190,7 @@ def test_every_dataset_has_its_sample() -> None:
         path = dataset_settings(dataset)["data_path"]
         paths |= set(path) if isinstance(path, list) else {path}
     assert paths == set(PUBLISHED)
-    assert {row.template for row in models().values()} <= set(TEMPLATES)
+    assert {row.template for row in models().values()} <= {OF_TOKENIZER, *TEMPLATES}
 
 
 @pytest.mark.parametrize("dataset", ["moss_sft_plugins", "msagent_react", "skypile_pretrain"])

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf_files import write_gguf
 
-from tests.gguf_files import write_gguf
 from varlen_lab.config.schema import Config
 from varlen_lab.documents import builtin_tokenizer
 from varlen_lab.errors import InputError

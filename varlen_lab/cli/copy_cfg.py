@@ -7,14 +7,20 @@ from pathlib import Path
 
 from varlen_lab.cli import output_file
 from varlen_lab.config.names import named_config
+from varlen_lab.config.schema import Config
 from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Name and folder, as XTuner has them."""
-    parser.add_argument("config_name", metavar="CONFIG_NAME", help="a name from list-cfg")
-    parser.add_argument("save_dir", metavar="SAVE_DIR", type=Path, help="folder to write into")
+    """Name and folder, as XTuner has them; or a model in place of the name."""
+    parser.add_argument("config_name", metavar="CONFIG_NAME", nargs="?", help="a name from list-cfg")
+    parser.add_argument("save_dir", metavar="SAVE_DIR", nargs="?", help="folder to write into")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="in place of CONFIG_NAME: a model folder, hub name, .gguf file or pip:PACKAGE to write a config for",
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -27,12 +33,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file whole, or not at all."""
-    config = override(named_config(args.config_name), args.set, "--set")
-    target = args.save_dir / f"{args.config_name}_copy.py"
+    config, notes, folder = chosen(args)
+    config = override(config, args.set, "--set")
+    target = folder / f"{config.name}_copy.py"
     # the one file of a person's own that this command could destroy
     if target.exists() and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
     with output_file(target, "w", instead="SAVE_DIR") as file:
-        file.write(render(config))
-    print(f"Copy to {target}")
+        file.write("".join(f"# {note}\n" for note in notes) + render(config))
+    print(*notes, f"Copy to {target}", sep="\n")
     return 0
+
+
+def chosen(args: argparse.Namespace) -> tuple[Config, list[str], Path]:
+    """The config that was asked for, what there is to say of it, and the folder to write into."""
+    if args.model is None:
+        if args.save_dir is None:
+            missing = "CONFIG_NAME, SAVE_DIR" if args.config_name is None else "SAVE_DIR"
+            raise InputError(f"copy-cfg lacks {missing}; for example: varlen-lab copy-cfg CONFIG_NAME ./configs.")
+        return named_config(args.config_name), [], Path(args.save_dir)
+    if args.save_dir is not None:
+        raise InputError(
+            f"--model stands in place of CONFIG_NAME and {args.config_name!r} was given too; leave one of the two out."
+        )
+    from varlen_lab.training.own_model import config_of_model
+
+    config, notes = config_of_model(args.model)
+    return config, notes, Path(args.config_name or ".")

@@ -172,6 +172,10 @@ def override(config: Config, pairs: list[str], flag: str = "--cfg-options", *, a
         return config
     try:
         changes = parse_overrides(pairs, flag)
+        if changes.get("pretrained_model_name_or_path") and config.model_config and "model_config" not in changes:
+            changes["model_config"] = None  # a config has one of the two, and it was said which
+            named = quoted(changes["pretrained_model_name_or_path"])
+            warnings.warn(f"model_config is left out, the model is now {named}", stacklevel=2)
         changed = config.replace(**changes)
         if acting:
             refuse_idle(changed, changes)
