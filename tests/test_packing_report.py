@@ -80,6 +80,20 @@ def test_a_file_of_ones_own(dialogues_file: Path, capsys: pytest.CaptureFixture[
     assert long["learning_rate_note"]
 
 
+def test_a_file_takes_the_advice_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever setting an error speaks of can be set beside a file; what is set has effect."""
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps({"instruction": "2+2?", "output": "4"}) + "\n{\n")
+    assert main(["pack-report", str(path)]) == 2
+    assert "set skip_bad = True" in capsys.readouterr().err
+    changed = ["skip_bad=True", "batch_size=3", "pack_strategy=concat", "max_length=4"]
+    assert main(["pack-report", str(path), "--json", "--cfg-options", *changed]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    assert (report["batch_size"], report["strategy"], report["max_length"]) == (3, "concat", 4)
+    assert main(["pack-report", str(path), "--json", "--cfg-options", "skip_bad=True"]) == 0
+    assert [one["max_length"] for one in json.loads(capsys.readouterr().out)["reports"]] == [2048, 4096, 8192]
+
+
 def test_a_config_with_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pack-report", "tiny_llama_full_docstrings_e1", "-o", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
@@ -96,7 +110,6 @@ def test_a_config_with_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture
         (["builtin:docstrings", "--strategy", "bestfit"], "best_fit"),
         (["builtin:docstrings", "--max-length", "64", "--overlong", "error"], "raise max_length"),
         (["builtin:docstrings", "--batch-size", "0"], "batch_size is 0"),
-        (["builtin:docstrings", "--cfg-options", "max_length=3"], "is data; leave it out"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,10 +98,32 @@ def test_a_mean_of_means_would_not_do(config: Config) -> None:
     assert abs(record["loss"] - means) > 1e-4
 
 
-def test_a_step_without_a_trained_token_changes_nothing(config: Config) -> None:
-    record, weights = one_step([batch(rows([1], [1]))], config)
-    assert record["loss"] == 0 and record["trained_tokens"] == 0
-    assert all(torch.equal(value, tiny("llama", seed=0).state_dict()[name]) for name, value in weights.items())
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+def test_a_step_without_a_trained_token_moves_no_weight(config: Config, optimizer: str) -> None:
+    """Behind a step with a gradient, whose momentum would go on, and under a decay that would pull."""
+    config = config.replace(optim_type=optimizer, weight_decay=0.5)
+    model = tiny("llama", seed=0)
+    engine = make_engine(model, config, 8, make_accelerator(config))
+    learns, nothing = [batch(rows(LENGTHS))], [batch(rows([1], [1]))]
+    taken = optimize(engine, [learns, nothing, nothing, learns])
+    next(taken)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = [x.clone() for state in engine.optimizer.state.values() for x in state.values()]
+    for step in (2, 3):
+        record = next(taken)
+        assert math.isnan(record["loss"]) and record["untrained"] and record["step"] == step
+        assert record["trained_tokens"] == record["tokens"] == record["padded_tokens"] == record["grad_norm"] == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    now = [x for state in engine.optimizer.state.values() for x in state.values()]
+    assert kept and all(map(torch.equal, now, kept))
+    assert record["lr"] < config.lr, "the schedule goes on"
+    assert next(taken)["loss"] > 0
+    # the planted fault: the same step taken with a gradient of 0
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    engine.optimizer.step()
+    assert not all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_gradients_are_clipped(config: Config) -> None:

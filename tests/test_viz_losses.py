@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from expect import refused
 
+from varlen_lab.viz.explorer import LiveLosses
 from varlen_lab.viz.losses import alt_text_losses, check_losses, differences, draw_losses, largest, mean_over_runs
 
 TWO_SEEDS = {
@@ -91,3 +92,21 @@ def test_the_title_claims_only_what_every_run_shows() -> None:
     assert "Varlen trains like unpacked" in draw_losses(good).title
     good["varlen"] = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.05]])  # one step of one seed
     assert "Varlen trains like unpacked" not in draw_losses(good).title
+
+
+def test_a_step_without_a_loss_is_a_gap() -> None:
+    """A step that had no token to train on: the words speak of the first and the last that had one."""
+    gap = [float("nan"), 3.0, float("nan"), 2.0, float("nan")]
+    figure = draw_losses({"unpacked": gap, "varlen": gap, "packed": [0.5 + loss for loss in gap]})
+    assert np.isnan(figure.axes[0].lines[0].get_ydata()).tolist() == [True, False, True, False, True]
+    assert "unpacked from 3 to 2" in alt_text_losses({"unpacked": gap})
+    assert "nan" not in alt_text_losses({"unpacked": gap, "varlen": gap})
+    assert saved({"varlen": gap})
+
+
+def test_a_live_plot_waits_for_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, drawn = LiveLosses(seconds=0), []
+    monkeypatch.setattr(live, "draw", lambda: drawn.append(len(live.losses)))
+    for loss in (float("nan"), float("nan"), 3.0, float("nan")):
+        live({"loss": loss})
+    assert drawn == [3, 4]

@@ -152,11 +152,14 @@ def is_data(word: str) -> bool:
     return word.startswith("builtin:") or word.lower().endswith(tuple(READERS)) or Path(word).is_dir()
 
 
-def read_source(word: str, overrides: list[str]) -> Config:
-    """The Config that ``word`` names; where it is data, one that reads it with the built-in tokenizer."""
+def read_source(word: str, overrides: list[str], **of_data: Any) -> Config:
+    """The Config that ``word`` names; where it is data, one that reads it with the built-in tokenizer.
+
+    ``of_data``: settings that this one has besides, where ``overrides`` say nothing else.
+    """
     if not is_data(word):
         return read_config(word, overrides)
-    config = load_config("tiny_llama_full_docstrings_e1").replace(data_path=word, max_length=2048)
+    config = load_config("tiny_llama_full_docstrings_e1").replace(data_path=word, max_length=2048, **of_data)
     return override(config, overrides, acting=False)
 
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_config, read_source
+from varlen_lab.cli import add_config, is_data, read_source
+from varlen_lab.config.schema import Config
+from varlen_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from varlen_lab.training.limits import Limits
 
 MOST_NAMED = 20  # bad records named; the others are counted
 
@@ -18,51 +27,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when every record is good, or the bad ones were to be skipped; 1 when some are bad; 2 when none can be read."""
+    """0 when all is good, or the bad records were to be skipped; 1 when some are bad, or the model cannot take them.
+
+    2 when none can be read.
+    """
     config = read_source(args.source, args.cfg_options)
+    facts = facts_of(config, model_known=not is_data(args.source))
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else in_sentences(facts, config))
+    bad = facts["bad"] and not (args.skip_bad or config.skip_bad)
+    if bad and not args.json:
+        print("Correct them, or leave them out with --skip-bad.")
+    return 1 if bad or facts["refused_by_the_model"] else 0
+
+
+def facts_of(config: Config, model_known: bool) -> dict[str, Any]:
+    """What there is to say of the data of a config; InputError where no record of it can be read."""
     from varlen_lab.documents.reading import read_dialogues
     from varlen_lab.documents.tokens import encode
     from varlen_lab.packing.registry import IGNORE
     from varlen_lab.training.data import load_tokenizer, pack_rows
 
     # skip_bad: all bad records are wanted, not the first
-    dialogues, bad, _ = read_dialogues(
+    dialogues, bad, counted = read_dialogues(
         config.data_path, system=config.SYSTEM, map_fn=config.dataset_map_fn, skip_bad=True, progress=False
     )
     tokenizer = load_tokenizer(config)
-    documents = encode(dialogues, tokenizer, prompt_template=config.prompt_template, progress=False)
+    refused: list[str] = []  # by the template, which comes after reading
+    documents = encode(dialogues, tokenizer, prompt_template=config.prompt_template, skipped=refused, progress=False)
     rows, report = pack_rows(documents, config)
+    limits = limits_of(config, rows, tokenizer) if model_known else None
     lengths = sorted(len(ids) for ids in documents["input_ids"])
     trained = sum(label != IGNORE for labels in documents["labels"] for label in labels)
-    facts = {
-        "good": len(dialogues),
-        "bad": len(bad),
-        "first_bad": bad[:MOST_NAMED],
-        "without_a_trained_token": len(dialogues) - len(documents),
+    return {
+        "good": len(dialogues) - len(refused),
+        "bad": len(bad) + len(refused),
+        "first_bad": [*bad, *refused][:MOST_NAMED],
+        "left_out": counted,
+        "without_a_trained_token": len(dialogues) - len(refused) - len(documents),
+        "documents": len(documents),
         "tokens": sum(lengths),
         "trained_share": trained / sum(lengths),
         "shortest": lengths[0],
         "median": lengths[len(lengths) // 2],
         "longest": lengths[-1],
         "rows": len(rows),
+        "trained_tokens_before_packing": trained,
+        "trained_tokens": report.trained_tokens,
+        "untrained_documents": report.untrained_documents,
+        "untrained_rows": report.untrained_packs,
+        "refused_by_the_model": limits.broken if limits else [],
+        "notices": limits.notices if limits else [],
         "report": str(report),
     }
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else in_sentences(facts, config.data_path))
-    if bad and not args.skip_bad and not args.json:
-        print("Correct them, or leave them out with --skip-bad.")
-    return 1 if bad and not args.skip_bad else 0
 
 
-def in_sentences(facts: dict, data_path: object) -> str:
+def limits_of(config: Config, rows: Dataset, tokenizer: Any) -> Limits | None:
+    """What the model of a config cannot take of these rows; None where it cannot be had."""
+    from varlen_lab.models.building import build_model
+    from varlen_lab.training.limits import Limits
+
+    with suppress(InputError):  # the data is checked here: train says what is wrong with a model
+        return Limits.of(config, build_model(config.replace(method="full"), empty=True), rows, tokenizer)
+    return None
+
+
+def in_sentences(facts: dict[str, Any], config: Config) -> str:
     """The facts in sentences."""
-    lines = [f"{data_path}: {facts['good']:,} good records, {facts['bad']:,} bad"]
+    lines = [f"{config.data_path}: {facts['good']:,} good records, {facts['bad']:,} bad"]
     lines += [f"  {reason}" for reason in facts["first_bad"]]
     if facts["bad"] > len(facts["first_bad"]):
         lines.append(f"  ... and {facts['bad'] - len(facts['first_bad']):,} more")
+    if facts["left_out"]:
+        lines.append(
+            "seen and left out: " + ", ".join(f"{count:,} {name}" for name, count in facts["left_out"].items())
+        )
     if facts["without_a_trained_token"]:
         lines.append(f"{facts['without_a_trained_token']:,} records have no token to train on and are left out")
     lines.append(
         f"{facts['tokens']:,} tokens, {facts['trained_share']:.0%} trained on; documents of {facts['shortest']} to "
         f"{facts['longest']:,} tokens, median {facts['median']}"
     )
-    return "\n".join([*lines, facts["report"]])
+    if facts["untrained_documents"]:
+        lines.append(
+            f"{facts['untrained_documents']:,} of {facts['documents']:,} documents have no trained token within "
+            f"max_length = {config.max_length}, their answers are cut away; {facts['untrained_rows']:,} of "
+            f"{facts['rows']:,} rows have none at all: raise max_length, or shorten what stands before the answers"
+        )
+    lines += [f"the model cannot take it: {sentence}" for sentence in facts["refused_by_the_model"]]
+    return "\n".join([*lines, *(f"note: {notice}" for notice in facts["notices"]), facts["report"]])

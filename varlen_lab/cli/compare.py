@@ -69,6 +69,9 @@ def show(console: Console, comparison: Comparison) -> None:
         console.print(comparison.first_step.sentence(), markup=False, soft_wrap=True)
     if comparison.packed_verdict():
         console.print(comparison.packed_verdict(), markup=False, soft_wrap=True)
+    if comparison.untrained_steps:
+        what = f"{comparison.untrained_steps} of {len(next(iter(comparison.losses.values())))} steps"
+        console.print(f"{what} had no token to train on and moved no weight", markup=False, soft_wrap=True)
     console.print(comparison.caption, markup=False, style="dim", soft_wrap=True)
 
 

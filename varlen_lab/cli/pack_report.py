@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, is_data, output_file, read_source, save_figure
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 
 if TYPE_CHECKING:
@@ -39,15 +38,17 @@ def run(args: argparse.Namespace) -> int:
     from varlen_lab.packing.cost import Cost
     from varlen_lab.packing.rows import document_lengths
     from varlen_lab.packing.strategies import pack_lengths
+    from varlen_lab.packing.trained import trained_in_plan
     from varlen_lab.training.data import load_tokenizer, tokenised_documents
 
     config, row_lengths = config_and_row_lengths(args.source, args.cfg_options)
     budgets = args.max_length or row_lengths
     strategy, overlong = args.strategy or config.pack_strategy, args.overlong or config.overlong
     batch_size = config.batch_size if args.batch_size is None else args.batch_size
-    lengths = document_lengths(tokenised_documents(config, load_tokenizer(config)))
+    documents = tokenised_documents(config, load_tokenizer(config))
+    lengths = document_lengths(documents)
     plans = [pack_lengths(lengths, budget, strategy, overlong) for budget in dict.fromkeys(budgets)]
-    reports = [plan.report() for plan in plans]
+    reports = [plan.report(trained_in_plan(documents, plan)) for plan in plans]
     costs = [Cost.of(plan, batch_size, config.accumulative_counts) for plan in plans]
     found = [report.to_dict() | cost.to_dict() for report, cost in zip(reports, costs, strict=True)]
     console = Console(highlight=False, soft_wrap=True)
@@ -66,12 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 def config_and_row_lengths(source: str, overrides: list[str]) -> tuple[Config, list[int]]:
     """The config whose data is packed, and the row lengths to try: its own, or for bare data those in common use."""
-    if is_data(source) and overrides:
-        raise InputError(f"--cfg-options changes a config and {source} is data; leave it out.")
-    config = read_source(source, overrides)
-    if not is_data(source):
-        return config, [config.max_length]
-    return config.replace(batch_size=8, accumulative_counts=1), [2048, 4096, 8192]
+    config = read_source(source, overrides, batch_size=8, accumulative_counts=1)
+    usual = is_data(source) and not any(pair.startswith("max_length=") for pair in overrides)
+    return config, [2048, 4096, 8192] if usual else [config.max_length]
 
 
 def table(reports: list[PackReport], costs: list[Cost]) -> Any:
@@ -90,7 +88,8 @@ def table(reports: list[PackReport], costs: list[Cost]) -> Any:
     for report in reports:
         grid.add_column(f"{report.max_length:,}", justify="right", no_wrap=True)
     for name, values in lines(reports, costs):
-        grid.add_row(name, *values, style="red" if name.startswith("tokens ") and set(values) != {"0"} else None)
+        lost = name.startswith("tokens ") or name.endswith("train nothing")
+        grid.add_row(name, *values, style="red" if lost and set(values) != {"0"} else None)
     return grid
 
 
@@ -107,6 +106,8 @@ def lines(reports: list[PackReport], costs: list[Cost]) -> list[tuple[str, list[
         ("documents split", [f"{r.split_documents:,}" for r in reports]),
         ("documents dropped", [f"{r.dropped_documents:,}" for r in reports]),
         ("tokens dropped", [f"{r.dropped_tokens:,}" for r in reports]),
+        ("documents that train nothing", [f"{r.untrained_documents:,}" for r in reports]),
+        ("packs that train nothing", [f"{r.untrained_packs:,}" for r in reports]),
         ("attention, Σlen² of ΣT²", [f"{r.attention_share:.2%}" for r in reports]),
         ("padding, packed", [f"{c.packed_padding:.2%}" for _, c in pairs]),
         (f"padding, {costs[0].batch_size} documents a batch", [f"{c.padding:.2%}" for _, c in pairs]),

@@ -117,11 +117,12 @@ def summarise(history: History, console: Console, resumed: bool) -> None:
     if not history.records:
         return
     meta, last = history.meta, history.records[-1]
+    losses = history.trained_losses or [float("nan")]
     console.print(f"{meta['data_report']}", markup=False)
     several = f" · {meta['processes']} processes ({meta['engine']})" if meta["processes"] > 1 else ""
     console.print(
         f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}{several}: "
-        f"loss {history.losses[0]:.4f} → {last['loss']:.4f} in {last['step']} steps, "
+        f"loss {losses[0]:.4f} → {losses[-1]:.4f} in {last['step']} steps, "
         f"{history.tokens_per_second:,.0f} real tokens/s ({history.trained_per_second:,.0f} trained on), "
         f"padding {history.padding_share:.1%}, "
         f"{history.utilisation:.0%} of the device's speed",
@@ -130,6 +131,8 @@ def summarise(history: History, console: Console, resumed: bool) -> None:
     skipped = sum(record.get("skipped", False) for record in history.records)
     if skipped:
         console.print(f"{skipped} steps were skipped, their loss or gradient was not finite", style="yellow")
+    if history.untrained_steps:
+        console.print(f"{history.untrained_steps} steps had no token to train on and moved no weight", style="yellow")
     if history.stopped:
         console.print("stopped by SIGTERM; go on with --resume")
     console.print(f"saved {history.checkpoint}", markup=False)

@@ -71,9 +71,12 @@ class Packs:
         """Segment lengths of one pack, in row order."""
         return self.lengths[self.offsets[pack] : self.offsets[pack + 1]].tolist()
 
-    def report(self) -> PackReport:
-        """What this plan does to the documents: fill, cost, and everything that was cut or lost."""
-        return PackReport.of(self)
+    def report(self, trained: np.ndarray | None = None) -> PackReport:
+        """What this plan does to the documents: fill, cost, and everything that was cut or lost.
+
+        ``trained``: the trained tokens of every segment, where labels are known (``trained.trained_in_plan``).
+        """
+        return PackReport.of(self, trained)
 
 
 def pack_lengths(
@@ -175,7 +178,7 @@ def packed_rows(
 
 @dataclass(frozen=True)
 class PackReport:
-    """Counts of one packing plan. ``tokens`` is what went in, ``packed_tokens`` what is trained on."""
+    """Counts of one packing plan. ``tokens`` is what went in, ``packed_tokens`` what lies in rows."""
 
     strategy: str
     max_length: int
@@ -192,16 +195,25 @@ class PackReport:
     dropped_documents: int
     dropped_tokens: int
     attention_share: float  # sum of len^2 over sum of T^2: the attention work that varlen still does
+    trained_tokens: int | None = None  # this one and the next two: None where labels are not known
+    untrained_documents: int | None = None  # in rows, without a trained token: their answers were cut away
+    untrained_packs: int | None = None  # rows without a trained token
 
     @classmethod
-    def of(cls, packs: Packs) -> PackReport:
-        """Count a plan."""
+    def of(cls, packs: Packs, trained: np.ndarray | None = None) -> PackReport:
+        """Count a plan; ``trained``: as for ``Packs.report``."""
         documents = packs.document_lengths
         packed = np.bincount(packs.order, weights=packs.lengths, minlength=len(documents)).astype(np.int64)
         segments = np.bincount(packs.order, minlength=len(documents))
         missing = documents - packed
         row_tokens = np.add.reduceat(packs.lengths, packs.offsets[:-1])
         total = int(packed.sum())
+        known: dict[str, int] = {}
+        if trained is not None:
+            answers = np.bincount(packs.order, weights=trained, minlength=len(documents))
+            known["trained_tokens"] = int(trained.sum())
+            known["untrained_documents"] = int(((segments > 0) & (answers == 0)).sum())
+            known["untrained_packs"] = int((np.add.reduceat(trained, packs.offsets[:-1]) == 0).sum())
         return cls(
             strategy=packs.strategy,
             max_length=packs.max_length,
@@ -218,6 +230,7 @@ class PackReport:
             dropped_documents=int((segments == 0).sum()),
             dropped_tokens=int(missing[segments == 0].sum()),
             attention_share=float((packs.lengths.astype(float) ** 2).sum() / (row_tokens.astype(float) ** 2).sum()),
+            **known,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -232,6 +245,10 @@ class PackReport:
             lost.append(f"{self.split_documents:,} documents cut across rows")
         if self.dropped_documents:
             lost.append(f"{self.dropped_documents:,} documents dropped ({self.dropped_tokens:,} tokens)")
+        if self.untrained_documents:
+            lost.append(f"{self.untrained_documents:,} documents have no trained token left")
+        if self.untrained_packs:
+            lost.append(f"{self.untrained_packs:,} rows train nothing")
         return (
             f"{self.documents:,} documents, {self.packed_tokens:,} of {self.tokens:,} tokens in {self.packs:,} rows "
             f"of {self.max_length:,} ({self.strategy}): fill {self.fill:.1%}, {self.documents_per_pack:.1f} documents "

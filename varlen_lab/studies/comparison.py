@@ -14,6 +14,7 @@ over the same tokens and divided by the same count, from the same weights with t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,16 +39,18 @@ from varlen_lab.models.miniature import scale_weights
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import PaddedCollator, split_documents, token_weights
 from varlen_lab.packing.registry import IGNORE
-from varlen_lab.studies.verdict import Comparison, FirstStep
+from varlen_lab.packing.trained import trained_in_rows
+from varlen_lab.studies.verdict import Comparison, FirstStep, differences
 from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
 from varlen_lab.training.kernel import decide_kernel
 from varlen_lab.training.leak_check import as_trained, check_in_first_process, in_a_sentence
+from varlen_lab.training.limits import check_limits_of_modes
 from varlen_lab.training.monitoring import progress_bar
 from varlen_lab.training.outlook import Work
-from varlen_lab.training.plan import Step, plan_steps, row_totals
+from varlen_lab.training.plan import Step, plan_steps, row_totals, trains
 from varlen_lab.training.step import Batch, backward, batched, collator, optimize
 
 if TYPE_CHECKING:
@@ -83,6 +86,8 @@ def compare(
     # a model of its own, if any: those of the modes come one at a time, when the steps are known
     costs = Work.of(build_model(config)).operations(*row_totals(rows)) if config.balance == "window" else None
     steps = plan_steps(len(rows), config, costs=costs)
+    for notice in check_limits_of_modes(config, modes, rows, steps, tokenizer, UNPACKED_BATCH):
+        warnings.warn(notice, stacklevel=1)
     weights = read_checkpoint(start)["model"] if start is not None else None
     bench = Bench(config, tokenizer, rows, steps, None if start is None else str(start), weights, kernel, progress)
     with repeatable(config.deterministic, resolve_device(config)):
@@ -91,8 +96,8 @@ def compare(
             bench.run(mode)
         found = bench.found(modes)
         if {"unpacked", "varlen"} <= set(modes) and (found.rounding_from() or 1) > 1:
-            control = bench.run("unpacked", CONTROL_BATCH).losses
-            found = replace(found, control=[a - b for a, b in zip(control, found.losses["unpacked"], strict=True)])
+            control = bench.run("unpacked", CONTROL_BATCH)
+            found = replace(found, control=differences(control, bench.histories["unpacked"]))
     return found
 
 
@@ -125,7 +130,7 @@ class Bench:
             self.first = self.prove(config, model, accelerator)
         engine = make_engine(model, config, len(self.steps), accelerator)
         with in_a_sentence(model, accelerator.device):
-            gradient = first_gradient(engine, next(self.batches(mode, self.steps[:1], unpacked_batch)))
+            gradient = first_gradient(engine, next(self.batches(mode, self.trained_steps()[:1], unpacked_batch)))
         take_steps(engine, self.batches(mode, self.steps, unpacked_batch), history, len(self.steps), self.progress)
         if mode == "varlen" and self.first is not None:
             # what begins to leak on the way is as well hidden from the loss
@@ -137,17 +142,25 @@ class Bench:
     def prove(self, config: Config, model: Any, accelerator: Any, taken: int = 0) -> FirstStep | None:
         """The first step with a seam against documents alone, scaled where weights are random; None without a seam.
 
-        ``taken``: the steps before it, for the words of LeakFound.
+        ``taken``: the steps before it, for the words of LeakFound. A step without a trained token has no gradients.
         """
-        several = (any(len(self.rows[row]["seq_lengths"]) > 1 for row in chain(*step)) for step in self.steps)
-        at = next((number for number, seam in enumerate(several) if seam), None)
-        if at is None:
+        step = next((step for step in self.trained_steps() if self.has_seam(step)), None)
+        if step is None:
             return None
         scaled = config.pretrained_model_name_or_path is None and self.weights is None
         collate, device = collator("varlen", pad_id(self.tokenizer)), accelerator.device
         with as_trained(config, model, accelerator, back=False):
-            found = first_step(model, self.rows, self.steps[at], collate, device, scaled=scaled, taken=taken)
-        return found and replace(found, number=at + 1)
+            proof = first_step(model, self.rows, step, collate, device, scaled=scaled, taken=taken)
+        return proof and replace(proof, number=self.steps.index(step) + 1)
+
+    def has_seam(self, step: Step) -> bool:
+        """Whether a row of the step holds several documents."""
+        return any(len(self.rows[row]["seq_lengths"]) > 1 for row in chain(*step))
+
+    def trained_steps(self) -> list[Step]:
+        """The steps that hold a trained token: at least one, ``check_limits_of_modes`` has seen to it."""
+        trained = trained_in_rows(self.rows)
+        return [step for step in self.steps if trains(step, trained)]
 
     def batches(self, mode: str, steps: list[Step], unpacked_batch: int) -> Iterator[list[Batch]]:
         """The batches of a mode, step by step."""

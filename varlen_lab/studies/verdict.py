@@ -9,6 +9,7 @@ documents in other groups, drifts as far.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -60,8 +61,8 @@ class Comparison:
         return {mode: history.losses for mode, history in self.histories.items()}
 
     def difference(self, mode: str, base: str = "unpacked") -> list[float]:
-        """Paired differences ``mode - base``, step by step."""
-        return [a - b for a, b in zip(self.losses[mode], self.losses[base], strict=True)]
+        """Paired differences ``mode - base``, step by step; 0 for a step without a trained token."""
+        return differences(self.histories[mode], self.histories[base])
 
     def rounding_from(self) -> int | None:
         """The first step where varlen differs by more than ``tolerance``; ``keeps_apart`` says whether by rounding.
@@ -79,11 +80,16 @@ class Comparison:
             return start > 1
         return is_rounding(self.difference("varlen"), self.control, self.tolerance())
 
+    @property
+    def untrained_steps(self) -> int:
+        """Steps without a trained token: the same documents in all modes, and nothing to compare."""
+        return next(iter(self.histories.values())).untrained_steps
+
     def tolerance(self) -> list[float]:
         """What rounding may do to the loss of each step, in the precision of the run."""
         if self.histories["unpacked"].meta["dtype"] == "fp32":
             return [ROUNDING] * len(self.losses["unpacked"])
-        return [HALF_ROUNDING * abs(loss) for loss in self.losses["unpacked"]]
+        return [HALF_ROUNDING * (0.0 if math.isnan(loss) else abs(loss)) for loss in self.losses["unpacked"]]
 
     @property
     def kernel(self) -> Choice | None:
@@ -104,8 +110,8 @@ class Comparison:
         return [
             {
                 "mode": mode,
-                "first loss": history.losses[0],
-                "last loss": history.losses[-1],
+                "first loss": history.trained_losses[0],
+                "last loss": history.trained_losses[-1],
                 f"max |Δ| to {base}": max(map(abs, self.difference(mode, base))),
                 "gradient cosine": self.cosines.get(mode, float("nan")),
                 "real tokens/s": history.tokens_per_second,
@@ -128,7 +134,12 @@ class Comparison:
         """What leaving the seams out did, and what it started from; empty when it was not run."""
         if not {"packed", "varlen"} <= set(self.histories):
             return ""
-        gaps = self.difference("packed", "varlen")
+        records = self.histories["varlen"].records
+        gaps = [
+            gap
+            for gap, record in zip(self.difference("packed", "varlen"), records, strict=True)
+            if not record.get("untrained")
+        ]
         above, head = sum(gap > 0 for gap in gaps), gaps[:6]
         if self.start is None:
             return (
@@ -157,6 +168,12 @@ class Comparison:
         if self.keeps_apart:
             return f"{within}; from step {start} on rounding takes over: they differ by up to {worst:.1e}, {other}"
         return f"{within}; from step {start} on they differ by up to {worst:.1e}, {other} only: it is no rounding"
+
+
+def differences(history: History, base: History) -> list[float]:
+    """The losses of a history minus those of ``base``, step by step; 0 for a step without a trained token."""
+    pairs = zip(history.records, base.records, strict=True)
+    return [0.0 if one.get("untrained") else one["loss"] - two["loss"] for one, two in pairs]
 
 
 def is_rounding(drift: Sequence[float], control: Sequence[float], limits: Sequence[float]) -> bool:

@@ -221,8 +221,18 @@ class History:
 
     @property
     def losses(self) -> list[float]:
-        """Mean loss per trained token of each step, in nats."""
+        """Mean loss per trained token of each step, in nats; NaN of one without a trained token."""
         return [record["loss"] for record in self.records]
+
+    @property
+    def trained_losses(self) -> list[float]:
+        """The losses without those of steps that had no trained token."""
+        return [record["loss"] for record in self.records if not record.get("untrained")]
+
+    @property
+    def untrained_steps(self) -> int:
+        """Steps without a trained token, in which nothing was computed."""
+        return sum(record.get("untrained", False) for record in self.records)
 
     def total(self, key: str) -> float:
         """Sum of one column over all steps, such as ``tokens`` or ``seconds``."""
@@ -256,7 +266,8 @@ class History:
         last, late = self.records[-1], self.records[-20:]
         speed = sum(record["tokens"] for record in late) / max(sum(record["seconds"] for record in late), 1e-9)
         backend = self.meta["backend"].split()[-1]  # "transformers sdpa" has no room
-        return f"loss {last['loss']:.3f}, lr {last['lr']:.1e}, {speed:,.0f} tok/s, {backend}"
+        loss = "nothing to train" if last.get("untrained") else f"loss {last['loss']:.3f}"
+        return f"{loss}, lr {last['lr']:.1e}, {speed:,.0f} tok/s, {backend}"
 
     @classmethod
     def read(cls, path: Path) -> History:

@@ -31,9 +31,9 @@ from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
 from varlen_lab.models.sources import locate_model
-from varlen_lab.packing.registry import IGNORE
 from varlen_lab.packing.rows import document_lengths
 from varlen_lab.packing.strategies import PackReport, pack_lengths, packed_rows
+from varlen_lab.packing.trained import trained_in_plan
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -134,14 +134,13 @@ def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
     """Documents as rows, in the way of the config. InputError when none of their tokens is trained on."""
     strategy = "unpacked" if config.mode == "unpacked" else config.pack_strategy
     packs = pack_lengths(document_lengths(documents), config.max_length, strategy, config.overlong)
-    rows = packed_rows(documents, packs)
-    labels = rows.with_format("arrow")[:]["labels"].chunks
-    if not any((chunk.flatten().to_numpy() != IGNORE).any() for chunk in labels):
+    trained = trained_in_plan(documents, packs)
+    if not trained.any():
         raise InputError(
             f"no token of {config.data_path!r} is trained on, every label within max_length = {config.max_length} is "
             "masked; raise max_length, or check that the data has assistant answers."
         )
-    return rows.with_format("numpy"), packs.report()
+    return packed_rows(documents, packs).with_format("numpy"), packs.report(trained)
 
 
 def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False) -> Dataset:

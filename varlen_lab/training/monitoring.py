@@ -59,7 +59,8 @@ def tensorboard(config: Config, work_dir: Path | None) -> Iterator[Callable[[dic
 
     def draw(record: dict[str, Any]) -> None:
         for name, value in record.items():
-            if isinstance(value, (int, float)) and name != "step":
+            no_loss = name == "loss" and record.get("untrained", False)  # the curve has a gap there
+            if isinstance(value, (int, float)) and name != "step" and not no_loss:
                 writer.add_scalar(name, value, record["step"])
         for number, text in enumerate(record.get("samples", [])):
             writer.add_text(f"sample_{number}", text, record["step"])

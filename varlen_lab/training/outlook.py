@@ -19,8 +19,8 @@ from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
 from varlen_lab.models.adapters import bytes_held, weight_count
 from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype
-from varlen_lab.packing.registry import IGNORE
-from varlen_lab.training.plan import Step, balance_lines, row_totals
+from varlen_lab.packing.trained import trained_in_rows
+from varlen_lab.training.plan import Step, balance_lines, row_totals, trains
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -126,6 +126,8 @@ class Outlook:
     documents_per_step: float
     tokens_per_step: float
     trained_share: float
+    untrained_rows: int  # without a trained token
+    untrained_steps: int  # of such rows alone
     parameters: int
     trainable: int
     memory: float  # bytes of one process, estimated
@@ -161,10 +163,21 @@ class Outlook:
             f"{self.steps:,} steps{processes}",
             f"a step has about {self.documents_per_step:.1f} documents and {self.tokens_per_step:,.0f} tokens, "
             f"{self.trained_share:.0%} of them trained on; {change}",
+            *self.untrained_line(),
             f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process{shared} and "
             f"{duration(self.seconds)} (at {USUAL_UTILISATION:.0%} of this device's speed)",
             *every_batch,
             *self.balance,
+        ]
+
+    def untrained_line(self) -> list[str]:
+        """The rows and steps without a trained token, if there are any."""
+        if not self.untrained_rows:
+            return []
+        steps = f", {self.untrained_steps:,} of {self.steps:,} steps are left out" if self.untrained_steps else ""
+        return [
+            f"{self.untrained_rows:,} of {self.rows:,} rows have no token to train on, their answers were cut away or "
+            f"lie behind max_length{steps}"
         ]
 
 
@@ -179,7 +192,7 @@ def estimate(
     """What a run of these steps over these rows will do, need and take; ``engine``: a word of ``engine_name``."""
     table = rows.with_format("arrow")[:]
     each, squared = row_totals(rows)
-    trained = sum(int((chunk.flatten().to_numpy() != IGNORE).sum()) for chunk in table["labels"].chunks)
+    trained = trained_in_rows(rows)
     documents = sum(len(chunk.flatten()) for chunk in table["seq_lengths"].chunks)
     tokens, processes = int(each.sum()), accelerator.num_processes
     lines = config.batch_size * config.accumulative_counts * processes  # documents of an unpacked step
@@ -195,7 +208,9 @@ def estimate(
         processes=processes,
         documents_per_step=documents * epochs / len(steps),
         tokens_per_step=tokens * epochs / len(steps),
-        trained_share=trained / tokens,
+        trained_share=int(trained.sum()) / tokens,
+        untrained_rows=int((trained == 0).sum()),
+        untrained_steps=sum(not trains(step, trained) for step in steps),
         parameters=sum(weight_count(p) for p in model.parameters()),
         trainable=sum(weight_count(p) for p in model.parameters() if p.requires_grad),
         memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2), engine, processes),

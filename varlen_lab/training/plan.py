@@ -160,3 +160,8 @@ def balance_lines(
             "window"
         )
     return lines
+
+
+def trains(step: Step, trained: np.ndarray) -> bool:
+    """Whether a step holds a trained token; ``trained``: the trained tokens of every row."""
+    return any(trained[batch].any() for batch in step)

@@ -131,7 +131,8 @@ def optimize(
 
     A step whose loss or gradient is not finite changes no weight and is marked ``skipped``. After ``MOST_SKIPPED`` in
     a row, not counting those by which fp16 finds its loss scale, the run ends with an InputError;
-    ``on_nonfinite(step, batches)`` may keep the batches, and says where.
+    ``on_nonfinite(step, batches)`` may keep the batches, and says where. A step without a trained token is not computed
+    and is marked ``untrained``: its loss is NaN, it has no tokens, and only the schedule moves on.
     In several processes each brings its part of the step; losses and counts of a record are of all parts.
     """
     accelerator = engine.accelerator
@@ -144,33 +145,33 @@ def optimize(
         # before any backward pass: each loss is divided by what the whole step holds, in all processes
         counts = over_processes(accelerator, torch.stack([batch_counts(batch) for batch in batches]).sum(0))
         batches = [batch.to(accelerator.device) for batch in batches]
-        loss = backward(engine, batches, counts[0])
+        # the CPU waits for the device here, which has only the last update left to do
+        trained, *computed = map(int, counts[1:].tolist())
         # the one this step is taken with; update() moves the schedule on
         lr = engine.scheduler.get_last_lr()[0]
-        loss_value, norm, taken = engine.update(accelerator.reduce(loss, "sum"))
+        if trained:
+            loss = backward(engine, batches, counts[0])
+            loss_value, norm, taken = engine.update(accelerator.reduce(loss, "sum"))
+        else:  # not a gradient of 0: momentum and weight decay would move the weights
+            loss_value, norm, taken, computed = math.nan, 0.0, False, [0, 0, 0]
+            engine.advance_schedule()
         if taken:
             skipped = 0
-        elif not (math.isfinite(loss_value) and engine.lowers_scale()):  # fp16 looks for its scale: no divergence
+        elif trained and not (math.isfinite(loss_value) and engine.lowers_scale()):  # fp16 looks for its scale
             skipped += 1
         if skipped == MOST_SKIPPED:
-            what = f"gradient's norm is {norm}" if math.isfinite(loss_value) else f"loss is {loss_value}"
-            kept = f"; its batches are in {on_nonfinite(number, batches)}" if on_nonfinite else ""
-            raise InputError(
-                f"the {what} at step {number}, the {skipped}th step in a row that is not finite{kept}; lower lr, or "
-                "look at the data."
-            )
-        # read only now: of several processes the CPU waits for the device here, and the step is queued already
-        _, trained, tokens, padded_tokens, squared = counts.tolist()
+            raise run_lost(number, loss_value, norm, on_nonfinite and on_nonfinite(number, batches))
+        tokens, padded_tokens, squared = computed
         yield {
             "step": number,
             "loss": loss_value,
             "lr": lr,
             "grad_norm": norm,
-            "tokens": int(tokens),
-            "trained_tokens": int(trained),
-            **({} if taken else {"skipped": True}),
-            "padded_tokens": int(padded_tokens),
-            "sum_squared_lengths": int(squared),
+            "tokens": tokens,
+            "trained_tokens": trained,
+            **({} if taken else {"skipped": True} if trained else {"untrained": True}),
+            "padded_tokens": padded_tokens,
+            "sum_squared_lengths": squared,
             "seconds": time.perf_counter() - wall,
             "cpu_seconds": time.process_time() - cpu,
         }
@@ -178,10 +179,23 @@ def optimize(
         wall, cpu = time.perf_counter(), time.process_time()
 
 
+def run_lost(step: int, loss: float, norm: float, batches: object) -> InputError:
+    """The error after ``MOST_SKIPPED`` steps; ``batches``: where those of the last one are kept, or None."""
+    what = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
+    kept = f"; its batches are in {batches}" if batches else ""
+    return InputError(
+        f"the {what} at step {step}, the {MOST_SKIPPED}th step in a row that is not finite{kept}; lower lr, or look "
+        "at the data."
+    )
+
+
 def backward(engine: Engine, batches: list[Batch], weight: torch.Tensor) -> torch.Tensor:
-    """Add up the gradients of a step's batches; their loss, each token's divided by the step's whole ``weight``."""
+    """Add up the gradients of a step's batches; their loss, each token's divided by the step's whole ``weight``.
+
+    The weight is not 0: who has no trained token takes no step.
+    """
     loss = torch.zeros((), device=engine.accelerator.device)
-    divisor = weight.clamp(min=1e-9).float().to(loss.device, non_blocking=True)  # a step may hold nothing to train on
+    divisor = weight.float().to(loss.device, non_blocking=True)
     for index, batch in enumerate(batches):
         with engine.accumulating(last=index == len(batches) - 1):
             part = token_loss_sum(engine.model, batch) / divisor

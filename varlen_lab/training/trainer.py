@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.leak_check import check_in_first_process
+from varlen_lab.training.limits import check_limits
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
 from varlen_lab.training.outlook import Outlook, Work, estimate
 from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
@@ -93,6 +95,7 @@ def prepared(
     rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
     costs = Work.of(model).operations(*row_totals(rows))
     plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
+    notices = check_limits(config, model, rows, plan, tokenizer, held_out)
     outlook = estimate(config, model, rows, plan, accelerator, engine=engine_name(deepspeed, fsdp))
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     # the first one's: a machine that does not see the folder must not begin at step 0 alone
@@ -107,6 +110,8 @@ def prepared(
     history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
     history.meta |= {"plan": plan_fingerprint(plan), **leak_check}
+    for notice in notices if first else ():
+        warnings.warn(notice, stacklevel=1)
     if first and on_start is not None:
         on_start(outlook)
     run = Run(config, engine, tokenizer, rows, held_out, plan, outlook, work_dir, history)

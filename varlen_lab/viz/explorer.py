@@ -10,6 +10,7 @@ widget; where widgets cannot run, it is the figure of ``draw_masks``.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -100,7 +101,8 @@ class LiveLosses:
         """Take a step in; a figure needs two."""
         self.losses.append(record["loss"])
         late = time.monotonic() - self.drawn >= self.seconds
-        if len(self.losses) >= 2 and (late or len(self.losses) == self.total):
+        known = any(map(math.isfinite, self.losses))  # a step may have no token to train on, and then no loss
+        if known and len(self.losses) >= 2 and (late or len(self.losses) == self.total):
             self.draw()
 
     def figure(self) -> Any:

@@ -77,7 +77,7 @@ def alt_text_losses(losses: Losses, *, caption: str = "") -> str:
     curves = check_losses(losses)
     runs, steps = next(iter(curves.values())).shape
     means = {mode: mean_over_runs(values) for mode, values in curves.items()}
-    ends = ", ".join(f"{mode} from {values[0]:.3g} to {values[-1]:.3g}" for mode, values in means.items())
+    ends = ", ".join("{} from {:.3g} to {:.3g}".format(mode, *first_and_last(values)) for mode, values in means.items())
     gaps = [
         f"{mode} differs from {REFERENCE} by at most {largest_text(gap)}" for mode, gap in differences(curves).items()
     ]
@@ -118,6 +118,12 @@ def mean_over_runs(values: np.ndarray) -> np.ndarray:
         return values.mean(axis=0)
 
 
+def first_and_last(values: np.ndarray) -> tuple[float, float]:
+    """The ends of a curve, without steps that have no loss; nan only if none has one."""
+    finite = values[np.isfinite(values)]
+    return (float(finite[0]), float(finite[-1])) if len(finite) else (float("nan"), float("nan"))
+
+
 def differences(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Each other mode minus unpacked, step by step; empty when there is nothing to compare."""
     if REFERENCE not in curves:
@@ -148,7 +154,7 @@ def headline(gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -
         (mode, values), *others = curves.items()
         if others:
             return "Loss by step", "no differences are drawn: that needs unpacked and another mode"
-        first, last = mean_over_runs(values)[[0, -1]]
+        first, last = first_and_last(mean_over_runs(values))
         return "Loss by step", f"{mode}: from {first:.2f} to {last:.2f} in {values.shape[1]} steps"
     if {"varlen", "packed"} <= set(gaps):
         varlen, packed = largest(gaps["varlen"]), largest(gaps["packed"])
