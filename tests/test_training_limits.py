@@ -164,3 +164,25 @@ def test_labels_that_are_no_tokens_are_a_sentence(wrong: int) -> None:
     assert limits_module.unknown_labels(model, good) == []
     (said,) = limits_module.unknown_tokens(model, rows.map(lambda row: {"input_ids": [5, -3, 7]}), builtin_tokenizer())
     assert "the token -3 " in said
+
+
+def test_a_model_with_an_adapter_has_the_same_limits(counted: tuple[Config, int, int]) -> None:
+    config, document, _ = counted
+    for method in ("lora", "qlora"):
+        config = config.replace(method="lora", lora_r=4, lora_dropout=0.0, model_config=with_positions(LLAMA, 999))
+        if method == "qlora":
+            config = config.replace(model_config=None, pretrained_model_name_or_path="x", method=method)
+            with refused("there is no model at 'x'"):
+                limits_module.shapes_of(config)
+        else:
+            model = limits_module.shapes_of(config)
+            assert all(parameter.is_meta for parameter in model.parameters())
+            assert limits_module.Limits.of(config, model, *rows_and_tokenizer(config)).broken == []
+    short = counted[0].replace(method="lora", lora_r=4, model_config=with_positions(GPT2, document - 1))
+    with refused("the longest document has"):
+        compare(short, ("varlen",))
+
+
+def rows_and_tokenizer(config: Config) -> tuple:
+    tokenizer = load_tokenizer(config)
+    return load_rows(config, tokenizer)[0], tokenizer

@@ -83,11 +83,10 @@ def facts_of(config: Config, model_known: bool) -> dict[str, Any]:
 
 def limits_of(config: Config, rows: Dataset, tokenizer: Any) -> Limits | None:
     """What the model of a config cannot take of these rows; None where it cannot be had."""
-    from varlen_lab.models.building import build_model
-    from varlen_lab.training.limits import Limits
+    from varlen_lab.training.limits import Limits, shapes_of
 
     with suppress(InputError):  # the data is checked here: train says what is wrong with a model
-        return Limits.of(config, build_model(config.replace(method="full"), empty=True), rows, tokenizer)
+        return Limits.of(config, shapes_of(config), rows, tokenizer)
     return None
 
 

@@ -69,14 +69,19 @@ def check_limits_of_modes(
     config: Config, modes: Sequence[str], rows: Dataset, steps: list[Step], tokenizer: Any, unpacked_batch: int
 ) -> list[str]:
     """``check_limits`` of a comparison, before any of its modes is run; ``unpacked_batch`` documents are padded."""
-    # only its shapes are asked for; without adapter, for one in four bits cannot be empty
-    model = build_model(config.replace(method="full"), empty=True)
+    model = shapes_of(config)
     notices: list[str] = []
     for mode in modes:
         one = config.with_mode(mode)
         one = one.replace(batch_size=unpacked_batch) if mode == "unpacked" else one
         notices += check_limits(one, model, rows, steps, tokenizer)
     return list(dict.fromkeys(notices))
+
+
+def shapes_of(config: Config) -> Any:
+    """The model of a run without memory for its weights: what a limit is told by."""
+    # of the two with an adapter, for weights in four bits are never empty
+    return build_model(config.replace(method="lora") if config.method == "qlora" else config, empty=True)
 
 
 def unknown_tokens(model: Any, rows: Dataset, tokenizer: Any) -> list[str]:
