@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import families, from_scratch, native_config, native_model_types, tiny, variants
+from varlen_lab.models.building import (
+    build_model,
+    families,
+    from_scratch,
+    native_config,
+    native_model_types,
+    tiny,
+    variants,
+)
 from varlen_lab.models.layouts import Layout
 from varlen_lab.models.loading import layout_of, load_model
 from varlen_lab.models.registry import FAMILIES
@@ -112,3 +122,18 @@ assert {config.model_type for config in ours} == OUR_MODEL_TYPES
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_weights_opened_in_another_dtype_are_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny("llama").to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    tiny("llama").save_pretrained(tmp_path / "full")
+    config = Config(pretrained_model_name_or_path=str(tmp_path / "half"), evaluation_freq=0, dtype="fp32")
+    with pytest.warns(UserWarning, match="half keeps its weights in bfloat16, this run opens them in float32"):
+        build_model(config)
+    monkeypatch.setenv("RANK", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_model(config)  # the first process has said it
+        monkeypatch.setenv("RANK", "0")
+        build_model(config.replace(pretrained_model_name_or_path=str(tmp_path / "full")))
+        build_model(config.replace(dtype="bf16", master_weights=False))

@@ -11,6 +11,8 @@ Pretrained weights are opened by ``loading``.
 
 from __future__ import annotations
 
+import os
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -62,10 +64,15 @@ def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
         for parameter in model.parameters():  # not the buffers: rotary frequencies in bf16 would turn far tokens wrong
             parameter.data = parameter.data.to(dtype)
     else:
-        from varlen_lab.models.loading import load_model  # which itself needs this file
+        from varlen_lab.models.loading import load_model, stated_dtype  # which itself needs this file
 
         bits = four_bit_settings(resolve_device(config), resolve_dtype(config)) if config.method == "qlora" else None
         model = load_model(config.pretrained_model_name_or_path, attention, frozen_dtype(config), bits, empty=empty)
+        stated = stated_dtype(config.pretrained_model_name_or_path)
+        opened = str(model.dtype).removeprefix("torch.")
+        if bits is None and stated not in (None, opened) and os.environ.get("RANK", "0") == "0":
+            kept = f"{config.pretrained_model_name_or_path} keeps its weights in {stated}"
+            warnings.warn(f"{kept}, this run opens them in {opened}", stacklevel=2)
         if frozen_dtype(config) == "auto":
             for parameter in model.parameters():
                 if parameter.dtype == torch.float16:  # its range is too narrow for what bf16 computes

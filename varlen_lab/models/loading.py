@@ -120,6 +120,18 @@ def layout_of(config: dict[str, Any]) -> Layout | None:
     return resolve_name(places[kind])
 
 
+def stated_dtype(name: str) -> str | None:
+    """The dtype that the config.json of a model states, such as ``bfloat16``; None where it states none."""
+    from transformers.utils import cached_file
+
+    folder = Path(locate_model(name).folder)
+    file: Any = folder / "config.json"
+    if not folder.is_dir():  # on the hub: what was downloaded with the model
+        file = cached_file(name, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    stated = read_json(Path(file)) if file else {}
+    return stated.get("dtype") or stated.get("torch_dtype")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The config.json of a model folder; InputError when it has none."""
     if not path.is_file():

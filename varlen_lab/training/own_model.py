@@ -14,9 +14,8 @@ from varlen_lab.config.names import models
 from varlen_lab.config.schema import Config
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.models.building import PLAIN
-from varlen_lab.models.loading import load_model, only_local
+from varlen_lab.models.loading import load_model, stated_dtype
 from varlen_lab.models.registry import FAMILIES
-from varlen_lab.models.sources import locate_model
 from varlen_lab.training.data import load_tokenizer
 
 LONGEST_ROW = 2048  # tokens, where a model could take more: what a row of XTuner's configs has
@@ -44,21 +43,13 @@ def config_of_model(name: str) -> tuple[Config, list[str]]:
     family = family_of(native.model_type, name)
     known = f"the {family} family" if family else "none of the eleven families: see varlen-lab audit"
     weights = sum(weight.numel() for weight in model.parameters())
-    dtype = stated_dtype(locate_model(name).folder) or "a dtype its config does not say"
+    dtype = stated_dtype(name) or "a dtype its config does not say"
     return config, [
         f"{type(model).__name__} ({native.model_type}), {known}; {weights / 1e6:,.1f} million weights",
         f"weights are kept in {dtype}; dtype = 'auto' trains in fp32 on a CPU, in bf16 on a GPU that has it",
         f"prompt_template = {template!r}: {why}",
         f"max_length = {config.max_length} of the {positions:,} positions it knows",
     ]
-
-
-def stated_dtype(folder: str) -> str | None:
-    """The dtype that the config.json of a model states for its weights, such as ``bfloat16``."""
-    from transformers import PreTrainedConfig
-
-    stated, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=only_local(folder))
-    return stated.get("dtype") or stated.get("torch_dtype")
 
 
 def template_for(name: str, tokenizer: Any) -> tuple[str, str]:
