@@ -112,16 +112,6 @@ def prompt_ids(question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZE
     return torch.tensor([([] if bos is None or ids[:1] == [bos] else [bos]) + ids])
 
 
-def end_ids(tokenizer: Any, prompt_template: str) -> tuple[int, ...]:
-    """The ids that end an answer under a template: its end mark where that is one token, and the tokenizer's eos."""
-    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    if prompt_template in TEMPLATES:
-        mark = TEMPLATES[prompt_template].end.replace("{eos}", "")
-        pieces = token_ids([mark], tokenizer)[0]
-        ids = (pieces if len(pieces) == 1 else []) + ids
-    return tuple(dict.fromkeys(ids))
-
-
 def bos_of(tokenizer: Any, prompt_template: str) -> int | None:
     """The id put in front of a document; None where the template itself decides, or the tokenizer has none."""
     return None if prompt_template == OF_TOKENIZER else tokenizer.bos_token_id
