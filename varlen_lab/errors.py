@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 QUOTED_CHARACTERS = 60  # characters of a long value that an error quotes
+LISTED = 30  # of more names than these an error says those near alone
+NEAR = 3  # and not more of them than these
 
 
 class InputError(ValueError):
@@ -43,7 +45,24 @@ def unknown_choice(what: str, value: str, known: Collection[str]) -> InputError:
     >>> str(unknown_choice("overlong", "dorp", ["split", "drop"]))
     "overlong 'dorp' is unknown, use one of split, drop; did you mean 'drop'?"
     """
-    return InputError(f"{what} {value!r} is unknown, use one of {', '.join(known)}{nearest(value, known)}.")
+    return InputError(f"{what} {value!r} is unknown, use {one_of(value, known)}.")
+
+
+def one_of(value: Any, known: Collection[str]) -> str:
+    """``one of a, b, c`` and the name that was perhaps meant. Of many names only those near are said, if any are.
+
+    >>> one_of("mistrl", ["mistral", "mistral@v3", *map(str, range(LISTED))])
+    "one of 32 names; did you mean 'mistral' or 'mistral@v3'?"
+    """
+    if len(known) <= LISTED:
+        return f"one of {', '.join(known)}{nearest(value, known)}"
+    word = str(value).lower()
+    close = difflib.get_close_matches(word, known, n=NEAR, cutoff=0.6)
+    close += [name for name in known if len(word) > 2 and word in name.lower() and name not in close]
+    if close:
+        return f"one of {len(known)} names; did you mean {' or '.join(map(repr, close[:NEAR]))}?"
+    plain = [name for name in known if name.isidentifier()]  # no revisions, nothing of a space of names of its own
+    return f"one of {', '.join(plain)}" + (f" or {len(known) - len(plain)} others" if len(plain) < len(known) else "")
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

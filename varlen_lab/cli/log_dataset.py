@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.cfg_options)
     from rich.console import Console
 
+    from varlen_lab.documents.templates import whose
+
     rows, tokenizer, report = open_rows(config)
     if not -len(rows) <= args.row < len(rows):
         raise InputError(f"--row is {args.row}, there are {len(rows)} rows; take 0 to {len(rows) - 1}.")
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     trained = sum(label != IGNORE for label in row["labels"])
     console.print(str(report), markup=False)
+    if config.dataset_map_fn != "pretrain":  # its text is written as it stands
+        console.print(whose(config.prompt_template), markup=False)
     console.print(
         f"row {number} of {len(rows)}: {len(row['input_ids'])} tokens in {len(row['seq_lengths'])} documents, "
         f"{trained} trained on; cu_seqlens {seams(row['seq_lengths'])}",

@@ -28,7 +28,7 @@ PARTS_IN_A_WORD = 3  # parts of a name that a word may run over: "llama27b" is l
 
 
 class Model(NamedTuple):
-    """One row of ``[models]``: hub name, family, billions of parameters, chat template (XTuner's choice)."""
+    """One row of ``[models]``: hub name, family, billions of parameters, chat template."""
 
     path: str
     family: str

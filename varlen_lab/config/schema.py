@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.documents.registry import MAP_FNS, OF_TOKENIZER, TEMPLATES
-from varlen_lab.errors import SettingError, nearest, quoted
+from varlen_lab.errors import SettingError, nearest, one_of, quoted
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES, WEIGHTINGS
 
 MODES = ("unpacked", "packed", "varlen")
@@ -233,8 +233,7 @@ def checked_value(row: dataclasses.Field, value: Any) -> Any:
     if (value := typed_value(row, value)) is None:
         return None
     if (known := choices(row)) and value not in known:
-        hint = nearest(value, known)
-        raise SettingError(row.name, f"{row.name} is {quoted(value)}, it must be one of {', '.join(known)}{hint}.")
+        raise SettingError(row.name, f"{row.name} is {quoted(value)}, it must be {one_of(value, known)}.")
     for rule in (COUNTABLE, FINITE, *row.metadata["rules"], WHOLE_CHARACTERS):
         if not rule.holds(value):
             raise SettingError(row.name, f"{row.name} is {quoted(value)}, {rule.otherwise}")

@@ -41,4 +41,4 @@ def one_by_one(
 
 def another_template() -> str:
     """The next step where the tokenizer's own template does not serve."""
-    return f"set prompt_template to one of {', '.join(TEMPLATES)}"
+    return f"set prompt_template to one of {', '.join(name for name in TEMPLATES if name.isidentifier())}"

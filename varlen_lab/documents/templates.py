@@ -30,6 +30,18 @@ def template_named(name: str) -> Template:
     return TEMPLATES[name]
 
 
+def whose(name: str) -> str:
+    """What ``prompt_template`` means, in a line: whose format it is and where that stands.
+
+    >>> whose("mistral")
+    'prompt_template mistral: Mistral v1, as in InstructTokenizerV1 of mistral-common'
+    """
+    if name == OF_TOKENIZER:
+        return f"prompt_template {name}: the chat template inside the tokenizer"
+    template = template_named(name)
+    return f"prompt_template {name}: {template.about}, as in {template.source}"
+
+
 def segments(dialogue: Dialogue, name: str, eos: str = "", bos: str = "") -> Segments:
     """The pieces of one dialogue under a named template, empty ones among them, neighbours not joined.
 
