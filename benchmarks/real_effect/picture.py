@@ -1,4 +1,4 @@
-"""The held-out loss of every arm by step, with a band over seeds."""
+"""The held-out loss of every arm by step, and what it is above varlen's, with a band over seeds."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from varlen_lab.viz import style
 from varlen_lab.viz.masks import plural
 
-LEFT, RIGHT, TOP, HEIGHT, FOOT = 0.72, 1.35, 0.88, 3.0, 0.72  # inches
+LEFT, RIGHT, TOP, HEIGHT, BETWEEN, BELOW, FOOT = 0.72, 1.45, 0.95, 2.6, 0.5, 1.7, 0.72  # inches
 APART = 0.17  # inches between names at the right end
+
+BASE = "varlen"
 
 HeldOut = Mapping[str, Mapping[int, Sequence[float]]]  # arm -> step -> loss of each seed
 
@@ -21,34 +24,46 @@ def draw_held_out(found: HeldOut, caption: str) -> style.Picture:
     """Lines are means over seeds, bands reach from the lowest seed to the highest; colours, dashes and names agree."""
     colours = style.theme(dark=False)
     title, claim = "Loss of documents alone, by what a token saw in training", claim_of(found)
-    picture = style.Picture(style.WIDTH, TOP + HEIGHT + FOOT, colours, title, f"{title}. {claim}. {caption}")
+    height = TOP + HEIGHT + BETWEEN + BELOW + FOOT
+    picture = style.Picture(style.WIDTH, height, colours, title, f"{title}. {claim}. {caption}")
     picture.write(LEFT, 0.30, title, style.TITLE, weight="bold")
     picture.write(LEFT, 0.56, claim, style.CLAIM, color=colours.quiet)
-    axes = picture.panel(LEFT, TOP, style.WIDTH - LEFT - RIGHT, HEIGHT)
-    ends = []
     # unpacked first: a broad band below varlen's thin line, which must cover it
-    for arm in sorted(found, key=lambda name: name != "unpacked"):
-        steps = np.array(list(found[arm]))
-        values = np.array([found[arm][step] for step in steps])
-        line = line_of(arm, colours)
-        axes.plot(steps, values.mean(1), solid_capstyle="round", **line)
-        if values.shape[1] > 1:
-            shade = {"color": line["color"], "alpha": 0.18, "linewidth": 0}
-            axes.fill_between(steps, values.min(1), values.max(1), **shade)
-        ends.append((float(values[-1].mean()), arm, line["color"]))
-    style.quiet_axes(axes, colours)
-    axes.set_xticks(steps)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlim(steps[0], steps[-1])
+    curves = {arm: np.array(list(found[arm].values())) for arm in sorted(found, key=lambda name: name != "unpacked")}
+    above = {arm: values - curves[BASE] for arm, values in curves.items() if arm != BASE} if BASE in curves else {}
+    for top, inches, shown, words in (
+        (TOP, HEIGHT, curves, "mean over seeds; bands reach from the lowest to the highest"),
+        (TOP + HEIGHT + BETWEEN, BELOW, above, f"difference to {BASE}, seed by seed"),
+    ):
+        axes = picture.panel(LEFT, top, style.WIDTH - LEFT - RIGHT, inches)
+        draw_arms(axes, inches, list(next(iter(found.values()))), shown, colours)
+        axes.set_title(words, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
     axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top"))
-    low, high = axes.get_ylim()
-    shown = low
-    for value, arm, colour in sorted(ends):
-        shown = max(value, shown)
-        axes.text(steps[-1], shown, f"  {arm} {value:.3f}", **style.lettering(colour, fontsize=style.BODY))
-        shown += APART / HEIGHT * (high - low)
     picture.write_caption(LEFT, caption)
     return picture
+
+
+def draw_arms(
+    axes: Axes, inches: float, steps: list[int], curves: Mapping[str, np.ndarray], colours: style.Theme
+) -> None:
+    """Arms as lines and bands, ``curves`` (steps, seeds) each, named with their last value at the right end."""
+    style.quiet_axes(axes, colours)
+    for arm, values in curves.items():
+        line = line_of(arm, colours)
+        axes.plot(steps, values.mean(1), marker="o", markersize=3.5, solid_capstyle="round", **line)
+        axes.fill_between(steps, values.min(1), values.max(1), color=line["color"], alpha=0.2, linewidth=0)
+    axes.set_xticks(steps)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlim(steps[0], steps[-1] * 1.01)
+    low, high = axes.get_ylim()
+    place = low
+    for last, arm in sorted((float(values[-1].mean()), arm) for arm, values in curves.items()):
+        place = max(last, place)
+        ink = colours.quiet if arm == "unpacked" else line_of(arm, colours)["color"]
+        axes.text(
+            steps[-1] * 1.01, place, f"  {arm} {round(last, 3) + 0.0:.3f}", **style.lettering(ink, fontsize=style.BODY)
+        )
+        place += APART / inches * (high - low)
 
 
 def line_of(arm: str, colours: style.Theme) -> dict[str, Any]:

@@ -7,7 +7,6 @@ forward-NAME.json        the forward-only table of one data file
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.machine import commit
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
 
@@ -32,7 +32,7 @@ def written(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str
         return piece
     begun = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     command = shlex.join(["python", "-m", "benchmarks.real_effect", *sys.argv[1:]])
-    facts = {"command": command, "commit": os.environ.get("GIT_COMMIT", ""), "begun": begun}
+    facts = {"command": command, "commit": commit(), "begun": begun}
     # through JSON once, so that a piece is the same whether it was measured now or read
     piece = json.loads(json.dumps({"settings": settings, **facts, **measure()}))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -120,6 +120,8 @@ def paired(found: dict[str, dict[int, list[float]]], arm: str, step: int) -> str
     if arm == BASE or BASE not in found:
         return ""
     gaps = np.subtract(found[arm][step], found[BASE][step])
+    if not gaps.any():
+        return "0"
     small = np.abs(gaps).max() < 1e-4
     mean = f"{gaps.mean():+.0e}" if small else f"{gaps.mean():+.4f}"
     if len(gaps) == 1:
