@@ -15,10 +15,11 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError, LeakFound
-from varlen_lab.leaks.checking import REFUSED, TOLERANCE, audit
-from varlen_lab.leaks.measure import leak_matrix, parity
+from varlen_lab.leaks.checking import REFUSED, audit
+from varlen_lab.leaks.measure import leak_matrix
+from varlen_lab.leaks.precision import certified, is_rounding
 from varlen_lab.leaks.report import AuditReport
-from varlen_lab.leaks.running import CannotRun, attention_name, host_of, logits_of, noise_off
+from varlen_lab.leaks.running import CannotRun, attention_name, host_of, logits_of, noise_off, weights_frozen
 from varlen_lab.leaks.traps import documents_of, trained_first_labels
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -56,7 +57,7 @@ def leak_found(model: Any, report: AuditReport, taken: int = 0) -> InputError:
     what = report.findings[0].kind
     if report.leaking:
         what = f"{report.leaking} of {len(report.lengths)} documents hear another one"
-    elif not report.parity.within(TOLERANCE[report.parity.dtype]):
+    elif not is_rounding(report.parity):
         what = f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
     then = f"after {taken} steps, though it did before them" if taken else "so no step was taken"
     return LeakFound(
@@ -121,16 +122,18 @@ def cut(value: Any, tokens: torch.Tensor, rows: int, width: int) -> Any:
 def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> AuditReport | None:
     """The report of a model and batch without fault; None where there is one, or may be."""
     with noise_off(model):
-        logits, embedded = logits_of(model, batch)
+        with weights_frozen(model):
+            logits, embedded = logits_of(model, batch)
         leaks = leak_matrix(logits, embedded, documents)
         del logits, embedded  # and their graph
         if bool((leaks != 0).any()) or any(True for _ in trained_first_labels(batch, documents)):
             return None
-        agreement, alone = parity(model, batch, documents)
-    if agreement.has_nan or not agreement.within(TOLERANCE[agreement.dtype]):
+        measured = certified(model, batch, documents)
+    agreement = measured.parity
+    if agreement.has_nan or not measured.agrees:
         return None
     lengths = tuple(documents.lengths.tolist())
-    notes = (f"documents alone were run with {alone} attention",)
+    notes = (f"documents alone were run with {agreement.alone} attention", *filter(None, [measured.note()]))
     return AuditReport(leaks.numpy(), torch.nan, agreement, (), notes, lengths, attention_name(model), "train")
 
 

@@ -16,8 +16,9 @@ import torch
 
 from varlen_lab.leaks.measure import flat, random_weights
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS, Mistake, mistakes, rules_of, seen_under
+from varlen_lab.leaks.precision import CALL
 from varlen_lab.leaks.report import Finding, grouped
-from varlen_lab.leaks.running import NATIVE, as_if_alone, attention_name, inputs_of, run, run_alone
+from varlen_lab.leaks.running import EAGER, NATIVE, as_if_alone, attention_name, inputs_of, run, run_alone
 from varlen_lab.leaks.seen import AttentionCall, observe_attention
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -91,7 +92,7 @@ class Examination:
         again = self.alone[number].again
         expected = again(part(call.query, queries), part(call.key, keys), part(call.value, keys), mask, **changes)
         got = flat(call.out)[queries].reshape(queries.stop - queries.start, -1)
-        limit = {torch.float64: 1e-6, torch.float32: 1e-4}.get(call.out.dtype, 3e-2)
+        limit = CALL.get(call.out.dtype, CALL[torch.float32])
         difference = (got - expected.reshape(got.shape)).abs().max()
         return bool(difference <= limit * max(1e-6, float(expected.abs().max())))
 
@@ -158,7 +159,7 @@ def calls_alone(model: Any, ids: torch.Tensor, documents: Boundaries) -> list[li
     def keep(call: AttentionCall) -> None:
         found[-1].append(CallAlone(call.module, call.mask, call.options, call.again))
 
-    with as_if_alone(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with as_if_alone(model, EAGER), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for start, end in documents.spans:
             found.append([])
             with observe_attention(keep):

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -22,28 +22,27 @@ from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.causes import UNKNOWN_RULE, Explanation, explain
 from varlen_lab.leaks.layers import LeakingLayer, leaking_layers
-from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, parity, unmeasured
+from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, unmeasured
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS
-from varlen_lab.leaks.origins import origins
+from varlen_lab.leaks.origins import COUNTS, RUN_ON, origins
+from varlen_lab.leaks.positions import harmless_positions
+from varlen_lab.leaks.precision import Certified, certified, gone_in_float64, in_precision, is_rounding
 from varlen_lab.leaks.report import AuditReport, Finding, grouped
 from varlen_lab.leaks.running import (
-    HALF,
     CannotRun,
     attention_name,
-    in_float32,
     logits_of,
     noise_off,
     run_alone,
+    weights_frozen,
 )
 from varlen_lab.leaks.traps import documents_of, preflight, trained_first_labels
 from varlen_lab.packing.boundaries import Boundaries
 
 REFUSED = "refused"  # of a model that takes documents alone only
-
-# Largest difference that is still rounding, as a share of the largest value.
-# transformers' eager attention sums its softmax up in float32, also of a model in float64.
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-FINER = 100  # what rounding does in half precision, it does at least so many times less in float32
+UNEXPLAINED = "unexplained"
+# what is said of a difference that neither a gradient nor an attention call accounts for: it may be rounding
+NOT_OF_ATTENTION = {UNEXPLAINED, RUN_ON, COUNTS}
 
 
 def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> AuditReport:
@@ -64,21 +63,23 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
         if switched_off:
             notes.append(f"set to 0 for the measurement: {', '.join(switched_off)}")
         try:
-            logits, embedded = logits_of(model, batch)
+            with weights_frozen(model):  # the graph holds activations alone
+                logits, embedded = logits_of(model, batch)
             prefix = embedded[0].shape[1] - batch["input_ids"].shape[1]
             leaks = leak_matrix(logits, embedded, documents)
             future = future_gradient(logits, embedded, documents)
             del logits, embedded  # and their graph: parity needs the memory
-            agreement, alone = parity(model, batch, documents)
+            measured = certified(model, batch, documents)
         except CannotRun as problem:
             findings.append(refusal(model, batch, documents, problem))
         else:
-            notes.append(f"documents alone were run with {alone} attention")
-            within = agreement.within(TOLERANCE[agreement.dtype])
+            agreement = measured.parity
+            notes.append(f"documents alone were run with {agreement.alone} attention")
+            notes += [note] if (note := measured.note()) else []
             if agreement.has_nan:
                 findings.append(nan_finding(agreement))
-            elif bool((leaks != 0).any()) or not within:
-                found, more, agreement = causes_beyond_rounding(model, batch, documents, leaks, agreement, prefix)
+            elif bool((leaks != 0).any()) or not measured.agrees:
+                found, more, agreement = what_is_wrong(model, batch, documents, leaks, measured, prefix)
                 findings += found
                 notes += more
             elif future > 0:
@@ -115,32 +116,31 @@ def refusal(model: Any, batch: Mapping[str, Any], documents: Boundaries, problem
     return Finding(REFUSED, problem.model, f"documents alone run, the packed batch does not: {what}", fix)
 
 
-def causes_beyond_rounding(
-    model: Any, batch: Mapping[str, Any], documents: Boundaries, leaks: torch.Tensor, agreement: Parity, prefix: int
+def what_is_wrong(
+    model: Any, batch: Mapping[str, Any], documents: Boundaries, leaks: torch.Tensor, measured: Certified, prefix: int
 ) -> tuple[list[Finding], list[str], Parity]:
-    """What ``causes`` says, and the parity that it was said of: in float32 where half precision cannot tell.
+    """What ``causes`` says in the precision that certifies, with more notes, and the parity to report.
 
     Where no gradient crosses a seam rounding may do as much as a fault: for the last bit of a score a mixture sends a
     token to another expert. In half precision an attention is only to blame where a known rule fits what it does.
     """
-    if agreement.dtype not in HALF or leaks.any() or (closer := parity_in_float32(model, batch, documents)) is None:
+    agreement = measured.parity
+    if leaks.any():
         return *causes(model, batch, documents, leaks, agreement, prefix), agreement
-    if not closer.within(TOLERANCE[agreement.dtype] / FINER):
-        with in_float32(model):
-            return *causes(model, batch, documents, leaks, closer, prefix), closer
-    found: list[Finding] = []
+    if not is_rounding(agreement) and measured.can_tell:
+        with in_precision(model, torch.float32) if measured.half else nullcontext():
+            found, notes = causes(model, batch, documents, leaks, agreement, prefix)
+            if found and {each.kind for each in found} <= NOT_OF_ATTENTION:
+                if note := harmless_positions(model, batch, documents, agreement):
+                    return [], [*notes, note], agreement
+                if closer := gone_in_float64(agreement, model, batch, documents):
+                    note = f"in float32 logits differ by {agreement.logits:.1e}, which is rounding: measured in float64"
+                    return [], [*notes, note], closer
+            return found, notes, agreement
     with suppress(CannotRun, RuntimeError):
         found = [each for each in explain(model, batch, documents).findings if each.kind != UNKNOWN_RULE]
-    note = f"measured in float32: in {agreement.dtype} logits differ by {agreement.logits:.1e}, which is rounding"
-    return (found, [], agreement) if found else ([], [note], closer)
-
-
-def parity_in_float32(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Parity | None:
-    """The parity of a model of half precision in float32; None where it does not run there."""
-    with suppress(CannotRun, InputError), in_float32(model):
-        found, _ = parity(model, batch, documents)
-        return found if found.dtype is torch.float32 and not found.has_nan else None
-    return None
+        return found, [], agreement
+    return [], [], agreement
 
 
 def causes(
@@ -209,7 +209,7 @@ def unexplained(calls: Explanation, unexamined: Sequence[str], leaking: int, siz
             "the model in float64 to tell it from rounding"
         )
     what += f" although {' and '.join(known)}" if known else ""
-    return Finding("unexplained", "the model", what, fix, size)
+    return Finding(UNEXPLAINED, "the model", what, fix, size)
 
 
 def nan_finding(agreement: Parity) -> Finding:

@@ -31,6 +31,7 @@ class Parity:
     logit_scale: float
     gradient_scale: float
     dtype: torch.dtype  # the coarsest it was computed in
+    alone: str = "unknown"  # the attention documents alone were run with
     nan_packed: bool = False
     nan_alone: bool = False
 
@@ -107,47 +108,49 @@ def unmeasured() -> Parity:
     return Parity(nan, nan, nan, nan, nan, torch.float32)
 
 
-def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> tuple[Parity, str]:
-    """Logits, loss and parameter gradients, packed against alone; and the attention the documents alone ran with."""
+def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries, *, gradients: bool = True) -> Parity:
+    """Logits, loss and parameter gradients, packed against alone; without ``gradients`` these count as equal."""
     ids = flat(batch["input_ids"])
     labels = flat(batch.get("labels", batch["input_ids"])).clone()
     labels[documents.cu_seqlens[:-1].long()] = IGNORE  # alone, nothing stands before a first token to predict it
     count = max(1, int((labels != IGNORE).sum()))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad] if gradients else []
 
-    logits = run(model, inputs_of(batch))
-    loss = loss_of(logits, labels) / count
-    gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained and loss.requires_grad else []
+    with torch.set_grad_enabled(gradients):
+        logits = run(model, inputs_of(batch))
+        loss = loss_of(logits, labels) / count
+        packed = torch.autograd.grad(loss, trained, allow_unused=True) if trained and loss.requires_grad else []
+        logits = logits.detach()
 
-    # Every document by itself: eager attention, no seams to get wrong, no cache. Gradients of the losses are summed
-    # document by document, so that only one document's graph is alive at a time.
-    worst, alone_loss, nan_alone = 0.0, 0.0, False
-    summed: list[torch.Tensor | None] = [None] * len(gradients)
-    with as_if_alone(model) as alone_with:
-        for start, end in documents.spans:
-            one = run_alone(model, ids[start:end])
-            nan_alone |= bool(one.isnan().any())
-            worst = max(worst, float((one - logits[start:end]).detach().abs().max()))
-            part = loss_of(one, labels[start:end]) / count
-            alone_loss += float(part.detach())
-            if gradients:
-                for index, gradient in enumerate(torch.autograd.grad(part, trained, allow_unused=True)):
-                    if gradient is not None:
-                        known = summed[index]
-                        summed[index] = gradient if known is None else known + gradient
+        # Every document by itself: no seams to get wrong, no cache. Gradients of the losses are summed document by
+        # document, so that only one document's graph is alive at a time.
+        worst, alone_loss, nan_alone = 0.0, 0.0, False
+        summed: list[torch.Tensor | None] = [None] * len(packed)
+        with as_if_alone(model) as alone_with:
+            for start, end in documents.spans:
+                one = run_alone(model, ids[start:end])
+                nan_alone |= bool(one.isnan().any())
+                worst = max(worst, float((one.detach() - logits[start:end]).abs().max()))
+                part = loss_of(one, labels[start:end]) / count
+                alone_loss += float(part.detach())
+                if packed:
+                    for index, gradient in enumerate(torch.autograd.grad(part, trained, allow_unused=True)):
+                        if gradient is not None:
+                            known = summed[index]
+                            summed[index] = gradient if known is None else known + gradient
     # None: a parameter that takes no part, such as an expert that no token was sent to
-    pairs = [(a, b) for a, b in zip(gradients, summed, strict=True) if a is not None and b is not None]
-    measured = Parity(
+    pairs = [(a, b) for a, b in zip(packed, summed, strict=True) if a is not None and b is not None]
+    return Parity(
         logits=worst,
         loss=abs(float(loss.detach()) - alone_loss),
         gradients=max((float((a - b).abs().max()) for a, b in pairs), default=0.0),
-        logit_scale=float(logits.detach().abs().max()),
+        logit_scale=float(logits.abs().max()),
         gradient_scale=max((float(b.abs().max()) for _, b in pairs), default=0.0),
         dtype=precision_of(model, logits),
+        alone=alone_with,
         nan_packed=bool(logits.isnan().any()),
         nan_alone=nan_alone,
     )
-    return measured, alone_with
 
 
 def precision_of(model: Any, logits: torch.Tensor) -> torch.dtype:

@@ -21,6 +21,7 @@ from varlen_lab.leaks.report import Finding, grouped
 from varlen_lab.leaks.running import HALF, as_if_alone, host_of, inputs_of, run, run_alone
 from varlen_lab.packing.boundaries import Boundaries
 
+RUN_ON, COUNTS = "position_ids not restarted", "depends on the row"  # kinds of findings
 SAME, OTHER = 1e-5, 1e-4  # differences, as a share of the largest value: rounding at most; more (fp32)
 
 Tensors = dict[str, torch.Tensor]  # by the name of an argument, or the place in an output
@@ -120,11 +121,11 @@ def finding_of(config: Any, restart: bool, modules: list[Origin]) -> Finding:
     if any(one.moved for one in modules):
         what = f"{count} documents have other positions in the row than alone, and it makes something else of them"
         fix = "let position_ids start again at 0 in every document; VarlenCollator does"
-        return Finding("position_ids not restarted", where, what, fix)
+        return Finding(RUN_ON, where, what, fix)
     kind = getattr(modules[0].module, "rope_type", None)
     if kind is None:
         what = f"it is given the same as alone and returns something else in {count} documents: it counts along the row"
-        return Finding("depends on the row", where, what, "train this model unpacked; position_ids do not reach it")
+        return Finding(COUNTS, where, what, "train this model unpacked; position_ids do not reach it")
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     longest = parameters.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
     return Finding(

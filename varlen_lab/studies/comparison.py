@@ -30,8 +30,9 @@ from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.leaks.before import as_found, leak_found
-from varlen_lab.leaks.checking import TOLERANCE, audit
-from varlen_lab.leaks.measure import Parity, parity
+from varlen_lab.leaks.checking import audit
+from varlen_lab.leaks.measure import Parity
+from varlen_lab.leaks.precision import certified
 from varlen_lab.leaks.running import noise_off
 from varlen_lab.machine.environment import peak_memory, reset_peak_memory
 from varlen_lab.models.building import build_model, resolve_device
@@ -212,13 +213,13 @@ def first_step(
 def agreement(model: Any, batch: dict[str, Any], documents: Boundaries, taken: int = 0) -> tuple[Parity, bool]:
     """Packed against alone, and whether it had to be told in float32; LeakFound where the difference is no rounding."""
     with noise_off(model):
-        found, _ = parity(model, batch, documents)
-    if not found.has_nan and not found.within(TOLERANCE[found.dtype]):
+        found = certified(model, batch, documents)
+    if not found.parity.has_nan and not found.agrees:
         report = audit(model, batch, boundaries=documents)
         if not report.ok:
             raise leak_found(model, report, taken)
         return report.parity, True
-    return found, False
+    return found.parity, found.half is not None
 
 
 @contextmanager
