@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+from expect import fresh_python
 
 from varlen_lab import cli
 from varlen_lab.cli import main
@@ -174,3 +175,20 @@ def test_check_env_reports_a_missing_package(
     monkeypatch.setattr(environment, "version", lambda name: None if name == "datasets" else known(name))
     assert main(["check-env"]) == 2
     assert "pip install datasets" in capsys.readouterr().out
+
+
+def test_what_other_libraries_will_rename_does_not_reach_a_person() -> None:
+    code = """
+import io, sys, warnings
+from varlen_lab.cli import main
+sys.argv = ["varlen-lab", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+sys.stderr = io.StringIO()
+for module in ("transformers.modeling_utils", "peft.peft_model", "transformers_of_mine"):
+    warnings.warn_explicit("renamed", FutureWarning, module + ".py", 1, module)
+print(sys.stderr.getvalue())
+"""
+    assert fresh_python(code).splitlines()[-1].startswith("transformers_of_mine.py:1: FutureWarning: renamed")

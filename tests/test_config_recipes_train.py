@@ -158,6 +158,18 @@ def test_a_sample_of_names_trains(name: str, stand_ins: dict[str, str], tmp_path
     trains(name, stand_ins, tmp_path)
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_smollm2_trains_under_its_name(method: str, dialogues: Path, tmp_path: Path) -> None:
+    """A model that has learned its language: its loss on digits is far below chance, ln 49152 = 10.8, at once."""
+    config = named_config(f"smollm2_135m_instruct_{method}_docstrings_e1").replace(
+        data_path=str(dialogues), max_length=128, accumulative_counts=1, max_steps=2, evaluation_freq=0, device="cpu",
+        work_dir=str(tmp_path),
+    )  # fmt: skip
+    losses = train(config, progress=False).losses
+    assert len(losses) == 2 and all(0.1 < loss < 5 for loss in losses)
+
+
 @pytest.mark.parametrize("mode", ["packed", "varlen"])
 @pytest.mark.parametrize("name", cpu_templates())
 def test_a_cpu_template_trains(name: str, mode: str, dialogues: Path, tmp_path: Path) -> None:

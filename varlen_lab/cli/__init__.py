@@ -74,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if argv is None:  # a terminal, not a program that has its own way to show warnings
         warnings.formatwarning = _format_warning
+        # what they will rename in a year is a matter between these libraries
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     verb = words[0] if words and not words[0].startswith("-") else None
