@@ -110,6 +110,16 @@ def test_a_folder_in_the_original_layout_opens_exactly(key: tuple[str, str], cas
         assert torch.equal(logits, model(ids[None], use_cache=False).logits[0])
 
 
+def test_a_folder_in_an_original_layout_answers_as_it_says(tmp_path: Path) -> None:
+    """The native class is given the weights alone, and would stop at the eos of its config."""
+    key, (config, _) = next(iter(CASES.items()))
+    written(tmp_path, key, config)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 103028], "temperature": 0.8}')
+    for empty in (False, True):
+        said = load_model(str(tmp_path), "varlen", empty=empty).generation_config
+        assert said.eos_token_id == [2, 103028] and said.temperature == 0.8
+
+
 @each_case
 def test_a_folder_in_the_original_layout_keeps_its_dtype_if_asked(
     key: tuple[str, str], case: tuple, tmp_path: Path

@@ -64,7 +64,8 @@ def load_model(
         if layout is not None:
             config = native_config(layout.native_config(stated))
             if empty:
-                return empty_model(config, resolve_attention(attn_implementation, config), dtype)
+                model = empty_model(config, resolve_attention(attn_implementation, config), dtype)
+                return with_generation_config(model, path)
             weights = layout.native_weights(read_weights(folder), config.to_dict())
             if dtype == "auto":  # transformers would ask the config, which knows nothing of these weights
                 dtype = max(weights.values(), key=torch.Tensor.numel).dtype

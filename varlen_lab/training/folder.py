@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from varlen_lab.documents.jinja import chat_template
+from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.models.building import PLAIN, resolve_attention
@@ -93,7 +95,10 @@ def write_folder(
 def save(
     model: Any, folder: Path, tokenizer: PreTrainedTokenizerBase, prompt_template: str, max_shard_size: str
 ) -> tuple[int, str, tuple[str, ...]]:
-    """Weights, config, settings of answering, tokenizer. Gives parameters (tied ones once), dtype and notes."""
+    """Weights, config, settings of answering, and the tokenizer, which carries a named template from now on.
+
+    Gives the number of parameters (tied ones once), their dtype, and notes.
+    """
     from transformers import GenerationConfig, PreTrainedModel
 
     settings = model.generation_config
@@ -101,6 +106,8 @@ def save(
     if whole:
         model.generation_config = GenerationConfig()  # transformers saves no settings that it would warn about
     model.save_pretrained(folder, max_shard_size=max_shard_size)
+    if prompt_template != OF_TOKENIZER:
+        tokenizer.chat_template = chat_template(prompt_template, tokenizer)
     tokenizer.save_pretrained(folder)
     notes = notes_on_stopping(settings, tokenizer, prompt_template, whole=whole)
     if whole:

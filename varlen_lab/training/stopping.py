@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.documents.registry import TEMPLATES
-from varlen_lab.documents.tokens import end_ids, token_ids
+from varlen_lab.documents.marks import end_ids, end_mark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,12 +33,12 @@ def notes_on_stopping(
 
     ``whole``: it is a model folder, whose ``generation_config`` gets ``stop_ids``; an adapter has none of its own.
     """
-    template = TEMPLATES.get(prompt_template)
-    mark = template.end.replace("{eos}", "") if template else ""
-    if mark and len(pieces := token_ids([mark], tokenizer)[0]) > 1:
+    mark = end_mark(tokenizer, prompt_template)
+    pieces = tokenizer(mark, add_special_tokens=False)["input_ids"]
+    if pieces and not set(pieces) & set(end_ids(tokenizer, prompt_template)):
         return (
             f"answers end with {mark!r}, {len(pieces)} tokens of this tokenizer, and generation_config stops at single "
-            f"tokens alone: pass stop_strings={mark!r} and the tokenizer to generate",
+            f"ones alone: pass stop_strings={mark!r} and the tokenizer to generate",
         )
     before, after = ids_of(settings), stop_ids(settings, tokenizer, prompt_template)
     if not whole and before != after:

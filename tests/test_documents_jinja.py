@@ -1,0 +1,96 @@
+"""A named template in a tokenizer: the same text as the segments of training, and the same prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jinja2.exceptions import TemplateError
+
+from varlen_lab.documents import tokens
+from varlen_lab.documents.builtin import builtin_tokenizer
+from varlen_lab.documents.dialogues import Dialogue
+from varlen_lab.documents.jinja import chat_template
+from varlen_lab.documents.registry import TEMPLATES
+from varlen_lab.errors import InputError
+
+SYSTEM = {"role": "system", "content": "Be {round} brief."}
+# what people write looks like places in a row, Jinja, escapes and marks
+SAID = [
+    "Hi {input} {{ x }} {% if %}",
+    'A "quoted" \\n back\\slash',
+    " two\n lines {bos}\n",
+    "问 🙂 {system} <s>",
+    "$name",
+    ".",
+]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["marks", "no marks"])
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    """With a begin and an end mark, or without any."""
+    made = builtin_tokenizer()
+    if not request.param:
+        made.bos_token = made.eos_token = None
+    return made
+
+
+def dialogue(turns: int, system: bool) -> Dialogue:
+    roles = ["user", "assistant"] * turns
+    said = [{"role": role, "content": text} for role, text in zip(roles, SAID, strict=False)]
+    return Dialogue([SYSTEM, *said] if system else said)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_the_text_in_the_tokenizer_is_the_row(name: str, tokenizer: Any) -> None:
+    """As encode joins the segments, begin mark included; and a question is the prompt of the sample answers."""
+    tokenizer.chat_template = chat_template(name, tokenizer)
+    for turns in (1, 2, 3):
+        for system in (False, True) if TEMPLATES[name].system else (False,):
+            whole = dialogue(turns, system)
+            for cut in (whole, Dialogue(whole[:-1])):
+                pieces = tokens.named_segments(cut, tokenizer, name)
+                expected = "".join(text for text, _ in pieces)
+                begin = tokens.bos_of(tokenizer, name)
+                if begin is not None and tokens.token_ids([expected], tokenizer)[0][:1] != [begin]:
+                    expected = tokenizer.bos_token + expected
+                assert tokenizer.apply_chat_template(cut, tokenize=False) == expected
+                assert tokenizer.apply_chat_template(cut, tokenize=False, add_generation_prompt=True) == expected
+    for system in ["", "Be brief."] if TEMPLATES[name].system else [""]:
+        messages = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": "Hi {input}"}]
+        asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert asked == tokens.prompt_ids("Hi {input}", tokenizer, name, system=system)[0].tolist()
+
+
+REFUSED = {
+    "tools": ([{"role": "user", "content": "Hi"}], [{"type": "function"}]),
+    "tool_calls": ([{"role": "assistant", "content": "", "tool_calls": [{"type": "function"}]}], None),
+    "reasoning_content": ([{"role": "assistant", "content": "4", "reasoning_content": "2+2"}], None),
+    "role function": ([{"role": "user", "content": "Hi"}, {"role": "function", "content": "4"}], None),
+    "role system": ([{"role": "user", "content": "Hi"}, {"role": "system", "content": "4"}], None),
+    "but for text": ([{"role": "user", "content": [{"type": "image"}]}], None),
+}
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_what_a_row_has_no_form_for_is_refused(name: str) -> None:
+    tokenizer = builtin_tokenizer()
+    tokenizer.chat_template = chat_template(name, tokenizer)
+    for word, (messages, tools) in REFUSED.items():
+        with pytest.raises(TemplateError, match=f"{name} has no form.*{word}"):
+            tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "tool", "content": "4"}]
+    if TEMPLATES[name].tool:
+        written = tokens.named_segments(Dialogue(turns), tokenizer, name)  # type: ignore[arg-type]
+        bos = (
+            "" if tokenizer.apply_chat_template(turns[:1], tokenize=False).startswith(written[0][0] or "\0") else "<s>"
+        )
+        assert tokenizer.apply_chat_template(turns, tokenize=False) == bos + "".join(text for text, _ in written)
+    else:
+        with pytest.raises(TemplateError, match="role tool"):
+            tokenizer.apply_chat_template(turns, tokenize=False)
+
+
+def test_a_name_that_is_no_row_is_refused() -> None:
+    with pytest.raises(InputError, match="internlm_chat"):
+        chat_template("internlm_chatt", builtin_tokenizer())
