@@ -34,7 +34,10 @@ REFUSED = {
     "latin.json": (b'[\n {"text": "\xe9"}]', r"latin\.json:2: the line is not UTF-8 text \(byte 11 of it\); save"),
     "utf16.jsonl": (GOOD.encode("utf-16"), r"utf16\.jsonl is not UTF-8 text \(byte 0\)"),
     "half.jsonl": ('{"instruction": "\\ud83d", "output": "x"}', r"half\.jsonl:1: message 1 \(user\) holds half"),
-    "tool.jsonl": (json.dumps({"messages": [{"role": "tool", "content": "x"}]}), "role 'tool'"),
+    "tool.jsonl": (
+        json.dumps({"messages": [{"role": "tool", "content": "x"}]}),
+        "message 1 is tool, expected system or user",
+    ),
     "systems.jsonl": (
         json.dumps({"messages": [{"role": "system", "content": "x"}] * 2 + DIALOGUE}),
         "message 2 is system, expected user",

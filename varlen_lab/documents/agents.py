@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from varlen_lab.documents.dialogues import BadRecord, Turns
-from varlen_lab.documents.reading import parsed
+from varlen_lab.documents.parsing import parsed
 from varlen_lab.documents.registry import Shape
 from varlen_lab.errors import nearest
 
@@ -40,6 +40,8 @@ def from_moss(record: dict[str, Any], shape: Shape) -> Turns:
     count = record.get("num_turns", len(chat))
     if isinstance(count, bool) or not isinstance(count, int | str) or not str(count).isdecimal():
         raise BadRecord(f"num_turns is {count!r}, not a number of turns")
+    if len(chat) > int(count):
+        raise BadRecord(f"num_turns is {count}, but chat has {len(chat)} turns")
     yield "context", record["meta_instruction"]
     for number in range(1, int(count) + 1):
         name = f"turn_{number}"
@@ -77,6 +79,10 @@ def from_msagent(record: dict[str, Any], shape: Shape) -> Turns:
     for number, message in enumerate(parsed(record["conversations"], "conversations"), start=1):
         if not isinstance(message, dict) or "from" not in message or not isinstance(message.get("value"), str):
             raise BadRecord(f"message {number} needs 'from' and 'value', both text")
+        if others := [name for name in message if name not in ("from", "value") and message[name] is not None]:
+            raise BadRecord(
+                f"message {number} has the field {others[0]!r}, only 'from' and 'value' are read; remove it"
+            )
         who, value = message["from"], message["value"]
         if who == "system":
             yield "system", react_prompt(tools_of(value))

@@ -11,17 +11,25 @@ from typing import Any, NotRequired, TypedDict
 
 from varlen_lab.config.schema import HALF_CHARACTER
 
-ROLES = ("system", "user", "assistant")
-ROLE_SYNONYMS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
+ROLES = ("system", "user", "assistant", "tool")
+ROLE_SYNONYMS = {
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), "assistant"),
+    **dict.fromkeys(("observation", "function", "tool_response", "ipython"), "tool"),
+    "human": "user",
+    "developer": "system",
+}
+CALLS = ("function_call", "tool_call")  # ShareGPT's roles of an answer that is a tool call, in JSON
+ROLE_OF = {**{role: role for role in ROLES}, **ROLE_SYNONYMS, **dict.fromkeys(CALLS, "assistant")}
 # Roles of text that already stands as the model shall read it, no template adds to it -> is it trained on?
 VERBATIM = {"text": True, "context": False}
+MAY_BE_EMPTY = (*VERBATIM, "tool")  # a tool may give back nothing
 # role -> the roles that may come behind it; "" is the beginning
 ALLOWED_AFTER = {
     "": ("system", "user"),
     "system": ("user",),
     "user": ("assistant",),
     "assistant": ("user", "tool"),
-    "tool": ("assistant",),
+    "tool": ("assistant", "tool"),
 }
 LONGEST_REASON = 300  # characters of a reason
 
@@ -41,16 +49,23 @@ class Message(TypedDict):
 
 
 class Dialogue(list[Message]):
-    """The messages of one record, where the record stands (``train.jsonl:3``), and the tools it says there are."""
+    """The messages of one record, where the record stands (``train.jsonl:3``), and the tools it says there are.
 
-    __slots__ = ("place", "tools")
+    ``unused``: names of what the record holds and nothing here reads, each once; ``read_dialogues`` counts them.
+    """
+
+    __slots__ = ("place", "tools", "unused")
 
     def __init__(self, messages: Iterable[Message] = (), place: str = "", tools: list[Any] | None = None) -> None:
         super().__init__(messages)
         self.place, self.tools = place, tools
+        self.unused: tuple[str, ...] = ()
 
 
-Turns = Iterator[tuple[str, Any]]  # (role, content) as found in a record, not yet checked
+# (role, content) as found in a record, not yet checked; perhaps with other keys of a Message, and the names of what is
+# left out under "unused"
+Turns = Iterator[tuple[str, Any] | tuple[str, Any, dict[str, Any]]]
+UNANSWERED = "a last question without an answer"  # what is left off then, counted among the unused
 
 
 class BadRecord(Exception):
@@ -60,31 +75,56 @@ class BadRecord(Exception):
     """
 
     def __init__(self, reason: str) -> None:
-        line = " ".join(reason.encode("utf-8", "backslashreplace").decode().split())
-        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
-        super().__init__(line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 4] + " ...")
+        super().__init__(fit_to_print(reason))
+
+
+def fit_to_print(text: str) -> str:
+    """What a person's file holds as one line, not endless, without half characters."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 4] + " ..."
 
 
 def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
-    """The messages of ``turns``, their order and contents checked, an unanswered end left off; or BadRecord."""
+    """The messages of ``turns``, their order and contents checked, an unanswered end left off; or BadRecord.
+
+    ``system`` is put in front unless there is a system message; an empty one is none.
+    """
     dialogue = Dialogue()
-    previous = ""
-    for number, (role, content) in enumerate(turns, start=1):
+    unused: dict[str, None] = {}  # in order
+    previous, answered = "", False
+    for number, turn in enumerate(turns, start=1):
+        role, content = turn[0], turn[1]
+        words = turn[2] if len(turn) == 3 else {}
+        calls = "tool_calls" in words
+        if content is None and calls:
+            content = ""
+        if role == "system" and (content is None or (isinstance(content, str) and not content.strip())):
+            continue
         if role not in VERBATIM and role not in ALLOWED_AFTER[previous]:
             expected = " or ".join(one for one in ALLOWED_AFTER[previous] if one != "tool")
             raise BadRecord(f"roles are out of order: message {number} is {role}, expected {expected}")
         if not isinstance(content, str):
             raise BadRecord(f"message {number} holds {type(content).__name__}, not text")
-        if not content.strip() and role not in VERBATIM:
+        if not content.strip() and role not in MAY_BE_EMPTY and not calls:
             raise BadRecord(f"message {number} ({role}) is empty")
         if not content.isascii() and HALF_CHARACTER.search(content):
             raise BadRecord(f"message {number} ({role}) holds half of a character (a lone surrogate)")
-        dialogue.append({"role": role, "content": content})
+        message: Message = {"role": role, "content": content}
+        if words:
+            unused.update(dict.fromkeys(words.pop("unused", ())))
+            message.update(words)  # type: ignore[typeddict-item]
+        dialogue.append(message)
         previous = role if role not in VERBATIM else previous
-    if not any(message["role"] in ("assistant", "text") and message["content"].strip() for message in dialogue):
+        answered = answered or role == "assistant" or (role == "text" and bool(content.strip()))
+    if not answered:
         raise BadRecord("no assistant turn, there is nothing to train on")
     if previous in ("user", "tool"):
-        dialogue.pop()
+        unused[UNANSWERED] = None
+        while dialogue[-1]["role"] in ("user", "tool"):
+            dialogue.pop()
     if system and dialogue[0]["role"] in ALLOWED_AFTER["system"]:
         dialogue.insert(0, {"role": "system", "content": system})
+    if unused:
+        dialogue.unused = tuple(unused)
     return dialogue

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.documents.dialogues import BadRecord
+from varlen_lab.documents.parsing import loads
 from varlen_lab.documents.reading import (
     BUILTIN,
     Records,
@@ -29,6 +31,7 @@ from varlen_lab.errors import InputError, first_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
+JSON_GAP = re.compile(r"[\s,]*\[?\s*")  # what stands before a record of a list
 ROWS_AT_ONCE = 1000  # of a Parquet file read at once
 
 
@@ -36,7 +39,9 @@ def json_records(path: Path) -> Records:
     """A list of records; a file of one record a line is read as .jsonl, whatever its name says."""
     text = text_of(path)
     try:
-        records = json.loads(text)
+        records = loads(text)
+    except BadRecord:  # a key stands twice in one of them
+        return one_by_one(text, path)
     except (ValueError, RecursionError) as error:
         if not text.lstrip().startswith("["):
             return jsonl_records(path)
@@ -44,6 +49,20 @@ def json_records(path: Path) -> Records:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise InputError(f"{path}{line}: the file is not JSON ({reason}); correct it there.") from None
     return numbered(records if isinstance(records, list) else [records], str(path))
+
+
+def one_by_one(text: str, path: Path) -> Records:
+    """The records of a list that is JSON, each read by itself: one with a key that stands twice is bad, it alone."""
+    lenient, number, at = json.JSONDecoder(), 0, JSON_GAP.match(text).end()  # type: ignore[union-attr]
+    while at < len(text) and text[at] not in "]":
+        number += 1
+        record, end = lenient.raw_decode(text, at)
+        try:
+            record = loads(text[at:end])
+        except BadRecord as reason:
+            record = reason
+        yield f"{path}, record {number}", record
+        at = JSON_GAP.match(text, end).end()  # type: ignore[union-attr]
 
 
 def csv_records(path: Path) -> Records:

@@ -8,7 +8,6 @@ What makes a dialogue good stands in ``dialogues``.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -20,7 +19,17 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from varlen_lab.documents.builtin import builtin_dialogues
-from varlen_lab.documents.dialogues import ROLE_SYNONYMS, ROLES, BadRecord, Dialogue, Turns, checked_dialogue
+from varlen_lab.documents.dialogues import (
+    CALLS,
+    ROLE_OF,
+    BadRecord,
+    Dialogue,
+    Turns,
+    checked_dialogue,
+    fit_to_print,
+)
+from varlen_lab.documents.fields import WRITTEN_BY_TOKENIZER, beside_turns, beside_words, text_of_parts
+from varlen_lab.documents.parsing import loads, parsed
 from varlen_lab.documents.registry import MAP_FNS, READERS, Shape
 from varlen_lab.errors import InputError, nearest, unknown_choice
 
@@ -65,11 +74,14 @@ def read_dialogues(
             [one for part in parts for one in part.dialogues], [one for part in parts for one in part.skipped], counted
         )
     name = os.fspath(data_path)
-    dialogues, skipped = list[Dialogue](), list[str]()
+    dialogues, skipped, counted = list[Dialogue](), list[str](), Counter[str]()
     for place, record in records_at(name, progress):
         try:
             dialogue = dialogue_of(record, system, map_fn)
             dialogue.place = place
+            if dialogue.unused:
+                counted.update(dialogue.unused)
+                dialogue.unused = ()
             dialogues.append(dialogue)
         except BadRecord as reason:
             if not skip_bad:
@@ -78,7 +90,7 @@ def read_dialogues(
     if not dialogues:
         why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{name} holds no dialogue{why}; give it at least one with an assistant turn.")
-    return Reading(dialogues, skipped, {})
+    return Reading(dialogues, skipped, {fit_to_print(name): count for name, count in counted.items()})
 
 
 def locate(name: str) -> tuple[str, Path]:
@@ -131,7 +143,7 @@ def jsonl_records(path: Path) -> Records:
     for number, line in enumerate(lines_of(path, newline="\n"), start=1):
         if line.strip():
             try:
-                record = json.loads(valid_utf8(line.rstrip("\r\n"), "the line"))
+                record = loads(valid_utf8(line.rstrip("\r\n"), "the line"))
             except BadRecord as reason:
                 record = reason
             except (ValueError, RecursionError) as error:
@@ -176,34 +188,54 @@ def dialogue_of(record: Any, system: str = "", map_fn: str = "auto") -> Dialogue
         raise BadRecord(f"it is {type(record).__name__}, not an object with named fields")
     shapes = MAP_FNS[map_fn].values()
     for shape in shapes:
-        if all(record.get(field) is not None for field in shape.fields):
-            return checked_dialogue(function_at(shape.function)(record, shape), system)
+        for field in shape.fields:
+            if record.get(field) is None:
+                break
+        else:
+            turns = function_at(shape.function)(record, shape)
+            return (
+                checked_dialogue(turns, system)
+                if record.keys() <= shape.known
+                else with_beside(turns, record, shape, system)
+            )
     raise function_at("varlen_lab.documents.shapes:unknown_shape")(record, [shape.fields for shape in shapes])
+
+
+def with_beside(turns: Turns, record: dict[str, Any], shape: Shape, system: str) -> Dialogue:
+    """The checked dialogue of ``turns`` with what stands beside them in the record; or BadRecord."""
+    own, tools, unused = beside_turns(record, shape)
+    dialogue = checked_dialogue(turns, own or system)
+    if own and dialogue[0]["content"] != own:
+        raise BadRecord("the system message beside the turns is not the one among them; keep one")
+    dialogue.tools = tools
+    dialogue.unused += unused
+    return dialogue
 
 
 def from_messages(record: dict[str, Any], shape: Shape) -> Turns:
     """The turns of ``[{"role": "user", "content": "Hi"}, ...]``, or with the shape's names for the two."""
-    for number, message in enumerate(parsed(record[shape.fields[0]], shape.fields[0]), start=1):
-        if not isinstance(message, dict) or shape.role not in message or shape.content not in message:
-            raise BadRecord(f"message {number} needs {shape.role!r} and {shape.content!r}")
-        name = message[shape.role]
-        role = ROLE_SYNONYMS.get(name, name) if isinstance(name, str) else None
-        if role not in ROLES:
-            hint = nearest(str(name), [*ROLES, *ROLE_SYNONYMS])
-            raise BadRecord(f"message {number} has role {name!r}; roles are system, user and assistant{hint}")
-        yield role, message[shape.content]
+    return messages_in(record[shape.fields[0]], shape.fields[0], shape)
 
 
-def parsed(value: Any, field: str, kind: type = list, what: str = "a list of messages") -> Any:
-    """The list (or other ``kind``) in a field; a table's cell holds it written as JSON, or as Python writes it."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            try:
-                value = ast.literal_eval(value)  # MSAgent-Bench's; literals only, nothing is run
-            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-                raise BadRecord(f"{field} is text, not {what}") from None
-    if not isinstance(value, kind):
-        raise BadRecord(f"{field} is {type(value).__name__}, not {what}")
-    return value
+def messages_in(value: Any, field: str, shape: Shape) -> Turns:
+    """The turns of a list of messages, which stands in ``field``."""
+    who, what = shape.role, shape.content
+    for number, message in enumerate(parsed(value, field), start=1):
+        if not isinstance(message, dict) or who not in message:
+            raise BadRecord(f"message {number} needs {who!r} and {what!r}")
+        name, content = message[who], message.get(what)
+        role = ROLE_OF.get(name) if isinstance(name, str) else None
+        if role is None:
+            hint = nearest(str(name), ROLE_OF)
+            raise BadRecord(f"message {number} has role {name!r}; roles are system, user, assistant and tool{hint}")
+        if isinstance(content, str) and len(message) == 2 and name not in CALLS:  # who speaks, what is said, no more
+            yield role, content
+            continue
+        if name in CALLS:
+            message, content = {**message, "tool_calls": content}, None
+        elif isinstance(content, list):
+            content = text_of_parts(content, number)
+        words = beside_words(message, (who, what), role, number, field, tuple(WRITTEN_BY_TOKENIZER))
+        if content is None and "tool_calls" not in words and role != "system":
+            raise BadRecord(f"message {number} needs {who!r} and {what!r}")
+        yield role, content, words

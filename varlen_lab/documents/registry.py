@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,17 @@ TEMPLATES: dict[str, Template] = {
 
 # -------------------------------------------------------------------------------------------- shapes of a record
 
+SYSTEM = ("system", "system_prompt")  # fields that hold the system message of a whole record
+TOOLS = "tools"  # the field with the schemas of its tools
+
 
 @dataclass(frozen=True)
 class Shape:
     """How a kind of record is known and read: one that holds all of ``fields`` goes to ``function(record, shape)``.
 
     ``function`` gives the turns as (role, content) pairs, not yet checked, and raises BadRecord for what it cannot
-    read. The other fields are names that a function looks for in a record.
+    read. The other fields are names that it looks for in a record. Whatever else a record holds, ``fields`` reads,
+    refuses or counts.
     """
 
     fields: tuple[str, ...]
@@ -77,37 +82,67 @@ class Shape:
     role: str = "role"  # in a list of messages: the key of who speaks
     content: str = "content"  # and of what is said
     optional: str = ""  # a column that continues the question, where it is filled
-    system: str = ""  # a column with the system message
+    history: str = ""  # a column with earlier turns, [[question, answer], ...]; their answers are trained on
+    number: str = ""  # a column with the number of turns
+    beside: tuple[str, ...] = (*SYSTEM, TOOLS)  # what may stand beside the turns
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The names of all that ``function`` reads."""
+        return frozenset({*self.fields, self.optional, self.history, self.number} - {""})
+
+    @cached_property
+    def may_have(self) -> tuple[str, ...]:
+        """The names of what a record may leave out."""
+        return tuple(name for name in (self.optional, self.history, *self.beside) if name)
 
 
 MESSAGES = "varlen_lab.documents.reading:from_messages"  # the first of the fields is a list of messages
 COLUMNS = "varlen_lab.documents.shapes:from_columns"  # the last of the fields is the answer
+PROMPT = "varlen_lab.documents.shapes:from_prompt"  # the same, or both are lists of messages
+HISTORY = "history"
 
 # The first that fits is taken. What a record of each looks like is said where it is read.
 SHAPES: dict[str, Shape] = {
     "messages": Shape(("messages",), MESSAGES, about="role and content, as in transformers"),
     "sharegpt": Shape(("conversations",), MESSAGES, about="ShareGPT", role="from", content="value"),
     "xtuner": Shape(("conversation",), "varlen_lab.documents.shapes:from_xtuner", about="XTuner's own"),
-    "moss": Shape(("meta_instruction", "chat"), "varlen_lab.documents.agents:from_moss", about="moss-003-sft-data"),
+    "moss": Shape(
+        ("meta_instruction", "chat"),
+        "varlen_lab.documents.agents:from_moss",
+        about="moss-003-sft-data",
+        number="num_turns",
+        beside=(),
+    ),
     "alpaca_zh": Shape(("instruction_zh", "output_zh"), COLUMNS, about="alpaca-gpt4-chinese", optional="input_zh"),
-    "alpaca": Shape(("instruction", "output"), "varlen_lab.documents.shapes:from_alpaca", "Alpaca", optional="input"),
+    "alpaca": Shape(
+        ("instruction", "output"),
+        "varlen_lab.documents.shapes:from_alpaca",
+        about="Alpaca, LLaMA-Factory",
+        optional="input",
+        history=HISTORY,
+    ),
     "guanaco": Shape(("text",), "varlen_lab.documents.shapes:from_guanaco", about="Guanaco"),
     "sql": Shape(("context", "question", "answer"), COLUMNS, about="sql-create-context"),
-    "orca": Shape(("question", "response"), COLUMNS, about="OpenOrca, Stack Exchange", system="system_prompt"),
+    "orca": Shape(("question", "response"), COLUMNS, about="OpenOrca, Stack Exchange"),
     "law": Shape(("question", "answer"), COLUMNS, about="law"),
-    "completion": Shape(("prompt", "completion"), COLUMNS, about="CodeAlpaca"),
-    "response": Shape(("prompt", "response"), COLUMNS, about="tiny-codes"),
+    "completion": Shape(("prompt", "completion"), PROMPT, about="CodeAlpaca, TRL", history=HISTORY),
+    "response": Shape(("prompt", "response"), PROMPT, about="tiny-codes", history=HISTORY),
     "colors": Shape(("description", "color"), "varlen_lab.documents.shapes:from_colors", about="colors"),
     "title": Shape(("abstract", "title"), COLUMNS, about="arXiv"),
-    "crime": Shape(("input", "output"), COLUMNS, about="CrimeKgAssitant"),
+    "crime": Shape(("input", "output"), COLUMNS, about="CrimeKgAssitant", history=HISTORY),
 }
 
 # dataset_map_fn -> the shapes it looks for: "auto" tells a record by its fields, the others cannot be told by them
 MAP_FNS: dict[str, dict[str, Shape]] = {
     "auto": SHAPES,
-    "pretrain": {"text": Shape(("text",), "varlen_lab.documents.shapes:from_text", "text, trained on whole")},
+    "pretrain": {
+        "text": Shape(("text",), "varlen_lab.documents.shapes:from_text", about="text, trained on whole", beside=())
+    },
     "msagent_react": {
-        "msagent": Shape(("conversations",), "varlen_lab.documents.agents:from_msagent", "MSAgent-Bench")
+        "msagent": Shape(
+            ("conversations",), "varlen_lab.documents.agents:from_msagent", about="MSAgent-Bench", beside=()
+        )
     },
 }
 

@@ -11,7 +11,9 @@ import re
 from typing import Any
 
 from varlen_lab.documents.dialogues import BadRecord, Turns
-from varlen_lab.documents.reading import parsed
+from varlen_lab.documents.fields import END_MARK, beside_words, is_nothing, refuse_by_name
+from varlen_lab.documents.parsing import parsed
+from varlen_lab.documents.reading import messages_in
 from varlen_lab.documents.registry import Shape
 
 GUANACO_TURN = re.compile(r"### (Human|Assistant):")
@@ -19,12 +21,40 @@ GUANACO_TURN = re.compile(r"### (Human|Assistant):")
 
 def from_columns(record: dict[str, Any], shape: Shape) -> Turns:
     """One question, perhaps of several columns (a line each), and the answer in the last of the fields."""
-    if shape.system and record.get(shape.system):
-        yield "system", record[shape.system]
+    yield from earlier_turns(record, shape)
     columns = [*shape.fields[:-1], shape.optional] if shape.optional else shape.fields[:-1]
-    asked = [record[name] for name in columns if record.get(name) not in (None, "")]
+    asked = [record[name] for name in columns if not is_nothing(record.get(name))]
     yield "user", "\n".join(asked) if all(isinstance(text, str) for text in asked) else asked
     yield "assistant", record[shape.fields[-1]]
+
+
+def earlier_turns(record: dict[str, Any], shape: Shape) -> Turns:
+    """The turns of a column ``[[question, answer], ...]``; all answers are trained on, as LLaMA-Factory does."""
+    if shape.history and not is_nothing(record.get(shape.history)):
+        for number, pair in enumerate(parsed(record[shape.history], shape.history, list, "a list of turns"), start=1):
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise BadRecord(f"{shape.history}: turn {number} is no pair of a question and an answer")
+            yield "user", pair[0]
+            yield "assistant", pair[1]
+
+
+def from_prompt(record: dict[str, Any], shape: Shape) -> Turns:
+    """As ``from_columns``, or two lists of messages, as TRL has them: then answers in the prompt are not trained on."""
+    asked, answer = (record[name] for name in shape.fields)
+    if not isinstance(asked, list) and not isinstance(answer, list):
+        yield from from_columns(record, shape)
+        return
+    yield from earlier_turns(record, shape)
+    if isinstance(asked, list):
+        for role, content, *words in messages_in(asked, shape.fields[0], shape):
+            untrained = {"trained": False} if role == "assistant" else {}
+            yield role, content, untrained | (words[0] if words else {})
+    else:
+        yield "user", asked
+    if isinstance(answer, list):
+        yield from messages_in(answer, shape.fields[1], shape)
+    else:
+        yield "assistant", answer
 
 
 def from_alpaca(record: dict[str, Any], shape: Shape) -> Turns:
@@ -32,20 +62,41 @@ def from_alpaca(record: dict[str, Any], shape: Shape) -> Turns:
     instruction, extra = record["instruction"], record.get(shape.optional)
     if record["output"] == "<nooutput>":
         raise BadRecord("output is '<nooutput>', there is no answer")
+    yield from earlier_turns(record, shape)
     # what is no text goes on as it is, for the check behind us to name it
-    yield "user", f"{instruction}\n{extra}" if extra and isinstance(instruction, str) else instruction
+    if is_nothing(extra):
+        yield "user", instruction
+    elif instruction == "":
+        yield "user", extra
+    else:
+        yield "user", f"{instruction}\n{extra}" if isinstance(instruction, str) and isinstance(extra, str) else extra
     yield "assistant", record["output"]
 
 
 def from_xtuner(record: dict[str, Any], shape: Shape) -> Turns:
-    """Turns ``{"system": "Be brief.", "input": "Hi", "output": "Hello"}``; a system message is the first one's only."""
-    for number, turn in enumerate(parsed(record["conversation"], "conversation"), start=1):
+    """Turns ``{"system": "Be brief.", "input": "Hi", "output": "Hello"}``; a system message is the first one's only.
+
+    Where no turn asks anything it is XTuner's data to continue pre-training: outputs are trained on as they stand.
+    """
+    turns = parsed(record["conversation"], "conversation")
+    for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, dict) or "input" not in turn or "output" not in turn:
             raise BadRecord(f"turn {number} needs 'input' and 'output'")
-        if turn.get("system"):
+    pretraining = all(is_nothing(turn["input"]) for turn in turns)
+    for number, turn in enumerate(turns, start=1):
+        words: dict[str, Any] = {}
+        if len(turn) > 2:
+            words = beside_words(turn, ("system", "input", "output"), "assistant", number, "conversation", (END_MARK,))
+        if pretraining:
+            if not is_nothing(turn.get("system")):
+                raise BadRecord(f"turn {number} has a system message and no input")
+            words.pop("end_mark", None)  # this text gets none
+            yield "text" if words.pop("trained", True) else "context", turn["output"], words
+            continue
+        if not is_nothing(turn.get("system")):
             yield "system", turn["system"]
         yield "user", turn["input"]
-        yield "assistant", turn["output"]
+        yield "assistant", turn["output"], words
 
 
 def from_guanaco(record: dict[str, Any], shape: Shape) -> Turns:
@@ -78,6 +129,8 @@ def from_colors(record: dict[str, Any], shape: Shape) -> Turns:
 
 def unknown_shape(record: dict[Any, Any], shapes: list[tuple[str, ...]]) -> BadRecord:
     """Why a record has none of the shapes (each given by its fields), and what would give it one."""
+    for field in record:
+        refuse_by_name(str(field), "", ())
     found = ", ".join(f"{field} (empty)" if value is None else str(field) for field, value in record.items())
     return BadRecord(f"its fields are {found or 'none'}; {how_to_fit(record, shapes)}")
 
