@@ -294,6 +294,8 @@ def test_numbers_have_the_digits_they_deserve() -> None:
 
 
 def test_the_readmes_draw_from_the_newest_folder(content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "2030-01-01-real-effect").mkdir()  # another benchmark's
+    (tmp_path / "2030-01-01-real-effect" / "results.json").write_text('{"arms": [], "forward": []}')
     assert newest_folder(tmp_path) is None and "still to come" in block("README.md", None)
     days = {"a": "2026-01-02 00:00 UTC", "b": "2026-01-01 00:00 UTC", "c": "2026-01-03 00:00 UTC"}
     for name, started in days.items():

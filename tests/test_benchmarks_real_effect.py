@@ -173,3 +173,17 @@ def test_ugly_input_has_a_sentence(model: str, tmp_path: Path, capsys: Any) -> N
         forward.forward_table(config_of(model), [3], 5)
     with pytest.raises(SystemExit):
         main(["--seeds", "0"])
+
+
+def test_kept_results_are_what_their_report_says() -> None:
+    for path in sorted((Path(__file__).parent.parent / "benchmarks" / "results").glob("*-real-effect/results.json")):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        assert (path.parent / "report.md").read_text(encoding="utf-8") == report.in_words(kept["arms"], kept["forward"])
+        missed = [
+            words for words, holds in report.checks(report.whole_seeds(kept["arms"]), kept["forward"]) if not holds
+        ]
+        assert not missed
+        runs = report.whole_seeds(kept["arms"])
+        assert set(runs) == set(arms.ARMS) and all(len(of) >= 3 for of in runs.values())
+        last = {arm: list(of.values())[-1] for arm, of in report.held_out(runs).items()}
+        assert min(np.subtract(last["restarting"], last["varlen"])) > 0.05  # in every seed

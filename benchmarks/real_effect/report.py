@@ -38,18 +38,17 @@ def report(folder: Path, target: Path) -> int:
     tables = [read_piece(path) for path in sorted(folder.glob("forward-*.json"))]
     if not arms and not tables:
         raise InputError(f"{folder} has no pieces of a measurement; run python -m benchmarks.real_effect -o {folder}.")
-    runs = whole_seeds(arms)
-    text = "\n".join([*training_lines(arms, runs), *forward_lines(tables)])
+    runs, text = whole_seeds(arms), in_words(arms, tables)
     target.mkdir(parents=True, exist_ok=True)
     if runs:
         draw_held_out(held_out(runs), caption_of(arms[0], runs)).savefig(target / "held_out.png")
     for name, content in (
         ("results.json", json.dumps({"arms": arms, "forward": tables}, indent=1) + "\n"),
-        ("report.md", f"# Does it matter for my model?\n\n{text}\n"),
+        ("report.md", text),
     ):
         with written_whole(target / name, "w") as file:
             file.write(content)
-    print(f"\n{text}\n\n{target}: {', '.join(sorted(one.name for one in target.iterdir() if one.is_file()))}")
+    print(f"\n{text}\n{target}: {', '.join(sorted(one.name for one in target.iterdir() if one.is_file()))}")
     return verdict(checks(runs, tables))
 
 
@@ -75,6 +74,12 @@ def held_out(runs: Runs) -> dict[str, dict[int, list[float]]]:
 
 
 # ------------------------------------------------------------------------------------------------------- in words
+
+
+def in_words(arms: list[dict[str, Any]], tables: list[dict[str, Any]]) -> str:
+    """``report.md``."""
+    lines = ["# Does it matter for my model?", "", *training_lines(arms, whole_seeds(arms)), *forward_lines(tables)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def training_lines(arms: list[dict[str, Any]], runs: Runs) -> list[str]:
