@@ -170,6 +170,10 @@ def caption_of(piece: dict[str, Any], runs: Runs) -> str:
 def checks(runs: Runs, tables: list[dict[str, Any]]) -> list[tuple[str, bool]]:
     """What must hold whatever was found: sentences, and whether each does."""
     found: list[tuple[str, bool]] = []
+    facts = ("device", "dtype", "torch", "transformers")
+    places = {tuple(piece["measured_on"][name] for name in facts) for of in runs.values() for piece in of.values()}
+    if runs:
+        found.append((f"every arm was measured with one {', '.join(facts)}", len(places) == 1))
     for seed in next(iter(runs.values()), {}):
         pieces = {arm: of[seed] for arm, of in runs.items()}
         alike = len({(piece["plan"], tuple(piece["trained_tokens"])) for piece in pieces.values()}) == 1
