@@ -242,6 +242,7 @@ WAITS = [  # (what is set, what it needs besides to do something)
     ("start_factor=0.1 warmup_ratio=0", "warmup_ratio=0.1"),
     ("betas=(0.5,0.9) optim_type=SGD", "betas=(0.5,0.999)"),
     ("evaluation_inputs=['Why?'] evaluation_freq=0", "evaluation_freq=5"),
+    ("evaluation_freq=7 evaluation_inputs=[]", "evaluation_share=0.1"),
     ("balance_window=8", "balance=window"),
     ("recompute=cheap", "gradient_checkpointing=True"),
     ("recompute=all", "gradient_checkpointing=True"),
@@ -270,6 +271,41 @@ def test_a_file_may_hold_what_waits(words: str) -> None:
     """Turning a switch in a file never refuses another line of it."""
     config = override(TEMPLATE, words.split(), acting=False)
     assert read(render(config)) == config
+
+
+def test_a_rule_between_settings_refuses_only_what_was_written() -> None:
+    """Each setting alone beside a model, the others at their defaults: it is read, or refused by name at its line."""
+    values = {
+        int: [0, 1, 7],
+        bool: [True, False],
+        float: [0.0, 0.5, 1.0],
+        str: ["x"],
+        tuple: [(0.5, 0.9)],
+        list: [["x"]],
+    }
+    told = set()
+    for row in schema():
+        kinds = [kind for kind in values if kind.__name__ in str(row.type)] or [str]
+        tried = [*choices(row), *(value for kind in kinds for value in values[kind])]
+        for value in tried:
+            lines = ["pretrained_model_name_or_path = 'x'", "max_steps = 3", f"{row.name} = {value!r}"]
+            lines = [line for line in lines[:2] if not line.startswith(f"{row.name} =")] + lines[2:]
+            try:
+                read("\n".join(lines))
+            except InputError as problem:
+                assert str(problem).startswith(f"c.py:{len(lines)}: {row.name}") or row.name == "model_config", problem
+                told.add(row.name)
+    assert "lora_r" in told and "evaluation_freq" not in told
+
+
+def test_a_rule_speaks_of_a_line_only_where_there_is_one() -> None:
+    """Neither kind of model is named: that stands on no line, least of all on that of another setting."""
+    with pytest.raises(InputError) as caught:
+        read("max_length = 64\nlr = 1e-4")
+    assert str(caught.value).startswith("c.py: exactly one of pretrained_model_name_or_path")
+    with pytest.raises(InputError) as caught:
+        read("lr = 1e-4\nevaluation_freq = 0\nevaluation_share = 0.5")
+    assert str(caught.value).startswith("c.py:") and "lr" not in str(caught.value).split(":")[1]
 
 
 @pytest.mark.parametrize("name", random.Random(1).sample(config_names(), 60))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import time
@@ -76,8 +77,11 @@ def main(argv: list[str] | None = None) -> int:
         warnings.formatwarning = _format_warning
         # what they will rename in a year is a matter between these libraries
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
+        # peft opens it for every adapter, and it misses a kernel for four bits where nothing has four bits
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     verb = words[0] if words and not words[0].startswith("-") else None
     try:
         if verb is not None and verb not in VERBS:
@@ -162,7 +166,9 @@ def read_source(word: str, overrides: list[str], **of_data: Any) -> Config:
     if not is_data(word):
         return read_config(word, overrides)
     config = load_config("tiny_llama_full_docstrings_e1").replace(data_path=word, max_length=2048, **of_data)
-    return override(config, overrides, acting=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a model which is named takes the place of the template's
+        return override(config, overrides, acting=False)
 
 
 def open_rows(config: Config) -> tuple[Dataset, Any, PackReport]:

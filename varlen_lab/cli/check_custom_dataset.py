@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     2 when none can be read.
     """
     config = read_source(args.source, args.cfg_options)
-    facts = facts_of(config, model_known=not is_data(args.source))
+    facts = facts_of(config, model_known=not is_data(args.source) or config.pretrained_model_name_or_path is not None)
     print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else in_sentences(facts, config))
     bad = facts["bad"] and not (args.skip_bad or config.skip_bad)
     if bad and not args.json:

@@ -11,16 +11,18 @@ from varlen_lab.config.names import closest_names, config_facts, search_names
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The pattern."""
-    parser.add_argument("-p", "--pattern", default="", help="words the name must contain: -p 'internlm oasst'")
+    about = "words the name must contain: -p internlm oasst"
+    parser.add_argument("-p", "--pattern", nargs="+", action="extend", default=[], metavar="WORD", help=about)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the matching names; 1 when nothing matches."""
-    found = search_names(args.pattern)
+    pattern = " ".join(args.pattern)
+    found = search_names(pattern)
     if not found:
-        close = ", ".join(closest_names(args.pattern)) or "none; without -p all names are listed"
-        print(f"nothing matches {args.pattern!r}; closest: {close}", file=sys.stderr)
+        close = ", ".join(closest_names(pattern)) or "none; without -p all names are listed"
+        print(f"nothing matches {pattern!r}; closest: {close}", file=sys.stderr)
         return 1
     rows = [{"name": name, **config_facts(name)} for name in found]
     if args.json:

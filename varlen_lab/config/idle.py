@@ -74,6 +74,11 @@ IDLE = (
         "in its second number with optim_type = 'SGD', which has one momentum; leave the second at 0.999",
     ),
     Idle(
+        "evaluation_freq",
+        lambda config: config.evaluation_freq > 0 and not (config.evaluation_inputs or config.evaluation_share),
+        "with no evaluation_inputs and evaluation_share = 0.0, it has nothing to ask; set one of the two too",
+    ),
+    Idle(
         "evaluation_inputs",
         lambda config: config.evaluation_freq == 0,
         "with evaluation_freq = 0, they are never asked; set evaluation_freq too",

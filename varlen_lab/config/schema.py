@@ -162,7 +162,7 @@ class Config:
 
 
 # The setting to be changed, where it is wrong beside the others, and the sentence, formatted with the config.
-# Of a config that breaks several, the first is told.
+# Of a config that breaks several, the first is told. No default breaks one: a rule refuses what somebody wrote.
 RULES_BETWEEN: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     (
         "use_varlen_attn",
@@ -175,12 +175,6 @@ RULES_BETWEEN: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         lambda config: (config.pretrained_model_name_or_path is None) == (config.model_config is None),
         "exactly one of pretrained_model_name_or_path and model_config must be set; "
         "name a model to fine-tune, or describe one to train from scratch.",
-    ),
-    (
-        "evaluation_freq",
-        lambda config: config.evaluation_freq > 0 and not (config.evaluation_inputs or config.evaluation_share),
-        "evaluation_freq = {0.evaluation_freq} has nothing to ask; fill evaluation_inputs, set evaluation_share, or "
-        "set it to 0.",
     ),
     (
         "evaluation_share",

@@ -59,7 +59,8 @@ def load_text(source: str, origin: str) -> Config:
     try:
         return Config(**values)
     except SettingError as problem:
-        raise InputError(f"{origin}:{lines.get(problem.setting, 1)}: {problem}") from None
+        line = f":{lines[problem.setting]}" if problem.setting in lines else ""  # no line for what nobody wrote
+        raise InputError(f"{origin}{line}: {problem}") from None
 
 
 def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:

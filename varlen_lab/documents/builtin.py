@@ -110,7 +110,9 @@ def collect(progress: bool = False) -> list[Entry]:
         entries: list[Entry] = []
         bar = Console(stderr=True)
         what = "Reading the standard library"
-        for path, module in track(list(source_files()), what, console=bar, transient=True, disable=not progress):
+        for path, module in track(
+            list(source_files()), what, console=bar, transient=True, disable=not (progress and bar.is_terminal)
+        ):
             entries += entries_of(path.read_bytes(), module)
         printed, errors = child.communicate()
     if child.returncode:

@@ -63,7 +63,8 @@ def encode(
     refused = len(skipped or ())
     starts = range(0, len(dialogues), DIALOGUES_AT_ONCE)
     bar = Console(stderr=True)
-    for start in track(starts, "Tokenising", console=bar, transient=True, disable=not progress):
+    hidden = not (progress and bar.is_terminal)  # it would leave an empty line in a log
+    for start in track(starts, "Tokenising", console=bar, transient=True, disable=hidden):
         pieces = pieces_of(dialogues[start : start + DIALOGUES_AT_ONCE], tokenizer, prompt_template, skipped)
         tables.append(documents_of(pieces, tokenizer, bos_of(tokenizer, prompt_template)))
     kept = sum(len(table) for table in tables)

@@ -39,6 +39,8 @@ def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = tor
         lora_dropout=config.lora_dropout,
         target_modules=linear_layers(model),
         task_type="CAUSAL_LM",
+        # GPT-2 keeps its matrices the other way round
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )
     # without weights the adapter has none either
     empty = any(parameter.is_meta for parameter in model.parameters())
