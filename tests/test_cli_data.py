@@ -106,6 +106,30 @@ def test_a_run_says_what_it_left_out_in_one_line(tmp_path: Path) -> None:
     assert "12 dialogues were read" in done.stderr and "UserWarning" not in done.stderr
 
 
+def test_bad_records_and_those_a_template_refuses_are_listed_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its line; what was read and left out of good records is counted beside them."""
+    from transformers import PreTrainedTokenizerFast
+
+    from varlen_lab.documents.builtin import builtin_tokenizer
+    from varlen_lab.models.building import tiny
+
+    cases = Path(__file__).parent / "cases"
+    tiny("llama").save_pretrained(tmp_path / "model")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=builtin_tokenizer().backend_tokenizer, eos_token="</s>")
+    tokenizer.chat_template = (cases / "template_refuses.jinja").read_text()
+    tokenizer.save_pretrained(tmp_path / "model")
+    path = tmp_path / "mine.jsonl"
+    path.write_text((cases / "template_refuses.jsonl").read_text() + "{\n")
+    words = ["check-custom-dataset", str(path), "--cfg-options", f"pretrained_model_name_or_path={tmp_path / 'model'}"]
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "1 good records, 2 bad" in printed.out and "mine.jsonl:2" in printed.out and "mine.jsonl:3" in printed.out
+    assert "model_config" not in printed.err, "of a template that nobody named"
+    assert main([*words, "skip_bad=True"]) == 0
+
+
 def test_data_under_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An ending in capitals, a folder of ``datasets``, the built-in corpus: data, not configs."""
     from datasets import Dataset
