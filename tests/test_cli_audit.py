@@ -136,3 +136,14 @@ def test_a_broken_folder_is_one_sentence(
     assert main(["audit", "--model", folder]) == 2
     sentence = capsys.readouterr().err.rpartition("error: ")[2].strip()
     assert "\n" not in sentence and sentence.endswith((".", "?")) and "Traceback" not in sentence
+
+
+def test_the_dtype_of_a_folder_is_said_and_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = saved(tiny("llama").bfloat16(), tmp_path / "model")
+    code, report = said(capsys, folder)
+    assert code == 0 and "its folder says bfloat16; audited in float32 (--dtype auto takes its own)" in report["notes"]
+    code, report = said(capsys, folder, "--dtype", "auto")
+    assert code == 0 and not any("folder" in note for note in report["notes"])
+    assert any("copy in float32, for bfloat16 cannot certify it" in note for note in report["notes"])
+    code, report = said(capsys, folder, "--dtype", "fp64")
+    assert code == 0 and "its folder says bfloat16; audited in float64" in report["notes"] and report["logits"] < 1e-12

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from typing import Any
 
 from varlen_lab.cli import open_rows, read_config
 from varlen_lab.errors import InputError
+from varlen_lab.machine.gpu import DTYPES
 
+AUTO = "auto"
+PRECISIONS = {**DTYPES, "fp64": "float64"}
 DOCUMENTS = 8  # of the row of a config's data that is audited, or nearly as many
 
 
@@ -20,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--attn", metavar="NAME", help="attn_implementation: varlen (default), sdpa, eager, ...")
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="measure the model in this mode")
+    parser.add_argument(
+        "--dtype",
+        choices=[AUTO, *PRECISIONS],
+        help="of the weights; auto: as they were saved. By default float32, for a CONFIG as it says",
+    )
     parser.add_argument("--long", action="store_true", help="with --model: a row for every length the config names")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -31,20 +40,42 @@ def run(args: argparse.Namespace) -> int:
     training = args.mode == "train"
     if args.model:
         from varlen_lab.leaks.rows import audit_model
-        from varlen_lab.models.loading import load_model
 
-        model = load_model(args.model, known_attention(args.attn or "varlen"))
+        model, notes = from_name(args.model, args.attn, args.dtype)
         report = audit_model(model.train(training), long=args.long)
     else:
         from varlen_lab.leaks.checking import audit
 
         model, batch = from_config(args.config, args.attn)
+        notes = []
+        if args.dtype not in (None, AUTO):
+            model.to(torch_dtype(args.dtype))
         report = audit(model.train(training), batch)
+    report = replace(report, notes=(*notes, *report.notes))
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:
         show(report)
     return 0 if report.ok else 1
+
+
+def from_name(name: str, attention: str | None, dtype: str | None) -> tuple[Any, list[str]]:
+    """The model of this name in a precision of ``PRECISIONS`` or as it was saved, and what is to be said of that."""
+    from varlen_lab.models.loading import load_model, stated_dtype
+
+    wanted: Any = "auto" if dtype == AUTO else torch_dtype(dtype or "fp32")
+    model = load_model(name, known_attention(attention or "varlen"), wanted)
+    stated, has = stated_dtype(name), str(model.dtype).removeprefix("torch.")
+    if stated in (None, has):
+        return model, []
+    return model, [f"its folder says {stated}; audited in {has}{' (--dtype auto takes its own)' * (dtype is None)}"]
+
+
+def torch_dtype(word: str) -> Any:
+    """torch's dtype for a word of ``PRECISIONS``."""
+    import torch
+
+    return getattr(torch, PRECISIONS[word])
 
 
 def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:

@@ -15,6 +15,7 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError, LeakFound
+from varlen_lab.leaks.causes import keeps_apart
 from varlen_lab.leaks.checking import REFUSED, audit
 from varlen_lab.leaks.measure import leak_matrix
 from varlen_lab.leaks.precision import certified, is_rounding
@@ -129,9 +130,9 @@ def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> Au
         if bool((leaks != 0).any()) or any(True for _ in trained_first_labels(batch, documents)):
             return None
         measured = certified(model, batch, documents)
-    agreement = measured.parity
-    if agreement.has_nan or not measured.agrees:
-        return None
+        agreement = measured.parity
+        if agreement.has_nan or not keeps_apart(model, batch, documents, measured):
+            return None
     lengths = tuple(documents.lengths.tolist())
     notes = (f"documents alone were run with {agreement.alone} attention", *filter(None, [measured.note()]))
     return AuditReport(leaks.numpy(), torch.nan, agreement, (), notes, lengths, attention_name(model), "train")

@@ -20,7 +20,7 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.causes import UNKNOWN_RULE, Explanation, explain
+from varlen_lab.leaks.causes import Explanation, explain, known_faults
 from varlen_lab.leaks.layers import LeakingLayer, leaking_layers
 from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, unmeasured
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS
@@ -124,23 +124,22 @@ def what_is_wrong(
     Where no gradient crosses a seam rounding may do as much as a fault: for the last bit of a score a mixture sends a
     token to another expert. In half precision an attention is only to blame where a known rule fits what it does.
     """
-    agreement = measured.parity
-    if leaks.any():
-        return *causes(model, batch, documents, leaks, agreement, prefix), agreement
-    if not is_rounding(agreement) and measured.can_tell:
+    agreement, leaking = measured.parity, bool(leaks.any())
+    if leaking or (not is_rounding(agreement) and measured.can_tell):
         with in_precision(model, torch.float32) if measured.half else nullcontext():
             found, notes = causes(model, batch, documents, leaks, agreement, prefix)
-            if found and {each.kind for each in found} <= NOT_OF_ATTENTION:
+            if not leaking and found and {each.kind for each in found} <= NOT_OF_ATTENTION:
                 if note := harmless_positions(model, batch, documents, agreement):
                     return [], [*notes, note], agreement
                 if closer := gone_in_float64(agreement, model, batch, documents):
                     note = f"in float32 logits differ by {agreement.logits:.1e}, which is rounding: measured in float64"
                     return [], [*notes, note], closer
-            return found, notes, agreement
-    with suppress(CannotRun, RuntimeError):
-        found = [each for each in explain(model, batch, documents).findings if each.kind != UNKNOWN_RULE]
-        return found, [], agreement
-    return [], [], agreement
+        if (
+            measured.half and leaking and {each.kind for each in found} <= {UNEXPLAINED}
+        ):  # its kernel for half precision
+            found, notes = causes(model, batch, documents, leaks, agreement, prefix)
+        return found, notes, agreement
+    return known_faults(model, batch, documents), [], agreement
 
 
 def causes(

@@ -163,7 +163,8 @@ def precision_of(model: Any, logits: torch.Tensor) -> torch.dtype:
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Sum of next-token losses; logits (T, V), labels (T,) with the first of each document ignored."""
-    return F.cross_entropy(logits[:-1].float(), labels[1:], ignore_index=IGNORE, reduction="sum")
+    logits = logits[:-1].to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, labels[1:], ignore_index=IGNORE, reduction="sum")
 
 
 def flat(x: torch.Tensor) -> torch.Tensor:

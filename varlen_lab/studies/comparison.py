@@ -30,6 +30,7 @@ from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import MODES, Config
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.leaks.before import as_found, leak_found
+from varlen_lab.leaks.causes import keeps_apart
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.measure import Parity
 from varlen_lab.leaks.precision import certified
@@ -214,7 +215,8 @@ def agreement(model: Any, batch: dict[str, Any], documents: Boundaries, taken: i
     """Packed against alone, and whether it had to be told in float32; LeakFound where the difference is no rounding."""
     with noise_off(model):
         found = certified(model, batch, documents)
-    if not found.parity.has_nan and not found.agrees:
+        right = found.parity.has_nan or keeps_apart(model, batch, documents, found)
+    if not right:
         report = audit(model, batch, boundaries=documents)
         if not report.ok:
             raise leak_found(model, report, taken)

@@ -32,12 +32,12 @@ class FirstStep:
     tokens: int
     scaled: bool  # the weights were scaled for it
     number: int = 1  # of the step, the first with a seam
-    precise: bool = False  # half precision could not tell: it was measured in float32
+    precise: bool = False  # half precision cannot tell: it was measured in float32
 
     def sentence(self) -> str:
         """Such as ``gradients and logits of the first step equal documents alone: 3e-07``."""
         how = ", with weights scaled so that every layer matters" if self.scaled else ""
-        how += ", in float32 where half precision could not tell" if self.precise else ""
+        how += ", on a copy in float32, for half precision cannot tell" if self.precise else ""
         step = "the first step" if self.number == 1 else f"step {self.number}, the first with a seam,"
         return (
             f"gradients and logits of {step} equal documents alone: {max(self.logits, self.gradients):.0e} "
