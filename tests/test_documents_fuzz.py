@@ -107,7 +107,7 @@ def test_a_csv_row_that_does_not_close_costs_its_line_only() -> None:
     assert good == 7
     assert [(reason.split(":")[1], reason.split(": ")[1]) for reason in bad] == [
         ("5", "the row opens a quote that never closes"),
-        ("9", "the row has 3 cells, there are 2 column names; quote the commas"),
+        ("9", "the row has 3 cells, there are 2 column names; quote the separators"),
         ("10", "its fields are instruction, output (empty); output must hold something"),
         ("11", "the row is not CSV (',' expected after '\"')"),
     ]  # fmt: skip

@@ -42,28 +42,31 @@ def run(args: argparse.Namespace) -> int:
 
 def facts_of(config: Config, model_known: bool) -> dict[str, Any]:
     """What there is to say of the data of a config; InputError where no record of it can be read."""
-    from varlen_lab.documents.reading import read_dialogues
-    from varlen_lab.documents.tokens import encode
+    from varlen_lab.documents.loading import documents_at
     from varlen_lab.packing.registry import IGNORE
     from varlen_lab.training.data import load_tokenizer, pack_rows
 
-    # skip_bad: all bad records are wanted, not the first
-    dialogues, bad, counted = read_dialogues(
-        config.data_path, system=config.SYSTEM, map_fn=config.dataset_map_fn, skip_bad=True, progress=False
-    )
     tokenizer = load_tokenizer(config)
-    refused: list[str] = []  # by the template, which comes after reading
-    documents = encode(dialogues, tokenizer, prompt_template=config.prompt_template, skipped=refused, progress=False)
+    # skip_bad: all bad records are wanted, not the first
+    documents, good, untrained, bad, counted, notes = documents_at(
+        config.data_path,
+        tokenizer,
+        prompt_template=config.prompt_template,
+        system=config.SYSTEM,
+        map_fn=config.dataset_map_fn,
+        skip_bad=True,
+        progress=False,
+    )
     rows, report = pack_rows(documents, config)
     limits = limits_of(config, rows, tokenizer) if model_known else None
     lengths = sorted(len(ids) for ids in documents["input_ids"])
     trained = sum(label != IGNORE for labels in documents["labels"] for label in labels)
     return {
-        "good": len(dialogues) - len(refused),
-        "bad": len(bad) + len(refused),
-        "first_bad": [*bad, *refused][:MOST_NAMED],
+        "good": good,
+        "bad": len(bad),
+        "first_bad": bad[:MOST_NAMED],
         "left_out": counted,
-        "without_a_trained_token": len(dialogues) - len(refused) - len(documents),
+        "without_a_trained_token": untrained,
         "documents": len(documents),
         "tokens": sum(lengths),
         "trained_share": trained / sum(lengths),
@@ -76,7 +79,7 @@ def facts_of(config: Config, model_known: bool) -> dict[str, Any]:
         "untrained_documents": report.untrained_documents,
         "untrained_rows": report.untrained_packs,
         "refused_by_the_model": limits.broken if limits else [],
-        "notices": limits.notices if limits else [],
+        "notices": [*notes, *(limits.notices if limits else [])],
         "report": str(report),
     }
 

@@ -56,7 +56,7 @@ def beside_turns(record: dict[str, Any], shape: Shape) -> tuple[str, list[Any] |
     """
     system, tools, unused, known = "", None, [], shape.known
     for field, value in record.items():
-        if field in known or value is None or (not value and is_nothing(value)):
+        if field in known or is_nothing(value):
             continue
         if field not in WITH_MEANING:  # the common case: id, source
             if refusal(field, shape.may_have):
@@ -143,7 +143,7 @@ def refusal(field: str, names: tuple[str, ...]) -> str:
 
 def is_nothing(value: Any) -> bool:
     """Whether a field holds nothing: null, as tables have it, or an empty text, list or object."""
-    return value is None or (not value and isinstance(value, EMPTY))
+    return value is None or (isinstance(value, EMPTY) and not value)
 
 
 def short(value: Any) -> str:

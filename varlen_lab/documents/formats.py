@@ -1,4 +1,4 @@
-"""Records out of JSON, CSV and Parquet files, a saved dataset folder and a dataset of the hub, one at a time.
+"""Records out of JSON, CSV, Parquet and Arrow files, a saved dataset folder and a dataset of the hub, one at a time.
 
 The rule: a file that holds records is never lost for one of them. What cannot be read as a record comes as a
 ``BadRecord`` in its place, with file and line (or number), and reading goes on behind it; only a file in which no
@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from varlen_lab.documents.dialogues import BadRecord
 from varlen_lab.documents.parsing import loads
@@ -65,7 +65,19 @@ def one_by_one(text: str, path: Path) -> Records:
         at = JSON_GAP.match(text, end).end()  # type: ignore[union-attr]
 
 
-def csv_records(path: Path) -> Records:
+def tsv_records(path: Path) -> Records:
+    """As ``csv_records``, with tabs between the cells."""
+    return csv_records(path, "\t")
+
+
+def open_zstd(path: Path) -> IO[bytes]:
+    """The bytes of a file compressed with Zstandard, which Python itself reads from 3.14 on."""
+    import pyarrow as pa
+
+    return pa.input_stream(str(path), compression="zstd")
+
+
+def csv_records(path: Path, delimiter: str = ",") -> Records:
     """Rows under a line of column names; a row's line is its first, for cells may hold line breaks.
 
     A row that is not CSV, such as one whose quote never closes, costs its first line only: the lines behind it are
@@ -73,8 +85,8 @@ def csv_records(path: Path) -> Records:
     """
     csv.field_size_limit(2**31 - 1)  # the default refuses cells, that is documents, over 128 kB
     lines = Lines(lines_of(path, newline=""))
-    columns = header(path, lines)
-    rows = csv.reader(lines, strict=True)
+    columns = header(path, lines, delimiter)
+    rows = csv.reader(lines, strict=True, delimiter=delimiter)
     while True:
         place = f"{path}:{lines.begin()}"
         try:
@@ -91,7 +103,7 @@ def csv_records(path: Path) -> Records:
             yield place, BadRecord(f"the row {why}")
             # the reader may have swallowed the file to its end, looking for the other quote
             lines.read_again()
-            rows = csv.reader(lines, strict=True)
+            rows = csv.reader(lines, strict=True, delimiter=delimiter)
 
 
 class Lines:
@@ -122,10 +134,12 @@ class Lines:
         self.number -= len(self.kept[1:])
 
 
-def header(path: Path, lines: Lines) -> list[str]:
+def header(path: Path, lines: Lines, delimiter: str) -> list[str]:
     """The column names of a CSV file; none of an empty one."""
     try:
-        columns = [valid_utf8(name, "the header") for name in next(csv.reader(lines, strict=True), [])]
+        columns = [
+            valid_utf8(name, "the header") for name in next(csv.reader(lines, strict=True, delimiter=delimiter), [])
+        ]
     except (csv.Error, BadRecord) as error:
         raise InputError(f"{path}:1: the line of column names is not CSV ({error}); write it again.") from None
     twice = sorted({name for name in columns if columns.count(name) > 1})
@@ -137,7 +151,7 @@ def header(path: Path, lines: Lines) -> list[str]:
 def row_of(cells: list[str], columns: list[str]) -> dict[str, str | None]:
     """The cells under their names, None where the row is too short; BadRecord where a cell has no name."""
     if len(cells) > len(columns):
-        raise BadRecord(f"the row has {len(cells)} cells, there are {len(columns)} column names; quote the commas")
+        raise BadRecord(f"the row has {len(cells)} cells, there are {len(columns)} column names; quote the separators")
     return dict(zip(columns, cells + [None] * (len(columns) - len(cells))))
 
 
@@ -145,19 +159,45 @@ def parquet_records(path: Path) -> Records:
     """(place, record) of every row, a thousand rows in memory at a time; InputError for a file that is damaged."""
     import pyarrow.parquet as pq
 
+    def batches() -> Iterator[Any]:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(ROWS_AT_ONCE)
+
+    return rows_at(path, batches(), "Parquet")
+
+
+def arrow_records(path: Path) -> Records:
+    """(place, record) of every row of an Arrow file or stream, as ``datasets`` keeps them; or InputError."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        with pa.memory_map(str(path)) as file:
+            try:
+                reader = pa.ipc.open_stream(file)
+            except pa.ArrowInvalid:
+                whole = pa.ipc.open_file(file)
+                reader = map(whole.get_batch, range(whole.num_record_batches))
+            for batch in reader:
+                for start in range(0, len(batch), ROWS_AT_ONCE):
+                    yield batch.slice(start, ROWS_AT_ONCE)
+
+    return rows_at(path, batches(), "Arrow")
+
+
+def rows_at(path: Path, batches: Iterator[Any], kind: str) -> Records:
+    """(place, record) of every row of these record batches; InputError where the next cannot be had."""
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                for record in rows_of(batch):
-                    number += 1
-                    yield f"{path}, record {number}", record
+        for batch in batches:
+            for record in rows_of(batch):
+                number += 1
+                yield f"{path}, record {number}", record
     # whoever reads has seen enough and closes us: no fault of the file
     except GeneratorExit:
         raise
     except Exception as error:  # what a damaged file raises depends on where the damage is
         after = f" after record {number}" if number else ""
-        raise InputError(f"{path} is no readable Parquet file{after} ({first_line(error)}); write it again.") from None
+        raise InputError(f"{path} is no readable {kind} file{after} ({first_line(error)}); write it again.") from None
 
 
 def rows_of(batch: Any) -> Iterator[Any]:
@@ -198,7 +238,7 @@ def saved_dataset(path: Path) -> Dataset:
         if "train" not in dataset:
             raise InputError(f"{path} has splits {', '.join(dataset)} but no train; name one split's folder.")
         dataset = dataset["train"]
-    return dataset
+    return dataset.with_format(None)  # it keeps the format that somebody gave it: tensors
 
 
 def hub_dataset(name: str) -> Dataset:

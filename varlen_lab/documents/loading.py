@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from varlen_lab.documents.reading import read_dialogues
+from varlen_lab.documents.dialogues import Dialogue
+from varlen_lab.documents.reading import reading_of, records_at
 from varlen_lab.documents.registry import OF_TOKENIZER
-from varlen_lab.documents.tokens import encode
+from varlen_lab.documents.tokenised import WITHOUT_LABELS, is_tokenised, read_tokenised
+from varlen_lab.documents.tokens import content_digest, encode
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+class Loaded(NamedTuple):
+    """The documents, and what became of the records on the way."""
+
+    documents: Dataset
+    read: int  # good records
+    without_a_trained_token: int  # of their documents, left out for it
+    skipped: list[str]  # a sentence for each record left out
+    counted: dict[str, int]  # as in Reading
+    notes: list[str]  # what else a person should know
 
 
 def load_documents(
@@ -26,24 +40,89 @@ def load_documents(
 ) -> Dataset:
     """Read the dialogues at ``data_path`` (see ``read_dialogues``) and tokenise them (see ``encode``).
 
+    Data with ``input_ids`` is taken as it stands (see ``tokenised``).
+
     Records left out under ``skip_bad`` are counted in a warning that names the first; the second line of
     ``dataset.info.description`` keeps it.
     """
-    dialogues, skipped, _ = read_dialogues(
-        data_path, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress
-    )
-    read = len(dialogues) + len(skipped)
-    # what the template refuses is left out as the records are that cannot be read
-    documents = encode(
-        dialogues,
+    documents, read, _, skipped, _, notes = documents_at(
+        data_path,
         tokenizer,
         prompt_template=prompt_template,
-        skipped=skipped if skip_bad else None,
+        system=system,
+        map_fn=map_fn,
+        skip_bad=skip_bad,
         progress=progress,
     )
     if skipped:
         which = "record" if len(skipped) == 1 else "records"
-        note = f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read - len(skipped):,} dialogues were read"
+        notes.append(f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read:,} dialogues were read")
+    for note in notes:
         warnings.warn(note, stacklevel=2)
         documents.info.description += f"\n{note}"
     return documents
+
+
+def documents_at(
+    data_path: str | os.PathLike[str] | list[str],
+    tokenizer: Any,
+    *,
+    prompt_template: str,
+    system: str,
+    map_fn: str,
+    skip_bad: bool,
+    progress: bool,
+) -> Loaded:
+    """The documents at ``data_path``: dialogues, tokenised here, and then what was tokenised before."""
+    import datasets
+    import pyarrow as pa
+
+    dialogues, tables = list[Dialogue](), list[pa.Table]()
+    skipped, counted, notes = list[str](), Counter[str](), list[str]()
+    read = without = 0
+    for path in data_path if isinstance(data_path, list) else [data_path]:
+        name = os.fspath(path)
+        tokenised, records = is_tokenised(records_at(name, progress))
+        if tokenised:
+            part = read_tokenised(records, name, len(tokenizer), skip_bad)
+            tables.append(part.table)
+            read, without = read + part.read, without + part.without_a_trained_token
+            notes += notes_of(name, part.counted, prompt_template=prompt_template, SYSTEM=system, dataset_map_fn=map_fn)
+        else:
+            reading = reading_of(records, name, system=system, map_fn=map_fn, skip_bad=skip_bad)
+            dialogues += reading.dialogues
+        skipped += part.skipped if tokenised else reading.skipped
+        counted.update(part.counted if tokenised else reading.counted)
+    if dialogues:
+        refused: list[str] = []  # what the template refuses is left out as the records are that cannot be read
+        encoded = encode(
+            dialogues,
+            tokenizer,
+            prompt_template=prompt_template,
+            skipped=refused if skip_bad else None,
+            progress=progress,
+        )
+        good = len(dialogues) - len(refused)
+        read, without = read + good, without + good - len(encoded)
+        skipped += refused
+        if not tables:
+            return Loaded(encoded, read, without, skipped, counted, notes)
+        tables.insert(0, encoded.data.table)
+    table = pa.concat_tables(tables)
+    about = f"{len(table)} documents; {without} without a token to train on were dropped"
+    documents = datasets.Dataset(table, info=datasets.DatasetInfo(description=about), fingerprint=content_digest(table))
+    return Loaded(documents, read, without, skipped, counted, notes)
+
+
+def notes_of(name: str, counted: dict[str, int], **settings: str) -> list[str]:
+    """What is to be said of data that is tokenised already: which settings have no say, what is trained on whole."""
+    notes = []
+    idle = [f"{one} = {value!r}" for one, value in settings.items() if value not in ("", "auto", OF_TOKENIZER)]
+    if idle:
+        have = "has" if len(idle) == 1 else "have"
+        notes.append(f"{name} is tokenised already, {' and '.join(idle)} {have} no say in it")
+    if WITHOUT_LABELS in counted:
+        notes.append(
+            f"records of {name} without labels: {counted[WITHOUT_LABELS]:,}; every token of them is trained on"
+        )
+    return notes

@@ -8,15 +8,17 @@ What makes a dialogue good stands in ``dialogues``.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from varlen_lab.documents.builtin import builtin_dialogues
 from varlen_lab.documents.dialogues import (
@@ -30,8 +32,8 @@ from varlen_lab.documents.dialogues import (
 )
 from varlen_lab.documents.fields import WRITTEN_BY_TOKENIZER, beside_turns, beside_words, text_of_parts
 from varlen_lab.documents.parsing import loads, parsed
-from varlen_lab.documents.registry import MAP_FNS, READERS, Shape
-from varlen_lab.errors import InputError, nearest, unknown_choice
+from varlen_lab.documents.registry import COMPRESSED, INSTEAD, MAP_FNS, READERS, Shape
+from varlen_lab.errors import InputError, first_line, nearest, unknown_choice
 
 Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord stands in for what cannot be read
 
@@ -58,7 +60,7 @@ def read_dialogues(
 ) -> Reading:
     """All dialogues at ``data_path``, the reasons of the records that were skipped, and what was counted.
 
-    ``data_path``: ``builtin:docstrings``; a .jsonl, .json, .parquet or .csv file; a folder of ``Dataset.save_to_disk``;
+    ``data_path``: ``builtin:docstrings``; a file with an ending of READERS; a folder of ``Dataset.save_to_disk``;
     otherwise a dataset's name on the hub, whose ``train`` split is read; or a list of these. ``system`` is put in front
     of dialogues without a system message. ``map_fn``, a row of MAP_FNS, says how a record is read. Raises InputError
     for what cannot be found or read, for a bad record (unless ``skip_bad``), and for no dialogue at all.
@@ -74,8 +76,13 @@ def read_dialogues(
             [one for part in parts for one in part.dialogues], [one for part in parts for one in part.skipped], counted
         )
     name = os.fspath(data_path)
+    return reading_of(records_at(name, progress), name, system=system, map_fn=map_fn, skip_bad=skip_bad)
+
+
+def reading_of(records: Records, name: str, *, system: str, map_fn: str, skip_bad: bool) -> Reading:
+    """As ``read_dialogues``, of the records at ``name``."""
     dialogues, skipped, counted = list[Dialogue](), list[str](), Counter[str]()
-    for place, record in records_at(name, progress):
+    for place, record in records:
         try:
             dialogue = dialogue_of(record, system, map_fn)
             dialogue.place = place
@@ -85,12 +92,17 @@ def read_dialogues(
             dialogues.append(dialogue)
         except BadRecord as reason:
             if not skip_bad:
-                raise InputError(f"{place}: {reason}; correct the record, or set skip_bad = True.") from None
+                raise bad_place(place, reason) from None
             skipped.append(f"{place}: {reason}")
     if not dialogues:
         why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{name} holds no dialogue{why}; give it at least one with an assistant turn.")
     return Reading(dialogues, skipped, {fit_to_print(name): count for name, count in counted.items()})
+
+
+def bad_place(place: str, reason: BadRecord) -> InputError:
+    """The error that a bad record is where none may be."""
+    return InputError(f"{place}: {reason}; correct the record, or set skip_bad = True.")
 
 
 def locate(name: str) -> tuple[str, Path]:
@@ -102,16 +114,24 @@ def locate(name: str) -> tuple[str, Path]:
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):  # unlike path.is_dir() it survives a name no file can have
         return "folder", path
-    ending = path.suffix.lower()
+    ending = ending_of(path)
     if os.path.isfile(path):
         if ending not in READERS:
-            known = ", ".join(READERS)
-            raise InputError(f"{path} ends in {ending or 'nothing'!r}, data files end in {known}; rename it.")
+            known = ", ".join(one for one in READERS if one.count(".") == 1)
+            packed = " and ".join(COMPRESSED)
+            what = INSTEAD.get(ending, f"rename it ({packed} may stand behind the ending of a text file)")
+            raise InputError(f"{path} ends in {ending or 'nothing'!r}, data files end in {known}; {what}.")
         return "file", path
     # the hub's names are "owner/name" or "name": no ending of a data file, no other path
     if ending in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"there is no file {name}{similar_name(path) or '; check the path.'}")
     return "hub", Path()
+
+
+def ending_of(path: Path) -> str:
+    """``.jsonl`` of ``a.jsonl``; of a compressed file both endings, ``.jsonl.gz``."""
+    endings = [one.lower() for one in path.suffixes[-2:]]
+    return "".join(endings if endings[-1:] != endings and endings[-1] in COMPRESSED else endings[-1:])
 
 
 def similar_name(path: Path) -> str:
@@ -125,7 +145,7 @@ def records_at(name: str, progress: bool = True) -> Records:
     if kind == "builtin":
         return numbered(({"messages": messages} for messages in builtin_dialogues(progress)), name)
     if kind == "file":
-        return function_at(READERS[path.suffix.lower()])(path)
+        return function_at(READERS[ending_of(path)])(path)
     from varlen_lab.documents import formats
 
     dataset = formats.saved_dataset(path) if kind == "folder" else formats.hub_dataset(name)
@@ -157,14 +177,28 @@ def lines_of(path: Path, newline: str) -> Iterator[str]:
 
     A byte that is not UTF-8 costs its line only: it stays in it as a half character, for ``valid_utf8`` to find.
     """
+    number = 0
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # the byte order marks of UTF-16
                 raise InputError(f"{path} is not UTF-8 text (byte 0); save it as UTF-8.")
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as text:
-            yield from text
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        with io.TextIOWrapper(opened(path), "utf-8-sig", errors="surrogateescape", newline=newline) as text:
+            for line in text:
+                yield line
+                number += 1
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        where = f"behind line {number}" if number else "at its beginning"
+        raise InputError(
+            f"{path} breaks off or is damaged {where} ({first_line(error)}); compress or download it again."
+        ) from None
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The bytes of a file, out of their compression if its ending names one."""
+    opener = COMPRESSED.get(path.suffix.lower())
+    return function_at(opener)(path) if opener else path.open("rb")
 
 
 def valid_utf8(text: str, what: str) -> str:

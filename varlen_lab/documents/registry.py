@@ -152,6 +152,17 @@ MAP_FNS: dict[str, dict[str, Shape]] = {
 READERS: dict[str, str] = {
     ".jsonl": "varlen_lab.documents.reading:jsonl_records",
     ".json": "varlen_lab.documents.formats:json_records",
-    ".parquet": "varlen_lab.documents.formats:parquet_records",
     ".csv": "varlen_lab.documents.formats:csv_records",
+    ".tsv": "varlen_lab.documents.formats:tsv_records",
+    ".parquet": "varlen_lab.documents.formats:parquet_records",
+    ".arrow": "varlen_lab.documents.formats:arrow_records",
+}
+# the ending behind that of a text file -> function(path) that opens its bytes
+COMPRESSED: dict[str, str] = {".gz": "gzip:open", ".zst": "varlen_lab.documents.formats:open_zstd"}
+READERS |= {text + packed: READERS[text] for text in (".jsonl", ".json", ".csv", ".tsv") for packed in COMPRESSED}
+INSTEAD: dict[str, str] = {  # endings of what is not read -> what to do with it
+    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar"), "unpack it and name a file in it"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as .csv"),
+    **dict.fromkeys((".bz2", ".xz"), "unpack it, or compress it with gzip"),
+    ".txt": 'put each text into a line of .jsonl, {"text": "..."}, and set dataset_map_fn = \'pretrain\'',
 }

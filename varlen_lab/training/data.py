@@ -24,7 +24,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.documents import tokens
 from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
 from varlen_lab.documents.loading import load_documents
-from varlen_lab.documents.reading import locate
+from varlen_lab.documents.reading import ending_of, locate
 from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.documents.tokens import content_digest
 from varlen_lab.errors import InputError, first_line
@@ -212,7 +212,7 @@ def data_digest(name: str) -> str:
         from varlen_lab.documents.formats import hub_dataset
 
         return hub_dataset(name)._fingerprint
-    digest = hashlib.sha256(path.suffix.lower().encode())  # the same bytes are read as .json or as .csv
+    digest = hashlib.sha256(ending_of(path).encode())  # the same bytes are read as .json or as .csv
     for file in [path] if kind == "file" else files_below(path, set()):
         with file.open("rb") as opened:
             digest.update(f"{file.relative_to(path)}\n".encode() + hashlib.file_digest(opened, "sha256").digest())
