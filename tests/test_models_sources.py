@@ -18,9 +18,11 @@ from gguf_files import write_gguf
 from varlen_lab.config.schema import Config
 from varlen_lab.documents import builtin_tokenizer
 from varlen_lab.errors import InputError
+from varlen_lab.models.adapters import add_adapter, base_model_name
 from varlen_lab.models.loading import load_model
 from varlen_lab.models.sources import Source, locate_model
 from varlen_lab.training.data import load_tokenizer
+from varlen_lab.training.folder import save
 
 IDS = torch.arange(40)[None] * 37 % 2048
 
@@ -83,6 +85,19 @@ def test_an_opened_file_is_an_ordinary_model(tmp_path: Path) -> None:
     # an adapter names its base as the person did
     assert model.name_or_path == str(file) == load_model(str(file), "sdpa", empty=True).name_or_path
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_an_adapter_names_the_file_and_saves_without_a_word(tmp_path: Path) -> None:
+    """peft looks for the config of its base on the hub, where no file of ours is, and says that it found none."""
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file)
+    config = Config(pretrained_model_name_or_path=str(file), method="lora", lora_r=4, evaluation_freq=0)
+    model = add_adapter(load_model(str(file), "sdpa"), config)
+    (tmp_path / "adapter").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        save(model, tmp_path / "adapter", load_tokenizer(config), "tokenizer", "2GB")
+    assert base_model_name(tmp_path / "adapter") == str(file)
 
 
 @pytest.mark.parametrize("quantised", ["Q4_0", "Q4_1", "Q5_0", "Q8_0"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,9 @@ def save(
     whole = isinstance(model, PreTrainedModel)  # else peft's wrapper, which saves its adapter
     if whole:
         model.generation_config = GenerationConfig()  # transformers saves no settings that it would warn about
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    with warnings.catch_warnings():  # peft asks the hub whether the base's vocabulary was changed; here none is
+        warnings.filterwarnings("ignore", "Could not find a config file")
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
     if prompt_template != OF_TOKENIZER:
         tokenizer.chat_template = chat_template(prompt_template, tokenizer)
     tokenizer.save_pretrained(folder)
