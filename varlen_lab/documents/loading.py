@@ -105,6 +105,9 @@ def documents_at(
         good = len(dialogues) - len(refused)
         read, without = read + good, without + good - len(encoded)
         skipped += refused
+        about, *said = encoded.info.description.split("\n")
+        notes += said
+        encoded.info.description = about
         if not tables:
             return Loaded(encoded, read, without, skipped, counted, notes)
         tables.insert(0, encoded.data.table)
