@@ -10,6 +10,7 @@ from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.errors import InputError
 
 Written = TypeVar("Written")
+BEYOND_TEXT = ("tool_calls", "reasoning_content")  # of a message: what a template writes, or drops without a word
 
 
 class Refused(Exception):
@@ -37,6 +38,30 @@ def one_by_one(
             if skipped is None:
                 raise InputError(f"{place or f'dialogue {number}'}: {refused}; {refused.remedy}.") from None
             skipped.append(f"{place}: {refused}" if place else str(refused))
+
+
+def check_written(dialogue: Dialogue, text: str, write: Callable[[Dialogue], str]) -> None:
+    """Raise Refused where ``text``, a template's form of the dialogue, is the same without a part of it."""
+    system = dialogue[0] if dialogue[0]["role"] == "system" else None
+    if system and system["content"].strip() not in text:
+        compare("the system message", Dialogue(dialogue[1:], tools=dialogue.tools), text, write)
+    if dialogue.tools:
+        compare("tools", Dialogue(dialogue), text, write)
+    for key in BEYOND_TEXT:
+        if any(message.get(key) for message in dialogue):
+            bare = [{name: value for name, value in message.items() if name != key} for message in dialogue]
+            compare(key, Dialogue(bare, tools=dialogue.tools), text, write)  # type: ignore[arg-type]
+
+
+def compare(what: str, without: Dialogue, text: str, write: Callable[[Dialogue], str]) -> None:
+    """Raise Refused if the dialogue without ``what`` has the same text."""
+    try:
+        dropped = write(without) == text
+    except Refused:  # it cannot do without: it reads it
+        return
+    if dropped:
+        remedy = f"take {what} out of the data, {another_template()}, or skip it with skip_bad = True"
+        raise Refused(f"the chat template of the tokenizer does not write {what}", remedy)
 
 
 def another_template() -> str:

@@ -75,6 +75,11 @@ def segments(dialogue: Dialogue, name: str, eos: str = "", bos: str = "") -> Seg
     return pieces
 
 
+def named_segments(dialogue: Dialogue, tokenizer: Any, name: str) -> Segments:
+    """The segments of a dialogue under a named template, with the tokenizer's own marks."""
+    return segments(dialogue, name, eos=tokenizer.eos_token or "", bos=tokenizer.bos_token or "")
+
+
 @cache
 def with_marks(template: Template, bos: str, eos: str) -> Template:
     """The template with the tokenizer's marks written into its strings."""

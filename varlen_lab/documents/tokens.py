@@ -7,25 +7,33 @@ its answer:
     text       <s>   <|user|>  2+2?  </s>  <|assistant|>  4   </s>
     labels    -100    -100     -100  -100      -100       4   </s>
 
-Each segment is tokenised by itself, so a prompt gets the very ids it will get when the model is asked later. Named
-templates cut a dialogue into segments in ``templates``. The template inside a tokenizer is a program of its publisher:
-here it is run twice for every answer, up to it and including it, and the difference is what the model has to say.
+A document is tokenised whole, and its labels are found by the offsets of its tokens. Two laws hold for every answer:
+the ids up to it are those of its prompt when the model is asked later, and all ids are those of the whole text. Where
+they contradict each other the first one wins; ``cuts`` says where that is. A token that an answer shares with what
+stands behind it belongs to the answer.
+
+Named templates cut a dialogue into segments in ``templates``. The template inside a tokenizer is a program of its
+publisher: here it is run twice for every answer, up to it and including it, and the difference is what the model has
+to say.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varlen_lab.documents.dialogues import Dialogue
+from varlen_lab.documents.cuts import Runs, cut_document, reader, slow_reader, tokens_before
+from varlen_lab.documents.dialogues import VERBATIM, BadRecord, Dialogue, Message
+from varlen_lab.documents.marks import Facts, begin_id, control_note, facts_of, parted, template_notes
 from varlen_lab.documents.marks import end_ids as end_ids
-from varlen_lab.documents.refusals import Refused, another_template, one_by_one
+from varlen_lab.documents.refusals import Refused, another_template, check_written, one_by_one
 from varlen_lab.documents.registry import OF_TOKENIZER
-from varlen_lab.documents.templates import Segments, segments
+from varlen_lab.documents.templates import Segments, named_segments
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.packing.registry import IGNORE
 
@@ -42,16 +50,19 @@ def encode(
     tokenizer: Any,
     *,
     prompt_template: str = OF_TOKENIZER,
+    special_tokens_in_text: str = "keep",
     skipped: list[str] | None = None,
     progress: bool = False,
 ) -> Dataset:
     """One document per dialogue: equally long int32 list columns ``input_ids`` and ``labels``.
 
-    ``prompt_template``: a row of TEMPLATES, or ``tokenizer`` for the tokenizer's own. A named template that does not
-    write it gets the tokenizer's ``bos`` in front of the document; a tokenizer's own template writes what it wants.
-    Documents without a trained token are dropped; ``dataset.info.description`` says how many.
-    ``skipped``: a dialogue that the tokenizer's template refuses is left out, and the sentence that says why and where
-    is added to this list. Without a list it raises InputError.
+    ``prompt_template``: a row of TEMPLATES, or ``tokenizer`` for the tokenizer's own. A named template gets the begin
+    mark in front of the document, once, if the tokenizer puts one there; its own template writes what it wants.
+    ``special_tokens_in_text``: ``escape`` reads control tokens that a person typed as plain text, ``keep`` as the
+    tokenizer does. Documents without a trained token are dropped. The first line of ``dataset.info.description`` says
+    how many, each other line is a note on the template (``template_notes``) or on control tokens in the text.
+    ``skipped``: a dialogue that the template refuses is left out, and the sentence that says why and where is added to
+    this list. Without a list it raises InputError.
     Raises InputError for an unknown template, for no dialogue, and when every label is masked.
     """
     import datasets
@@ -59,30 +70,30 @@ def encode(
     from rich.console import Console
     from rich.progress import track
 
+    facts = facts_of(tokenizer, prompt_template, special_tokens_in_text)
     tables = []
+    typed: list[set[str]] = []
     refused = len(skipped or ())
     starts = range(0, len(dialogues), DIALOGUES_AT_ONCE)
     bar = Console(stderr=True)
     hidden = not (progress and bar.is_terminal)  # it would leave an empty line in a log
     for start in track(starts, "Tokenising", console=bar, transient=True, disable=hidden):
-        pieces = pieces_of(dialogues[start : start + DIALOGUES_AT_ONCE], tokenizer, prompt_template, skipped)
-        tables.append(documents_of(pieces, tokenizer, bos_of(tokenizer, prompt_template)))
+        batch = with_control_tokens(dialogues[start : start + DIALOGUES_AT_ONCE], facts, typed)
+        tables.append(documents_of(pieces_of(batch, tokenizer, prompt_template, skipped), facts))
     kept = sum(len(table) for table in tables)
     refused = len(skipped or ()) - refused
     if skipped and refused == len(dialogues):
-        raise InputError(
-            f"the template of the tokenizer refused all {refused} dialogues, the first: {skipped[-refused]}; "
-            f"{another_template()}."
-        )
+        raise InputError(f"the template refused all {refused} dialogues, the first: {skipped[-refused]}.")
     if not kept:
         raise InputError(
             f"none of the {len(dialogues)} dialogues has a token to train on under prompt_template "
             f"{prompt_template!r}: every label is masked; give them answers the tokenizer can write."
         )
     dropped = len(dialogues) - refused - kept
-    info = datasets.DatasetInfo(description=f"{kept} documents; {dropped} without a token to train on were dropped")
+    notes = [*template_notes(tokenizer, prompt_template), *control_note(typed, facts.escape)]
+    said = "\n".join([f"{kept} documents; {dropped} without a token to train on were dropped", *notes])
     table = pa.concat_tables(tables)
-    return datasets.Dataset(table, info=info, fingerprint=content_digest(table))
+    return datasets.Dataset(table, info=datasets.DatasetInfo(description=said), fingerprint=content_digest(table))
 
 
 def content_digest(table: pa.Table) -> str:
@@ -98,37 +109,49 @@ def content_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def prompt_ids(question: str, tokenizer: Any, prompt_template: str = OF_TOKENIZER, *, system: str = "") -> torch.Tensor:
+def prompt_ids(
+    question: str,
+    tokenizer: Any,
+    prompt_template: str = OF_TOKENIZER,
+    *,
+    system: str = "",
+    special_tokens_in_text: str = "keep",
+) -> torch.Tensor:
     """What a model reads before it answers ``question``: int64 ids of shape (1, T), as in training."""
     import torch
 
     dialogue = Dialogue([{"role": "system", "content": system}] if system else [])
     dialogue.append({"role": "user", "content": question})
+    facts = facts_of(tokenizer, prompt_template, special_tokens_in_text)
+    asked = with_control_tokens([dialogue], facts, [])
+    by_name = partial(written_by_name, tokenizer=tokenizer, prompt_template=prompt_template)
     if prompt_template == OF_TOKENIZER:
-        text = next(one_by_one([dialogue], lambda one: rendered(tokenizer, one, add_generation_prompt=True)))
+        text = next(one_by_one(asked, lambda one: rendered(tokenizer, one, add_generation_prompt=True)))
     else:
-        text = "".join(text for text, _ in named_segments(dialogue, tokenizer, prompt_template))
-    bos = bos_of(tokenizer, prompt_template)
-    ids = token_ids([text], tokenizer)[0]
-    return torch.tensor([([] if bos is None or ids[:1] == [bos] else [bos]) + ids])
+        text = "".join(text for text, _ in next(one_by_one(asked, by_name)))
+    ids = (reader(facts.backend) if facts.backend else slow_reader(tokenizer))(text, True).ids
+    return torch.tensor([with_begin(ids, facts.begin)])
 
 
-def bos_of(tokenizer: Any, prompt_template: str) -> int | None:
-    """The id put in front of a document; None where the template itself decides, or the tokenizer has none."""
-    return None if prompt_template == OF_TOKENIZER else tokenizer.bos_token_id
+def with_begin(ids: list[int], begin: int | None) -> list[int]:
+    """The ids with the begin mark in front, if there is one to be, and never twice."""
+    return ids if begin is None or ids[:1] == [begin] else [begin, *ids]
 
 
-def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    """The ids of each text, all in one call and nothing added to them."""
-    if not texts:
-        return []
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    as_asked = (None, None, getattr(tokenizer, "split_special_tokens", False))
-    if backend is not None and (backend.truncation, backend.padding, backend.encode_special_tokens) == as_asked:
-        # the same ids as below, without the offsets and word numbers that nobody asks for
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-    # verbose=False: no warning of documents longer than the model takes, packing deals with them
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+# ------------------------------------------------------------------------------------------- words and marks
+
+
+def with_control_tokens(dialogues: Sequence[Dialogue], facts: Facts, typed: list[set[str]]) -> Sequence[Dialogue]:
+    """The dialogues, the control tokens in their words parted if they are escaped; those found go to ``typed``."""
+    if facts.control is None:
+        return dialogues
+    find, result = facts.control.findall, list(dialogues)
+    for number, dialogue in enumerate(dialogues):
+        found = {token for one in dialogue if one["role"] not in VERBATIM for token in find(one["content"] or "")}
+        if found:
+            typed.append(found)
+            result[number] = parted(dialogue, facts.control) if facts.escape else dialogue
+    return result
 
 
 def pieces_of(
@@ -137,20 +160,17 @@ def pieces_of(
     """The segments of each dialogue, none of them empty, untrained neighbours joined; ``skipped`` as in ``encode``."""
     if prompt_template == OF_TOKENIZER:
         return list(map(merge_untrained, written_by_tokenizer(dialogues, tokenizer, skipped)))
-    return [merge_untrained(named_segments(dialogue, tokenizer, prompt_template)) for dialogue in dialogues]
+    by_name = partial(written_by_name, tokenizer=tokenizer, prompt_template=prompt_template)
+    return list(map(merge_untrained, one_by_one(dialogues, by_name, skipped)))
 
 
-def named_segments(dialogue: Dialogue, tokenizer: Any, prompt_template: str) -> Segments:
-    """The segments of a dialogue under a row of TEMPLATES, with the tokenizer's marks."""
-    return segments(dialogue, prompt_template, eos=tokenizer.eos_token or "", bos=tokenizer.bos_token or "")
-
-
-def written_by_tokenizer(dialogues: Sequence[Dialogue], tokenizer: Any, skipped: list[str] | None) -> list[Segments]:
-    """``tokenizer_segments`` of those dialogues that the template does not refuse."""
+def written_by_name(dialogues: Sequence[Dialogue], tokenizer: Any, prompt_template: str) -> list[Segments]:
+    """The segments of the dialogues under a named template; Refused where it has no form for what one holds."""
     try:
-        return tokenizer_segments(dialogues, tokenizer)
-    except Refused:  # one of them, and nobody says which
-        return list(one_by_one(dialogues, lambda one: tokenizer_segments(one, tokenizer), skipped))
+        return [named_segments(dialogue, tokenizer, prompt_template) for dialogue in dialogues]
+    except BadRecord as reason:
+        remedy = "set prompt_template to 'tokenizer' or another one, change the data, or skip it with skip_bad = True"
+        raise Refused(str(reason), remedy) from None
 
 
 def merge_untrained(pieces: Segments) -> Segments:
@@ -164,23 +184,20 @@ def merge_untrained(pieces: Segments) -> Segments:
     return result
 
 
-def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.Table:
+# ------------------------------------------------------------------------------------------- ids and labels
+
+
+def documents_of(pieces: list[Segments], facts: Facts) -> pa.Table:
     """``input_ids`` and ``labels`` of the documents with these segments, the untrainable ones left out."""
     import pyarrow as pa
 
-    all_segments = list(chain.from_iterable(pieces))  # the segments of all documents
-    ids = token_ids([text for text, _ in all_segments], tokenizer)
-    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    input_ids = np.fromiter(chain.from_iterable(ids), np.int32, lengths.sum())
-    trained = np.repeat(np.array([is_trained for _, is_trained in all_segments], bool), lengths)
+    read = tokenised(pieces, facts)
+    ids = [with_begin(one, facts.begin) for one, _ in read]
+    runs = list(chain.from_iterable([(len(whole) - len(one), False), *runs] for whole, (one, runs) in zip(ids, read)))
+    offsets = np.cumsum([0, *map(len, ids)])  # the first token of each document, and the number of all
+    input_ids = np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1])
+    trained = np.repeat(np.array([flag for _, flag in runs], bool), [count for count, _ in runs])
     labels = np.where(trained, input_ids, np.int32(IGNORE))
-    ends = np.cumsum([0, *map(len, pieces)])  # the first segment of each document, and the number of all
-    offsets = np.cumsum([0, *lengths])[ends]  # the first token of each document, and the number of all
-    if bos is not None:
-        bare = np.append(input_ids, IGNORE)[offsets[:-1]] != bos  # the documents whose template wrote none
-        starts = offsets[:-1][bare]
-        input_ids, labels = np.insert(input_ids, starts, bos), np.insert(labels, starts, IGNORE)
-        offsets[1:] += np.cumsum(bare)  # each is moved on by the bos of every document before it
     not_empty = offsets[1:] > offsets[:-1]
     labels[offsets[:-1][not_empty]] = IGNORE
 
@@ -192,6 +209,65 @@ def documents_of(pieces: list[Segments], tokenizer: Any, bos: int | None) -> pa.
     return table if keep.all() else table.filter(pa.array(keep))  # a filter copies, into twice the room
 
 
+def tokenised(pieces: list[Segments], facts: Facts) -> list[tuple[list[int], Runs]]:
+    """The ids of each document, its text tokenised whole, and which of them are trained on.
+
+    A prompt is compared with the same text alone, from the last token on that stands for itself in any text (a mark of
+    the template, as a rule): what is before such a token is read without regard to what is behind it.
+    """
+    if facts.backend is None:
+        read = slow_reader(facts.tokenizer)
+        return [cut_document(one, read) for one in pieces]
+    texts = ["".join(text for text, _ in one) for one in pieces]
+    encodings = facts.backend.encode_batch(texts, add_special_tokens=False)
+    found = [runs_of(encoding, one, facts.own) for encoding, one in zip(encodings, pieces)]
+    prompts = sorted({text for *_, checks in found for text, _ in checks})
+    alone = dict(zip(prompts, facts.backend.encode_batch_fast(prompts, add_special_tokens=False)))
+    read = reader(facts.backend)
+    return [
+        (ids, runs) if all(alone[text].ids == expected for text, expected in checks) else cut_document(one, read)
+        for one, (ids, runs, checks) in zip(pieces, found)
+    ]
+
+
+def runs_of(
+    encoding: Any, pieces: Segments, own: frozenset[int]
+) -> tuple[list[int], Runs, list[tuple[str, list[int]]]]:
+    """A document's ids, which are trained on, and what must hold: how a prompt ends, and the ids of that alone.
+
+    ``own``: the ids of tokens that are looked for in a text before all others.
+    """
+    ids, text = encoding.ids, "".join(text for text, _ in pieces)
+    runs: Runs = []
+    checks = []
+    end = done = 0
+    for number, (piece, trained) in enumerate(pieces, start=1):
+        end += len(piece)
+        tokens, straddles = tokens_before(encoding, end, len(text))
+        runs.append((tokens - done, trained))
+        done = tokens
+        if not trained and number < len(pieces):  # what comes next is trained on, so this ends a prompt
+            first = next((at for at in range(tokens - 1, -1, -1) if ids[at] in own), -1)
+            begin = encoding.token_to_chars(first)[0] if first >= 0 else 0
+            if straddles or first < tokens - 1:
+                checks.append((text[begin:end], ids[max(first, 0) : tokens]))
+    return ids, runs, checks
+
+
+# ------------------------------------------------------------------------------------- the tokenizer's template
+
+
+def written_by_tokenizer(dialogues: Sequence[Dialogue], tokenizer: Any, skipped: list[str] | None) -> list[Segments]:
+    """``tokenizer_segments`` of those dialogues that the template does not refuse."""
+    together = not any(getattr(dialogue, "tools", None) for dialogue in dialogues)  # each has tools of its own
+    try:
+        if together:
+            return tokenizer_segments(dialogues, tokenizer)
+    except Refused:  # one of them, and nobody says which
+        pass
+    return list(one_by_one(dialogues, lambda one: tokenizer_segments(one, tokenizer), skipped))
+
+
 def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Segments]:
     """The pieces of every dialogue under the tokenizer's own chat template; one list per dialogue.
 
@@ -199,20 +275,29 @@ def tokenizer_segments(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Se
     template, Refused where it cannot write one of the dialogues or rewrites it (see ``segments_by_difference``).
     """
     turns = [[turn for turn, one in enumerate(dialogue) if one["role"] == "assistant"] for dialogue in dialogues]
+    tools = getattr(dialogues[0], "tools", None) if len(dialogues) == 1 else None
     prompts = [Dialogue(dialogue[:turn]) for dialogue, answers in zip(dialogues, turns) for turn in answers]
     answered = [Dialogue(dialogue[: turn + 1]) for dialogue, answers in zip(dialogues, turns) for turn in answers]
-    before = iter(rendered(tokenizer, prompts, add_generation_prompt=True))
-    after = iter(rendered(tokenizer, answered, add_generation_prompt=False))
+    before = iter(rendered(tokenizer, prompts, add_generation_prompt=True, tools=tools))
+    after = iter(rendered(tokenizer, answered, add_generation_prompt=False, tools=tools))
     results: list[Segments] = []
     for dialogue, answers in zip(dialogues, turns):
         if answers:
-            results.append(segments_by_difference(islice(before, len(answers)), islice(after, len(answers))))
-        else:  # text that no template adds to; the tokenizer's own would have put its first token in front
-            results.append([(tokenizer.bos_token or "", False), *segments(dialogue, "plain")])
+            said = [dialogue[turn] for turn in answers]
+            texts = list(islice(after, len(answers)))
+            results.append(segments_by_difference(islice(before, len(answers)), texts, said))
+            if tools or any(one["role"] == "system" or len(one) > 2 for one in dialogue):
+                written = Dialogue(dialogue[: answers[-1] + 1], tools=tools)
+                check_written(written, texts[-1], lambda one: rendered(tokenizer, [one], False, one.tools)[0])
+        else:  # text that no template adds to; the tokenizer's own would have put its begin mark in front
+            begin = tokenizer.bos_token if begin_id(tokenizer) is not None else ""
+            results.append([(begin, False), *written_by_name([dialogue], tokenizer, "plain")[0]])
     return results
 
 
-def rendered(tokenizer: Any, dialogues: Sequence[Dialogue], add_generation_prompt: bool) -> list[str]:
+def rendered(
+    tokenizer: Any, dialogues: Sequence[Dialogue], add_generation_prompt: bool, tools: list[Any] | None = None
+) -> list[str]:
     """Each dialogue as the text of the tokenizer's own chat template; Refused if that raises."""
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
@@ -221,21 +306,24 @@ def rendered(tokenizer: Any, dialogues: Sequence[Dialogue], add_generation_promp
     if not dialogues:
         return []
     try:
-        return tokenizer.apply_chat_template(dialogues, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return tokenizer.apply_chat_template(
+            list(dialogues), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
     except Exception as error:  # a template is a program, it may raise anything
         reason = f"the chat template of the tokenizer refuses this dialogue ({first_line(error)})"
         raise Refused(reason, f"{another_template()}, change the data, or skip it with skip_bad = True") from None
 
 
-def segments_by_difference(before: Iterable[str], after: Iterable[str]) -> Segments:
+def segments_by_difference(before: Iterable[str], after: Iterable[str], said: Iterable[Message]) -> Segments:
     """Pieces of one dialogue from its texts up to each answer and including it: A ⊂ AB ⊂ ABC ⊂ ABCD.
 
-    Raises Refused when a text does not begin with the one before it: some templates drop old reasoning.
-    White space behind the end mark (``<|im_end|>\\n``) is the template's line break, not the model's word.
+    ``said``: the answers as they are in the data. Raises Refused when a text does not begin with the one before it:
+    some templates drop old reasoning. White space behind the end mark (``<|im_end|>\\n``) is the template's line break,
+    not the model's word.
     """
     pieces: Segments = []
     done = ""
-    for prompt, text in zip(before, after, strict=True):
+    for prompt, text, message in zip(before, after, said, strict=True):
         if not prompt.startswith(done) or not text.startswith(prompt):
             raise Refused(
                 "the chat template of the tokenizer rewrites earlier turns when a dialogue grows, so what is trained "
@@ -243,7 +331,10 @@ def segments_by_difference(before: Iterable[str], after: Iterable[str]) -> Segme
                 f"{another_template()}, cut the data into dialogues of one answer, or skip it with skip_bad = True",
             )
         answer = text[len(prompt) :]
-        trained = answer.rstrip()
-        pieces += [(prompt[len(done) :], False), (trained, True), (answer[len(trained) :], False)]
+        end = len(answer.rstrip())
+        content = (message["content"] or "").strip()
+        if not message.get("end_mark", True) and content in answer:  # the template writes the mark all the same
+            end = answer.rindex(content) + len(content)
+        pieces += [(prompt[len(done) :], False), (answer[:end], message.get("trained", True)), (answer[end:], False)]
         done = text
     return pieces
