@@ -40,7 +40,7 @@ def no_tokenising(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_) -> list:
         raise AssertionError("tokenised again")
 
-    return lambda: monkeypatch.setattr(tokens, "token_ids", refuse)
+    return lambda: monkeypatch.setattr(tokens, "documents_of", refuse)
 
 
 def test_a_second_run_and_a_resume_tokenise_nothing(
@@ -89,8 +89,8 @@ def test_every_thing_that_changes_a_document_misses_the_cache(
 ) -> None:
     tokenizer = load_tokenizer(config)
     calls: list[int] = []
-    real = tokens.token_ids
-    monkeypatch.setattr(tokens, "token_ids", lambda *given: calls.append(1) or real(*given))
+    real = tokens.documents_of
+    monkeypatch.setattr(tokens, "documents_of", lambda *given: calls.append(1) or real(*given))
     monkeypatch.setitem(TEMPLATES, "ours", Template(about="", system="{system}", instruction="<{input}>"))
     config = config.replace(prompt_template="ours")
 
@@ -103,6 +103,7 @@ def test_every_thing_that_changes_a_document_misses_the_cache(
     assert not tokenised(config.replace(max_length=64, lr=1.0, seed=7))  # what comes after documents
     assert tokenised(config.replace(SYSTEM="Be brief."))
     assert tokenised(config.replace(skip_bad=True))
+    assert tokenised(config.replace(special_tokens_in_text="escape"))
     with pytest.raises(InputError):  # reads other shapes of records, so it reads these anew
         tokenised(config.replace(dataset_map_fn="msagent_react"))
     monkeypatch.setitem(TEMPLATES, "ours", Template(about="", system="{system}", instruction="[{input}]"))

@@ -122,6 +122,7 @@ class Config:
     dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
     master_weights: bool = setting(True, "2/", "weights, gradients and momenta in fp32; False: in bf16, half the memory, small updates are rounded away")
     dataset_map_fn: str = setting("auto", "3/", "how a record is read: auto (by its fields), pretrain (its text, whole), msagent_react", choices=(MAP_FNS,))
+    special_tokens_in_text: str = setting("keep", "3/", "control tokens that a person typed (</s>): keep reads them as such, escape as plain text", choices=("keep", "escape"))
     skip_bad: bool = setting(False, "3/", "leave out and count the records that are no dialogue; False stops at the first")
     pack_strategy: str = setting("best_fit", "3/", "best_fit, tightest and sequential keep documents whole, concat cuts them as XTuner does", choices=(STRATEGIES,))
     overlong: str = setting("truncate", "3/", "documents longer than max_length: truncate, split, drop or error", choices=(OVERLONG,))

@@ -33,6 +33,7 @@ def load_documents(
     tokenizer: Any,
     *,
     prompt_template: str = OF_TOKENIZER,
+    special_tokens_in_text: str = "keep",
     system: str = "",
     map_fn: str = "auto",
     skip_bad: bool = False,
@@ -42,13 +43,14 @@ def load_documents(
 
     Data with ``input_ids`` is taken as it stands (see ``tokenised``).
 
-    Records left out under ``skip_bad`` are counted in a warning that names the first; the second line of
-    ``dataset.info.description`` keeps it.
+    Records left out under ``skip_bad`` are counted in a note that names the first. Each note, those of ``encode`` too,
+    is a warning, and a line of ``dataset.info.description`` keeps it.
     """
     documents, read, _, skipped, _, notes = documents_at(
         data_path,
         tokenizer,
         prompt_template=prompt_template,
+        special_tokens_in_text=special_tokens_in_text,
         system=system,
         map_fn=map_fn,
         skip_bad=skip_bad,
@@ -68,6 +70,7 @@ def documents_at(
     tokenizer: Any,
     *,
     prompt_template: str,
+    special_tokens_in_text: str,
     system: str,
     map_fn: str,
     skip_bad: bool,
@@ -99,9 +102,12 @@ def documents_at(
             dialogues,
             tokenizer,
             prompt_template=prompt_template,
+            special_tokens_in_text=special_tokens_in_text,
             skipped=refused if skip_bad else None,
             progress=progress,
         )
+        encoded.info.description, *said = encoded.info.description.split("\n")
+        notes += said
         good = len(dialogues) - len(refused)
         read, without = read + good, without + good - len(encoded)
         skipped += refused

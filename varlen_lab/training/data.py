@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
-DOCUMENTS_FORMAT = 1  # another number when the same record comes out as other tokens, or the file is laid out anew
+DOCUMENTS_FORMAT = 2  # another number when the same record comes out as other tokens, or the file is laid out anew
 
 
 def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
@@ -156,6 +156,7 @@ def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, p
         config.data_path,
         tokenizer,
         prompt_template=config.prompt_template,
+        special_tokens_in_text=config.special_tokens_in_text,
         system=config.SYSTEM,
         map_fn=config.dataset_map_fn,
         skip_bad=config.skip_bad,
@@ -186,6 +187,7 @@ def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | N
         tokenizer.chat_template,
         tokenizer.special_tokens_map,
         tokenizer.split_special_tokens,
+        config.special_tokens_in_text,
         config.prompt_template,
         # the record itself: when its strings change, so do the tokens
         TEMPLATES.get(config.prompt_template),

@@ -55,7 +55,13 @@ def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, 
     model.eval()
     said = []
     for question in config.evaluation_inputs:
-        ids = prompt_ids(question, tokenizer, config.prompt_template, system=config.SYSTEM)
+        ids = prompt_ids(
+            question,
+            tokenizer,
+            config.prompt_template,
+            system=config.SYSTEM,
+            special_tokens_in_text=config.special_tokens_in_text,
+        )
         ids = ids.to(engine.accelerator.device)
         with torch.no_grad():
             out = model.generate(
