@@ -165,7 +165,7 @@ def backend_of(tokenizer: Any, special_tokens_in_text: str) -> Any:
 
     ``escape``: it reads the words of ``parted`` as if BREAK were not there, after it has looked for special tokens.
     """
-    from tokenizers import Tokenizer, normalizers
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -181,8 +181,12 @@ def backend_of(tokenizer: Any, special_tokens_in_text: str) -> Any:
         for token in facts["added_tokens"]:
             token["normalized"] &= not token["special"]  # looked for before the text is normalised
         backend = Tokenizer.from_str(json.dumps(facts))
-        unbreak = normalizers.Replace(BREAK, "")
-        backend.normalizer = normalizers.Sequence([unbreak, backend.normalizer]) if backend.normalizer else unbreak
+        steps: tuple[str, Any, Any] = ("normalizer", normalizers.Sequence, normalizers.Replace(BREAK, ""))
+        if facts["model"]["type"] == "Unigram":  # it finds control tokens in any text, as pieces of its vocabulary
+            steps = ("pre_tokenizer", pre_tokenizers.Sequence, pre_tokenizers.Split(BREAK, "removed"))
+        step, sequence, part = steps
+        before = getattr(backend, step)
+        setattr(backend, step, sequence([part, before]) if before else part)
     backend.no_truncation()
     backend.no_padding()
     backend.post_processor = None  # it may trim spaces off the offsets

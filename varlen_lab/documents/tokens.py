@@ -149,7 +149,8 @@ def with_control_tokens(dialogues: Sequence[Dialogue], facts: Facts, typed: list
     for number, dialogue in enumerate(dialogues):
         found = {token for one in dialogue if one["role"] not in VERBATIM for token in find(one["content"] or "")}
         if found:
-            typed.append(found)
+            if not getattr(dialogue, "place", "").startswith("builtin:"):  # nobody's words, and nobody's to correct
+                typed.append(found)
             result[number] = parted(dialogue, facts.control) if facts.escape else dialogue
     return result
 
