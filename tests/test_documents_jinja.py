@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from jinja2.exceptions import TemplateError
 
-from varlen_lab.documents import tokens
-from varlen_lab.documents.builtin import builtin_tokenizer
+from varlen_lab.documents.builtin import CHAT_TEMPLATE, builtin_tokenizer
 from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.jinja import chat_template
+from varlen_lab.documents.marks import bos_of
 from varlen_lab.documents.registry import TEMPLATES
+from varlen_lab.documents.templates import named_segments
+from varlen_lab.documents.tokens import prompt_ids
 from varlen_lab.errors import InputError
 
 SYSTEM = {"role": "system", "content": "Be {round} brief."}
@@ -44,22 +46,23 @@ def dialogue(turns: int, system: bool) -> Dialogue:
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_the_text_in_the_tokenizer_is_the_row(name: str, tokenizer: Any) -> None:
     """As encode joins the segments, begin mark included; and a question is the prompt of the sample answers."""
+    tokenizer.chat_template = CHAT_TEMPLATE
+    begin = bos_of(tokenizer, name)
     tokenizer.chat_template = chat_template(name, tokenizer)
     for turns in (1, 2, 3):
         for system in (False, True) if TEMPLATES[name].system else (False,):
             whole = dialogue(turns, system)
             for cut in (whole, Dialogue(whole[:-1])):
-                pieces = tokens.named_segments(cut, tokenizer, name)
+                pieces = named_segments(cut, tokenizer, name)
                 expected = "".join(text for text, _ in pieces)
-                begin = tokens.bos_of(tokenizer, name)
-                if begin is not None and tokens.token_ids([expected], tokenizer)[0][:1] != [begin]:
+                if begin is not None and tokenizer(expected, add_special_tokens=False)["input_ids"][:1] != [begin]:
                     expected = tokenizer.bos_token + expected
                 assert tokenizer.apply_chat_template(cut, tokenize=False) == expected
                 assert tokenizer.apply_chat_template(cut, tokenize=False, add_generation_prompt=True) == expected
     for system in ["", "Be brief."] if TEMPLATES[name].system else [""]:
         messages = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": "Hi {input}"}]
         asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        assert asked == tokens.prompt_ids("Hi {input}", tokenizer, name, system=system)[0].tolist()
+        assert asked == prompt_ids("Hi {input}", tokenizer, name, system=system)[0].tolist()
 
 
 REFUSED = {
@@ -81,7 +84,7 @@ def test_what_a_row_has_no_form_for_is_refused(name: str) -> None:
             tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
     turns = [{"role": "user", "content": "Hi"}, {"role": "tool", "content": "4"}]
     if TEMPLATES[name].tool:
-        written = tokens.named_segments(Dialogue(turns), tokenizer, name)  # type: ignore[arg-type]
+        written = named_segments(Dialogue(turns), tokenizer, name)  # type: ignore[arg-type]
         bos = (
             "" if tokenizer.apply_chat_template(turns[:1], tokenize=False).startswith(written[0][0] or "\0") else "<s>"
         )

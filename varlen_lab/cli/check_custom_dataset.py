@@ -52,6 +52,7 @@ def facts_of(config: Config, model_known: bool) -> dict[str, Any]:
         config.data_path,
         tokenizer,
         prompt_template=config.prompt_template,
+        special_tokens_in_text=config.special_tokens_in_text,
         system=config.SYSTEM,
         map_fn=config.dataset_map_fn,
         skip_bad=True,

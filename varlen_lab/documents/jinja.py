@@ -12,8 +12,8 @@ from string import Template as Blanks
 from typing import Any
 
 from varlen_lab.documents.dialogues import Dialogue
-from varlen_lab.documents.templates import ASKING, OF_TOKENIZERS_ALONE, of_last, template_named
-from varlen_lab.documents.tokens import bos_of, named_segments, token_ids
+from varlen_lab.documents.marks import bos_of
+from varlen_lab.documents.templates import ASKING, OF_TOKENIZERS_ALONE, named_segments, of_last, template_named
 
 # Jinja forgets what is set inside a loop at the end of each round, but for what is a part of a namespace.
 TEXT = Blanks("""\
@@ -79,7 +79,8 @@ def begun_by_training(name: str, tokenizer: Any) -> bool:
     """Whether training puts a begin mark in front of what the row writes."""
     asked = named_segments(Dialogue([{"role": "user", "content": "question"}]), tokenizer, name)
     bos = bos_of(tokenizer, name)
-    return bos is not None and token_ids(["".join(text for text, _ in asked)], tokenizer)[0][:1] != [bos]
+    text = "".join(text for text, _ in asked)
+    return bos is not None and tokenizer(text, add_special_tokens=False)["input_ids"][:1] != [bos]
 
 
 def jinja(text: str, place: str = "{content}") -> str:

@@ -95,6 +95,11 @@ def end_marks(tokenizer: Any, prompt_template: str) -> list[str]:
     return list(dict.fromkeys(mark for mark in behind if mark))
 
 
+def end_mark(tokenizer: Any, prompt_template: str) -> str:
+    """The last of them, behind the last answer; ``""`` where there is none."""
+    return next(reversed(end_marks(tokenizer, prompt_template)), "")
+
+
 def written_by(tokenizer: Any, prompt_template: str, said: tuple[str, ...]) -> list[tuple[str, bool]]:
     """A short dialogue as segments of a template. Of a tokenizer's own only the last answer is told as one.
 
