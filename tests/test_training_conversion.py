@@ -45,6 +45,8 @@ def test_the_folder_opens_with_the_trained_weights_and_tokenizer(trained: tuple[
     assert tokenizer.chat_template
     names = {path.name for path in (tmp_path / "hf").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "xtuner_config.py", "varlen_lab.json"} <= names
+    settings = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == [2] and not settings["_from_model_config"]
 
 
 def test_a_tied_tensor_is_counted_once(trained: tuple[Config, Path], tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def save(
     if whole:
         # published settings may be ones that transformers warns about, and are kept all the same
         settings.eos_token_id = stop_ids(settings, tokenizer, prompt_template)
+        settings._from_model_config = False  # else it could be made anew of the model's config, which has no such mark
         settings.to_json_file(folder / "generation_config.json")
     written = [parameter for parameter in model.parameters() if whole or parameter.requires_grad]
     return sum(one.numel() for one in written), str(written[0].dtype).removeprefix("torch."), notes
