@@ -3,8 +3,8 @@
     python -m benchmarks.tokenize                        # the built-in corpus, a minute
     python -m benchmarks.tokenize --template internlm_chat --documents 4000
 
-The peer has the easier task: each dialogue is one text already, and it makes ``input_ids`` only. Ours tokenises every
-segment by itself (a prompt gets the ids it will get when the model is asked), makes labels, and drops what has none.
+The peer has the easier task: each dialogue is one text already, and it makes ``input_ids`` only. Ours looks at every
+prompt alone too (it must have the ids it will have when the model is asked), makes labels, and drops what has none.
 CPU seconds, medians; the two take turns in one run, so the ratio holds on a noisy machine. Then the memory: what the
 process grows by while it tokenises, beside the documents that come out. Exit code 1 when a goal is missed.
 """

