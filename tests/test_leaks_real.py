@@ -70,9 +70,10 @@ def kinds_and_places(report: AuditReport) -> list[tuple[str, str]]:
 def test_nothing_is_found_in_the_model_as_it_is(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     for batch in (random_row(model, LENGTHS), text_row()):
         report = audit(model, batch)
-        assert report.ok and report.parity.dtype is torch.float32 and is_rounding(report.parity), str(report)
+        assert report.ok and is_rounding(report.parity), str(report)
     monkeypatch.setattr(running, "trusted_attention", lambda model: "eager")  # as the audit once did: a false alarm
-    found = parity(model, random_row(model, LENGTHS), Boundaries.from_lengths(LENGTHS))
+    longer = [70, 1, 160, 33, 46]
+    found = parity(model, random_row(model, longer), Boundaries.from_lengths(longer), gradients=False)
     assert not is_rounding(found)
 
 
