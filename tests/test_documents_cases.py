@@ -52,7 +52,7 @@ def test_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "fields.jsonl:4: " in said.out + said.err
 
 
-@pytest.mark.parametrize("template", ["internlm2_chat", "zephyr"])
+@pytest.mark.parametrize("template", ["tokenizer", "internlm2_chat", "zephyr"])
 def test_loss_masks(template: str, capsys: pytest.CaptureFixture[str]) -> None:
     """BAD-ANSWER is never a label, GOOD-ANSWER is: in the documents, and in what log-dataset shows as trained."""
     path = CASES / "loss_masks.jsonl"
@@ -98,3 +98,16 @@ def test_tools_are_kept(tmp_path: Path) -> None:
     assert found[1][0][0][2]["tool_call_id"] == "c1"
     assert found[1][0][0][1]["tool_calls"][0]["function"]["arguments"] == {"city": "Oslo"}
     assert found[2][0][0].tools and found[4][0][0].tools is None
+
+
+@pytest.mark.parametrize("template", ["internlm2_chat", "xtuner:qwen_chat"])
+def test_tools_are_refused_by_a_template_that_cannot_write_them(
+    template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No call is dropped in silence: each record of the file is refused with its line and the reason."""
+    options = ["--json", "--cfg-options", f"data_path={CASES / 'tools.jsonl'}", f"prompt_template={template}"]
+    assert main(["check-custom-dataset", "tiny_llama_full_docstrings_e1", *options]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "all 4" in said and "tools.jsonl:1: " in said and f"tools, for which prompt_template {template} has no" in said
+    )

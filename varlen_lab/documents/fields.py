@@ -56,7 +56,7 @@ def beside_turns(record: dict[str, Any], shape: Shape) -> tuple[str, list[Any] |
     """
     system, tools, unused, known = "", None, [], shape.known
     for field, value in record.items():
-        if field in known or is_nothing(value):
+        if field in known or (not value and is_nothing(value)):
             continue
         if field not in WITH_MEANING:  # the common case: id, source
             if refusal(field, shape.may_have):

@@ -87,7 +87,8 @@ def reading_of(records: Records, name: str, *, system: str, map_fn: str, skip_ba
             dialogue = dialogue_of(record, system, map_fn)
             dialogue.place = place
             if dialogue.unused:
-                counted.update(dialogue.unused)
+                for one in dialogue.unused:
+                    counted[one] += 1
                 dialogue.unused = ()
             dialogues.append(dialogue)
         except BadRecord as reason:
