@@ -65,6 +65,18 @@ def test_the_text_in_the_tokenizer_is_the_row(name: str, tokenizer: Any) -> None
         assert asked == prompt_ids("Hi {input}", tokenizer, name, system=system)[0].tolist()
 
 
+def test_a_thought_is_written_as_in_training_and_forgotten_when_others_follow() -> None:
+    tokenizer = builtin_tokenizer()
+    tokenizer.chat_template = chat_template("qwen_chat@3", tokenizer)
+    own = "<think>\n2+2\n</think>\n\n4"
+    asked = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": own}]
+    written = "".join(text for text, _ in named_segments(Dialogue(asked), tokenizer, "qwen_chat@3"))  # type: ignore[arg-type]
+    assert tokenizer.apply_chat_template(asked, tokenize=False) == "<s>" + written
+    again = [*asked, {"role": "user", "content": "And 3+3?"}]
+    assert own not in (text := tokenizer.apply_chat_template(again, tokenize=False, add_generation_prompt=True))
+    assert "<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\nAnd 3+3?" in text and text.endswith("assistant\n")
+
+
 REFUSED = {
     "tools": ([{"role": "user", "content": "Hi"}], [{"type": "function"}]),
     "tool_calls": ([{"role": "assistant", "content": "", "tool_calls": [{"type": "function"}]}], None),

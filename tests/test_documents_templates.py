@@ -21,6 +21,9 @@ DIALOGUE = [
 ]
 
 
+NOT_WRITTEN = ("about", "source", "system_in", "thought_end")  # of a row: what stands in no text
+
+
 def marked(dialogue: list[dict[str, Any]], name: str, bos: str = "<s>", eos: str = "</s>") -> str:
     """The dialogue under a template, what is trained on in ⟦ ⟧."""
     return "".join(f"⟦{text}⟧" if trained else text for text, trained in segments(Dialogue(dialogue), name, eos, bos))
@@ -65,6 +68,21 @@ def test_what_a_person_wrote_is_not_filled_in() -> None:
     for name, row in TEMPLATES.items():
         dialogue = [*asked[not row.system :], {"role": "assistant", "content": braces}]
         assert marked(dialogue, name).count(braces) == len(dialogue), name
+
+
+def test_an_answer_with_a_thought_gets_no_empty_one() -> None:
+    """As Qwen 3's own template, which leaves a thought out once others follow: what is taught may not lose it."""
+    own = "<think>\n2+2\n</think>\n\n4"
+    asked = "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\n"
+    said = [DIALOGUE[0], {"role": "assistant", "content": own}]
+    assert marked(said, "qwen_chat@3") == f"{asked}⟦{own}<|im_end|>⟧\n"
+    assert marked(said[:1], "qwen_chat@3") == asked
+    assert marked(said, "qwen_chat@2.5").endswith(f"⟦{own}<|im_end|>⟧\n")
+    reason = r"^message 2 \(assistant\) is no last answer and holds a thought, for which .* qwen_chat@3 has no form$"
+    for dialogue in ([*said, *DIALOGUE[2:]], [*said, DIALOGUE[2]]):
+        with pytest.raises(BadRecord, match=reason):
+            marked(dialogue, "qwen_chat@3")
+        assert own in marked(dialogue, "qwen_chat@2.5")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -132,7 +150,7 @@ def test_text_that_has_its_own_marks_gets_none() -> None:
 def test_a_planted_character_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every string of every row is in what is written down: change one, and a text is no longer the same."""
     for name, row in TEMPLATES.items():
-        texts = [one.name for one in dataclasses.fields(Template) if one.name not in ("about", "source", "system_in")]
+        texts = [one.name for one in dataclasses.fields(Template) if one.name not in NOT_WRITTEN]
         texts = [one for one in texts if isinstance(getattr(row, one), str)]
         for one in texts:
             monkeypatch.setitem(TEMPLATES, name, dataclasses.replace(row, **{one: getattr(row, one) + "#"}))

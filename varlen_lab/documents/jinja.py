@@ -15,6 +15,11 @@ from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.marks import bos_of
 from varlen_lab.documents.templates import ASKING, OF_TOKENIZERS_ALONE, named_segments, of_last, template_named
 
+# Of an answer that others follow, its thought is left out, as publishers do. Training refuses it: what is asked of a
+# model may hold its earlier answers whole, what it is taught may not lose a word.
+FORGET = Blanks("""\
+{%- if not loop.last -%}{%- set content = content.split($thought_end)[-1].lstrip("\\n") -%}{%- endif -%}
+""")
 # Jinja forgets what is set inside a loop at the end of each round, but for what is a part of a namespace.
 TEXT = Blanks("""\
 {%- if tools -%}{{- raise_exception("$name has no form for tools") -}}{%- endif -%}
@@ -33,7 +38,7 @@ TEXT = Blanks("""\
 {%- for message in messages -%}
 {%- set content = message["content"] -%}
 {%- if message["role"] == "assistant" -%}
-{{- $answer -}}{%- set seen.ended = true -%}
+$forget{{- $answer -}}{%- set seen.ended = true -%}
 {%- elif message["role"] != "system" -%}
 {%- set seen.turn = seen.turn + 1 -%}
 {{- $begin -}}
@@ -54,6 +59,9 @@ def chat_template(name: str, tokenizer: Any) -> str:
     said, last = (
         jinja(one(row, "answer") + "{content}" + one(row, "end") + one(row, "sep")) for one in (getattr, of_last)
     )
+    if row.thought_end:
+        own = jinja(row.answer + "{content}" + of_last(row, "end") + of_last(row, "sep"))
+        last = f"({own} if {json.dumps(row.thought_end)} in content else {last})"
     question = jinja(row.instruction, "{input}")
     if row.end_is_next:
         question = f"({jinja(row.instruction.removeprefix(row.end), '{input}')} if seen.ended else {question})"
@@ -69,6 +77,7 @@ def chat_template(name: str, tokenizer: Any) -> str:
         system=jinja(row.system, "{system}"),
         default=default,
         start=prefix if row.system_in else f"{prefix} ~ system",
+        forget=FORGET.substitute(thought_end=json.dumps(row.thought_end)) if row.thought_end else "",
         answer=said if said == last else f"{last} if loop.last else {said}",
         begin=f'{jinja(row.begin)} if seen.turn > 1 else ""' if row.begin else '""',
         question=question,

@@ -42,6 +42,7 @@ class Template:
     last_answer: str | None = None  # of the last message, where it is an answer; None: as the others
     last_end: str | None = None
     last_sep: str | None = None
+    thought_end: str = ""  # behind a thought; last_answer, an empty thought, is left out where an answer has its own
     tool: bool = False  # what a tool gave back is a system message and an empty question, as XTuner writes ReAct
 
 

@@ -101,6 +101,8 @@ def check_writable(dialogue: Dialogue, name: str, template: Template) -> None:
                 raise BadRecord(f"message {number} ({role}) has {key}, {no_form(name)}")
         if role == "tool" and not template.tool:
             raise BadRecord(f"message {number} is what a tool gave back, {no_form(name)}")
+        if role == "assistant" and number < len(dialogue) and thinks(message["content"], template):
+            raise BadRecord(f"message {number} (assistant) is no last answer and holds a thought, {no_form(name)}")
         if role == "system" and number > 1:
             raise BadRecord(f"message {number} is a system message behind others, {no_form(name)}")
         if role == "system" and not template.system:
@@ -133,7 +135,14 @@ def question_of(message: Message, template: Template, turn: int, system: str) ->
 def answer_of(message: Message, template: Template, ended: bool, last: bool) -> Segments:
     """An answer, with its end mark if it is ``ended``, trained on unless the message says no; and what parts turns."""
     before, end, sep = (of_last(template, one) if last else getattr(template, one) for one in ("answer", "end", "sep"))
+    if thinks(message["content"], template):
+        before = template.answer
     return [(before + message["content"] + (end if ended else ""), message.get("trained", True)), (sep, False)]
+
+
+def thinks(answer: str, template: Template) -> bool:
+    """Does what is said hold a thought, where the template has a form for one?"""
+    return bool(template.thought_end) and template.thought_end in answer
 
 
 def of_last(template: Template, name: str) -> str:
