@@ -329,6 +329,7 @@ def test_every_setting_can_be_changed_on_the_command_line() -> None:
         "visualizer": "tensorboard", "work_dir": "2024", "use_varlen_attn": "true", "pack_to_max_length": "false",
         "evaluation_share": "0.5", "lora_r": None, "lora_alpha": None, "lora_dropout": None, "recompute": None,
         "checkpoint_format": "sharded", "balance": "window", "balance_window": None,
+        "special_tokens_in_text": "escape",
     }  # fmt: skip
     for row in schema():
         text = values.get(row.name, "False" if row.default is True else "True" if row.default is False else "7")
