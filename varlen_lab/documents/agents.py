@@ -22,8 +22,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from varlen_lab.documents.dialogues import BadRecord, Turns
-from varlen_lab.documents.parsing import parsed
+from varlen_lab.documents.dialogues import BadRecord, Turns, parsed
 from varlen_lab.documents.registry import Shape
 from varlen_lab.errors import nearest
 

@@ -1,4 +1,4 @@
-"""What a record becomes: a dialogue, checked, or the reason why it is none.
+"""What a record becomes: a dialogue, checked, or the reason why it is none; and what a cell of it holds as JSON.
 
 A good dialogue has perhaps one system message, then user and assistant in turn, nobody silent, at least one answer.
 A question at the end that nobody answers is left off, as XTuner does: nothing could be trained on it.
@@ -6,6 +6,8 @@ A question at the end that nobody answers is left off, as XTuner does: nothing c
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NotRequired, TypedDict
 
@@ -128,3 +130,35 @@ def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
     if unused:
         dialogue.unused = tuple(unused)
     return dialogue
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with these (key, value) pairs; BadRecord for a key that stands twice with two values.
+
+    Python keeps the last of the two and says nothing; of two different ``messages`` one would be lost.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        for key, value in pairs:
+            if found[key] is not value and found[key] != value:
+                raise BadRecord(f"the key {key!r} stands twice with different values; keep one of them")
+    return found
+
+
+decoder = json.JSONDecoder(object_pairs_hook=once)
+loads = decoder.decode  # as json.loads; BadRecord for a key that stands twice
+
+
+def parsed(value: Any, field: str, kind: type = list, what: str = "a list of messages") -> Any:
+    """The list (or other ``kind``) in a field; a table's cell holds it written as JSON, or as Python writes it."""
+    if isinstance(value, str):
+        try:
+            value = loads(value)
+        except (ValueError, RecursionError):
+            try:
+                value = ast.literal_eval(value)  # MSAgent-Bench's; literals only, nothing is run
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                raise BadRecord(f"{field} is text, not {what}") from None
+    if not isinstance(value, kind):
+        raise BadRecord(f"{field} is {type(value).__name__}, not {what}")
+    return value

@@ -14,8 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from varlen_lab.config.schema import HALF_CHARACTER
-from varlen_lab.documents.dialogues import BadRecord
-from varlen_lab.documents.parsing import loads, parsed
+from varlen_lab.documents.dialogues import BadRecord, loads, parsed
 from varlen_lab.documents.registry import SYSTEM, TOOLS, Shape
 
 # public names of one thing: is this answer trained on? true or 1, false or 0

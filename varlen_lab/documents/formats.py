@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from varlen_lab.documents.dialogues import BadRecord
-from varlen_lab.documents.parsing import loads
+from varlen_lab.documents.dialogues import BadRecord, loads
 from varlen_lab.documents.reading import (
     BUILTIN,
     Records,

@@ -29,9 +29,10 @@ from varlen_lab.documents.dialogues import (
     Turns,
     checked_dialogue,
     fit_to_print,
+    loads,
+    parsed,
 )
 from varlen_lab.documents.fields import WRITTEN_BY_TOKENIZER, beside_turns, beside_words, text_of_parts
-from varlen_lab.documents.parsing import loads, parsed
 from varlen_lab.documents.registry import COMPRESSED, INSTEAD, MAP_FNS, READERS, Shape
 from varlen_lab.errors import InputError, first_line, nearest, unknown_choice
 

@@ -10,9 +10,8 @@ import difflib
 import re
 from typing import Any
 
-from varlen_lab.documents.dialogues import BadRecord, Turns
+from varlen_lab.documents.dialogues import BadRecord, Turns, parsed
 from varlen_lab.documents.fields import END_MARK, beside_words, is_nothing, refuse_by_name
-from varlen_lab.documents.parsing import parsed
 from varlen_lab.documents.reading import messages_in
 from varlen_lab.documents.registry import Shape
 
