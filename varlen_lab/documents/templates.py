@@ -102,7 +102,7 @@ def check_writable(dialogue: Dialogue, name: str, template: Template) -> None:
         if role == "tool" and not template.tool:
             raise BadRecord(f"message {number} is what a tool gave back, {no_form(name)}")
         if role == "assistant" and number < len(dialogue) and thinks(message["content"], template):
-            raise BadRecord(f"message {number} (assistant) is no last answer and holds a thought, {no_form(name)}")
+            raise BadRecord(f"message {number} (assistant) holds a thought and is not the last answer, {no_form(name)}")
         if role == "system" and number > 1:
             raise BadRecord(f"message {number} is a system message behind others, {no_form(name)}")
         if role == "system" and not template.system:
