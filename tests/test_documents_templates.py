@@ -78,7 +78,9 @@ def test_an_answer_with_a_thought_gets_no_empty_one() -> None:
     assert marked(said, "qwen_chat@3") == f"{asked}⟦{own}<|im_end|>⟧\n"
     assert marked(said[:1], "qwen_chat@3") == asked
     assert marked(said, "qwen_chat@2.5").endswith(f"⟦{own}<|im_end|>⟧\n")
-    reason = r"^message 2 \(assistant\) holds a thought and is not the last answer, for which .* qwen_chat@3 has no form$"
+    reason = (
+        r"^message 2 \(assistant\) holds a thought and is not the last answer, for which .* qwen_chat@3 has no form$"
+    )
     for dialogue in ([*said, *DIALOGUE[2:]], [*said, DIALOGUE[2]]):
         with pytest.raises(BadRecord, match=reason):
             marked(dialogue, "qwen_chat@3")
