@@ -11,6 +11,7 @@ import pytest
 from benchmarks.gpu.readme import block, newest_folder
 from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.names import config_names
+from varlen_lab.config.text import load_config
 from varlen_lab.models.building import families, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +74,7 @@ def test_the_two_readmes_say_the_same() -> None:
         blocks = re.findall(r"```(?:sh|python)\n(.*?)```", text, flags=re.DOTALL)
         return [[line.split("#")[0].rstrip() for line in block.splitlines()] for block in blocks]
 
-    assert code(README) == code(CHINESE) and len(code(README)) == 5
+    assert code(README) == code(CHINESE) and len(code(README)) == 7
     assert README.count("\n## ") == CHINESE.count("\n## ")
 
 
@@ -89,6 +90,8 @@ def test_the_code_runs_as_it_stands(tmp_path: Path) -> None:
         "name": tmp_path,
         "AutoModelForCausalLM": AutoModelForCausalLM,
     }
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    config, block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "mine.py").write_text(config, encoding="utf-8")
+    assert load_config(tmp_path / "mine.py").mode == "varlen"
     exec(block, given)
     assert float(given["loss"].detach()) > 0
