@@ -312,6 +312,18 @@ def test_marks_that_are_no_tokens_and_a_missing_end_mark_are_named() -> None:
     assert note.startswith("<|User|>, <eoh>, <|Bot|>, <eoa> of prompt_template 'internlm_chat' are no tokens")
     tokenizer.add_tokens(["<|User|>", "<|Bot|>", "<eoh>", "<eoa>"], special_tokens=True)
     assert template_notes(tokenizer, "internlm_chat") == []
+    named = {
+        "chatglm2": "[gMASK], sop",
+        "xtuner:chatglm2": "[gMASK], sop",
+        "mistral@v3": "[INST], [/INST]",
+        "mistral": "",
+    }
+    for name, marks in named.items():
+        notes = template_notes(tokenizer, name)
+        assert [note.partition(" of prompt_template")[0] for note in notes] == [marks][: len(marks)], name
+        tokenizer.add_tokens(marks.split(", ") if marks else [], special_tokens=True)
+        assert template_notes(tokenizer, name) == []
+        tokenizer = builtin_tokenizer(progress=False)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
     assert [note[-50:] for note in template_notes(tokenizer)] == [
         "answer here: the model does not learn where to stop"[-50:]

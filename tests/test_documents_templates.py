@@ -21,7 +21,7 @@ DIALOGUE = [
 ]
 
 
-NOT_WRITTEN = ("about", "source", "system_in", "thought_end")  # of a row: what stands in no text
+NOT_WRITTEN = ("about", "source", "system_in", "thought_end", "marks")  # of a row: what stands in no text
 
 
 def marked(dialogue: list[dict[str, Any]], name: str, bos: str = "<s>", eos: str = "</s>") -> str:

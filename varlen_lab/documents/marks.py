@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from varlen_lab.documents.dialogues import VERBATIM, Dialogue, Message
 from varlen_lab.documents.registry import OF_TOKENIZER
-from varlen_lab.documents.templates import named_segments
+from varlen_lab.documents.templates import named_segments, template_named
 from varlen_lab.errors import InputError
 
 PROBE = ("question", "answer", "another", "reply")  # what is said in the dialogue that is written to see the marks
@@ -128,7 +128,8 @@ def template_notes(tokenizer: Any, prompt_template: str = OF_TOKENIZER) -> list[
     text = "".join(text for text, _ in written_by(tokenizer, prompt_template, PROBE))
     if not text:
         return []
-    marks = dict.fromkeys(A_MARK.findall(text))
+    named = "" if prompt_template == OF_TOKENIZER else template_named(prompt_template).marks
+    marks = dict.fromkeys([*named.split(), *A_MARK.findall(text)])
     several = [mark for mark in marks if len(tokenizer(mark, add_special_tokens=False)["input_ids"]) > 1]
     of_template = f"prompt_template {prompt_template!r}"
     if several:

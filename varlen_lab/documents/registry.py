@@ -43,6 +43,7 @@ class Template:
     last_end: str | None = None
     last_sep: str | None = None
     thought_end: str = ""  # behind a thought; last_answer, an empty thought, is left out where an answer has its own
+    marks: str = ""  # words that are one token each in its tokenizer, beside those in < >
     tool: bool = False  # what a tool gave back is a system message and an empty question, as XTuner writes ReAct
 
 
