@@ -9,7 +9,7 @@ import pytest
 
 from varlen_lab.cli import main
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.reading import read_dialogues
+from varlen_lab.documents.reading import dialogue_of, read_dialogues
 from varlen_lab.documents.tokens import encode
 
 CASES = Path(__file__).parent / "cases"
@@ -74,15 +74,32 @@ def test_prompt_completion(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_xtuner_pretrain(capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything in ``output`` is trained on; the first token stands behind nothing that could predict it."""
+    """Everything in ``output`` is trained on, and the end mark behind it, as XTuner 0.1.23 does."""
     path = CASES / "xtuner_pretrain.json"
     rows = list(encode(read_dialogues(path, progress=False).dialogues, TOKENIZER))
     texts = [turns["conversation"][0]["output"] for turns in json.loads(path.read_text())]
-    assert [TOKENIZER.decode([label for label in row["labels"] if label != -100]) for row in rows] == texts
+    assert [TOKENIZER.decode([label for label in row["labels"] if label != -100]) for row in rows] == [
+        f"{text}</s>" for text in texts
+    ]
     options = ["--show", "masked_text", "--cfg-options", f"data_path={path}"]
     assert main(["log-dataset", "tiny_llama_full_docstrings_e1", *options]) == 0
     said = capsys.readouterr().out
-    assert all(f"[-100]{text}\n" in said for text in texts)
+    assert all(f"[-100]{text}</s>\n" in said for text in texts)
+
+
+@pytest.mark.parametrize("template", ["tokenizer", "plain", "internlm2_chat"])
+def test_xtuners_end_mark_behind_text(template: str) -> None:
+    """By hand, as ``encode_fn`` of XTuner 0.1.23: its eos unless somebody says no, trained as its text is."""
+    turns = [
+        {"input": "", "output": "Tides", "need_eos_token": False},
+        {"input": "", "output": " are long.", "output_with_loss": False},
+        {"input": "", "output": "So is the sea.", "need_eos_token": True},
+        {"input": "", "output": "Boats float."},
+    ]
+    row = encode([dialogue_of({"conversation": turns})], TOKENIZER, prompt_template=template)[0]
+    assert TOKENIZER.decode(row["input_ids"]) == "<s>Tides are long.</s>So is the sea.</s>Boats float.</s>"
+    trained = TOKENIZER.decode([label for label in row["labels"] if label != -100])
+    assert trained == "TidesSo is the sea.</s>Boats float.</s>"
 
 
 def test_tools_are_kept(tmp_path: Path) -> None:

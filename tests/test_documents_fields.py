@@ -167,10 +167,15 @@ def test_a_content_of_parts_is_their_text() -> None:
 
 
 def test_xtuners_text_without_a_question_is_trained_on_as_it_stands() -> None:
-    turns = [{"input": "", "output": "Tides "}, {"input": "", "output": "are long.", "output_with_loss": False}]
+    turns = [
+        {"input": "", "output": "Tides ", "need_eos_token": False},
+        {"input": "", "output": "are long.", "output_with_loss": False},
+        {"input": "", "output": "So is the sea."},
+    ]
     assert dialogue_of({"conversation": turns}, "SYS") == [
-        {"role": "text", "content": "Tides "},
-        {"role": "context", "content": "are long."},
+        {"role": "text", "content": "Tides ", "end_mark": False},
+        {"role": "context", "content": "are long.", "end_mark": True},
+        {"role": "text", "content": "So is the sea.", "end_mark": True},
     ]
     with pytest.raises(BadRecord, match="message 1 \\(user\\) is empty"):
         dialogue_of({"conversation": [*turns, {"input": "2+2?", "output": "4"}]})

@@ -22,7 +22,7 @@ ROLE_SYNONYMS = {
 }
 CALLS = ("function_call", "tool_call")  # ShareGPT's roles of an answer that is a tool call, in JSON
 ROLE_OF = {**{role: role for role in ROLES}, **ROLE_SYNONYMS, **dict.fromkeys(CALLS, "assistant")}
-# Roles of text that already stands as the model shall read it, no template adds to it -> is it trained on?
+# Roles of text that already stands as the model shall read it, no template is put around it -> is it trained on?
 VERBATIM = {"text": True, "context": False}
 MAY_BE_EMPTY = (*VERBATIM, "tool")  # a tool may give back nothing
 # role -> the roles that may come behind it; "" is the beginning
@@ -42,7 +42,7 @@ class Message(TypedDict):
     role: str
     content: str
     trained: NotRequired[bool]  # False: an answer that is read and not trained on
-    end_mark: NotRequired[bool]  # False: no end mark behind this answer
+    end_mark: NotRequired[bool]  # False: no end mark behind this answer; True: one behind a text of VERBATIM
     # what only the template of a tokenizer can write
     tool_calls: NotRequired[list[Any]]
     reasoning_content: NotRequired[str]

@@ -1,7 +1,7 @@
 """The shapes of a record other than a list of ``messages``: what each turn says is read here, ``reading`` checks it.
 
 Which fields tell a shape, and which function reads it, is a row of the registry. A function gives (role, content)
-pairs; the role ``text`` is for text that is trained on as it stands, no template adds to it.
+pairs; the role ``text`` is for text that is trained on as it stands, no template is put around it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def from_alpaca(record: dict[str, Any], shape: Shape) -> Turns:
 def from_xtuner(record: dict[str, Any], shape: Shape) -> Turns:
     """Turns ``{"system": "Be brief.", "input": "Hi", "output": "Hello"}``; a system message is the first one's only.
 
-    Where no turn asks anything it is XTuner's data to continue pre-training: outputs are trained on as they stand.
+    Where no turn asks anything it is XTuner's data to continue pre-training: outputs are trained on as they stand, each
+    with the tokenizer's end mark behind it unless ``need_eos_token`` is false.
     """
     turns = parsed(record["conversation"], "conversation")
     for number, turn in enumerate(turns, start=1):
@@ -89,7 +90,7 @@ def from_xtuner(record: dict[str, Any], shape: Shape) -> Turns:
         if pretraining:
             if not is_nothing(turn.get("system")):
                 raise BadRecord(f"turn {number} has a system message and no input")
-            words.pop("end_mark", None)  # this text gets none
+            words.setdefault("end_mark", True)
             yield "text" if words.pop("trained", True) else "context", turn["output"], words
             continue
         if not is_nothing(turn.get("system")):

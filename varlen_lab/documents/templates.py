@@ -55,7 +55,7 @@ def segments(dialogue: Dialogue, name: str, eos: str = "", bos: str = "") -> Seg
     template = with_marks(template_named(name), bos, eos)
     check_writable(dialogue, name, template)
     if all(message["role"] in VERBATIM for message in dialogue):
-        return [(message["content"], VERBATIM[message["role"]]) for message in dialogue]
+        return [verbatim(message, eos) for message in dialogue]
     system = system_of(dialogue, template)
     asked = [number for number, message in enumerate(dialogue) if message["role"] in ASKING]
     with_system = {"first": asked[:1], "last": asked[-1:]}.get(template.system_in, [])  # the question that S stands in
@@ -64,7 +64,7 @@ def segments(dialogue: Dialogue, name: str, eos: str = "", bos: str = "") -> Seg
     for number, message in enumerate(dialogue):
         role = message["role"]
         if role in VERBATIM:
-            pieces.append((message["content"], VERBATIM[role]))
+            pieces.append(verbatim(message, eos))
         elif role == "assistant":
             ended = message.get("end_mark", True)
             pieces += answer_of(message, template, ended, last=number == len(dialogue) - 1)
@@ -73,6 +73,11 @@ def segments(dialogue: Dialogue, name: str, eos: str = "", bos: str = "") -> Seg
             text = question_of(message, template, turn, system if number in with_system else "")
             pieces.append((text.removeprefix(template.end) if ended and template.end_is_next else text, False))
     return pieces
+
+
+def verbatim(message: Message, eos: str) -> tuple[str, bool]:
+    """Text that already stands as the model shall read it; the tokenizer's end mark behind it where it asks for one."""
+    return message["content"] + (eos if message.get("end_mark") else ""), VERBATIM[message["role"]]
 
 
 def named_segments(dialogue: Dialogue, tokenizer: Any, name: str) -> Segments:
