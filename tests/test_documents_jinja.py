@@ -75,6 +75,8 @@ def test_a_thought_is_written_as_in_training_and_forgotten_when_others_follow() 
     again = [*asked, {"role": "user", "content": "And 3+3?"}]
     assert own not in (text := tokenizer.apply_chat_template(again, tokenize=False, add_generation_prompt=True))
     assert "<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\nAnd 3+3?" in text and text.endswith("assistant\n")
+    again[1] = {"role": "assistant", "content": "\n4"}  # no thought, so nothing is taken off
+    assert "<|im_start|>assistant\n\n4<|im_end|>" in tokenizer.apply_chat_template(again, tokenize=False)
 
 
 REFUSED = {

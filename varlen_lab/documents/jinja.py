@@ -18,7 +18,9 @@ from varlen_lab.documents.templates import ASKING, OF_TOKENIZERS_ALONE, named_se
 # Of an answer that others follow, its thought is left out, as publishers do. Training refuses it: what is asked of a
 # model may hold its earlier answers whole, what it is taught may not lose a word.
 FORGET = Blanks("""\
-{%- if not loop.last -%}{%- set content = content.split($thought_end)[-1].lstrip("\\n") -%}{%- endif -%}
+{%- if not loop.last and $thought_end in content -%}
+{%- set content = content.split($thought_end)[-1].lstrip("\\n") -%}
+{%- endif -%}
 """)
 # Jinja forgets what is set inside a loop at the end of each round, but for what is a part of a namespace.
 TEXT = Blanks("""\
