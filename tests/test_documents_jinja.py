@@ -103,6 +103,8 @@ def test_what_a_row_has_no_form_for_is_refused(name: str) -> None:
             "" if tokenizer.apply_chat_template(turns[:1], tokenize=False).startswith(written[0][0] or "\0") else "<s>"
         )
         assert tokenizer.apply_chat_template(turns, tokenize=False) == bos + "".join(text for text, _ in written)
+        with pytest.raises(TemplateError, match="role tool"):
+            tokenizer.apply_chat_template([*turns, turns[1]], tokenize=False)
     else:
         with pytest.raises(TemplateError, match="role tool"):
             tokenizer.apply_chat_template(turns, tokenize=False)

@@ -115,6 +115,10 @@ def test_what_a_tool_gave_back_is_a_system_message_and_an_empty_question() -> No
     assert marked(react, "xtuner:chatglm2").endswith(
         "\n\n[gMASK]sopResponse:4\n\n[Round 2]\n\n问：\n\n答：⟦A2</s>⟧\n\n"
     )
+    with pytest.raises(
+        BadRecord, match=r"^message 4 is what a second tool gave back at once, for which .* default has no"
+    ):
+        marked([*react[:3], *react[2:]], "default")  # an empty answer would stand between them
     for name, row in TEMPLATES.items():
         if not row.tool:
             with pytest.raises(

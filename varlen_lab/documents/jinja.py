@@ -27,7 +27,8 @@ TEXT = Blanks("""\
 {%- if tools -%}{{- raise_exception("$name has no form for tools") -}}{%- endif -%}
 {%- set seen = namespace(turn=0, asked=-1, ended=false) -%}
 {%- for message in messages -%}
-{%- if message["role"] not in $roles or (message["role"] == "system" and not loop.first) -%}
+{%- if message["role"] not in $roles or (message["role"] == "system" and not loop.first)
+ or (message["role"] == "tool" and messages[loop.index0 - 1]["role"] == "tool") -%}
 {{- raise_exception("$name has no form for a message of role " ~ message["role"] ~ " here") -}}
 {%- endif -%}
 {%- for key in $keys if message[key] -%}{{- raise_exception("$name has no form for " ~ key) -}}{%- endfor -%}

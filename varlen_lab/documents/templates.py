@@ -106,6 +106,8 @@ def check_writable(dialogue: Dialogue, name: str, template: Template) -> None:
                 raise BadRecord(f"message {number} ({role}) has {key}, {no_form(name)}")
         if role == "tool" and not template.tool:
             raise BadRecord(f"message {number} is what a tool gave back, {no_form(name)}")
+        if role == "tool" and dialogue[number - 2]["role"] == "tool":
+            raise BadRecord(f"message {number} is what a second tool gave back at once, {no_form(name)}")
         if role == "assistant" and number < len(dialogue) and thinks(message["content"], template):
             raise BadRecord(f"message {number} (assistant) holds a thought and is not the last answer, {no_form(name)}")
         if role == "system" and number > 1:
