@@ -11,7 +11,8 @@ from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.reading import reading_of, records_at
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.documents.tokenised import WITHOUT_LABELS, is_tokenised, read_tokenised
-from varlen_lab.documents.tokens import content_digest, encode
+from varlen_lab.documents.tokens import encode
+from varlen_lab.files.writing import content_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -19,7 +19,6 @@ to say.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -35,6 +34,7 @@ from varlen_lab.documents.refusals import Refused, another_template, check_writt
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.documents.templates import Segments, named_segments
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.writing import content_digest
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
@@ -94,19 +94,6 @@ def encode(
     said = "\n".join([f"{kept} documents; {dropped} without a token to train on were dropped", *notes])
     table = pa.concat_tables(tables)
     return datasets.Dataset(table, info=datasets.DatasetInfo(description=said), fingerprint=content_digest(table))
-
-
-def content_digest(table: pa.Table) -> str:
-    """Sixteen hex digits of the numbers in a table of lists: what ``datasets`` keeps results of ``map`` under.
-
-    Its own digest pickles the whole table, which takes three times the memory of the documents.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for column in table.columns:
-        for chunk in column.chunks:
-            digest.update(chunk.flatten().to_numpy())
-            digest.update(chunk.value_lengths().to_numpy())
-    return digest.hexdigest()
 
 
 def prompt_ids(

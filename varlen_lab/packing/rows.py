@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.files.writing import DAY, remove_unfinished, written_whole
+from varlen_lab.files.writing import DAY, add_to_digest, remove_unfinished, written_whole
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def open_rows(files: Sequence[Path]) -> Dataset | None:
             share.data.validate(full=True)  # or offsets that point nowhere would be followed
             digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
             for batch in share.data.to_batches():
-                add_to_digest(digest, batch)
+                add_to_digest(digest, batch.columns)
             with file.open("rb") as opened:
                 opened.seek(-DIGEST_BYTES, os.SEEK_END)
                 if opened.read() != digest.digest():
@@ -215,13 +215,6 @@ def open_rows(files: Sequence[Path]) -> Dataset | None:
         return concatenate_datasets(shares)
     except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException):  # a damaged head fails in many ways
         return None
-
-
-def add_to_digest(digest: hashlib.blake2b, batch: pa.RecordBatch) -> None:
-    """Every token, label and length of these rows."""
-    for column in batch.columns:
-        digest.update(column.flatten().to_numpy())
-        digest.update(column.value_lengths().to_numpy())
 
 
 def write_rows(dataset: Dataset, packs: Packs, files: Sequence[Path], chunk_tokens: int) -> None:
@@ -251,6 +244,6 @@ def write_share(dataset: Dataset, packs: Packs, file: Path, chunk_tokens: int, r
         with pa.ipc.new_stream(opened, schema()) as stream:
             for batch in row_batches(dataset, packs, chunk_tokens, rows):
                 stream.write_batch(batch)
-                add_to_digest(digest, batch)
+                add_to_digest(digest, batch.columns)
                 del batch  # before the next is made: one chunk in memory, not two
         opened.write(digest.digest())

@@ -25,7 +25,7 @@ import torch
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import remove, written_whole
+from varlen_lab.files.writing import add_to_digest, remove, written_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -128,10 +128,7 @@ def data_fingerprint(rows: Dataset) -> str:
     """Twelve hex digits of what the rows hold, whatever cache or folder they came from."""
     digest = hashlib.sha256()
     table = rows.with_format("arrow")[:]
-    for name in ("input_ids", "labels", "seq_lengths"):
-        for chunk in table[name].chunks:
-            digest.update(chunk.flatten().to_numpy())
-            digest.update(chunk.value_lengths().to_numpy())
+    add_to_digest(digest, (table[name] for name in ("input_ids", "labels", "seq_lengths")))
     return digest.hexdigest()[:12]
 
 

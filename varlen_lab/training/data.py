@@ -26,9 +26,8 @@ from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
 from varlen_lab.documents.loading import load_documents
 from varlen_lab.documents.reading import ending_of, locate
 from varlen_lab.documents.registry import TEMPLATES
-from varlen_lab.documents.tokens import content_digest
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import cache_dir, fingerprint, keep_in_cache
+from varlen_lab.files.writing import cache_dir, content_digest, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
 from varlen_lab.models.sources import locate_model
 from varlen_lab.packing.rows import document_lengths
