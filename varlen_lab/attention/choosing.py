@@ -17,7 +17,7 @@ import torch
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.machine.gpu import GpuFacts, capability_of
+from varlen_lab.machine.gpu import GpuFacts, capability_of, dtype_name
 
 
 class Job(NamedTuple):
@@ -204,11 +204,6 @@ def first_able(job: Job, without: Container[str] = ()) -> str:
 def by_rank() -> list[Backend]:
     """The records in the order of ``auto``, those it never takes last."""
     return sorted(BACKENDS.values(), key=lambda one: math.inf if one.auto_rank is None else one.auto_rank)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """``torch.bfloat16`` -> "bfloat16"."""
-    return str(dtype).removeprefix("torch.")
 
 
 def dotted(capability: tuple[int, int]) -> str:

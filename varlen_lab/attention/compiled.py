@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.calls import seams_taken
-from varlen_lab.attention.choosing import Job, dtype_name, first_able, why_not
+from varlen_lab.attention.choosing import Job, first_able, why_not
 from varlen_lab.attention.dispatch import attend, check_seams
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
-from varlen_lab.machine.gpu import capability_of
+from varlen_lab.machine.gpu import capability_of, dtype_name
 from varlen_lab.packing.boundaries import Boundaries
 
 # what the operation takes, in torch's own words for types

@@ -19,7 +19,6 @@ it (``choosing``) and says so once on stderr; a training run times them before (
 from __future__ import annotations
 
 import math
-import os
 import sys
 from functools import cache
 from pkgutil import resolve_name
@@ -31,6 +30,7 @@ from varlen_lab.attention.choosing import first_able, job_of_call
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.machine.ranks import is_first
 from varlen_lab.packing.boundaries import Boundaries
 
 
@@ -90,7 +90,7 @@ def announce(backend: str, device: str, dtype: str) -> None:
 
 def say_backend(backend: str, device: str, dtype: str, why: str = "") -> None:
     """A line on stderr; of several processes the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         # tqdm's own print keeps a progress bar that is being drawn on a line of its own
         words = f"varlen_lab: attention backend {backend} ({device}, {dtype})"
         tqdm.write(f"{words}, {why}" if why else words, file=sys.stderr)

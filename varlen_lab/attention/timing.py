@@ -14,11 +14,12 @@ from pkgutil import resolve_name
 
 import torch
 
-from varlen_lab.attention.choosing import AttentionShape, Job, by_rank, dtype_name, first_able, why_not
+from varlen_lab.attention.choosing import AttentionShape, Job, by_rank, first_able, why_not
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS, Backend
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.machine.environment import version
+from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.packing.boundaries import Boundaries
 
 SECONDS = 2.0  # all timing together

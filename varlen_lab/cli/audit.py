@@ -9,7 +9,7 @@ from typing import Any
 
 from varlen_lab.cli import open_rows, read_config
 from varlen_lab.errors import InputError
-from varlen_lab.machine.gpu import DTYPES
+from varlen_lab.machine.gpu import DTYPES, dtype_name
 
 AUTO = "auto"
 PRECISIONS = {**DTYPES, "fp64": "float64"}
@@ -65,7 +65,7 @@ def from_name(name: str, attention: str | None, dtype: str | None) -> tuple[Any,
 
     wanted: Any = "auto" if dtype == AUTO else torch_dtype(dtype or "fp32")
     model = load_model(name, known_attention(attention or "varlen"), wanted)
-    stated, has = stated_dtype(name), str(model.dtype).removeprefix("torch.")
+    stated, has = stated_dtype(name), dtype_name(model.dtype)
     if stated in (None, has):
         return model, []
     return model, [f"its folder says {stated}; audited in {has}{' (--dtype auto takes its own)' * (dtype is None)}"]

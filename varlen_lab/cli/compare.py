@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from varlen_lab.cli import add_config, output_file, read_config, save_figure
 from varlen_lab.errors import InputError
+from varlen_lab.machine.ranks import is_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=160)
-    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks and writes
+    console.quiet = not is_first()
     progress = not (args.quiet or console.quiet)
     comparisons: list[Comparison] = []
     for seed in range(config.seed, config.seed + args.seeds):

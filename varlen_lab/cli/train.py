@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         return launch.start_processes(count, args.argv, machine)
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+    console = Console(highlight=False, soft_wrap=True, quiet=not ranks.is_first())
     summarise(train_and_print(config, args, console), console, bool(args.resume))
     return 0
 

@@ -25,6 +25,7 @@ from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.measure import WITHOUT_FLOAT64, Parity, parity
 from varlen_lab.leaks.running import EAGER, HALF, CannotRun, attention_name, host_of
+from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.packing.boundaries import Boundaries
 
 # Largest difference that is rounding, of packed and alone, as a share of the largest logit. Norms and rotary
@@ -69,13 +70,13 @@ class Certified(NamedTuple):
         """What is to be said of the precision; None of one that certifies by itself."""
         if self.half is not None:
             moved = self.half.logits / max(1.0, self.half.logit_scale)
-            word = str(self.half.dtype).removeprefix("torch.")
+            word = dtype_name(self.half.dtype)
             return (
                 f"parity was measured on a copy in float32, for {word} cannot certify it: there logits differ by "
                 f"{moved:.1e} of the largest{', which is rounding' if is_rounding(self.parity) else ''}"
             )
         if self.parity.dtype in HALF and not self.parity.has_nan:
-            word = str(self.parity.dtype).removeprefix("torch.")
+            word = dtype_name(self.parity.dtype)
             return (
                 f"{word} cannot certify parity, and there is no float32 copy to measure it on; the leak matrix is exact"
             )

@@ -68,6 +68,11 @@ def capability_of(device: str) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability() if device == "cuda" and torch.cuda.is_available() else None
 
 
+def dtype_name(dtype: object) -> str:
+    """``torch.bfloat16`` -> "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def driver_versions() -> tuple[str | None, str | None]:
     """Version of the NVIDIA driver and the newest CUDA it runs, as ``nvidia-smi`` prints them in its head."""
     try:

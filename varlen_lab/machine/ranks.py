@@ -82,6 +82,11 @@ def this_process() -> Place | None:
     return Place("process", number("RANK"), count, address, number("MASTER_PORT"), names)
 
 
+def is_first() -> bool:
+    """Whether this is the only process, or of several the one that speaks and writes for all of them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def to_start() -> tuple[int, Place | None]:
     """How many processes to start here, 0 for none, and which of several machines this is. InputError as above."""
     if "RANK" in os.environ:  # it was started itself

@@ -17,6 +17,7 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.machine.gpu import dtype_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,7 +92,7 @@ def bytes_held(parameter: torch.Tensor) -> int:
 def frozen_in_words(model: torch.nn.Module) -> str:
     """What frozen weights are kept in, such as ``, frozen bfloat16``; nothing where all are trained."""
     kinds = {
-        "4 bits" if getattr(p, "quant_state", None) is not None else str(p.dtype).removeprefix("torch.")
+        "4 bits" if getattr(p, "quant_state", None) is not None else dtype_name(p.dtype)
         for p in model.parameters()
         if not p.requires_grad
     }

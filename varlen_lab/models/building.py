@@ -11,7 +11,6 @@ Pretrained weights are opened by ``loading``.
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +19,16 @@ import torch
 from varlen_lab.attention.huggingface import AUTO, hf_name_of, register
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line, nearest
-from varlen_lab.machine.gpu import DTYPES, automatic_device, automatic_dtype, gpu_facts, why_no_mps, why_unusable
+from varlen_lab.machine.gpu import (
+    DTYPES,
+    automatic_device,
+    automatic_dtype,
+    dtype_name,
+    gpu_facts,
+    why_no_mps,
+    why_unusable,
+)
+from varlen_lab.machine.ranks import is_first
 from varlen_lab.models.adapters import add_adapter, four_bit_settings
 from varlen_lab.models.recomputing import recompute
 from varlen_lab.models.registry import FAMILIES, Family
@@ -69,8 +77,8 @@ def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
         bits = four_bit_settings(resolve_device(config), resolve_dtype(config)) if config.method == "qlora" else None
         model = load_model(config.pretrained_model_name_or_path, attention, frozen_dtype(config), bits, empty=empty)
         stated = stated_dtype(config.pretrained_model_name_or_path)
-        opened = str(model.dtype).removeprefix("torch.")
-        if bits is None and stated not in (None, opened) and os.environ.get("RANK", "0") == "0":
+        opened = dtype_name(model.dtype)
+        if bits is None and stated not in (None, opened) and is_first():
             kept = f"{config.pretrained_model_name_or_path} keeps its weights in {stated}"
             warnings.warn(f"{kept}, this run opens them in {opened}", stacklevel=2)
         if frozen_dtype(config) == "auto":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.errors import InputError
+from varlen_lab.machine.gpu import dtype_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,7 +84,7 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor
         return weight
     new = weight.to(dtype)
     if new.isinf().any() and not weight.isinf().any():
-        word = str(dtype).removeprefix("torch.")
+        word = dtype_name(dtype)
         raise InputError(
             f"{name} has a weight of {float(weight.abs().max()):.3g}, {word} ends at {torch.finfo(dtype).max:.3g}; "
             "choose --dtype bf16 or fp32."

@@ -22,6 +22,7 @@ from varlen_lab.documents.jinja import chat_template
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import folder_written_whole
+from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.models.building import PLAIN, resolve_attention
 from varlen_lab.training.stopping import notes_on_stopping, stop_ids
 
@@ -119,7 +120,7 @@ def save(
         settings._from_model_config = False  # else it could be made anew of the model's config, which has no such mark
         settings.to_json_file(folder / "generation_config.json")
     written = [parameter for parameter in model.parameters() if whole or parameter.requires_grad]
-    return sum(one.numel() for one in written), str(written[0].dtype).removeprefix("torch."), notes
+    return sum(one.numel() for one in written), dtype_name(written[0].dtype), notes
 
 
 def open_plain(folder: Path) -> PreTrainedModel:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from varlen_lab.attention.choosing import AttentionShape, Job, dtype_name, why_not
+from varlen_lab.attention.choosing import AttentionShape, Job, why_not
 from varlen_lab.attention.dispatch import say_backend
 from varlen_lab.attention.huggingface import hf_name_of
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.attention.timing import Choice, choose_kernel, versions
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
+from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.models.building import TORCH_DTYPES, resolve_attention, resolve_dtype
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.checkpoint import read_checkpoint

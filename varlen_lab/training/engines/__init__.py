@@ -25,6 +25,7 @@ from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.machine import ranks
+from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.machine.launch import join_processes, waiting_group
 from varlen_lab.models.adapters import frozen_in_words
 from varlen_lab.models.building import resolve_device, resolve_dtype, weight_dtype
@@ -82,7 +83,7 @@ def describe(
         "backend": choice.backend if choice else f"transformers {model.config._attn_implementation}",
         "device": f"{accelerator.device.type} ({gpu})",
         "dtype": resolve_dtype(config),
-        "weights": str(weight_dtype(config)).removeprefix("torch.") + frozen_in_words(model),
+        "weights": dtype_name(weight_dtype(config)) + frozen_in_words(model),
         "seed": config.seed,
         "method": config.method,
         "loss_weighting": config.loss_weighting,
