@@ -106,6 +106,20 @@ def test_a_run_says_what_it_left_out_in_one_line(tmp_path: Path) -> None:
     assert "12 dialogues were read" in done.stderr and "UserWarning" not in done.stderr
 
 
+def test_a_run_says_which_fields_and_documents_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.jsonl"
+    untrained = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "5", "train": False}]
+    records = [{**json.loads(GOOD), "rejected_response": "5"}, {"messages": untrained}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(UserWarning) as caught:
+            assert main(["log-dataset", str(path), "--show", "masked_text"]) == 0
+        notes = [str(one.message) for one in caught]
+        assert "seen and left out: 1 rejected_response" in notes
+        assert "1 document has no token to train on, left out" in notes
+    assert capsys.readouterr().out.count("1 documents, 10 of 10") == 2
+
+
 def test_bad_records_and_those_a_template_refuses_are_listed_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,42 @@ def test_a_prompt_and_a_completion_of_messages() -> None:
         dialogue_of({"prompt": before[:2], "completion": after})
 
 
+def test_a_tables_cell_holds_messages_as_text() -> None:
+    """A CSV of TRL's conversational prompts: JSON, or Python's own writing; other text that begins alike stays text."""
+    want = list(dialogue_of({"prompt": [QUESTION], "completion": [ANSWER]}))
+    for write in (json.dumps, repr):
+        assert list(dialogue_of({"prompt": write([QUESTION]), "completion": write([ANSWER])})) == want
+    for text in ('[{"role": open', "[{'name': 'add'}]", "[]"):
+        assert dialogue_of({"prompt": text, "completion": text})[1]["content"] == text
+
+
+def test_a_list_of_messages_may_have_the_names_of_the_other_trainers() -> None:
+    shared = [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4", "loss": False}, {"from": "human"}]
+    want = [QUESTION, {**ANSWER, "trained": False}]
+    assert list(dialogue_of({"messages": shared[:2]})) == want
+    assert list(dialogue_of({"conversations": [QUESTION, {**ANSWER, "train": 0}]})) == want
+    with pytest.raises(BadRecord, match="message 3 needs 'from' and 'value'"):
+        dialogue_of({"messages": shared})
+
+
+@pytest.mark.parametrize(
+    ("record", "asked"),
+    [
+        ({"query": "2+2?", "response": "4"}, "2+2?"),
+        ({"prompt": "Count.", "query": "2+2?", "response": "4"}, "Count.\n2+2?"),
+        ({"instruction": "Count.", "context": "2+2?", "response": "4"}, "Count.\n2+2?"),
+        ({"kind": "sums", "input": "2+2?", "target": "4"}, "2+2?"),
+    ],
+)
+def test_columns_of_other_trainers(record: dict, asked: str) -> None:
+    assert [one["content"] for one in dialogue_of(record)] == [asked, "4"]
+
+
+def test_a_longer_name_is_no_misspelt_one() -> None:
+    with pytest.raises(BadRecord, match="known shapes have"):
+        dialogue_of({"conversation_id": 1, "plain_text": "x"})
+
+
 def test_a_content_of_parts_is_their_text() -> None:
     parts = [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?", "image": None}]
     assert dialogue_of({"messages": [{"role": "user", "content": parts}, ANSWER]}) == DIALOGUE
@@ -266,6 +302,9 @@ def test_what_a_template_of_a_tokenizer_can_write_is_kept() -> None:
         ({**ANSWER, "thinking": "hm"}, "write 'reasoning_content' for 'thinking'"),
         ({**ANSWER, "tool_call": [CALL]}, "write 'tool_calls' for 'tool_call'"),
         ({**ANSWER, "Loss": False}, "write 'loss' for 'Loss'"),
+        ({**ANSWER, "is_train": False}, "is_train = False may say what is trained on"),
+        ({**ANSWER, "masked": 1}, "masked = 1 may say what is trained on"),
+        ({**ANSWER, "computeLoss": False}, "computeLoss = False may say what is trained on"),
         ({**ANSWER, "images": ["x"]}, "message 2: the field 'images' is not read"),
         ({"role": "function_call", "content": "add"}, "not a tool call in JSON"),
     ],
@@ -288,6 +327,7 @@ def test_a_turn_that_cannot_be_read_is_refused_by_name(message: dict, reason: st
         ({"histroy": [["a", "b"]]}, "write 'history' for 'histroy'"),
         ({"label": False}, "label is false"),
         ({"images": ["cat.png"]}, "the field 'images' is not read"),
+        ({"train": "False"}, "train = 'False' stands beside the turns"),
         ({"system": 3}, "system is int, not text"),
         ({"tools": "weather"}, "tools is text, not a list of tools"),
     ],

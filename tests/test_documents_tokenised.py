@@ -12,7 +12,7 @@ from varlen_lab.cli import main
 from varlen_lab.documents import load_documents
 from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.dialogues import BadRecord
-from varlen_lab.documents.tokenised import PADDED, WITHOUT_LABELS, documents_in, read_tokenised
+from varlen_lab.documents.tokenised import MASKS, PADDED, WITHOUT_LABELS, documents_in, read_tokenised
 from varlen_lab.errors import InputError
 
 TOKENIZER = builtin_tokenizer(progress=False)
@@ -88,6 +88,13 @@ BAD = [
     ({"input_ids": [5, 6, 7], "position_ids": [0, 1, 0]}, "tell the documents by seq_lengths"),
     ({"input_ids": [5, 6], "labels": [-100, 6], "completion_mask": [1, 0]}, "a mask of the record leaves out"),
     ({"input_ids": [5, 6], "completion_mask": [1, 2]}, "other numbers than 0 and 1"),
+    (
+        {"input_ids": [5, 6], "labels": [5, 6], "cumulative_len": [0, 1, 2]},
+        "cumulative_len may tell where documents begin",
+    ),
+    ({"input_ids": [5, 6], "cu_seqlens": [0, 1, 2]}, "write their lengths as seq_lengths"),
+    ({"input_ids": [5, 6], "prompt_mask": [1, 0]}, "prompt_mask may say what is trained on"),
+    ({"input_ids": [5, 6], "loss_weights": [0.0, 1.0]}, "loss_weights may say what is trained on"),
     ({"input_ids": [5, 6], "label": [5, 6]}, "write 'labels' for 'label'"),
     ({"input_ids": [5, 6], "images": ["cat.png"]}, "the field 'images' is not read"),
     ({"messages": []}, "it has no input_ids"),
@@ -111,6 +118,12 @@ def test_bad_documents_have_a_place_and_are_skipped_and_others_are_counted(tmp_p
     assert list(documents) == RECORDS and "1 without a token to train on" in documents.info.description
     with pytest.raises(InputError, match=r"holds no document with a token to train on \(0 records read, 1 skipped"):
         read_tokenised(iter([("x:1", {"input_ids": []})]), "x", 10, skip_bad=True)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_says_what_is_trained_on(mask: str) -> None:
+    (document,), _ = documents_in({"input_ids": [5, 6, 7], mask: [0, 0, 1], "special_tokens_mask": [0, 0, 0]}, 10)
+    assert document[1].tolist() == [-100, -100, 7]
 
 
 def test_many_documents_in_many_tables() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_config, open_rows, read_config
+from varlen_lab.cli import add_config, open_rows, read_source
 from varlen_lab.errors import InputError
 from varlen_lab.packing.registry import IGNORE
 
@@ -19,14 +19,14 @@ SHOWS = ("text", "masked_text", "input_ids", "labels", "all")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """XTuner's ``--show``, and which row."""
-    add_config(parser)
+    add_config(parser, about="a config file, a name from list-cfg, or a data file", metavar="CONFIG|FILE")
     parser.add_argument("--show", choices=SHOWS, default="text", help="masked_text puts [-100] in place of the rest")
     parser.add_argument("--row", type=int, default=0, metavar="N", help="which row, from 0 (default: the first)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one row, document by document."""
-    config = read_config(args.config, args.cfg_options)
+    config = read_source(args.config, args.cfg_options)
     from rich.console import Console
 
     from varlen_lab.documents.templates import whose

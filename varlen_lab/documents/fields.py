@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,9 @@ from varlen_lab.documents.registry import SYSTEM, TOOLS, Shape
 
 # public names of one thing: is this answer trained on? true or 1, false or 0
 TRAINED = ("loss", "weight", "train", "trainable", "training", "loss_mask", "output_with_loss")
+# names that nobody agreed on, with a word of that: it may be meant either way round
+SAYS_TRAINED = re.compile(r"(?:^|_)(?:loss|train|trained|trainable|training|mask|masks|masked|learn)(?:_|$)", re.I)
+OF_TRAINING = "may say what is trained on, and is not read; write {} instead, or remove it"
 END_MARK = "need_eos_token"  # XTuner's: is there an end mark behind this answer?
 # of a turn, only the chat template of a tokenizer can write them -> the role that may have it
 WRITTEN_BY_TOKENIZER = {
@@ -60,20 +64,29 @@ def beside_turns(record: dict[str, Any], shape: Shape) -> tuple[str, list[Any] |
         if field not in WITH_MEANING:  # the common case: id, source
             if refusal(field, shape.may_have):
                 refuse_by_name(field, "", tuple(name for name in shape.may_have if is_nothing(record.get(name))))
-            unused.append(field)
+            unused.append(field or "a column without a name")
         elif field in SYSTEM and field in shape.beside:
             if system and value != system:
                 raise BadRecord(f"{' and '.join(SYSTEM)} say different things; keep one of them")
             system = text_in(value, field)
         elif field == TOOLS and field in shape.beside:
             tools = tools_in(value)
-        elif field in LABELS and (value is False or (isinstance(value, str) and value.lower() == "false")):
+        elif field in LABELS and (value is False or is_false(value)):
             raise BadRecord(f"{field} is false, which marks a bad answer; remove the record, or the field")
-        elif field in TRAINED and value != 1 and (value == 0 or field == "weight" or isinstance(value, list)):
+        elif (
+            field in TRAINED
+            and value != 1
+            and (value == 0 or field == "weight" or isinstance(value, list) or is_false(value))
+        ):
             raise BadRecord(f"{field} = {short(value)} stands beside the turns; write it in a turn, or remove it")
         elif field not in TRAINED or value != 1:  # a loss that somebody measured
             unused.append(field)
     return system, tools, tuple(unused)
+
+
+def is_false(value: Any) -> bool:
+    """Whether a table's cell says false."""
+    return isinstance(value, str) and value.lower() == "false"
 
 
 def beside_words(
@@ -99,6 +112,8 @@ def beside_words(
         else:
             names = (*reads, *TRAINED)
             refuse_by_name(field, f"message {number}: ", tuple(name for name in names if is_nothing(turn.get(name))))
+            if isinstance(value, bool | int | float) and value in (0, 1) and SAYS_TRAINED.search(snake(field)):
+                raise BadRecord(f"message {number}: {field} = {value!r} {OF_TRAINING.format('train, 1 or 0')}")
             unused.append(f"{where}.{field}")
     if not flags.pop(END_MARK, True):
         found["end_mark"] = False
@@ -138,6 +153,11 @@ def refusal(field: str, names: tuple[str, ...]) -> str:
     if near and (field in MEANT or (abs(len(near[0]) - len(word)) <= 2 and not word.startswith(f"{near[0]}_"))):
         return f"write {near[0]!r} for {field!r}"
     return ""
+
+
+def snake(name: str) -> str:
+    """``compute_Loss`` of ``computeLoss``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
 
 
 def is_nothing(value: Any) -> bool:

@@ -44,10 +44,11 @@ def load_documents(
 
     Data with ``input_ids`` is taken as it stands (see ``tokenised``).
 
-    Records left out under ``skip_bad`` are counted in a note that names the first. Each note, those of ``encode`` too,
-    is a warning, and a line of ``dataset.info.description`` keeps it.
+    Fields that nothing reads and documents without a trained token are counted in notes; records left out under
+    ``skip_bad`` in one that names the first. Each note, those of ``encode`` too, is a warning, and a line of
+    ``dataset.info.description`` keeps it.
     """
-    documents, read, _, skipped, _, notes = documents_at(
+    documents, read, without, skipped, counted, notes = documents_at(
         data_path,
         tokenizer,
         prompt_template=prompt_template,
@@ -57,6 +58,11 @@ def load_documents(
         skip_bad=skip_bad,
         progress=progress,
     )
+    if counted:
+        notes.append(f"seen and left out: {', '.join(f'{count:,} {name}' for name, count in counted.items())}")
+    if without:
+        which = "1 document has" if without == 1 else f"{without:,} documents have"
+        notes.append(f"{which} no token to train on, left out")
     if skipped:
         which = "record" if len(skipped) == 1 else "records"
         notes.append(f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read:,} dialogues were read")
@@ -97,6 +103,7 @@ def documents_at(
             dialogues += reading.dialogues
         skipped += part.skipped if tokenised else reading.skipped
         counted.update(part.counted if tokenised else reading.counted)
+    counted.pop(WITHOUT_LABELS, None)  # nothing is left out, and a note says what it means
     if dialogues:
         refused: list[str] = []  # what the template refuses is left out as the records are that cannot be read
         encoded = encode(

@@ -40,6 +40,7 @@ Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord st
 
 BUILTIN = "builtin:docstrings"
 function_at = cache(resolve_name)  # "module:function" of the registry -> the function; asked for once a record
+WORDS = (("role", "content"), ("from", "value"))  # a message's: who speaks, what is said
 FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
 
 
@@ -253,10 +254,18 @@ def from_messages(record: dict[str, Any], shape: Shape) -> Turns:
     return messages_in(record[shape.fields[0]], shape.fields[0], shape)
 
 
+def names_in(messages: list[Any], shape: Shape) -> tuple[str, str]:
+    """The keys of who speaks and of what is said: the shape's own, or where the first message has not them, others'."""
+    own = (shape.role, shape.content)
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    return own if own[0] in first else next((names for names in WORDS if first.keys() >= {*names}), own)
+
+
 def messages_in(value: Any, field: str, shape: Shape) -> Turns:
     """The turns of a list of messages, which stands in ``field``."""
-    who, what = shape.role, shape.content
-    for number, message in enumerate(parsed(value, field), start=1):
+    messages = parsed(value, field)
+    who, what = names_in(messages, shape)
+    for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or who not in message:
             raise BadRecord(f"message {number} needs {who!r} and {what!r}")
         name, content = message[who], message.get(what)

@@ -129,9 +129,14 @@ SHAPES: dict[str, Shape] = {
     "orca": Shape(("question", "response"), COLUMNS, about="OpenOrca, Stack Exchange"),
     "law": Shape(("question", "answer"), COLUMNS, about="law"),
     "completion": Shape(("prompt", "completion"), PROMPT, about="CodeAlpaca, TRL", history=HISTORY),
-    "response": Shape(("prompt", "response"), PROMPT, about="tiny-codes", history=HISTORY),
+    "response": Shape(
+        ("prompt", "response"), PROMPT, about="tiny-codes, LLaMA-Factory", optional="query", history=HISTORY
+    ),
+    "swift": Shape(("query", "response"), PROMPT, about="ms-swift", history=HISTORY),
     "colors": Shape(("description", "color"), "varlen_lab.documents.shapes:from_colors", about="colors"),
     "title": Shape(("abstract", "title"), COLUMNS, about="arXiv"),
+    "firefly": Shape(("input", "target"), COLUMNS, about="Firefly"),
+    "dolly": Shape(("instruction", "response"), COLUMNS, about="Dolly", optional="context"),
     "crime": Shape(("input", "output"), COLUMNS, about="CrimeKgAssitant", history=HISTORY),
 }
 

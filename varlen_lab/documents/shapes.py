@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import suppress
 from typing import Any
 
 from varlen_lab.documents.dialogues import BadRecord, Turns, parsed
@@ -15,6 +16,7 @@ from varlen_lab.documents.fields import END_MARK, beside_words, is_nothing, refu
 from varlen_lab.documents.reading import messages_in
 from varlen_lab.documents.registry import Shape
 
+MESSAGES_IN_A_CELL = re.compile(r"\s*\[\s*\{\s*(['\"])(role|content)\1\s*:")
 GUANACO_TURN = re.compile(r"### (Human|Assistant):")
 
 
@@ -39,7 +41,7 @@ def earlier_turns(record: dict[str, Any], shape: Shape) -> Turns:
 
 def from_prompt(record: dict[str, Any], shape: Shape) -> Turns:
     """As ``from_columns``, or two lists of messages, as TRL has them: then answers in the prompt are not trained on."""
-    asked, answer = (record[name] for name in shape.fields)
+    asked, answer = (messages_or_text(record[name], name) for name in shape.fields)
     if not isinstance(asked, list) and not isinstance(answer, list):
         yield from from_columns(record, shape)
         return
@@ -54,6 +56,14 @@ def from_prompt(record: dict[str, Any], shape: Shape) -> Turns:
         yield from messages_in(answer, shape.fields[1], shape)
     else:
         yield "assistant", answer
+
+
+def messages_or_text(value: Any, field: str) -> Any:
+    """The list of messages that a table's cell holds as text; every other value as it is."""
+    if isinstance(value, str) and MESSAGES_IN_A_CELL.match(value):
+        with suppress(BadRecord):
+            return parsed(value, field)
+    return value
 
 
 def from_alpaca(record: dict[str, Any], shape: Shape) -> Turns:
@@ -143,6 +153,9 @@ def how_to_fit(record: dict[Any, Any], shapes: list[tuple[str, ...]]) -> str:
     for fields in shapes:
         others = [str(field) for field in record if field not in fields]
         missing = [field for field in fields if field not in record]
+        others = [
+            name for name in others if not (missing and name.startswith((f"{missing[0][:-1]}_", f"{missing[0]}_")))
+        ]
         if len(missing) == 1 and (near := difflib.get_close_matches(missing[0], others, n=1, cutoff=0.75)):
             return f"write {missing[0]!r} for {near[0]!r}"
     return f"known shapes have {', '.join('+'.join(fields) for fields in shapes)}"

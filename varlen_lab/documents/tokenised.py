@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from varlen_lab.documents.dialogues import BadRecord, fit_to_print
-from varlen_lab.documents.fields import is_nothing, refuse_by_name
+from varlen_lab.documents.fields import OF_TRAINING, SAYS_TRAINED, is_nothing, refuse_by_name, snake
 from varlen_lab.documents.reading import Records, bad_place
 from varlen_lab.errors import InputError
 from varlen_lab.packing.registry import IGNORE
@@ -24,7 +24,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IDS, LABELS, ATTENTION, LENGTHS, POSITIONS = "input_ids", "labels", "attention_mask", "seq_lengths", "position_ids"
-MASKS = ("assistant_masks", "completion_mask")  # TRL's and transformers' words for what is trained on, 1 or 0
+# words of TRL, transformers and others for what is trained on, 1 or 0
+MASKS = ("assistant_masks", "completion_mask", "loss_mask")
+# other words for where the documents of a packed row begin; without it they would be one
+EDGES = (
+    "cu_seqlens",
+    "cu_seq_lens",
+    "cumulative_len",
+    "segment_ids",
+    "sequence_ids",
+    "document_ids",
+    "doc_ids",
+    "seq_idx",
+)
+OF_NO_WORD = ("special_tokens_mask", "mask_token_id")
 READ = (IDS, LABELS, ATTENTION, LENGTHS, POSITIONS, *MASKS)
 WITHOUT_LABELS = "input_ids without labels, trained on whole"
 PADDED = "input_ids with padding, which is cut off"
@@ -112,6 +125,12 @@ def documents_in(record: Any, vocabulary: int) -> tuple[list[tuple[np.ndarray, n
     seen = [field for field, value in record.items() if field not in READ and not is_nothing(value)]
     for field in seen:
         refuse_by_name(field, "", tuple(one for one in READ if one not in columns))
+        if field in EDGES and LENGTHS not in columns:
+            raise BadRecord(
+                f"{field} may tell where documents begin, and is not read; write their lengths as {LENGTHS}"
+            )
+        if LABELS not in columns and isinstance(record[field], list) and says_trained(field):
+            raise BadRecord(f"{field} {OF_TRAINING.format(LABELS)}")
     ids = columns.pop(IDS, np.array([], np.int64))
     if not len(ids):
         raise BadRecord(f"{IDS} is empty")
@@ -130,6 +149,11 @@ def documents_in(record: Any, vocabulary: int) -> tuple[list[tuple[np.ndarray, n
             columns = {field: values if field == LENGTHS else values[kept] for field, values in columns.items()}
             seen.append(PADDED)
     return list(cut(ids, labels, columns)), seen
+
+
+def says_trained(field: str) -> bool:
+    """Whether the name of a column has a word of what is trained on."""
+    return field not in OF_NO_WORD and bool(SAYS_TRAINED.search(snake(field)) or "weight" in field.lower())
 
 
 def whole_numbers(value: Any, field: str) -> np.ndarray:
