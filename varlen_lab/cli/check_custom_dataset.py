@@ -44,19 +44,12 @@ def facts_of(config: Config, model_known: bool) -> dict[str, Any]:
     """What there is to say of the data of a config; InputError where no record of it can be read."""
     from varlen_lab.documents.loading import documents_at
     from varlen_lab.packing.registry import IGNORE
-    from varlen_lab.training.data import load_tokenizer, pack_rows
+    from varlen_lab.training.data import document_settings, load_tokenizer, pack_rows
 
     tokenizer = load_tokenizer(config)
     # skip_bad: all bad records are wanted, not the first
     documents, good, untrained, bad, counted, notes = documents_at(
-        config.data_path,
-        tokenizer,
-        prompt_template=config.prompt_template,
-        special_tokens_in_text=config.special_tokens_in_text,
-        system=config.SYSTEM,
-        map_fn=config.dataset_map_fn,
-        skip_bad=True,
-        progress=False,
+        config.data_path, tokenizer, **document_settings(config), skip_bad=True, progress=False
     )
     rows, report = pack_rows(documents, config)
     limits = limits_of(config, rows, tokenizer) if model_known else None

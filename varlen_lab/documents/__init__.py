@@ -2,9 +2,8 @@
 
     dataset = load_documents("builtin:docstrings", builtin_tokenizer())   # columns input_ids, labels
 
-``reading`` finds records and makes ``dialogues`` of them, ``tokens`` makes tokens and labels of those: the common path.
-``formats`` reads files other than JSON lines, ``shapes`` and ``agents`` records without ``messages``, ``templates``
-fills in a named template. ``builtin`` has the built-in corpus and tokenizer. ``registry`` lists what has a name.
+Records become dialogues, dialogues become token ids and labels. What has a name here, a chat template, a shape of
+records, an ending of files, is a row of ``registry``.
 """
 
 from typing import TYPE_CHECKING

@@ -33,6 +33,13 @@ ALLOWED_AFTER = {
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
 }
+# What of a message only the chat template of a tokenizer can write -> the role that may have it
+WRITTEN_BY_TOKENIZER = {
+    "tool_calls": "assistant",
+    "reasoning_content": "assistant",
+    "name": "tool",
+    "tool_call_id": "tool",
+}
 LONGEST_REASON = 300  # characters of a reason
 
 
@@ -43,7 +50,7 @@ class Message(TypedDict):
     content: str
     trained: NotRequired[bool]  # False: an answer that is read and not trained on
     end_mark: NotRequired[bool]  # False: no end mark behind this answer; True: one behind a text of VERBATIM
-    # what only the template of a tokenizer can write
+    # those of WRITTEN_BY_TOKENIZER
     tool_calls: NotRequired[list[Any]]
     reasoning_content: NotRequired[str]
     name: NotRequired[str]

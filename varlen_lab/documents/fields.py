@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from varlen_lab.config.schema import HALF_CHARACTER
-from varlen_lab.documents.dialogues import BadRecord, loads, parsed
+from varlen_lab.documents.dialogues import WRITTEN_BY_TOKENIZER, BadRecord, loads, parsed
 from varlen_lab.documents.registry import SYSTEM, TOOLS, Shape
 
 # public names of one thing: is this answer trained on? true or 1, false or 0
@@ -24,13 +24,6 @@ TRAINED = ("loss", "weight", "train", "trainable", "training", "loss_mask", "out
 SAYS_TRAINED = re.compile(r"(?:^|_)(?:loss|train|trained|trainable|training|mask|masks|masked|learn)(?:_|$)", re.I)
 OF_TRAINING = "may say what is trained on, and is not read; write {} instead, or remove it"
 END_MARK = "need_eos_token"  # XTuner's: is there an end mark behind this answer?
-# of a turn, only the chat template of a tokenizer can write them -> the role that may have it
-WRITTEN_BY_TOKENIZER = {
-    "tool_calls": "assistant",
-    "reasoning_content": "assistant",
-    "tool_call_id": "tool",
-    "name": "tool",
-}
 NO_PICTURES = "only text is read, and without it the text says something else"
 REFUSED: dict[str, str] = {
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), NO_PICTURES),

@@ -11,9 +11,9 @@ import re
 from string import Template as Blanks
 from typing import Any
 
-from varlen_lab.documents.dialogues import Dialogue
+from varlen_lab.documents.dialogues import WRITTEN_BY_TOKENIZER, Dialogue
 from varlen_lab.documents.marks import bos_of
-from varlen_lab.documents.templates import ASKING, OF_TOKENIZERS_ALONE, named_segments, of_last, template_named
+from varlen_lab.documents.templates import ASKING, named_segments, of_last, template_named
 
 # Of an answer that others follow, its thought is left out, as publishers do. Training refuses it: what is asked of a
 # model may hold its earlier answers whole, what it is taught may not lose a word.
@@ -74,7 +74,7 @@ def chat_template(name: str, tokenizer: Any) -> str:
     return TEXT.substitute(
         name=name,
         roles=json.dumps(roles),
-        keys=json.dumps(OF_TOKENIZERS_ALONE),
+        keys=json.dumps(list(WRITTEN_BY_TOKENIZER)),
         asking=json.dumps(ASKING),
         holds_system={"": "false", "first": "seen.asked < 0", "last": "true"}[row.system_in],
         system=jinja(row.system, "{system}"),

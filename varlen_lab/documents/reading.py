@@ -24,6 +24,7 @@ from varlen_lab.documents.builtin import builtin_dialogues
 from varlen_lab.documents.dialogues import (
     CALLS,
     ROLE_OF,
+    WRITTEN_BY_TOKENIZER,
     BadRecord,
     Dialogue,
     Turns,
@@ -32,7 +33,7 @@ from varlen_lab.documents.dialogues import (
     loads,
     parsed,
 )
-from varlen_lab.documents.fields import WRITTEN_BY_TOKENIZER, beside_turns, beside_words, text_of_parts
+from varlen_lab.documents.fields import beside_turns, beside_words, text_of_parts
 from varlen_lab.documents.registry import COMPRESSED, INSTEAD, MAP_FNS, READERS, Shape
 from varlen_lab.errors import InputError, first_line, nearest, unknown_choice
 

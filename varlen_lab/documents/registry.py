@@ -74,7 +74,7 @@ class Shape:
     """How a kind of record is known and read: one that holds all of ``fields`` goes to ``function(record, shape)``.
 
     ``function`` gives the turns as (role, content) pairs, not yet checked, and raises BadRecord for what it cannot
-    read. The other fields are names that it looks for in a record. Whatever else a record holds, ``fields`` reads,
+    read. The other fields are names that it looks for in a record. What else a record holds, ``fields.py`` reads,
     refuses or counts.
     """
 

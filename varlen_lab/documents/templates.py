@@ -12,15 +12,13 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from varlen_lab.documents.dialogues import VERBATIM, BadRecord, Dialogue, Message
+from varlen_lab.documents.dialogues import VERBATIM, WRITTEN_BY_TOKENIZER, BadRecord, Dialogue, Message
 from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES, Template
 from varlen_lab.errors import unknown_choice
 
 Segments = list[tuple[str, bool]]  # (text, is it trained on?)
 
 ASKING = ("user", "tool")  # the roles that the model answers
-# What a message or a dialogue can hold that only the template of a tokenizer writes
-OF_TOKENIZERS_ALONE = ("tool_calls", "reasoning_content", "name", "tool_call_id")
 
 
 def template_named(name: str) -> Template:
@@ -101,7 +99,7 @@ def check_writable(dialogue: Dialogue, name: str, template: Template) -> None:
         raise BadRecord(f"it has a list of tools, {no_form(name)}")
     for number, message in enumerate(dialogue, start=1):
         role = message["role"]
-        for key in OF_TOKENIZERS_ALONE:
+        for key in WRITTEN_BY_TOKENIZER:
             if message.get(key):
                 raise BadRecord(f"message {number} ({role}) has {key}, {no_form(name)}")
         if role == "tool" and not template.tool:

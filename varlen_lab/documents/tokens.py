@@ -29,7 +29,6 @@ import numpy as np
 from varlen_lab.documents.cuts import Runs, cut_document, reader, slow_reader, tokens_before
 from varlen_lab.documents.dialogues import VERBATIM, BadRecord, Dialogue, Message
 from varlen_lab.documents.marks import Facts, begin_id, control_note, facts_of, parted, template_notes
-from varlen_lab.documents.marks import end_ids as end_ids
 from varlen_lab.documents.refusals import Refused, another_template, check_written, one_by_one
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.documents.templates import Segments, named_segments

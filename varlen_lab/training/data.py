@@ -142,6 +142,16 @@ def pack_rows(documents: Dataset, config: Config) -> tuple[Dataset, PackReport]:
     return packed_rows(documents, packs).with_format("numpy"), packs.report(trained)
 
 
+def document_settings(config: Config) -> dict[str, str]:
+    """What of a config says how a record becomes a document: arguments of ``load_documents`` and ``documents_at``."""
+    return {
+        "prompt_template": config.prompt_template,
+        "special_tokens_in_text": config.special_tokens_in_text,
+        "system": config.SYSTEM,
+        "map_fn": config.dataset_map_fn,
+    }
+
+
 def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False) -> Dataset:
     """The documents of a config (``input_ids``, ``labels``), from the cache if it has them; notes are repeated."""
     key = documents_key(config, tokenizer)
@@ -152,14 +162,7 @@ def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, p
             warnings.warn(note, stacklevel=2)
         return documents
     documents = load_documents(
-        config.data_path,
-        tokenizer,
-        prompt_template=config.prompt_template,
-        special_tokens_in_text=config.special_tokens_in_text,
-        system=config.SYSTEM,
-        map_fn=config.dataset_map_fn,
-        skip_bad=config.skip_bad,
-        progress=progress,
+        config.data_path, tokenizer, **document_settings(config), skip_bad=config.skip_bad, progress=progress
     )
     if path is None or documents_key(config, tokenizer) != key:  # the data changed while it was read
         return documents
@@ -186,12 +189,9 @@ def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | N
         tokenizer.chat_template,
         tokenizer.special_tokens_map,
         tokenizer.split_special_tokens,
-        config.special_tokens_in_text,
-        config.prompt_template,
+        document_settings(config),
         # the record itself: when its strings change, so do the tokens
         TEMPLATES.get(config.prompt_template),
-        config.SYSTEM,
-        config.dataset_map_fn,
         config.skip_bad,
     )
     return hashlib.sha256("\n".join(map(repr, facts)).encode("utf-8", "backslashreplace")).hexdigest()[:20]
