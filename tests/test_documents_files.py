@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.cli import main
-from varlen_lab.documents.reading import ending_of, locate, read_dialogues
+from varlen_lab.documents.reading import read_dialogues
+from varlen_lab.documents.sources import ending_of, locate
 from varlen_lab.errors import InputError
 
 DIALOGUE = [{"role": "user", "content": "2+2? é"}, {"role": "assistant", "content": "4"}]

@@ -1,4 +1,4 @@
-"""Records out of JSON, CSV, Parquet and Arrow files, a saved dataset folder and a dataset of the hub, one at a time.
+"""Records out of files of text that are not JSON lines: JSON and CSV, one at a time. ``tables`` reads files of columns.
 
 The rule: a file that holds records is never lost for one of them. What cannot be read as a record comes as a
 ``BadRecord`` in its place, with file and line (or number), and reading goes on behind it; only a file in which no
@@ -13,25 +13,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 from varlen_lab.documents.dialogues import BadRecord, loads
-from varlen_lab.documents.reading import (
-    BUILTIN,
-    Records,
-    jsonl_records,
-    lines_of,
-    numbered,
-    similar_name,
-    valid_utf8,
-)
-from varlen_lab.errors import InputError, first_line
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from varlen_lab.documents.reading import Records, jsonl_records, lines_of, numbered, valid_utf8
+from varlen_lab.errors import InputError
 
 JSON_GAP = re.compile(r"[\s,]*\[?\s*")  # what stands before a record of a list
-ROWS_AT_ONCE = 1000  # of a Parquet file read at once
 
 
 def json_records(path: Path) -> Records:
@@ -40,7 +28,7 @@ def json_records(path: Path) -> Records:
     try:
         records = loads(text)
     except BadRecord:  # a key stands twice in one of them
-        return one_by_one(text, path)
+        return records_alone(text, path)
     except (ValueError, RecursionError) as error:
         if not text.lstrip().startswith("["):
             return jsonl_records(path)
@@ -50,7 +38,7 @@ def json_records(path: Path) -> Records:
     return numbered(records if isinstance(records, list) else [records], str(path))
 
 
-def one_by_one(text: str, path: Path) -> Records:
+def records_alone(text: str, path: Path) -> Records:
     """The records of a list that is JSON, each read by itself: one with a key that stands twice is bad, it alone."""
     lenient, number, at = json.JSONDecoder(), 0, JSON_GAP.match(text).end()  # type: ignore[union-attr]
     while at < len(text) and text[at] not in "]":
@@ -154,63 +142,6 @@ def row_of(cells: list[str], columns: list[str]) -> dict[str, str | None]:
     return dict(zip(columns, cells + [None] * (len(columns) - len(cells))))
 
 
-def parquet_records(path: Path) -> Records:
-    """(place, record) of every row, a thousand rows in memory at a time; InputError for a file that is damaged."""
-    import pyarrow.parquet as pq
-
-    def batches() -> Iterator[Any]:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(ROWS_AT_ONCE)
-
-    return rows_at(path, batches(), "Parquet")
-
-
-def arrow_records(path: Path) -> Records:
-    """(place, record) of every row of an Arrow file or stream, as ``datasets`` keeps them; or InputError."""
-    import pyarrow as pa
-
-    def batches() -> Iterator[Any]:
-        with pa.memory_map(str(path)) as file:
-            try:
-                reader = pa.ipc.open_stream(file)
-            except pa.ArrowInvalid:
-                whole = pa.ipc.open_file(file)
-                reader = map(whole.get_batch, range(whole.num_record_batches))
-            for batch in reader:
-                for start in range(0, len(batch), ROWS_AT_ONCE):
-                    yield batch.slice(start, ROWS_AT_ONCE)
-
-    return rows_at(path, batches(), "Arrow")
-
-
-def rows_at(path: Path, batches: Iterator[Any], kind: str) -> Records:
-    """(place, record) of every row of these record batches; InputError where the next cannot be had."""
-    number = 0
-    try:
-        for batch in batches:
-            for record in rows_of(batch):
-                number += 1
-                yield f"{path}, record {number}", record
-    # whoever reads has seen enough and closes us: no fault of the file
-    except GeneratorExit:
-        raise
-    except Exception as error:  # what a damaged file raises depends on where the damage is
-        after = f" after record {number}" if number else ""
-        raise InputError(f"{path} is no readable {kind} file{after} ({first_line(error)}); write it again.") from None
-
-
-def rows_of(batch: Any) -> Iterator[Any]:
-    """The rows of a record batch as dicts; one that holds what Python has no value for is a BadRecord."""
-    try:
-        yield from batch.to_pylist()
-    except (ValueError, OverflowError):  # a text that is not UTF-8, a date after the year 9999
-        for number in range(len(batch)):
-            try:
-                yield from batch.slice(number, 1).to_pylist()
-            except (ValueError, OverflowError) as error:
-                yield BadRecord(f"the row cannot be read ({first_line(error)})")
-
-
 def text_of(path: Path) -> str:
     """The whole file as text; InputError with the line that is not UTF-8."""
     lines = []
@@ -220,47 +151,3 @@ def text_of(path: Path) -> str:
         except BadRecord as reason:
             raise InputError(f"{path}:{number}: {reason}; save the file as UTF-8.") from None
     return "".join(lines)
-
-
-def saved_dataset(path: Path) -> Dataset:
-    """The dataset, or its ``train`` split, that ``save_to_disk`` wrote into a folder."""
-    from datasets import DatasetDict, load_from_disk
-
-    try:
-        dataset = load_from_disk(str(path))
-    except Exception as error:  # datasets has a dozen kinds for "no saved dataset"
-        raise InputError(
-            f"{path} is a folder but no saved dataset ({first_line(error)}); "
-            "name a file in it, or write the folder with Dataset.save_to_disk."
-        ) from None
-    if isinstance(dataset, DatasetDict):
-        if "train" not in dataset:
-            raise InputError(f"{path} has splits {', '.join(dataset)} but no train; name one split's folder.")
-        dataset = dataset["train"]
-    return dataset.with_format(None)  # it keeps the format that somebody gave it: tensors
-
-
-def hub_dataset(name: str) -> Dataset:
-    """The ``train`` split of a dataset on the hub, or of one that was downloaded before."""
-    from datasets import config, load_dataset
-    from huggingface_hub import HfApi
-
-    refusal = None
-    try:
-        HfApi().dataset_info(name, timeout=10)
-    except Exception as error:  # not there, gated, no network: as many kinds as there are layers
-        refusal = error
-    before = config.HF_HUB_OFFLINE
-    try:
-        # load_dataset would ask a silent hub six times; after one refusal only what is on disk can help.
-        config.HF_HUB_OFFLINE = before or refusal is not None
-        dataset = load_dataset(name, split="train")
-    except Exception as error:
-        raise InputError(
-            f"{name!r} is neither a file or folder here nor a dataset the hub gives us "
-            f"({first_line(refusal or error)})"
-            + (similar_name(Path(name)) or f"; check the name and the network, or use {BUILTIN}.")
-        ) from None
-    finally:
-        config.HF_HUB_OFFLINE = before
-    return dataset

@@ -1,9 +1,7 @@
-"""Where dialogues come from: the built-in corpus, a file, a saved ``datasets`` folder, or a hub name.
+"""From ``data_path`` to dialogues: every record becomes a good one, or is named with its place and the reason why not.
 
-The rule: every record becomes a good dialogue, or is named with its file and line and the reason why not. This is the
-common path, JSON lines with ``messages``; other files are read in ``formats``, other shapes of a record in ``shapes``
-and ``agents``, and the registry says which function reads what.
-What makes a dialogue good stands in ``dialogues``.
+This is the common path, JSON lines with ``messages``. What a ``data_path`` means stands in ``sources``, what makes a
+dialogue good in ``dialogues``; which function reads another kind of file or shape of record, the registry says.
 """
 
 from __future__ import annotations
@@ -34,12 +32,12 @@ from varlen_lab.documents.dialogues import (
     parsed,
 )
 from varlen_lab.documents.fields import beside_turns, beside_words, text_of_parts
-from varlen_lab.documents.registry import COMPRESSED, INSTEAD, MAP_FNS, READERS, Shape
+from varlen_lab.documents.registry import COMPRESSED, MAP_FNS, READERS, Shape
+from varlen_lab.documents.sources import ending_of, locate
 from varlen_lab.errors import InputError, first_line, nearest, unknown_choice
 
 Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord stands in for what cannot be read
 
-BUILTIN = "builtin:docstrings"
 function_at = cache(resolve_name)  # "module:function" of the registry -> the function; asked for once a record
 WORDS = (("role", "content"), ("from", "value"))  # a message's: who speaks, what is said
 FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
@@ -109,40 +107,6 @@ def bad_place(place: str, reason: BadRecord) -> InputError:
     return InputError(f"{place}: {reason}; correct the record, or set skip_bad = True.")
 
 
-def locate(name: str) -> tuple[str, Path]:
-    """``builtin``, ``file``, ``folder`` (a saved dataset) or ``hub``; and the path of the middle two. Or InputError."""
-    if name.startswith("builtin:"):
-        if name != BUILTIN:
-            raise InputError(f"there is no built-in dataset {name!r}{nearest(name, [BUILTIN]) or f'; use {BUILTIN}.'}")
-        return "builtin", Path()
-    path = Path(os.path.expanduser(name))
-    if os.path.isdir(path):  # unlike path.is_dir() it survives a name no file can have
-        return "folder", path
-    ending = ending_of(path)
-    if os.path.isfile(path):
-        if ending not in READERS:
-            known = ", ".join(one for one in READERS if one.count(".") == 1)
-            packed = " and ".join(COMPRESSED)
-            what = INSTEAD.get(ending, f"rename it ({packed} may stand behind the ending of a text file)")
-            raise InputError(f"{path} ends in {ending or 'nothing'!r}, data files end in {known}; {what}.")
-        return "file", path
-    # the hub's names are "owner/name" or "name": no ending of a data file, no other path
-    if ending in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"there is no file {name}{similar_name(path) or '; check the path.'}")
-    return "hub", Path()
-
-
-def ending_of(path: Path) -> str:
-    """``.jsonl`` of ``a.jsonl``; of a compressed file both endings, ``.jsonl.gz``."""
-    endings = [one.lower() for one in path.suffixes[-2:]]
-    return "".join(endings if endings[-1:] != endings and endings[-1] in COMPRESSED else endings[-1:])
-
-
-def similar_name(path: Path) -> str:
-    """The hint at a file beside ``path`` whose name is nearly the same, or ``""``."""
-    return nearest(path.name, os.listdir(path.parent) if os.path.isdir(path.parent) else [])
-
-
 def records_at(name: str, progress: bool = True) -> Records:
     """(place, record) of everything at ``name``."""
     kind, path = locate(name)
@@ -150,9 +114,9 @@ def records_at(name: str, progress: bool = True) -> Records:
         return numbered(({"messages": messages} for messages in builtin_dialogues(progress)), name)
     if kind == "file":
         return function_at(READERS[ending_of(path)])(path)
-    from varlen_lab.documents import formats
+    from varlen_lab.documents.tables import hub_dataset, saved_dataset
 
-    dataset = formats.saved_dataset(path) if kind == "folder" else formats.hub_dataset(name)
+    dataset = saved_dataset(path) if kind == "folder" else hub_dataset(name)
     return numbered(dataset, str(path) if kind == "folder" else name)
 
 

@@ -161,8 +161,8 @@ READERS: dict[str, str] = {
     ".json": "varlen_lab.documents.formats:json_records",
     ".csv": "varlen_lab.documents.formats:csv_records",
     ".tsv": "varlen_lab.documents.formats:tsv_records",
-    ".parquet": "varlen_lab.documents.formats:parquet_records",
-    ".arrow": "varlen_lab.documents.formats:arrow_records",
+    ".parquet": "varlen_lab.documents.tables:parquet_records",
+    ".arrow": "varlen_lab.documents.tables:arrow_records",
 }
 # the ending behind that of a text file -> function(path) that opens its bytes
 COMPRESSED: dict[str, str] = {".gz": "gzip:open", ".zst": "varlen_lab.documents.formats:open_zstd"}

@@ -24,8 +24,8 @@ from varlen_lab.config.schema import Config
 from varlen_lab.documents import tokens
 from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
 from varlen_lab.documents.loading import load_documents
-from varlen_lab.documents.reading import ending_of, locate
 from varlen_lab.documents.registry import TEMPLATES
+from varlen_lab.documents.sources import ending_of, locate
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import cache_dir, content_digest, fingerprint, keep_in_cache
 from varlen_lab.models.loading import only_local
@@ -210,7 +210,7 @@ def data_digest(name: str) -> str:
     if kind == "builtin":
         return fingerprint("corpus", CORPUS_VERSION)
     if kind == "hub":
-        from varlen_lab.documents.formats import hub_dataset
+        from varlen_lab.documents.tables import hub_dataset
 
         return hub_dataset(name)._fingerprint
     digest = hashlib.sha256(ending_of(path).encode())  # the same bytes are read as .json or as .csv
