@@ -40,6 +40,21 @@ def plant_in_layer(model: torch.nn.Module, number: int, fault: str) -> None:
     model.set_attn_implementation(f"planted_in_{number}")
 
 
+def plant_in_precision(model: torch.nn.Module, dtype: torch.dtype, fault: str) -> None:
+    """One of ``FAULTS`` in our attention wherever a packed row comes out of it in ``dtype``, and in no other."""
+    right, change = attention_of("auto"), FAULTS[fault]
+
+    def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+        out = right(module, query, key, value, mask, **options)
+        if options.get("cu_seq_lens_q") is None or out[0].dtype is not dtype:
+            return out
+        return change(right, module, query, key, value, options | {"cu_seq_lens_k": None}), None
+
+    AttentionInterface.register("varlen_of_one_precision", attention)
+    AttentionMaskInterface.register("varlen_of_one_precision", varlen_mask)
+    model.set_attn_implementation("varlen_of_one_precision")
+
+
 def merged(right: Any, module: Any, query: Any, key: Any, value: Any, options: dict[str, Any]) -> torch.Tensor:
     """The first seam is missing."""
     seams = options["cu_seq_lens_q"]
@@ -66,4 +81,14 @@ def wide(right: Any, module: Any, query: Any, key: Any, value: Any, options: dic
     return right(module, query, key, value, None, **options | {"sliding_window": options["sliding_window"] + 1})[0]
 
 
-FAULTS = {"seam": merged, "scale": scaled, "leak": heard, "window": wide}
+def heads_turned(right: Any, module: Any, query: Any, key: Any, value: Any, options: dict[str, Any]) -> torch.Tensor:
+    """Query heads meet the keys and values of others."""
+    return right(module, query, key.flip(1), value.flip(1), None, **options)[0]
+
+
+def even(right: Any, module: Any, query: Any, key: Any, value: Any, options: dict[str, Any]) -> torch.Tensor:
+    """All tokens of a document weigh alike."""
+    return right(module, 0 * query, key, value, None, **options)[0]
+
+
+FAULTS = {"seam": merged, "scale": scaled, "leak": heard, "window": wide, "heads": heads_turned, "even": even}

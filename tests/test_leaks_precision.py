@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 import torch
 from packed import packed_row
-from planted import plant_in_layer, rough
+from planted import plant_in_layer, plant_in_precision, rough
 
 from varlen_lab.leaks import running
 from varlen_lab.leaks.before import check_before_training
@@ -75,6 +78,26 @@ def test_any_precision_is_ok_and_half_is_certified_by_a_copy(dtype: torch.dtype)
     assert {x.dtype for x in model.parameters()} == {dtype}
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
+@pytest.mark.parametrize("attention", ["varlen", "sdpa", "eager"])
+def test_an_autocast_is_ok_with_any_right_kernel(kind: str, attention: str) -> None:
+    """It rounds queries on their way into a kernel; the experts of a mixture have no float64 by themselves."""
+    model = rough(kind)
+    model.set_attn_implementation(attention)
+    batch = packed_row(LENGTHS, IDS, **({} if attention == "varlen" else dict.fromkeys(SEAMS) | {"use_cache": False}))
+    with torch.autocast("cpu", torch.bfloat16):
+        for measured in (audit, check_before_training):
+            assert (report := measured(model, batch, boundaries=LENGTHS)).ok, str(report)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_mixture_is_ok_although_its_grouped_product_has_no_float64(dtype: torch.dtype) -> None:
+    model = rough("mixtral").to(dtype)
+    report = audit(model, packed_row(LENGTHS, IDS))
+    assert report.ok and any("measured in float64" in note for note in report.notes), str(report)
+    assert model.config._experts_implementation == "grouped_mm"
+
+
 def test_half_precision_without_a_copy_certifies_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("varlen_lab.leaks.precision.parity_in", lambda *given: None)
     model = rough().bfloat16()
@@ -106,6 +129,26 @@ def test_a_fault_of_one_layer_is_named_with_its_layer(fault: str, kind: str, num
     report = audit(model, packed_row(LENGTHS, IDS))
     assert named(report) == [(kind, f"LlamaAttention of layer {number}")], str(report)
     assert report.leaks.any() == (fault != "scale")
+
+
+@pytest.mark.parametrize("fault", ["even", "heads", "seam"])
+@pytest.mark.parametrize("dtype", [*HALF, "autocast"], ids=str)
+def test_a_kernel_that_is_wrong_in_half_precision_alone_is_named(dtype: Any, fault: str) -> None:
+    """The copy in float32 does not have it, and what half precision rounds is no excuse."""
+    for model in (rough(), miniature("llama")):
+        plant_in_precision(model, torch.bfloat16 if dtype == "autocast" else dtype, fault)
+        with torch.autocast("cpu", torch.bfloat16) if dtype == "autocast" else nullcontext():
+            for measured in (audit, check_before_training):
+                report = measured(model if dtype == "autocast" else model.to(dtype), packed_row(LENGTHS, IDS))
+                assert {kind for kind, _ in named(report)} == {
+                    "merged documents" if fault == "seam" else "wrong attention"
+                }, str(report)
+
+
+def test_what_was_not_examined_in_half_precision_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("varlen_lab.leaks.causes.LONGEST", 50)
+    report = audit(rough().bfloat16(), packed_row(LENGTHS, IDS))
+    assert report.ok and any("not examined" in note for note in report.notes), str(report)
 
 
 @pytest.mark.parametrize("number", [0, 2])

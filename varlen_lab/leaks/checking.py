@@ -20,7 +20,7 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.causes import Explanation, explain, known_faults
+from varlen_lab.leaks.causes import Explanation, calls_in_half, explain
 from varlen_lab.leaks.layers import LeakingLayer, leaking_layers
 from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, unmeasured
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS
@@ -78,7 +78,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
             notes += [note] if (note := measured.note()) else []
             if agreement.has_nan:
                 findings.append(nan_finding(agreement))
-            elif bool((leaks != 0).any()) or not measured.agrees:
+            elif bool((leaks != 0).any()) or not measured.agrees or measured.in_half:
                 found, more, agreement = what_is_wrong(model, batch, documents, leaks, measured, prefix)
                 findings += found
                 notes += more
@@ -122,13 +122,16 @@ def what_is_wrong(
     """What ``causes`` says in the precision that certifies, with more notes, and the parity to report.
 
     Where no gradient crosses a seam rounding may do as much as a fault: for the last bit of a score a mixture sends a
-    token to another expert. In half precision an attention is only to blame where a known rule fits what it does.
+    token to another expert. A kernel for half precision is not the one of the copy: it is asked call by call.
     """
     agreement, leaking = measured.parity, bool(leaks.any())
+    half = calls_in_half(model, batch, documents) if measured.in_half else Explanation()
     if leaking or (not is_rounding(agreement) and measured.can_tell):
         with in_precision(model, torch.float32) if measured.half else nullcontext():
             found, notes = causes(model, batch, documents, leaks, agreement, prefix)
             if not leaking and found and {each.kind for each in found} <= NOT_OF_ATTENTION:
+                if half.findings:
+                    return half.findings, notes, agreement
                 if note := harmless_positions(model, batch, documents, agreement):
                     return [], [*notes, note], agreement
                 if closer := gone_in_float64(agreement, model, batch, documents):
@@ -139,7 +142,7 @@ def what_is_wrong(
         ):  # its kernel for half precision
             found, notes = causes(model, batch, documents, leaks, agreement, prefix)
         return found, notes, agreement
-    return known_faults(model, batch, documents), [], agreement
+    return half.findings, not_examined(half.unexamined), agreement
 
 
 def causes(
@@ -172,8 +175,12 @@ def causes(
         found = origins(model, batch, documents)
         if leaking or not found:  # what counts along the row does not carry anything across a seam
             found.append(unexplained(calls, unexamined, leaking, size))
-    notes = [f"not examined: {', '.join(unexamined)}"] if unexamined else []
-    return found, notes
+    return found, not_examined(unexamined)
+
+
+def not_examined(what: Sequence[str]) -> list[str]:
+    """A note of what was not looked into, if anything."""
+    return [f"not examined: {', '.join(what)}"] if what else []
 
 
 def layer_findings(layers: Sequence[LeakingLayer], known: Sequence[Finding]) -> list[Finding]:
