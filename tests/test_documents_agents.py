@@ -11,9 +11,10 @@ import pytest
 from varlen_lab.documents.agents import react_prompt
 from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.dialogues import BadRecord
+from varlen_lab.documents.prompts import prompt_ids
 from varlen_lab.documents.reading import dialogue_of, read_dialogues
 from varlen_lab.documents.templates import segments
-from varlen_lab.documents.tokens import encode, prompt_ids
+from varlen_lab.documents.tokens import encode
 from varlen_lab.errors import InputError
 
 TOKENIZER = builtin_tokenizer(progress=False)

@@ -11,9 +11,9 @@ from varlen_lab.documents.builtin import CHAT_TEMPLATE, builtin_tokenizer
 from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.jinja import chat_template
 from varlen_lab.documents.marks import bos_of
+from varlen_lab.documents.prompts import prompt_ids
 from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.documents.templates import named_segments
-from varlen_lab.documents.tokens import prompt_ids
 from varlen_lab.errors import InputError
 
 SYSTEM = {"role": "system", "content": "Be {round} brief."}

@@ -21,7 +21,8 @@ from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.cuts import slow_reader
 from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.marks import begin_id, end_ids, template_notes
-from varlen_lab.documents.tokens import encode, prompt_ids
+from varlen_lab.documents.prompts import prompt_ids
+from varlen_lab.documents.tokens import encode
 from varlen_lab.errors import InputError
 
 LEARNED = [

@@ -11,10 +11,11 @@ import pytest
 
 from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.dialogues import BadRecord, Turns
+from varlen_lab.documents.prompts import prompt_ids
 from varlen_lab.documents.reading import dialogue_of, read_dialogues
 from varlen_lab.documents.registry import MAP_FNS, READERS, SHAPES, TEMPLATES, Shape, Template
 from varlen_lab.documents.sources import locate
-from varlen_lab.documents.tokens import encode, prompt_ids
+from varlen_lab.documents.tokens import encode
 from varlen_lab.errors import InputError
 
 TOKENIZER = builtin_tokenizer(progress=False)

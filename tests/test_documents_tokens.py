@@ -13,10 +13,11 @@ from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.loading import load_documents
 from varlen_lab.documents.marks import end_ids
+from varlen_lab.documents.prompts import prompt_ids
 from varlen_lab.documents.reading import read_dialogues
 from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
 from varlen_lab.documents.templates import segments
-from varlen_lab.documents.tokens import encode, prompt_ids
+from varlen_lab.documents.tokens import encode
 from varlen_lab.errors import InputError
 
 CASES = Path(__file__).parent / "cases"

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from varlen_lab.config.schema import Config
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.documents.tokens import prompt_ids
+from varlen_lab.documents.prompts import prompt_ids
 from varlen_lab.models.building import tiny
 from varlen_lab.training.conversion import convert, merge
 from varlen_lab.training.stopping import stop_ids

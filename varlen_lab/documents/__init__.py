@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from varlen_lab.documents.builtin import builtin_dialogues as builtin_dialogues
     from varlen_lab.documents.builtin import builtin_tokenizer as builtin_tokenizer
     from varlen_lab.documents.loading import load_documents as load_documents
+    from varlen_lab.documents.prompts import prompt_ids as prompt_ids
     from varlen_lab.documents.reading import read_dialogues as read_dialogues
     from varlen_lab.documents.registry import TEMPLATES as TEMPLATES
     from varlen_lab.documents.tokens import encode as encode
-    from varlen_lab.documents.tokens import prompt_ids as prompt_ids
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)

@@ -17,6 +17,7 @@ import numpy as np
 from varlen_lab.documents.dialogues import BadRecord, fit_to_print
 from varlen_lab.documents.fields import OF_TRAINING, SAYS_TRAINED, is_nothing, refuse_by_name, snake
 from varlen_lab.documents.reading import Records, bad_place
+from varlen_lab.documents.tokens import table_of
 from varlen_lab.errors import InputError
 from varlen_lab.packing.registry import IGNORE
 
@@ -87,9 +88,9 @@ def read_tokenised(records: Records, name: str, vocabulary: int, skip_bad: bool)
         without += len(documents) - len(trainable)
         waiting += trainable
         if len(waiting) >= DOCUMENTS_AT_ONCE:
-            tables.append(table_of(waiting))
+            tables.append(end_to_end(waiting))
             waiting = []
-    tables.append(table_of(waiting))
+    tables.append(end_to_end(waiting))
     if not any(map(len, tables)):
         why = f", the first: {skipped[0]}" if skipped else ""
         raise InputError(
@@ -103,16 +104,12 @@ def read_tokenised(records: Records, name: str, vocabulary: int, skip_bad: bool)
     )
 
 
-def table_of(documents: list[tuple[np.ndarray, np.ndarray]]) -> pa.Table:
-    """Two columns of int32 lists."""
-    import pyarrow as pa
-
-    edges = pa.array(np.cumsum([0, *(len(ids) for ids, _ in documents)]).astype(np.int32))
-    columns = {}
-    for name, parts in ((IDS, [ids for ids, _ in documents]), (LABELS, [labels for _, labels in documents])):
-        values = np.concatenate(parts) if parts else np.array([], np.int32)
-        columns[name] = pa.ListArray.from_arrays(edges, pa.array(values.astype(np.int32)))
-    return pa.table(columns)
+def end_to_end(documents: list[tuple[np.ndarray, np.ndarray]]) -> pa.Table:
+    """The table of these documents, perhaps of none."""
+    offsets = np.cumsum([0, *(len(ids) for ids, _ in documents)])
+    none = np.array([], np.int32)
+    ids, labels = (np.concatenate([none, *(document[column] for document in documents)]) for column in (0, 1))
+    return table_of(offsets, ids, labels)
 
 
 def documents_in(record: Any, vocabulary: int) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str]]:

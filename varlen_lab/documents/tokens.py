@@ -38,7 +38,6 @@ from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import torch
     from datasets import Dataset
 
 DIALOGUES_AT_ONCE = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's threads busy
@@ -93,30 +92,6 @@ def encode(
     said = "\n".join([f"{kept} documents; {dropped} without a token to train on were dropped", *notes])
     table = pa.concat_tables(tables)
     return datasets.Dataset(table, info=datasets.DatasetInfo(description=said), fingerprint=content_digest(table))
-
-
-def prompt_ids(
-    question: str,
-    tokenizer: Any,
-    prompt_template: str = OF_TOKENIZER,
-    *,
-    system: str = "",
-    special_tokens_in_text: str = "keep",
-) -> torch.Tensor:
-    """What a model reads before it answers ``question``: int64 ids of shape (1, T), as in training."""
-    import torch
-
-    dialogue = Dialogue([{"role": "system", "content": system}] if system else [])
-    dialogue.append({"role": "user", "content": question})
-    facts = facts_of(tokenizer, prompt_template, special_tokens_in_text)
-    asked = with_control_tokens([dialogue], facts, [])
-    by_name = partial(written_by_name, tokenizer=tokenizer, prompt_template=prompt_template)
-    if prompt_template == OF_TOKENIZER:
-        text = next(one_by_one(asked, lambda one: rendered(tokenizer, one, add_generation_prompt=True)))
-    else:
-        text = "".join(text for text, _ in next(one_by_one(asked, by_name)))
-    ids = (reader(facts.backend) if facts.backend else slow_reader(tokenizer))(text, True).ids
-    return torch.tensor([with_begin(ids, facts.begin)])
 
 
 def with_begin(ids: list[int], begin: int | None) -> list[int]:
@@ -178,7 +153,7 @@ def documents_of(pieces: list[Segments], facts: Facts) -> pa.Table:
     """``input_ids`` and ``labels`` of the documents with these segments, the untrainable ones left out."""
     import pyarrow as pa
 
-    read = tokenised(pieces, facts)
+    read = ids_and_runs(pieces, facts)
     ids = [with_begin(one, facts.begin) for one, _ in read]
     runs = list(chain.from_iterable([(len(whole) - len(one), False), *runs] for whole, (one, runs) in zip(ids, read)))
     offsets = np.cumsum([0, *map(len, ids)])  # the first token of each document, and the number of all
@@ -190,13 +165,20 @@ def documents_of(pieces: list[Segments], facts: Facts) -> pa.Table:
 
     counted = np.concatenate([[0], np.cumsum(labels != IGNORE)])
     keep = counted[offsets[1:]] > counted[offsets[:-1]]
-    edges = pa.array(offsets.astype(np.int32))
-    columns = {"input_ids": input_ids, "labels": labels}
-    table = pa.table({name: pa.ListArray.from_arrays(edges, pa.array(values)) for name, values in columns.items()})
+    table = table_of(offsets, input_ids, labels)
     return table if keep.all() else table.filter(pa.array(keep))  # a filter copies, into twice the room
 
 
-def tokenised(pieces: list[Segments], facts: Facts) -> list[tuple[list[int], Runs]]:
+def table_of(offsets: np.ndarray, input_ids: np.ndarray, labels: np.ndarray) -> pa.Table:
+    """The documents whose tokens lie end to end, each from one of the ``offsets`` to the next, as two int32 columns."""
+    import pyarrow as pa
+
+    edges = pa.array(offsets.astype(np.int32))
+    columns = {"input_ids": input_ids.astype(np.int32, copy=False), "labels": labels.astype(np.int32, copy=False)}
+    return pa.table({name: pa.ListArray.from_arrays(edges, pa.array(values)) for name, values in columns.items()})
+
+
+def ids_and_runs(pieces: list[Segments], facts: Facts) -> list[tuple[list[int], Runs]]:
     """The ids of each document, its text tokenised whole, and which of them are trained on.
 
     A prompt is compared with the same text alone, from the last token on that stands for itself in any text (a mark of

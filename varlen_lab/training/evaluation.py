@@ -48,7 +48,7 @@ def answers(engine: Engine, tokenizer: PreTrainedTokenizerBase, config: Config, 
 
     Called in all processes.
     """
-    from varlen_lab.documents.tokens import prompt_ids
+    from varlen_lab.documents.prompts import prompt_ids
 
     model: Any = engine.unwrapped_model
     stops = stop_ids(model.generation_config, tokenizer, config.prompt_template)
