@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,8 @@ from varlen_lab.config.schema import Config
 from varlen_lab.documents import builtin_tokenizer
 from varlen_lab.errors import InputError
 from varlen_lab.models.adapters import add_adapter, base_model_name
-from varlen_lab.models.loading import load_model
+from varlen_lab.models.building import tiny
+from varlen_lab.models.loading import load_model, stated_dtype
 from varlen_lab.models.sources import Source, locate_model
 from varlen_lab.training.data import load_tokenizer
 from varlen_lab.training.folder import save
@@ -149,6 +152,51 @@ def test_a_pipe_sees_no_bars_and_no_warnings(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- bad input
+
+
+def test_what_is_no_name_of_a_model_is_one_sentence(
+    tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said by whatever looks the name up first: loading, what a config states, the tokenizer."""
+    monkeypatch.chdir(tmp_path)
+    tiny("llama").save_pretrained("models/my/llama")
+    for name, sentence in (
+        ("models/my/llama/config.json", "is a file; name the folder of the model, models/my/llama"),
+        ("models/my/llama/model.safetensors", "is a file"),
+        ("models/my/lama", "there is no folder 'models/my/lama'.*did you mean 'llama'"),
+        ("no/such/place", "there is no folder 'no/such/place'.*OWNER/NAME; check the path"),
+        ("", "there is no folder ''"),
+        ("a b", "there is no folder 'a b'"),
+    ):
+        for ask in (lambda name: refused(name, fresh_cache), stated_dtype, tokenizer_of):
+            if ask is tokenizer_of and not name:
+                continue  # a config refuses it itself
+            try:
+                said = ask(name)
+            except InputError as problem:
+                said = str(problem)
+            assert re.search(sentence, said), said
+
+
+def test_weights_that_a_folder_lacks_are_named_and_those_of_other_shapes_refused(
+    tmp_path: Path, fresh_cache: Path
+) -> None:
+    model, state = tiny("llama"), tiny("llama").state_dict()
+    del state["lm_head.weight"]
+    model.save_pretrained(tmp_path / "lacking", state_dict=dict(state))
+    with pytest.warns(UserWarning, match=r"lacking lacks the weights lm_head\.weight, they begin at random"):
+        load_model(str(tmp_path / "lacking"), "sdpa")
+    del state["model.norm.weight"]
+    model.save_pretrained(tmp_path / "lacking", state_dict=dict(state))
+    with pytest.warns(UserWarning, match=r"lm_head\.weight and 1 more, they begin"):
+        load_model(str(tmp_path / "lacking"), "sdpa")
+    model.save_pretrained(tmp_path / "other")
+    fields = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(fields | {"intermediate_size": 80}))
+    said = refused(tmp_path / "other", fresh_cache)
+    assert "mlp.down_proj.weight: [64, 176] in place of [64, 80], 6 in all" in said
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    assert "of the type 't5', of which there is no causal language model" in refused(tmp_path / "other", fresh_cache)
 
 
 def test_broken_files_are_one_sentence(tmp_path: Path, fresh_cache: Path) -> None:

@@ -7,6 +7,7 @@ Checkpoints that came with their own code (``model_type: internlm``) are mapped 
 from __future__ import annotations
 
 import json
+import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.machine.ranks import is_first
 from varlen_lab.models.building import (
     OUR_MODEL_TYPES,
     empty_model,
@@ -80,12 +82,26 @@ def load_model(
 
             register_architectures()
         config = AutoConfig.from_pretrained(path, local_files_only=only_local(path))
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise InputError(
+                f"{path} holds a model of the type {config.model_type!r}, of which there is no causal language model; "
+                "take a decoder, such as Llama, Qwen or Gemma."
+            )
         attention = resolve_attention(attn_implementation, config)
         if empty:
             return with_generation_config(empty_model(config, attention, dtype), path)
-        return AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=only_local(path), attn_implementation=attention, dtype=dtype, **more
+        if quantization_config is None:  # that shapes differ is said below, where transformers points at its log
+            more["ignore_mismatched_sizes"] = True
+        model, told = AutoModelForCausalLM.from_pretrained(
+            path,
+            local_files_only=only_local(path),
+            attn_implementation=attention,
+            dtype=dtype,
+            output_loading_info=True,
+            **more,
         )
+        check_weights(path, told)
+        return model
     except InputError:
         raise
     except Exception as problem:  # as many kinds as there are libraries that read a folder
@@ -98,6 +114,19 @@ def load_model(
             f"there is no model at {path!r}: it is neither a folder with a config.json nor a hub name that can be "
             f"reached from here ({first_line(problem)}); check pretrained_model_name_or_path."
         ) from None
+
+
+def check_weights(path: str, told: dict[str, Any]) -> None:
+    """What transformers tells of a checkpoint's weights: InputError for other shapes, a note where some are missing."""
+    if wrong := sorted(told["mismatched_keys"]):
+        name, has, wanted = wrong[0]
+        raise InputError(
+            f"{path} has weights of other shapes than its config.json says ({name}: {list(has)} in place of "
+            f"{list(wanted)}, {len(wrong)} in all); the two are of different models, take both from one."
+        )
+    if (missing := sorted(told["missing_keys"])) and is_first():
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        warnings.warn(f"{path} lacks the weights {missing[0]}{others}, they begin at random", stacklevel=3)
 
 
 def with_generation_config(model: PreTrainedModel, path: str) -> PreTrainedModel:

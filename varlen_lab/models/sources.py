@@ -48,10 +48,29 @@ def locate_model(name: str) -> Source:
         inside = [] if (path / "config.json").is_file() or not path.is_dir() else sorted(path.glob("*.gguf"))
         if inside:
             raise InputError(f"{name} holds GGUF files and no config.json; name the file: {inside[0]}.")
+        if not path.is_dir() or not name:
+            refuse_no_name(name)
         return Source(name)
     from varlen_lab.models.dequantised import folder_of  # which loads torch
 
     return Source(str(folder_of(file)), file)
+
+
+def refuse_no_name(name: str) -> None:
+    """InputError for what can be no name on the hub either: a file, nothing at all, a path with several slashes."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    path = Path(name)
+    if path.is_file():
+        raise InputError(f"{name} is a file; name the folder of the model, {path.parent}, or a .gguf file.")
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        beside = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+        raise InputError(
+            f"there is no folder {name!r}, and names on the hub are OWNER/NAME"
+            f"{nearest(path.name, beside) or '; check the path of the model.'}"
+        ) from None
 
 
 def file_of_package(package: str) -> Path:
