@@ -186,3 +186,16 @@ def test_a_model_with_an_adapter_has_the_same_limits(counted: tuple[Config, int,
 def rows_and_tokenizer(config: Config) -> tuple:
     tokenizer = load_tokenizer(config)
     return load_rows(config, tokenizer)[0], tokenizer
+
+
+def test_a_model_that_sees_what_it_should_say_is_not_trained(counted: tuple[Config, int, int]) -> None:
+    """BERT as it is published; told to be a decoder it is one. GPT-NeoX has the same word in its config, unused."""
+    bert = {"model_type": "bert", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, **SIZES}  # fmt: skip
+    for mode in MODES:
+        config = counted[0].with_mode(mode)
+        with refused("bert is no causal language model, its tokens see those behind them"):
+            train(config.replace(model_config=bert), progress=False)
+        assert len(train(config.replace(model_config=bert | {"is_decoder": True}), progress=False).records) == 1
+    neox = {**bert, "model_type": "gpt_neox"}
+    assert len(train(counted[0].replace(model_config=neox), progress=False).records) == 1

@@ -81,11 +81,14 @@ def torch_dtype(word: str) -> Any:
 def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
     """The model of a config and a row of its data, one with about eight documents."""
     from varlen_lab.models.building import build_model
+    from varlen_lab.training.limits import Limits
     from varlen_lab.training.step import collator
 
     config = read_config(word).with_mode("varlen")
-    rows, _, _ = open_rows(config)
+    rows, tokenizer, _ = open_rows(config)
     model = build_model(config)
+    if broken := Limits.of(config, model, rows, tokenizer).broken:
+        raise InputError(f"{broken[0]}.")
     if attention is not None:
         model.set_attn_implementation(known_attention(attention))
     documents = [len(lengths) for lengths in rows.with_format("arrow")[:]["seq_lengths"].to_pylist()]

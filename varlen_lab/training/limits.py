@@ -41,6 +41,7 @@ class Limits:
     def of(cls, config: Config, model: Any, rows: Dataset, tokenizer: Any) -> Limits:
         """Look at the rows of a run in the mode of its config; the model may be an empty one."""
         broken = [
+            *not_causal(model),
             *unknown_tokens(model, rows, tokenizer),
             *unknown_padding(config, model, tokenizer),
             *unknown_labels(model, rows),
@@ -82,6 +83,19 @@ def shapes_of(config: Config) -> Any:
     """The model of a run without memory for its weights: what a limit is told by."""
     # of the two with an adapter, for weights in four bits are never empty
     return build_model(config.replace(method="lora") if config.method == "qlora" else config, empty=True)
+
+
+def not_causal(model: Any) -> list[str]:
+    """A model whose tokens see those behind them: of masked words, as BERT, and not told to be a decoder."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    config = model.config
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or getattr(config, "is_decoder", True):
+        return []
+    return [
+        f"{config.model_type} is no causal language model, its tokens see those behind them, the answer among them; "
+        "take a decoder, or set is_decoder to true in its config.json"
+    ]
 
 
 def unknown_tokens(model: Any, rows: Dataset, tokenizer: Any) -> list[str]:
