@@ -77,8 +77,12 @@ def main(argv: list[str] | None = None) -> int:
         warnings.formatwarning = _format_warning
         # what they will rename in a year is a matter between these libraries
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
+        # where it reports missing weights, load_model has a note
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         # peft opens it for every adapter, and it misses a kernel for four bits where nothing has four bits
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        # accelerate opens it for every checkpoint, and it misses a GPU, on stdout. It sets a level of its own
+        logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from varlen_lab.cli import output_file
-from varlen_lab.config.names import named_config
+from varlen_lab.config.names import config_names, named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
@@ -51,8 +51,10 @@ def chosen(args: argparse.Namespace) -> tuple[Config, list[str], Path]:
         if args.save_dir is None:
             missing = "CONFIG_NAME, SAVE_DIR" if args.config_name is None else "SAVE_DIR"
             raise InputError(f"copy-cfg lacks {missing}; for example: varlen-lab copy-cfg CONFIG_NAME ./configs.")
+        if Path(args.config_name).is_dir() or args.config_name.lower().endswith(".gguf"):
+            raise InputError(f"{args.config_name} is a model and no config; say --model {args.config_name}.")
         return named_config(args.config_name), [], Path(args.save_dir)
-    if args.save_dir is not None:
+    if args.save_dir is not None or args.config_name in config_names():
         raise InputError(
             f"--model stands in place of CONFIG_NAME and {args.config_name!r} was given too; leave one of the two out."
         )

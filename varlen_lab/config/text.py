@@ -8,7 +8,9 @@ what a command line changes: ``--cfg-options max_steps=20 seed=1``, ``--set``.
 from __future__ import annotations
 
 import ast
+import re
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ def load_config(word: str | Path) -> Config:
 
     if word in config_names():
         return named_config(str(word))
+    if Path(word).is_dir():
+        raise InputError(f"{word} is a folder and no config; varlen-lab copy-cfg --model {word} DIR makes one for it.")
     if Path(word).suffix == ".py" or "/" in str(word):
         raise InputError(f"there is no config file {word}; varlen-lab copy-cfg NAME DIR makes one.")
     hint = nearest(str(word), config_names()) or "; varlen-lab list-cfg shows the names."
@@ -93,13 +97,22 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
         try:
             values[name] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            text = ast.get_source_segment(source, statement.value) or ""  # type: ignore[attr-defined]
             raise InputError(
-                f"{where}: the value of {name} is code, a config holds plain values and is never run; write it out."
+                f"{where}: the value of {name} is code, a config holds plain values and is never run; "
+                f"{how_to_write(text)}."
             ) from None
         lines[name] = statement.lineno
         if twice := key_set_twice(statement.value):  # type: ignore[attr-defined]
             raise InputError(f"{origin}:{twice[1]}: {name} has the key {twice[0]} twice; keep one of the two.")
     return values, lines
+
+
+def how_to_write(text: str) -> str:
+    """What was probably meant by a value that is no literal: ``true``, or text without quotes."""
+    if close := get_close_matches(text.capitalize(), ("True", "False", "None"), 1):
+        return f"write {close[0]}"
+    return f"text stands in quotes, {text!r}" if re.fullmatch(r"[\w./:-]+", text) else "write it out"
 
 
 def key_set_twice(value: ast.AST) -> tuple[str, int] | None:
