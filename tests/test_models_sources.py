@@ -160,6 +160,9 @@ def test_what_is_no_name_of_a_model_is_one_sentence(
     """Said by whatever looks the name up first: loading, what a config states, the tokenizer."""
     monkeypatch.chdir(tmp_path)
     tiny("llama").save_pretrained("models/my/llama")
+    Path("adapter").mkdir()
+    Path("adapter/adapter_config.json").write_text("{}")
+    assert "adapter is an adapter; varlen-lab convert merge LLM adapter OUT" in refused("adapter", fresh_cache)
     for name, sentence in (
         ("models/my/llama/config.json", "is a file; name the folder of the model, models/my/llama"),
         ("models/my/llama/model.safetensors", "is a file"),

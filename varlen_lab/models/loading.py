@@ -164,8 +164,11 @@ def stated_dtype(name: str) -> str | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The config.json of a model folder; InputError when it has none."""
+    folder = path.parent
+    if not path.is_file() and (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder} is an adapter; varlen-lab convert merge LLM {folder} OUT makes it a model.")
     if not path.is_file():
-        raise InputError(f"{path.parent} has no config.json, it is not a model folder; check the path.")
+        raise InputError(f"{folder} has no config.json, it is not a model folder; check the path.")
     fields = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(fields, dict):
         raise InputError(f"{path} holds no fields, it is not the config of a model; check the path.")
