@@ -65,6 +65,16 @@ def test_the_text_in_the_tokenizer_is_the_row(name: str, tokenizer: Any) -> None
         assert asked == prompt_ids("Hi {input}", tokenizer, name, system=system)[0].tolist()
 
 
+def test_the_second_of_two_questions_in_a_row_has_its_mark() -> None:
+    """No dialogue of ours holds two, a person who uses the tokenizer may: the first has taken the end of the answer."""
+    tokenizer = builtin_tokenizer()
+    tokenizer.chat_template = chat_template("chatglm3", tokenizer)
+    asked = [*dialogue(2, system=False)[:3], {"role": "user", "content": "Yes?"}]
+    text = tokenizer.apply_chat_template(asked, tokenize=False)
+    assert text.count("<|user|>") == 3 and "<|assistant|><|user|>\n Yes?<|assistant|>" in text
+    assert text.endswith("".join(text for text, _ in named_segments(Dialogue(asked), tokenizer, "chatglm3")))
+
+
 def test_a_thought_is_written_as_in_training_and_forgotten_when_others_follow() -> None:
     tokenizer = builtin_tokenizer()
     tokenizer.chat_template = chat_template("qwen_chat@3", tokenizer)

@@ -47,7 +47,7 @@ $forget{{- $answer -}}{%- set seen.ended = true -%}
 {{- $begin -}}
 {%- if message["role"] == "tool" -%}{{- $system -}}{%- set content = "" -%}{%- endif -%}
 {%- if loop.index0 == seen.asked -%}{%- set content = system ~ content -%}{%- endif -%}
-{{- $question -}}
+{{- $question -}}{%- set seen.ended = false -%}
 {%- endif -%}
 {%- endfor -%}
 """)

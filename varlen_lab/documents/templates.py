@@ -70,6 +70,7 @@ def segments(dialogue: Dialogue, name: str, eos: str = "", bos: str = "") -> Seg
             turn += 1
             text = question_of(message, template, turn, system if number in with_system else "")
             pieces.append((text.removeprefix(template.end) if ended and template.end_is_next else text, False))
+            ended = False
     return pieces
 
 

@@ -168,11 +168,11 @@ def from_scratch(
     register()
     native = native_config(config)
     attention = resolve_attention(attn_implementation, native)
-    if empty:
-        return empty_model(native, attention, torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            if empty:
+                return empty_model(native, attention, torch.float32)
             return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
         except InputError:
             raise
