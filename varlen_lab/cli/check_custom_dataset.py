@@ -89,14 +89,14 @@ def limits_of(config: Config, rows: Dataset, tokenizer: Any) -> Limits | None:
 
 def in_sentences(facts: dict[str, Any], config: Config) -> str:
     """The facts in sentences."""
+    from varlen_lab.documents.loading import left_out
+
     lines = [f"{config.data_path}: {facts['good']:,} good records, {facts['bad']:,} bad"]
     lines += [f"  {reason}" for reason in facts["first_bad"]]
     if facts["bad"] > len(facts["first_bad"]):
         lines.append(f"  ... and {facts['bad'] - len(facts['first_bad']):,} more")
     if facts["left_out"]:
-        lines.append(
-            "seen and left out: " + ", ".join(f"{count:,} {name}" for name, count in facts["left_out"].items())
-        )
+        lines.append(left_out(facts["left_out"]))
     if facts["without_a_trained_token"]:
         lines.append(f"{facts['without_a_trained_token']:,} records have no token to train on and are left out")
     lines.append(

@@ -53,7 +53,7 @@ def load(path: str | Path) -> Config:
         line = problem.object[: problem.start].count(b"\n") + 1
         raise InputError(f"{path}:{line}: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
     except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}).") from None
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); check its permissions.") from None
     return load_text(source, str(path)).replace(name=path.stem)
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from varlen_lab.documents.dialogues import Dialogue
-from varlen_lab.documents.reading import reading_of, records_at
+from varlen_lab.documents.reading import Reading, reading_of, records_at
 from varlen_lab.documents.registry import OF_TOKENIZER
-from varlen_lab.documents.tokenised import WITHOUT_LABELS, is_tokenised, read_tokenised
+from varlen_lab.documents.tokenised import WITHOUT_LABELS, Tokenised, is_tokenised, read_tokenised
 from varlen_lab.documents.tokens import encode
 from varlen_lab.files.writing import content_digest
 
@@ -59,7 +59,7 @@ def load_documents(
         progress=progress,
     )
     if counted:
-        notes.append(f"seen and left out: {', '.join(f'{count:,} {name}' for name, count in counted.items())}")
+        notes.append(left_out(counted))
     if without:
         which = "1 document has" if without == 1 else f"{without:,} documents have"
         notes.append(f"{which} no token to train on, left out")
@@ -70,6 +70,15 @@ def load_documents(
         warnings.warn(note, stacklevel=2)
         documents.info.description += f"\n{note}"
     return documents
+
+
+def left_out(counted: dict[str, int]) -> str:
+    """What is said of what was seen and nothing reads.
+
+    >>> left_out({"id": 1500, "source": 3})
+    'seen and left out: 1,500 id, 3 source'
+    """
+    return f"seen and left out: {', '.join(f'{count:,} {name}' for name, count in counted.items())}"
 
 
 def documents_at(
@@ -93,16 +102,19 @@ def documents_at(
     for path in data_path if isinstance(data_path, list) else [data_path]:
         name = os.fspath(path)
         tokenised, records = is_tokenised(records_at(name, progress))
-        if tokenised:
-            part = read_tokenised(records, name, len(tokenizer), skip_bad)
+        part: Tokenised | Reading = (
+            read_tokenised(records, name, len(tokenizer), skip_bad)
+            if tokenised
+            else reading_of(records, name, system=system, map_fn=map_fn, skip_bad=skip_bad)
+        )
+        skipped += part.skipped
+        counted.update(part.counted)
+        if isinstance(part, Reading):
+            dialogues += part.dialogues
+        else:
             tables.append(part.table)
             read, without = read + part.read, without + part.without_a_trained_token
             notes += notes_of(name, part.counted, prompt_template=prompt_template, SYSTEM=system, dataset_map_fn=map_fn)
-        else:
-            reading = reading_of(records, name, system=system, map_fn=map_fn, skip_bad=skip_bad)
-            dialogues += reading.dialogues
-        skipped += part.skipped if tokenised else reading.skipped
-        counted.update(part.counted if tokenised else reading.counted)
     counted.pop(WITHOUT_LABELS, None)  # nothing is left out, and a note says what it means
     if dialogues:
         refused: list[str] = []  # what the template refuses is left out as the records are that cannot be read

@@ -81,7 +81,10 @@ def encode(
     kept = sum(len(table) for table in tables)
     refused = len(skipped or ()) - refused
     if skipped and refused == len(dialogues):
-        raise InputError(f"the template refused all {refused} dialogues, the first: {skipped[-refused]}.")
+        raise InputError(
+            f"the template refused all {refused} dialogues, the first: {skipped[-refused]}; set "
+            "prompt_template to another one, or change the data."
+        )
     if not kept:
         raise InputError(
             f"none of the {len(dialogues)} dialogues has a token to train on under prompt_template "

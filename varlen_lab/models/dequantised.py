@@ -41,7 +41,7 @@ def folder_of(file: Path) -> Path:
     except FileNotFoundError:
         raise InputError(f"there is no file {file}; check the path.") from None
     except OSError as problem:
-        raise InputError(f"{file} cannot be read ({problem.strerror}).") from None
+        raise InputError(f"{file} cannot be read ({problem.strerror}); check its permissions.") from None
     name = f"gguf-{digest[:20]}"
     folder = cache_dir() / f"{name}-{FOLDER_FORMAT}-{importlib.metadata.version('transformers')}"
     if (folder / "config.json").is_file():
@@ -133,9 +133,8 @@ def model_of(file: Path, reader: GGUFReader, dtype: torch.dtype) -> PreTrainedMo
     """The model of a GGUF file, every weight from the file and every value of the file in it; else InputError."""
     import transformers
 
-    packed = getattr(
-        transformers, "GgufConfig", None
-    )  # newer ones may keep weights in their blocks, which cannot train
+    # newer ones may keep weights in their blocks, which cannot train
+    packed = getattr(transformers, "GgufConfig", None)
     more = {} if packed is None else {"quantization_config": packed(dequantize=True)}
     try:
         with bars_on_terminals_only():

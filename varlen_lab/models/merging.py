@@ -58,7 +58,7 @@ def merge_layer(name: str, layer: Any, dtype: torch.dtype | None) -> None:
         if not gap <= limit:
             raise InputError(
                 f"{name} with its adapter merged differs by {gap:.1e} from the two side by side, rounding allows "
-                f"{limit:.1e}; nothing was written, this is a bug."
+                f"{limit:.1e}; nothing was written, this is a bug of ours: please report it."
             )
     for key, parameter in base.named_parameters(recurse=False):
         before = weights[key]

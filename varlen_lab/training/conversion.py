@@ -189,7 +189,9 @@ def full_model(pth: Path, trained: Config, dtype: torch.dtype | None) -> PreTrai
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as problem:
-        raise InputError(f"the checkpoint's weights do not fit its own config ({problem}); it is damaged.") from None
+        raise InputError(
+            f"the weights of {pth} do not fit the config beside them ({problem}); it is damaged, take another."
+        ) from None
     # assign put two tensors where a tied output layer and the embedding are one
     model.tie_weights()
     model.config.dtype = next(iter(weights.values())).dtype

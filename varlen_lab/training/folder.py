@@ -85,8 +85,8 @@ def write_folder(
         copied, gap = (float((logits - found).abs().max()) for logits in (own, expected))
         if not (copied <= TOLERANCE and gap <= tolerance):
             raise InputError(
-                f"the logits of the converted model differ by {max(copied, gap):.1e}; nothing was written, this is a "
-                "bug."
+                f"the logits of the converted model differ by {max(copied, gap):.1e}; nothing was written, this is "
+                "a bug of ours: please report it."
             )
         for name, text in texts.items():
             (draft / name).write_text(text, encoding="utf-8")
