@@ -75,6 +75,18 @@ def test_the_second_of_two_questions_in_a_row_has_its_mark() -> None:
     assert text.endswith("".join(text for text, _ in named_segments(Dialogue(asked), tokenizer, "chatglm3")))
 
 
+@pytest.mark.parametrize("name", ["internlm2_chat", "xtuner:internlm2_chat"])
+def test_a_begin_mark_that_is_a_mark_of_the_template_stands_once(name: str) -> None:
+    """SmolLM2 names ``<|im_start|>`` as its begin mark, InternLM2's template begins every turn with it."""
+    tokenizer = builtin_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|im_start|>"})
+    tokenizer.chat_template = chat_template(name, tokenizer)
+    asked = [{"role": "user", "content": "2+2?"}]
+    written = "".join(text for text, _ in named_segments(Dialogue(asked), tokenizer, name))  # type: ignore[arg-type]
+    assert written.startswith("<|im_start|>user") and written.count("<|im_start|>") == 2
+    assert tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True).endswith(written)
+
+
 def test_a_thought_is_written_as_in_training_and_forgotten_when_others_follow() -> None:
     tokenizer = builtin_tokenizer()
     tokenizer.chat_template = chat_template("qwen_chat@3", tokenizer)

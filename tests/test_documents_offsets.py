@@ -382,8 +382,10 @@ def test_what_a_template_drops_without_a_word_is_told_with_its_place(lost: str, 
     dialogue.insert(0, {"role": "system", "content": "Be brief."})
     with pytest.raises(
         InputError, match=rf"chat\.jsonl:7: the chat template .* does not write {lost}; take {lost} out"
-    ):
+    ) as caught:
         encode([dialogue], tokenizer)
+    # advice that helps: no named template writes the others
+    assert ("prompt_template" in str(caught.value)) == (lost == "the system message")
     skipped: list[str] = []
     assert len(encode([dialogue_of([("a", "b")]), dialogue], tokenizer, skipped=skipped)) == 1
     assert skipped == [f"chat.jsonl:7: the chat template of the tokenizer does not write {lost}"]

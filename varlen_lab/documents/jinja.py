@@ -13,7 +13,7 @@ from typing import Any
 
 from varlen_lab.documents.dialogues import WRITTEN_BY_TOKENIZER, Dialogue
 from varlen_lab.documents.marks import bos_of
-from varlen_lab.documents.templates import ASKING, named_segments, of_last, template_named
+from varlen_lab.documents.templates import ASKING, begin_of, named_segments, of_last, template_named, with_marks
 
 # Of an answer that others follow, its thought is left out, as publishers do. Training refuses it: what is asked of a
 # model may hold its earlier answers whole, what it is taught may not lose a word.
@@ -59,6 +59,8 @@ def chat_template(name: str, tokenizer: Any) -> str:
     The begin mark that training puts in front of a document is in it too. InputError for a name that is no row.
     """
     row = template_named(name)
+    if not begin_of(row, tokenizer.bos_token or ""):
+        row = with_marks(row, "", "{eos}")
     said, last = (
         jinja(one(row, "answer") + "{content}" + one(row, "end") + one(row, "sep")) for one in (getattr, of_last)
     )

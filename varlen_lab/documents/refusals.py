@@ -10,6 +10,7 @@ from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.errors import InputError
 
 Written = TypeVar("Written")
+SYSTEM_MESSAGE = "the system message"
 BEYOND_TEXT = ("tool_calls", "reasoning_content")  # of a message: what a template writes, or drops without a word
 
 
@@ -44,7 +45,7 @@ def check_written(dialogue: Dialogue, text: str, write: Callable[[Dialogue], str
     """Raise Refused where ``text``, a template's form of the dialogue, is the same without a part of it."""
     system = dialogue[0] if dialogue[0]["role"] == "system" else None
     if system and system["content"].strip() not in text:
-        compare("the system message", Dialogue(dialogue[1:], tools=dialogue.tools), text, write)
+        compare(SYSTEM_MESSAGE, Dialogue(dialogue[1:], tools=dialogue.tools), text, write)
     if dialogue.tools:
         compare("tools", Dialogue(dialogue), text, write)
     for key in BEYOND_TEXT:
@@ -60,7 +61,9 @@ def compare(what: str, without: Dialogue, text: str, write: Callable[[Dialogue],
     except Refused:  # it cannot do without: it reads it
         return
     if dropped:
-        remedy = f"take {what} out of the data, {another_template()}, or skip it with skip_bad = True"
+        # of the named templates some write a system message, none writes the others
+        another = another_template() if what == SYSTEM_MESSAGE else "take a tokenizer whose template does"
+        remedy = f"take {what} out of the data, {another}, or skip it with skip_bad = True"
         raise Refused(f"the chat template of the tokenizer does not write {what}", remedy)
 
 

@@ -81,7 +81,18 @@ def verbatim(message: Message, eos: str) -> tuple[str, bool]:
 
 def named_segments(dialogue: Dialogue, tokenizer: Any, name: str) -> Segments:
     """The segments of a dialogue under a named template, with the tokenizer's own marks."""
-    return segments(dialogue, name, eos=tokenizer.eos_token or "", bos=tokenizer.bos_token or "")
+    begin = begin_of(template_named(name), tokenizer.bos_token or "")
+    return segments(dialogue, name, eos=tokenizer.eos_token or "", bos=begin)
+
+
+@cache
+def begin_of(template: Template, bos: str) -> str:
+    """What ``{bos}`` stands for; "" where the tokenizer's begin mark is a mark of the template already.
+
+    SmolLM2 names ``<|im_start|>``, with which InternLM2's template begins every turn: it would stand there twice.
+    """
+    values = [getattr(template, row.name) for row in fields(template) if row.name not in ("about", "source")]
+    return "" if bos and any(isinstance(value, str) and bos in value for value in values) else bos
 
 
 @cache
