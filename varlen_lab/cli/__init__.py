@@ -70,19 +70,24 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _silence_other_libraries() -> None:
+    """Leave out what other libraries say that nobody who runs a verb can act on."""
+    # what they will rename in a year is a matter between these libraries
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
+    # where it reports missing weights, load_model has a note
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # peft opens it for every adapter, and it misses a kernel for four bits where nothing has four bits
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # accelerate opens it for every checkpoint, and it misses a GPU, on stdout. It sets a level of its own
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line ``argv`` (default: ``sys.argv[1:]``) and return the exit code."""
     words = sys.argv[1:] if argv is None else argv
     if argv is None:  # a terminal, not a program that has its own way to show warnings
         warnings.formatwarning = _format_warning
-        # what they will rename in a year is a matter between these libraries
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
-        # where it reports missing weights, load_model has a note
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        # peft opens it for every adapter, and it misses a kernel for four bits where nothing has four bits
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        # accelerate opens it for every checkpoint, and it misses a GPU, on stdout. It sets a level of its own
-        logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+        _silence_other_libraries()
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -117,8 +117,8 @@ def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
             raise BadRecord(f"message {number} holds {type(content).__name__}, not text")
         if not content.strip() and role not in MAY_BE_EMPTY and not calls:
             raise BadRecord(f"message {number} ({role}) is empty")
-        if not content.isascii() and HALF_CHARACTER.search(content):
-            raise BadRecord(f"message {number} ({role}) holds half of a character (a lone surrogate)")
+        if not content.isascii():
+            whole(content, content, f"message {number} ({role})")
         message: Message = {"role": role, "content": content}
         if words:
             unused.update(dict.fromkeys(words.pop("unused", ())))
@@ -137,6 +137,16 @@ def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
     if unused:
         dialogue.unused = tuple(unused)
     return dialogue
+
+
+def whole(value: Any, text: str, what: str) -> Any:
+    """``value``, if ``text``, which is what it holds, has whole characters only; else BadRecord.
+
+    No tokenizer takes half of one.
+    """
+    if not text.isascii() and HALF_CHARACTER.search(text):
+        raise BadRecord(f"{what} holds half of a character (a lone surrogate)")
+    return value
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

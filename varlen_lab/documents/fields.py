@@ -14,8 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from varlen_lab.config.schema import HALF_CHARACTER
-from varlen_lab.documents.dialogues import WRITTEN_BY_TOKENIZER, BadRecord, loads, parsed
+from varlen_lab.documents.dialogues import WRITTEN_BY_TOKENIZER, BadRecord, loads, parsed, whole
 from varlen_lab.documents.registry import SYSTEM, TOOLS, Shape
 
 # public names of one thing: is this answer trained on? true or 1, false or 0
@@ -170,13 +169,6 @@ def text_in(value: Any, field: str, number: int = 0) -> str:
     if not isinstance(value, str):
         raise BadRecord(f"{who}{field} is {type(value).__name__}, not text")
     return whole(value, value, f"{who}{field}")
-
-
-def whole(value: Any, text: str, what: str) -> Any:
-    """``value``, if its text has whole characters only."""
-    if not text.isascii() and HALF_CHARACTER.search(text):
-        raise BadRecord(f"{what} holds half of a character (a lone surrogate)")
-    return value
 
 
 def tools_in(value: Any) -> list[Any] | None:
