@@ -12,7 +12,6 @@ from benchmarks.gpu.store import newest, read
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-REAL_EFFECT = "-real-effect"  # ends the name of a folder that benchmarks.real_effect wrote
 OPEN, CLOSE = "<!-- gpu -->", "<!-- /gpu -->"
 FIRST, SECOND = "python -m benchmarks.gpu --minutes 6 -o DIR", "python -m benchmarks.gpu --minutes 3 -o DIR --sections"
 # README -> what it says without results; the head of its table of goals; the line below it
@@ -37,9 +36,8 @@ WORDS = {
 
 def newest_folder(results: Path = RESULTS) -> Path | None:
     """The folder whose last call was started last, rehearsals not counted; None when there is none."""
-    of_a_gpu = (path for path in results.glob("*/results.json") if not path.parent.name.endswith(REAL_EFFECT))
-    calls = {path.parent: read(path)["runs"][-1] for path in of_a_gpu}
-    found = {call["started"]: folder for folder, call in calls.items() if not call.get("rehearsal")}
+    files = [path for path in results.glob("*/results.json") if "real-effect" not in path.parent.name]
+    found = {call["started"]: path.parent for path in files if not (call := read(path)["runs"][-1]).get("rehearsal")}
     return found[max(found)] if found else None
 
 

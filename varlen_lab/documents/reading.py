@@ -40,6 +40,7 @@ Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord st
 
 function_at = cache(resolve_name)  # "module:function" of the registry -> the function; asked for once a record
 WORDS = (("role", "content"), ("from", "value"))  # a message's: who speaks, what is said
+BYTE_ORDER_MARK = "\ufeff"  # as Windows writes it in front of UTF-8
 FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
 
 
@@ -150,9 +151,10 @@ def lines_of(path: Path, newline: str) -> Iterator[str]:
         with opened(path) as file:
             if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # the byte order marks of UTF-16
                 raise InputError(f"{path} is not UTF-8 text (byte 0); save it as UTF-8.")
-        with io.TextIOWrapper(opened(path), "utf-8-sig", errors="surrogateescape", newline=newline) as text:
+        # not "utf-8-sig", which drops a mark that is cut off
+        with io.TextIOWrapper(opened(path), "utf-8", errors="surrogateescape", newline=newline) as text:
             for line in text:
-                yield line
+                yield line if number else line.removeprefix(BYTE_ORDER_MARK)
                 number += 1
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.strerror:
