@@ -125,6 +125,8 @@ def test_an_empty_system_message_is_none(empty: Any) -> None:
     assert dialogue_of({"messages": [{"role": "system", "content": empty}, *DIALOGUE]}) == DIALOGUE
     assert dialogue_of({"messages": [{"role": "system", "content": empty}, *DIALOGUE]}, "SYS") == [SYSTEM, *DIALOGUE]
     assert dialogue_of({"conversation": [{"system": empty, "input": "2+2?", "output": "4"}]}) == DIALOGUE
+    assert dialogue_of({"messages": DIALOGUE, "system": empty}) == DIALOGUE
+    assert dialogue_of({"messages": DIALOGUE, "system": empty}, "SYS") == [SYSTEM, *DIALOGUE]
 
 
 def test_history_comes_before_the_question() -> None:

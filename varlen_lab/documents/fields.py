@@ -61,6 +61,7 @@ def beside_turns(record: dict[str, Any], shape: Shape) -> tuple[str, list[Any] |
             if system and value != system:
                 raise BadRecord(f"{' and '.join(SYSTEM)} say different things; keep one of them")
             system = text_in(value, field)
+            system = system if system.strip() else ""  # as among the turns
         elif field == TOOLS and field in shape.beside:
             tools = tools_in(value)
         elif field in LABELS and (value is False or is_false(value)):
