@@ -5,6 +5,7 @@
 ``whole``       what is placed; best_fit, concat            ``tightest``  ``sequential``
 ``rows``        a plan becomes Arrow rows, kept on disk     ``readers``     rows for loops: a stream, a memory map
 ``collators``   rows -> batches, in three ways              ``cost``        what packing does to a training run
+``trained``     tokens that are trained on once a plan has cut
 """
 
 from typing import TYPE_CHECKING
