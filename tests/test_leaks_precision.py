@@ -151,6 +151,22 @@ def test_what_was_not_examined_in_half_precision_is_said(monkeypatch: pytest.Mon
     assert report.ok and any("not examined" in note for note in report.notes), str(report)
 
 
+@pytest.mark.parametrize("fault", ["even", "heads"])
+def test_a_kernel_of_float32_that_nobody_looked_into_is_not_excused_by_float64(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = rough()
+    plant_in_precision(model, torch.float32, fault)
+    for measured in (audit, check_before_training):
+        assert named(measured(model, packed_row(LENGTHS, IDS))) == [("wrong attention", "LlamaAttention of layers 0-5")]
+    monkeypatch.setattr("varlen_lab.leaks.causes.LONGEST", 50)
+    report = audit(model, packed_row(LENGTHS, IDS))
+    assert named(report) == [("depends on the row", "LlamaAttention of layer 0")], str(report)
+    model.set_attn_implementation("varlen_reference")  # right, and rounds otherwise than sdpa
+    report = audit(model, packed_row(LENGTHS, IDS))
+    assert report.ok and report.parity.dtype is torch.float64, str(report)
+
+
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_window_one_too_wide_is_named_in_whichever_layer(number: int) -> None:
     model = miniature("mistral", sliding_window=24, num_hidden_layers=3)

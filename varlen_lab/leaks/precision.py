@@ -34,7 +34,7 @@ PARITY = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.
 EAGER_PARITY = 1e-5  # of documents alone on eager attention in float64: transformers sums its softmax up in float32
 # And of one attention call, computed again with eager attention from its own queries, keys and values.
 CALL = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 1.5e-2, torch.float16: 2e-3}  # right: a fourth
-MOVED = 1e-3  # what rotary embeddings round at other positions of a row of some thousand tokens
+MOVED = 1e-3  # what rotary embeddings round at other positions of a row of some thousand tokens: the most in float32
 FINER = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64}
 
 
