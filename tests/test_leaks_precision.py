@@ -107,6 +107,13 @@ def test_half_precision_without_a_copy_certifies_nothing_and_says_so(monkeypatch
     assert not audit(model, packed_row(LENGTHS, IDS)).ok
 
 
+def test_a_norm_of_float32_that_rounds_to_the_other_side_is_no_fault_in_float64() -> None:
+    """SmolLM2 makes 9e-8 of the largest logit of it; the smallest fault planted there is 5e-5."""
+    found = parity(rough().double(), packed_row(LENGTHS, IDS), DOCUMENTS, gradients=False)
+    moved, faulty = (found.__class__(**vars(found) | {"logits": by * found.logit_scale}) for by in (2e-7, 5e-5))
+    assert is_rounding(moved) and not is_rounding(faulty)
+
+
 def test_a_finer_copy_leaves_the_bits_as_they_were() -> None:
     model = rough()
     before = {name: x.clone() for name, x in model.state_dict().items()}

@@ -4,7 +4,7 @@ The leak matrix needs none of this: a gradient across a seam is exactly 0 in any
 SmolLM2-135M (``parity``, as shares of the largest logit), documents alone on sdpa:
 
                         right     another kernel   the smallest planted fault
-    float64             9e-16     5e-6 (eager)     5e-5
+    float64             9e-8      5e-6 (eager)     5e-5
     float32             1e-6      5e-5             5e-5      (in one row of 36 tokens, 8e-6 without a fault)
     bfloat16            6e-1      6e-1             as without a fault
 
@@ -29,8 +29,9 @@ from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.packing.boundaries import Boundaries
 
 # Largest difference that is rounding, of packed and alone, as a share of the largest logit. Norms and rotary
-# embeddings compute in float32 in models of float64, too: now and then one of their results falls on the other side.
-PARITY = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+# embeddings compute in float32 in models of float64, too: now and then one of their results falls on the other side,
+# which on SmolLM2 makes 9e-8 of it.
+PARITY = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 EAGER_PARITY = 1e-5  # of documents alone on eager attention in float64: transformers sums its softmax up in float32
 # And of one attention call, computed again with eager attention from its own queries, keys and values.
 CALL = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 1.5e-2, torch.float16: 2e-3}  # right: a fourth
