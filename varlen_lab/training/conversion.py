@@ -136,13 +136,17 @@ def merge(
     step = json.loads(manifest.read_text(encoding="utf-8"))["step"] if manifest.is_file() else 0
     facts = {"model": str(llm), "adapter": str(adapter), "step": step}
     named = base_model_name(adapter)
-    notes = (
+    notes: tuple[str, ...] = (
         (f"the adapter was trained on {named!r} and is merged into {str(llm)!r}",)
         if named and Path(named).name != Path(str(llm)).name
         else ()
     )
     template = template_of(adapter)
     done = write_folder(save_dir, make, open_plain, tokenizer, template, facts, {}, max_shard_size)
+    if done.dtype != "float32":
+        notes += (
+            f"every layer was checked in float32 and then rounded to {done.dtype}, which moves logits by max |Δ| below",
+        )
     return Conversion(save_dir, step, done.dtype, done.parameters, done.gap, notes + done.notes)
 
 
