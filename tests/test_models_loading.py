@@ -36,6 +36,11 @@ def test_names() -> None:
         tiny("llama", "llama9")
 
 
+def test_a_folder_is_all_that_must_be_said(tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    assert load_model(tmp_path).config._attn_implementation.startswith("varlen")
+
+
 def test_a_family_names_layouts_that_exist() -> None:
     for model_type in [name for family in FAMILIES.values() for name in family.layouts]:
         layout = layout_of({"model_type": model_type, "auto_map": {}})

@@ -7,6 +7,7 @@ Checkpoints that came with their own code (``model_type: internlm``) are mapped 
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    path: str,
-    attn_implementation: str,
+    path: str | os.PathLike[str],
+    attn_implementation: str = "varlen",
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     quantization_config: Any = None,
     *,
@@ -51,6 +52,7 @@ def load_model(
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
+    path = os.fspath(path)
     source = locate_model(path)
     if source.gguf_file is not None:
         model = load_model(source.folder, attn_implementation, dtype, quantization_config, empty=empty)
