@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
     from transformers import PreTrainedModel
 
-FOLDER_FORMAT = 1  # another number when the same file becomes another folder
+FOLDER_FORMAT = 2  # another number when the same file becomes another folder
+# of a file's tokenizer.ggml.NAME_token_id -> of a tokenizer; transformers 5.17 takes the begin mark for the end
+SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "padding": "pad_token"}
+OLD_KINDS = ("llama", "gpt2", "t5")  # of tokenizers that transformers reads where it has a converter a family
 
 
 def folder_of(file: Path) -> Path:
@@ -182,9 +185,18 @@ def tokenizer_of(file: Path, reader: GGUFReader) -> Any:
     if not count_of_tokens(reader):
         return None
     from transformers import AutoTokenizer
+    from transformers.integrations import ggml
 
     try:
-        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
+        kind = reader.fields["tokenizer.ggml.model"].contents()
+        if hasattr(ggml, "GGUF_TO_FAST_CONVERTERS") and kind not in OLD_KINDS:
+            raise ValueError(f"it is of the kind {kind!r}")
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
+        for field, name in SPECIAL_TOKENS.items():
+            stated = reader.fields.get(f"tokenizer.ggml.{field}_token_id")
+            if stated is not None and 0 <= int(stated.contents()) < len(tokenizer):
+                setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(int(stated.contents())))
+        return tokenizer
     except Exception as problem:  # as many kinds as there are kinds of tokenizers
         raise InputError(
             f"the tokenizer in {file} cannot be opened ({type(problem).__name__}: {first_line(problem)}); take the "

@@ -11,6 +11,7 @@ itself or in the packages that it requires) and its digest in ``SHA256SUMS``: th
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import importlib.metadata
 import re
@@ -98,7 +99,9 @@ def files_of(package: str) -> list[Path]:
     if not re.fullmatch(r"[\w.-]+", package):
         raise importlib.metadata.PackageNotFoundError(package)
     distribution = importlib.metadata.distribution(package)
-    return [Path(str(distribution.locate_file(file))) for file in distribution.files or []]
+    # read here: since Python 3.12 ``distribution.files`` leaves out those that were lost, and nobody could name them
+    listed = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+    return [Path(str(distribution.locate_file(row[0]))) for row in listed if row]
 
 
 def joined_parts(package: str, files: list[Path]) -> Path:
