@@ -131,7 +131,7 @@ def merge(
         before = logits_of(both)
         return Made(merged(both, wanted), before, TOLERANCE_MERGED if exact else torch.inf)
 
-    tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=str(llm), evaluation_freq=0))
+    tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=str(llm)))
     manifest = adapter / MANIFEST
     step = json.loads(manifest.read_text(encoding="utf-8"))["step"] if manifest.is_file() else 0
     facts = {"model": str(llm), "adapter": str(adapter), "step": step}

@@ -29,7 +29,7 @@ def config_of_model(name: str) -> tuple[Config, list[str]]:
     """
     model = load_model(name, PLAIN, "auto", empty=True)
     native = model.config
-    tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=name, evaluation_freq=0))
+    tokenizer = load_tokenizer(Config(pretrained_model_name_or_path=name))
     template, why = template_for(name, tokenizer)
     positions = getattr(native.get_text_config(), "max_position_embeddings", None) or LONGEST_ROW
     config = Config(
