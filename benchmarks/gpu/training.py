@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.bench import CV_ONE, Bench
+from benchmarks.gpu.bench import CV_ONE, Bench, no_plans
 from benchmarks.gpu.store import Cell, cell_name
 from benchmarks.lengths import lognormal
 from benchmarks.train import by_length, feature
@@ -42,7 +42,7 @@ Documents = list[np.ndarray]  # token ids of each
 Shape = dict[str, Any]  # of a model, as its config.json says it
 MODES = {"A": "unpacked", "B": "unpacked", "C": "packed", "D": "varlen"}  # as settings call them
 RECOMPUTED = (None, "cheap", "all")  # of the activations, until it fits
-COMPILED = 40  # seconds that the compiled cell needs, nearly all of them for the compiler
+COMPILED = 120  # seconds that the compiled cell needs, nearly all of them for the compiler: 70 were not enough
 
 
 def measure(bench: Bench) -> Iterator[Cell]:
@@ -86,7 +86,9 @@ def run(
     steps = (batches(mode, given[number % len(given)], bench, row, padded) for number in count())
     work = Work.of(network)
     bench.free()
-    records = timed(bench, optimize(engine, steps))
+    # padded batches differ in length, rows hardly: each way with the kernels that are best for it
+    with no_plans() if mode[0] in "AB" else contextlib.nullcontext():
+        records = timed(bench, optimize(engine, steps))
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)
     done = work.operations(tokens, sum(record["sum_squared_lengths"] for record in records))

@@ -4,13 +4,17 @@ A dense block-diagonal mask makes the kernel look at T x T cells and throw most 
 computes the padding. The loop does neither: its work is the sum of len^2, and no mask is built at all unless
 a window or ALiBi asks for one (then one document's, never the row's).
 
-Which kernel runs is torch's choice. With deterministic algorithms it leaves out cuDNN's, the one of its CUDA kernels
-that has no repeatable backward; the others follow the flag by themselves.
+Which kernel runs is torch's choice, but not cuDNN's: that plans anew for every length it meets, 60 ms forward and as
+much backward on an H200, and documents of a training run hardly ever have the same. It is also the one of torch's CUDA
+kernels that has no repeatable backward.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from varlen_lab.attention.choosing import Job, job_of_call, refuse_unable
@@ -19,6 +23,7 @@ from varlen_lab.attention.reference import Options, visible
 from varlen_lab.attention.registry import AMPERE, HALF_PRECISION
 from varlen_lab.packing.boundaries import Boundaries
 
+UNPLANNED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 WIDTHS = {"cpu": 1}  # what a head dim must be a multiple of, or a GPU's kernels leave it to torch's slow way
 
 
@@ -42,18 +47,24 @@ def attend_sdpa(
     # split, not slicing: the backward of a slice fills a zero tensor of the whole row for every document
     for q_LHD, k_LKD, v_LKV in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
         mask = document_mask(len(q_LHD), options, q)
-        out_HLV = scaled_dot_product_attention(
-            q_LHD.transpose(0, 1)[None],
-            k_LKD.transpose(0, 1)[None],
-            v_LKV.transpose(0, 1)[None],
-            attn_mask=mask,
-            is_causal=options.causal and mask is None,
-            scale=options.scale,
-            enable_gqa=grouped,
-        )[0]
+        with without_plans(q.device):
+            out_HLV = scaled_dot_product_attention(
+                q_LHD.transpose(0, 1)[None],
+                k_LKD.transpose(0, 1)[None],
+                v_LKV.transpose(0, 1)[None],
+                attn_mask=mask,
+                is_causal=options.causal and mask is None,
+                scale=options.scale,
+                enable_gqa=grouped,
+            )[0]
         outputs.append(out_HLV.transpose(0, 1))
     out = torch.cat(outputs)
     return out if places is None else out.index_select(0, places)[..., :width]
+
+
+def without_plans(device: torch.device) -> AbstractContextManager[None]:
+    """A context in which torch chooses among its CUDA kernels but cuDNN's; nothing on other devices."""
+    return sdpa_kernel(UNPLANNED) if device.type == "cuda" else nullcontext()
 
 
 def with_sinks(
