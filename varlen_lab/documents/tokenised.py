@@ -20,13 +20,12 @@ from varlen_lab.documents.reading import Records, bad_place
 from varlen_lab.documents.tokens import table_of
 from varlen_lab.errors import InputError
 from varlen_lab.packing.registry import IGNORE
+from varlen_lab.packing.registry import LOSS_MASKS as MASKS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 IDS, LABELS, ATTENTION, LENGTHS, POSITIONS = "input_ids", "labels", "attention_mask", "seq_lengths", "position_ids"
-# words of TRL, transformers and others for what is trained on, 1 or 0
-MASKS = ("assistant_masks", "completion_mask", "loss_mask")
 # other words for where the documents of a packed row begin; without it they would be one
 EDGES = (
     "cu_seqlens",

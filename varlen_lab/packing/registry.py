@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 IGNORE = -100  # the label of a token that is not trained on: PyTorch's cross entropy skips it
+# columns of TRL, transformers and others that say of every token whether it is trained on, 1 or 0
+LOSS_MASKS = ("assistant_masks", "completion_mask", "loss_mask")
 
 
 @dataclass(frozen=True)
