@@ -239,6 +239,7 @@ def test_an_unknown_recipe_suggests_the_near_one() -> None:
 WAITS = [  # (what is set, what it needs besides to do something)
     ("attn_backend=sdpa", "use_varlen_attn=True"),
     ("attn_backend=auto", "use_varlen_attn=True"),
+    ("isolate=False", "use_varlen_attn=True"),
     ("pack_strategy=concat pack_to_max_length=False", "pack_to_max_length=True"),
     ("overlong=split pack_strategy=concat", "pack_strategy=best_fit"),
     ("max_epochs=5 max_steps=3", "max_steps=None"),
@@ -332,7 +333,7 @@ def test_every_setting_can_be_changed_on_the_command_line() -> None:
         "visualizer": "tensorboard", "work_dir": "2024", "use_varlen_attn": "true", "pack_to_max_length": "false",
         "evaluation_share": "0.5", "lora_r": None, "lora_alpha": None, "lora_dropout": None, "recompute": None,
         "checkpoint_format": "sharded", "balance": "window", "balance_window": None,
-        "special_tokens_in_text": "escape",
+        "special_tokens_in_text": "escape", "isolate": None,
     }  # fmt: skip
     for row in schema():
         text = values.get(row.name, "False" if row.default is True else "True" if row.default is False else "7")

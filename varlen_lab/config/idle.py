@@ -34,6 +34,11 @@ IDLE = (
         "with use_varlen_attn = False, it is the kernel of varlen attention; set use_varlen_attn=True too",
     ),
     Idle(
+        "isolate",
+        lambda config: not config.use_varlen_attn,
+        "with use_varlen_attn = False, no layer is told where documents begin; set use_varlen_attn=True too",
+    ),
+    Idle(
         "pack_strategy",
         lambda config: not config.pack_to_max_length,
         "with pack_to_max_length = False, nothing is packed; set pack_to_max_length=True too",

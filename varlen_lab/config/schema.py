@@ -119,6 +119,7 @@ class Config:
     recompute: str = setting("all", "2/", "what gradient_checkpointing recomputes: all of a layer, or what is cheap (no products, no attention)", choices=("all", "cheap"))
     torch_compile: bool = setting(False, "2/", "compile the layers with torch.compile: a minute first, then faster on a GPU")
     attn_backend: str = setting("auto", "2/", "kernel for varlen attention", choices=("auto", BACKENDS))
+    isolate: bool = setting(True, "2/", "layers that carry a state along the row run document by document; False refuses such a model")
     dtype: str = setting("auto", "2/", "fp32, bf16 or fp16; auto is bf16 on a GPU that has it, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"))
     master_weights: bool = setting(True, "2/", "weights, gradients and momenta in fp32; False: in bf16, half the memory, small updates are rounded away")
     dataset_map_fn: str = setting("auto", "3/", "how a record is read: auto (by its fields), pretrain (its text, whole), msagent_react", choices=(MAP_FNS,))

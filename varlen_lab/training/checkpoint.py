@@ -38,6 +38,7 @@ RUN_FILE = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: ev
 # settings that say where, how often and by which exact kernel, not what is computed
 MAY_CHANGE = {
     "attn_backend",
+    "isolate",
     "work_dir",
     "save_steps",
     "save_total_limit",
