@@ -6,8 +6,10 @@ seams, and no layer computes with it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +26,8 @@ class Call:
     seams: bool
     config: type
     told: bool  # it came with positions or with seams
-    taken: bool = False  # by an attention
+    taken: bool = False  # by an attention, or by a layer that runs document by document
+    attended: bool = False  # by an attention, which needs positions too
 
 
 CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)
@@ -36,11 +39,26 @@ def model_name() -> str:
     return "this model" if call is None else call.name
 
 
-def seams_taken() -> None:
-    """An attention has taken the seams of the call that is running."""
+def seams_taken(attention: bool = True) -> None:
+    """An attention has taken the seams of the call that is running, or a layer that runs document by document."""
     call = CALL.get()
     if call is not None:
         call.taken = True
+        call.attended |= attention
+
+
+@contextmanager
+def one_document() -> Iterator[None]:
+    """Within the call that is running, a layer computes on one document, whose attention is to find no seams."""
+    call = CALL.get()
+    if call is None or not call.seams:
+        yield
+        return
+    before = CALL.set(replace(call, seams=False))
+    try:
+        yield
+    finally:
+        CALL.reset(before)
 
 
 def sees_other_tokens(module: torch.nn.Module, mask: Any) -> bool:

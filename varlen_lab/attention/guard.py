@@ -214,13 +214,13 @@ def refuse_padding_positions(name: str, positions: torch.Tensor, model: Any) -> 
 
 
 def check_taken(call: Call, model: Any, one: bool) -> None:
-    """InputError when no attention took the seams, or nothing takes positions; ``one`` document needs none."""
+    """InputError when nothing took the seams, or attention did and nothing takes positions; ``one`` needs none."""
     if not call.taken:
         raise InputError(
             f"{call.name} was given cu_seq_lens_q and no attention of ours took it, so nothing keeps its documents "
             "apart (it is dropped on the way, or layers mix tokens in code of their own); train it unpacked."
         )
-    if not one and not takes_positions(model):
+    if call.attended and not one and not takes_positions(model):
         raise InputError(
             f"{call.name} takes no position_ids and counts the tokens of a row itself, through all documents; train it "
             "unpacked."

@@ -1,6 +1,7 @@
 """A model with random weights from a config: the one of a training run, or a tiny stand-in of a family.
 
-``build_model``   the model of a training run: its attention, its precision, no dropout, recomputed activations
+``build_model``   the model of a training run: its attention, its precision, no dropout, recomputed activations, layers
+                  that carry a state isolated
 ``resolve_device``, ``resolve_dtype``   where and in which precision a run computes: as its config says, or as suits
 ``from_scratch``  random weights from a transformers config dict
 ``empty_model``   the same model without memory for its weights, which come from a checkpoint or another process
@@ -30,6 +31,7 @@ from varlen_lab.machine.gpu import (
 )
 from varlen_lab.machine.ranks import is_first
 from varlen_lab.models.adapters import add_adapter, four_bit_settings
+from varlen_lab.models.isolation import isolate_known
 from varlen_lab.models.recomputing import recompute
 from varlen_lab.models.registry import FAMILIES, Family
 
@@ -75,13 +77,14 @@ def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
         from varlen_lab.models.loading import load_model, stated_dtype  # which itself needs this file
 
         bits = four_bit_settings(resolve_device(config), resolve_dtype(config)) if config.method == "qlora" else None
-        model = load_model(config.pretrained_model_name_or_path, attention, frozen_dtype(config), bits, empty=empty)
-        stated = stated_dtype(config.pretrained_model_name_or_path)
+        source, frozen = config.pretrained_model_name_or_path, frozen_dtype(config)
+        model = load_model(source, attention, frozen, bits, empty=empty, isolate=False)  # below, as a whole
+        stated = stated_dtype(source)
         opened = dtype_name(model.dtype)
         if bits is None and stated not in (None, opened) and is_first():
-            kept = f"{config.pretrained_model_name_or_path} keeps its weights in {stated}"
+            kept = f"{source} keeps its weights in {stated}"
             warnings.warn(f"{kept}, this run opens them in {opened}", stacklevel=2)
-        if frozen_dtype(config) == "auto":
+        if frozen == "auto":
             for parameter in model.parameters():
                 if parameter.dtype == torch.float16:  # its range is too narrow for what bf16 computes
                     parameter.data = parameter.data.to(torch.bfloat16)
@@ -92,7 +95,10 @@ def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
         recompute(model, config.recompute)
     if config.torch_compile:
         model.compile(dynamic=True)  # rows differ in length
-    return model if config.method == "full" else add_adapter(model, config, dtype)
+    if config.method != "full":
+        model = add_adapter(model, config, dtype)
+    # last: peft calls the model inside it past its hooks, so that seams have to be taken from peft's own call
+    return isolate_known(model) if getattr(config, "isolate", True) else model
 
 
 def attention_name(config: Config) -> str:

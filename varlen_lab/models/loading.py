@@ -27,6 +27,7 @@ from varlen_lab.models.building import (
     native_model_types,
     resolve_attention,
 )
+from varlen_lab.models.isolation import isolate_known
 from varlen_lab.models.layouts import Layout
 from varlen_lab.models.registry import FAMILIES
 from varlen_lab.models.sources import locate_model
@@ -42,20 +43,29 @@ def load_model(
     quantization_config: Any = None,
     *,
     empty: bool = False,
+    isolate: bool = True,
 ) -> PreTrainedModel:
     """Open a pretrained causal language model with the given attention, quantised on the way if asked to.
 
     ``dtype``: of its weights, ``auto`` as they were saved. ``path``: a folder, a hub name, a GGUF file or
     ``pip:PACKAGE``. A folder in an original remote-code layout (``model_type: internlm``) is read into the native
-    class. ``empty``: no weights are read, see ``empty_model``; then nobody knows how they were saved. Raises InputError
-    when there is no such model.
+    class. ``empty``: no weights are read, see ``empty_model``; then nobody knows how they were saved. ``isolate``:
+    with our attention, layers that are known to carry a state along the row run document by document (``isolation``);
+    without it such a model refuses packed rows. Raises InputError when there is no such model.
     """
+    model = open_model(os.fspath(path), attn_implementation, dtype, quantization_config, empty)
+    return isolate_known(model) if isolate else model
+
+
+def open_model(
+    path: str, attn_implementation: str, dtype: torch.dtype | Literal["auto"], quantization_config: Any, empty: bool
+) -> PreTrainedModel:
+    """``load_model`` as transformers runs it."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
-    path = os.fspath(path)
     source = locate_model(path)
     if source.gguf_file is not None:
-        model = load_model(source.folder, attn_implementation, dtype, quantization_config, empty=empty)
+        model = open_model(os.fspath(source.folder), attn_implementation, dtype, quantization_config, empty)
         # what adapters and notes call their base: the name that a person knows, not the folder in our cache
         model.name_or_path = model.config.name_or_path = path
         return model

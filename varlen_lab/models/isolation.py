@@ -1,0 +1,298 @@
+"""Layers that carry a state along the row run document by document inside a packed row, everything else stays packed.
+
+A mask cannot keep a recurrence or a convolution apart. So the ``forward`` of such a layer is replaced, on its instance:
+with seams its arguments are cut to each document, it runs once a document, and what it returns is laid end to end
+again. That is what the layer computes on each document alone, on any device and with whatever kernel it has.
+
+Seams come to it from the call of its model: hooks of the models around it put the ``cu_seq_lens_q`` of a call into one
+object that its isolated layers share, and take it away again. Without seams all is as before: padding, ``generate``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from threading import get_ident
+from types import MethodType
+from typing import Any
+
+import torch
+
+from varlen_lab.attention.calls import CALL, one_document, seams_taken
+from varlen_lab.attention.guard import LIFTED, WATCHED, named, refuse_restarts
+from varlen_lab.attention.masks import HIDDEN
+from varlen_lab.errors import InputError
+from varlen_lab.models.documentwise import by_document
+from varlen_lab.packing.boundaries import Boundaries
+
+# what VarlenCollator says of documents beside the tokens; a class without states of attention may take none of it
+SEAM_WORDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "position_ids")
+CHECKPOINTING = "_gradient_checkpointing_func"  # transformers', on every module that can be computed again
+
+
+def isolate_layers(model: Any, paths: Sequence[str]) -> Any:
+    """Run the modules at ``paths`` document by document whenever a call brings seams; in place, returns the model.
+
+    Once more is once: what is isolated stays so, and a wrapper around the model that is new is watched too. InputError
+    for a path that is not in the model.
+    """
+    modules = dict(model.named_modules())
+    if missing := [path for path in paths if path not in modules]:
+        raise InputError(
+            f"{type(model).__name__} has no module {missing[0]!r} to isolate; take paths of model.named_modules()."
+        )
+    wanted = [path for path in modules if path in set(paths) | set(isolated_layers(model))]
+    if not wanted:
+        return model
+    running = next((found.running for found in map(isolation_of, modules.values()) if found), None) or Running()
+    for path in wanted:
+        if isolation_of(modules[path]) is None:
+            modules[path].forward = Isolated(modules[path], running)
+    holders = [module for path, module in modules.items() if any(is_within(layer, path) for layer in wanted)]
+    running.holders = holders
+    for module in holders:
+        if (module is model or is_model(module)) and not running.watches(module):
+            module.register_forward_pre_hook(running.enter, with_kwargs=True)
+            module.register_forward_hook(running.leave, with_kwargs=True, always_call=True)
+    return model
+
+
+def isolate_known(model: Any) -> Any:
+    """Isolate the ``known_layers`` of a model with our attention, in place; returns the model."""
+    names = {getattr(getattr(module, "config", None), "_attn_implementation", None) for module in model.modules()}
+    return isolate_layers(model, known_layers(model)) if names & WATCHED else model
+
+
+def release(model: Any) -> Any:
+    """Take isolation off again, in place; returns the model."""
+    for module in model.modules():
+        isolated = isolation_of(module)
+        if isolated is not None:
+            if isolated.inner is None:
+                del module.forward
+            else:
+                module.forward = isolated.inner
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for number, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "__self__", None), Running):
+                    del hooks[number]
+        if isinstance(kept := vars(module).get(CHECKPOINTING), KeepsSeams):
+            setattr(module, CHECKPOINTING, kept.inner)
+    return model
+
+
+def isolated_layers(model: Any) -> list[str]:
+    """Paths of the modules that run document by document, in the order of the model."""
+    return [path for path, module in model.named_modules() if isolation_of(module) is not None]
+
+
+def known_layers(model: Any) -> list[str]:
+    """Paths of the layers that are known to carry a state along the row, in the order of the model."""
+    table = known_classes()
+    kinds = {str(getattr(getattr(module, "config", None), "model_type", "")) for module in model.modules()}
+    names = {name for kind in kinds & set(table) for name in table[kind]}
+    return [path for path, module in model.named_modules() if class_name(module) in names]
+
+
+@cache
+def known_classes() -> dict[str, list[str]]:
+    """``model_type`` -> the classes of its layers that carry a state along the row, as measured."""
+    return tomllib.loads(Path(__file__).with_name("recurrent.toml").read_text(encoding="utf-8"))
+
+
+def in_words(model: Any) -> str:
+    """How many layers run document by document, as "isolated: 3 of 6 layers"; "" where none does."""
+    paths = isolated_layers(model)
+    if not paths:
+        return ""
+    stacks = {path: len(module) for path, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)}
+    numbered = {decoder_layer(path, stacks) for path in paths}
+    total = sum(stacks[stack] for stack in {path.rpartition(".")[0] for path in numbered} & set(stacks))
+    return f"isolated: {len(numbered)} of {max(total, len(numbered))} layers"
+
+
+def decoder_layer(path: str, stacks: Mapping[str, int]) -> str:
+    """The outermost numbered layer that a path leads through, or the path."""
+    parts = path.split(".")
+    for place in range(1, len(parts)):
+        if ".".join(parts[:place]) in stacks:
+            return ".".join(parts[: place + 1])
+    return path
+
+
+def is_within(path: str, container: str) -> bool:
+    """Whether a module is another one or lies in it, by their paths."""
+    return path == container or not container or path.startswith(container + ".")
+
+
+def is_model(module: Any) -> bool:
+    """Whether it is a model of transformers, whose calls bring seams."""
+    from transformers import PreTrainedModel
+
+    return isinstance(module, PreTrainedModel)
+
+
+def class_name(module: torch.nn.Module) -> str:
+    """The class of a module as its file has it: FSDP2 puts a class of its own in front."""
+    kind = type(module)
+    return next((one for one in kind.__mro__ if not one.__name__.startswith("FSDP")), kind).__name__
+
+
+def isolation_of(module: torch.nn.Module) -> Isolated | None:
+    """What runs a module document by document; None where it runs as its class has it."""
+    forward = vars(module).get("forward")
+    while forward is not None and not isinstance(forward, Isolated):  # accelerate's hooks wrap what they find
+        forward = vars(forward).get("__wrapped__") if hasattr(forward, "__dict__") else None
+    return forward
+
+
+class Running:
+    """The documents of the calls of one model that are running: what its isolated layers share.
+
+    A list for each thread, the innermost call last: (the module that was called, its documents or None).
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[int, list[tuple[int, Boundaries | None]]] = {}
+        self.packed = False  # a call with seams has been
+        self.holders: list[torch.nn.Module] = []  # isolated layers and all that they lie in
+
+    def watches(self, module: torch.nn.Module) -> bool:
+        """Whether calls of a module are entered here."""
+        return any(getattr(hook, "__self__", None) is self for hook in module._forward_pre_hooks.values())
+
+    @torch.compiler.disable
+    def enter(
+        self, module: Any, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Before a model runs: its seams are taken, and words of seams that its class does not know are left out.
+
+        InputError for positions that restart without seams, and for tokens of a packed row that a mask hides.
+        """
+        calls = self.calls.setdefault(get_ident(), [])
+        if any(number == id(module) for number, _ in calls):  # no model calls itself: an interrupt has left this behind
+            calls.clear()
+        cu_seqlens = options.get("cu_seq_lens_q")
+        if cu_seqlens is None:
+            if not calls and CALL.get() is None and not LIFTED.get():
+                refuse_unseamed(module, args, options)
+            calls.append((id(module), calls[-1][1] if calls else None))
+        else:
+            documents = Boundaries(cu_seqlens)
+            refuse_hidden(module, args, options)
+            self.packed = True
+            calls.append((id(module), documents))
+            options = known_words(module, options)
+        for holder in self.holders:
+            again = vars(holder).get(CHECKPOINTING)
+            if again is not None and not isinstance(again, KeepsSeams):
+                setattr(holder, CHECKPOINTING, KeepsSeams(again, self))
+        return args, options
+
+    @torch.compiler.disable
+    def leave(self, module: Any, *_: Any) -> None:
+        """After a model has run, or failed."""
+        calls = self.calls.get(get_ident(), [])
+        if calls and calls[-1][0] == id(module):
+            calls.pop()
+        if not calls:
+            self.calls.pop(get_ident(), None)
+
+    def documents(self, layer: torch.nn.Module) -> Boundaries | None:
+        """The documents of the call that is running, None for one without seams.
+
+        InputError where a layer is computed again in a backward pass that does not say of which call it is.
+        """
+        calls = self.calls.get(get_ident())
+        if calls:
+            return calls[-1][1]
+        if self.packed and torch._C._current_graph_task_id() != -1:
+            raise InputError(
+                f"{type(layer).__name__} runs document by document and is computed again in the backward pass in a way "
+                "that does not keep the seams of its call; use model.gradient_checkpointing_enable(), or none."
+            )
+        return None
+
+    @contextmanager
+    def again(self, documents: Boundaries | None) -> Iterator[None]:
+        """The documents of an earlier call, while something of it is computed again."""
+        calls = self.calls.setdefault(get_ident(), [])
+        calls.append((0, documents))
+        try:
+            yield
+        finally:
+            calls.pop()
+            if not calls:
+                self.calls.pop(get_ident(), None)
+
+
+class Isolated:
+    """The ``forward`` of a layer that runs document by document where its model's call brought seams."""
+
+    def __init__(self, module: torch.nn.Module, running: Running) -> None:
+        self.module = module
+        self.running = running
+        self.inner = vars(module).get("forward")  # another one's, which stays in place
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What it runs, for whoever asks for its signature."""
+        return self.inner or MethodType(type(self.module).forward, self.module)
+
+    @torch.compiler.disable
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        documents = self.running.documents(self.module)
+        if documents is None:
+            return self.__wrapped__(*args, **options)
+        seams_taken(attention=False)
+        with one_document():
+            return by_document(self.__wrapped__, type(self.module).__name__, documents, args, options)
+
+
+class KeepsSeams:
+    """transformers' function for activations that are computed again, with the seams of the call they belong to."""
+
+    def __init__(self, inner: Callable[..., Any], running: Running) -> None:
+        self.inner = inner
+        self.running = running
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        calls = self.running.calls.get(get_ident())
+        if not calls:
+            return self.inner(function, *args, **options)
+        documents = calls[-1][1]
+
+        def with_seams(*given: Any, **more: Any) -> Any:
+            with self.running.again(documents):
+                return function(*given, **more)
+
+        return self.inner(with_seams, *args, **options)
+
+
+def refuse_unseamed(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """InputError for positions that restart within a row where no seams came with them."""
+    given = named(module, args, options)
+    if isinstance(given.get("position_ids"), torch.Tensor):
+        refuse_restarts(type(module).__name__, given["position_ids"], given)
+
+
+def refuse_hidden(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """InputError for a mask of padding that hides tokens of a packed row."""
+    mask = named(module, args, options).get("attention_mask")
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2 and HIDDEN(mask):
+        raise InputError(
+            f"attention_mask hides {HIDDEN(mask)} tokens of a packed row whose cu_seq_lens_q came with it; leave "
+            "attention_mask out, seams say it all."
+        )
+
+
+def known_words(module: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of a call without those of seams that the class of the model does not take."""
+    taken = inspect.signature(type(module).forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return options
+    return {name: value for name, value in options.items() if name in taken or name not in SEAM_WORDS}
