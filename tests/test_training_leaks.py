@@ -72,7 +72,7 @@ def command(config: Config, folder: Path, verb: str = "train") -> int:
 def test_a_model_that_leaks_is_not_trained(
     kind: str, verb: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = config.replace(model_config={"model_type": kind, **LEAKING[kind]})
+    config = config.replace(model_config={"model_type": kind, **LEAKING[kind]}, isolate=False)
     assert command(config, tmp_path, verb) == 1
     said = capsys.readouterr().err
     assert "does not keep packed documents apart" in said and "\n✗ " in said

@@ -98,7 +98,7 @@ def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
     if config.method != "full":
         model = add_adapter(model, config, dtype)
     # last: peft calls the model inside it past its hooks, so that seams have to be taken from peft's own call
-    return isolate_known(model) if getattr(config, "isolate", True) else model
+    return isolate_known(model) if config.isolate else model
 
 
 def attention_name(config: Config) -> str:
