@@ -34,6 +34,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if wants_alone and "mark.alone" not in collection_path.read_text(encoding="utf-8") else None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """``-m gpu``: what waits for a compiler comes last, so that a run that is cut short has asked everything else."""
+    if config.option.markexpr == "gpu":
+        items.sort(key=lambda item: "flex" in item.nodeid or "compiled" in item.nodeid)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked ``real`` need the package that brings SmolLM2-135M-Instruct."""
     if item.get_closest_marker("real"):

@@ -129,6 +129,31 @@ def test_flex_says_the_same_forward_on_a_cpu(case: dict) -> None:
     torch.testing.assert_close(flex, oracle, rtol=1e-4, atol=1e-5)
 
 
+def test_flex_asks_for_the_kernel_of_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own choice below 128 tokens has no tiles for four heads of queries to one of keys."""
+    from varlen_lab.attention import flex
+
+    asked, usual = {}, flex.kernel("cpu")
+    monkeypatch.setattr(flex, "kernel", lambda device: lambda *given, **options: asked.update(options) or usual(*given))
+    q, k, v = (x.detach() for x in tensors([5, 9], (4, 1), dtype=torch.float32))
+    attend(q, k.expand_as(q), v.expand_as(q), Boundaries.from_lengths([5, 9]), backend="flex")
+    assert asked["kernel_options"] == {"BACKEND": "TRITON"}
+
+
+def test_what_cannot_be_compiled_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    from varlen_lab.attention import flex
+
+    def fails(*given, **options):
+        raise TorchDynamoException("LoweringException: No choices to select.\n  target: flex_attention")
+
+    monkeypatch.setattr(flex, "kernel", lambda device: fails)
+    q, k, v = (x.detach() for x in tensors([5, 9], (4, 1), dtype=torch.float32))
+    with pytest.raises(InputError, match=r"'flex' cannot be compiled here for 4/1 heads of 16 in float32 \(.*select\)"):
+        attend(q, k, v, Boundaries.from_lengths([5, 9]), backend="flex")
+
+
 @pytest.mark.parametrize("lengths", [UGLY, [1, 2, 63, 64, 65, 127, 128, 129], [64, 64, 128], [7], [1] * 50, [300]])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [None, 1, 2, 60, 64, 129])
@@ -185,8 +210,8 @@ def test_the_layers_of_a_batch_share_one_block_mask() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("backend", CUDA)
 @pytest.mark.parametrize("case", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("backend", CUDA)
 def test_a_cuda_backend_is_as_close_as_bf16_allows(backend: str, case: dict) -> None:
     if why := why_not(BACKENDS[backend], Job("cuda", "bfloat16", 16, capability=capability_of("cuda"))):
         pytest.skip(f"{backend} {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -38,6 +39,21 @@ def test_groups_go_where_flash_attention_takes_them(
     assert takes_groups(job, True, masked) is fast
     if device == "cuda":
         assert not takes_groups(job, False, masked)  # values of another width
+
+
+@pytest.mark.parametrize("given", ["usual", "in an exception", "not cuDNN", "cuDNN alone"])
+def test_only_on_cuda_cudnn_is_left_out_and_comes_back(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {"cudnn": given != "not cuDNN", **dict.fromkeys(("flash", "mem_efficient", "math"), given != "cuDNN alone")}
+    for name in flags:
+        monkeypatch.setattr(torch.backends.cuda, f"{name}_sdp_enabled", lambda name=name: flags[name])
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", lambda on: flags.update(cudnn=on))
+    before = dict(flags)
+    for device in ("cpu", "mps", "cuda"):
+        left_out = device == "cuda" and given != "cuDNN alone"
+        with suppress(ZeroDivisionError), sdpa.without_plans(device):
+            assert flags == before | ({"cudnn": False} if left_out else {})
+            _ = 1 // (given != "in an exception")
+        assert flags == before
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 3}, {"causal": False}], ids=["plain", "window", "bidirectional"])

@@ -129,8 +129,8 @@ def test_the_share_that_flex_takes_away_has_the_right_gradients() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("backend", ["sdpa", "flex"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
 def test_a_cuda_backend_is_as_close_as_bf16_allows(backend: str, case: dict[str, Any]) -> None:
     if why := why_not(BACKENDS[backend], Job("cuda", "bfloat16", 16, capability=choosing.capability_of("cuda"))):
         pytest.skip(f"{backend} {why}")

@@ -45,8 +45,9 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_is_small() -> None:
+    """Nine sections, each ended at its limit, in 1,250 lines: telling what was not reached took the last fifty."""
     counted = {path.name: house.code_lines(path.read_text()) for path in (ROOT / "benchmarks" / "gpu").glob("*.py")}
-    assert sum(counted.values()) <= 1200, counted
+    assert sum(counted.values()) <= 1250, counted
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
@@ -210,7 +211,7 @@ def test_no_section_takes_what_a_later_one_needs(left: float, names: set[str], r
         left -= taken
 
 
-@given(st.floats(3.5, 12), st.integers(0, 8))  # all sections can begin
+@given(st.floats(4, 12), st.integers(0, 8))  # all sections can begin
 def test_time_that_is_left_flows_to_the_later_ones(minutes: float, early: int) -> None:
     sections = chosen(None)
     left = 60 * minutes
@@ -227,13 +228,21 @@ def test_six_minutes_hold_everything_and_the_smoke_is_short() -> None:
     assert times[1][0] == "smoke" and times[1][2] - times[1][1] <= 45
     assert max(end - start for name, start, end, _ in clock(chosen(["smoke"]), 60) if name == "smoke") == 45
     second = clock(chosen(["tests", "lessons"]), 3)
-    assert [name for name, *_ in second] == ["start", "tests", "lessons", "report"] and second[-1][2] <= 180
+    assert [name for name, *_ in second] == ["start", "lessons", "tests", "report"] and second[-1][2] <= 180
 
 
 def test_the_compiled_cell_has_its_time() -> None:
-    """Eight cells of six seconds leave the compiler what it needs, by plan."""
-    times = {name: end - start for name, start, end, _ in clock(chosen(None), 6)}
-    assert times["training"] >= 8 * 6 + training.COMPILED + GRACE
+    """In a call of its own: after eight cells of seven seconds the compiler has what it needs."""
+    times = {name: end - start for name, start, end, _ in clock(chosen(["training"]), 4)}
+    assert times["training"] >= 8 * 7 + training.COMPILED + GRACE
+
+
+def test_the_second_call_has_time_for_what_it_asks() -> None:
+    """Eight cells of training, both lessons, the tests; no compiled cell, which would take the time of the others."""
+    names = ["parity", "training", "tests", "lessons"]
+    times = {name: end - start for name, start, end, _ in clock(chosen(names), 3.5)}
+    assert [name for name in times if name in names] == ["parity", "training", "lessons", "tests"]
+    assert times["parity"] >= 34 and 8 * 7 <= times["training"] < training.COMPILED and times["tests"] >= 36
 
 
 def test_what_ends_it_early_leaves_the_best() -> None:

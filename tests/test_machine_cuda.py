@@ -185,7 +185,7 @@ def test_a_family_is_exact_on_a_kernel(family: str, monkeypatch: pytest.MonkeyPa
     assert kernel in ("flash_attn", "flash_attn_3", "torch_varlen") and kernel in took and "sdpa" not in took, took
 
 
-def test_softcap_and_slopes_run_on_a_kernel() -> None:
+def test_softcap_and_slopes_run_on_flex() -> None:
     """Gemma 2 and Baichuan-13B in bf16: flex, or flash-attn where it is."""
     row = Boundaries.from_lengths(UGLY, DEVICE)
     for options in ({"softcap": 5.0}, {"alibi_slopes": torch.logspace(-1, -8, 8, base=2, device=DEVICE)}):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,8 @@ class Scale:
     padded: int = 16  # documents of a padded batch
     seconds: float = 2.0  # of timed steps in a cell, after the first two
     parity: dict[str, Any] = field(default_factory=lambda: SIXTY)
-    steps: int = 20  # of the parity
+    parity_row: int = 2048  # tokens, a step: each document is a pass of its own, several times
+    steps: int = 12  # of the parity
 
 
 REHEARSAL = Scale(
@@ -72,6 +72,7 @@ REHEARSAL = Scale(
     padded=4,
     seconds=0.2,
     parity=SMALL,
+    parity_row=256,
     steps=3,
 )
 
@@ -177,17 +178,6 @@ def filling(total: int, mean: int, longest: int, seed: int = 0) -> list[int]:
     ends = np.minimum(np.cumsum(drawn), total)
     lengths = np.diff(ends, prepend=0)
     return [int(length) for length in lengths if length]
-
-
-@contextmanager
-def no_plans() -> Iterator[None]:
-    """Without cuDNN's attention, which plans for every new shape: for work whose lengths differ from step to step."""
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def row_of(lengths: Sequence[int], device: str) -> Boundaries:

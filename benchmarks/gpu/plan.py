@@ -31,13 +31,13 @@ class Section(NamedTuple):
 SECTIONS = [
     Section("smoke", "a ceiling, every kernel once, a step, a picture", 40, 15, 10, most=45),
     Section("correctness", "every kernel against float64: outputs, gradients, leaks", 45, 25, 22),
-    Section("parity", "three losses of a model of 60M weights, with a control", 40, 20, 12),
+    Section("parity", "three losses of a model of 60M weights, with a control", 40, 34, 12, most=60),
     Section("kernels", "TFLOP/s inside documents, forward and backward", 50, 25, 16),
-    Section("training", "padded, grouped, packed, varlen at 1.1B weights", 97, 40, 22),
+    Section("training", "padded, grouped, packed, varlen at 1.1B weights", 97, 55, 22),
     Section("peers", "HF Trainer with flattening, TRL packing, same kernel", 40, 25, 22),
-    Section("masks", "the mask a live model used on this device", 10, 8, 4),
+    Section("masks", "the mask a live model used on this device", 16, 14, 4),
+    Section("lessons", "the notebooks that are marked gpu, by papermill", 50, 40, 8, extra=True),
     Section("tests", "pytest -m gpu", 80, 30, 22, extra=True),
-    Section("lessons", "the notebooks that are marked gpu, by papermill", 60, 30, 8, extra=True),
 ]
 NAMES = [section.name for section in SECTIONS]
 

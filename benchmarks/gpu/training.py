@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.bench import CV_ONE, Bench, no_plans
+from benchmarks.gpu.bench import CV_ONE, Bench
 from benchmarks.gpu.store import Cell, cell_name
 from benchmarks.lengths import lognormal
 from benchmarks.train import by_length, feature
 from varlen_lab.attention.huggingface import hf_name_of
+from varlen_lab.attention.sdpa import without_plans
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.machine.gpu import GIB
@@ -87,7 +88,7 @@ def run(
     work = Work.of(network)
     bench.free()
     # padded batches differ in length, rows hardly: each way with the kernels that are best for it
-    with no_plans() if mode[0] in "AB" else contextlib.nullcontext():
+    with without_plans(bench.device if mode[0] in "AB" else "none"):
         records = timed(bench, optimize(engine, steps))
     seconds = sum(record["seconds"] for record in records)
     tokens = sum(record["tokens"] for record in records)

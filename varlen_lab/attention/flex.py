@@ -7,13 +7,17 @@ The kernel skips blocks of 128 x 128 cells nobody sees and masks only those that
 follows from the seams; ``create_block_mask`` would look at all T x T cells, a gigabyte at 32k tokens. The blocks are
 worked out once for a batch, not once for each layer.
 
+For rows below 128 tokens torch would take a kernel made for a few queries that go on from a cache. It has no tiles for
+several heads of queries to one of keys and ends in the compiler's traceback, so the one for whole rows is asked for.
+
 One thing the other kernels do and this does not: it multiplies whole blocks, so where a document holds a NaN or an
 infinity, 0 times it spoils the neighbours in its block. Finite numbers never cross.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +25,16 @@ import torch
 
 from varlen_lab.attention.flash import same_head_dim
 from varlen_lab.attention.reference import Options
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
+from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.packing.boundaries import Boundaries, OncePerTensor
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK_SIZE = 128  # tokens: the kernel's own default, and what its tiles are tuned for
+MULTIPLE = 16  # what a head dim is widened to on a GPU: a product of tiles takes nothing narrower
+WHOLE_ROWS: Any = {"BACKEND": "TRITON"}  # not the kernel for a few queries
 # Every layout of heads, kind of mask and of score is a kernel of its own. Past dynamo's usual 8 it would go on without
 # one, and make all T x T scores: here a named backend runs or says why not.
 COMPILE_LIMITS: dict[str, Any] = {"recompile_limit": 64, "fail_on_recompile_limit_hit": True}
@@ -48,21 +55,37 @@ def attend_flex(
         raise InputError(
             f"backend 'flex' has no backward on {q.device.type}; use backend='sdpa', or 'reference' for a softcap."
         )
-    q_, k_, v_ = same_head_dim(q, k, v)
+    q_, k_, v_ = same_head_dim(q, k, v, MULTIPLE if q.device.type == "cuda" else 1)
     # A compiled score may capture tensors, not Python numbers. The tensor is filled on the device, because a copy would
     # make the CPU wait for it.
     cap = None if options.softcap is None else torch.full((), options.softcap, device=q.device)
-    with dynamo.patch(COMPILE_LIMITS):
+    with dynamo.patch(COMPILE_LIMITS), compiled_or_said(q_, k_):
         found = kernel(q.device.type)(
             *(x.transpose(0, 1)[None] for x in (q_, k_, v_)),
             score_mod=score_mod(cap, options.alibi_slopes),
             block_mask=shared_mask(boundaries, options.causal, options.window),
             scale=options.scale,
             enable_gqa=q.shape[1] != k.shape[1],
+            kernel_options=WHOLE_ROWS,
             return_aux=None if options.sinks is None else AuxRequest(lse=True),
         )
     out: torch.Tensor = found if options.sinks is None else with_sinks(found[0], found[1].lse, options.sinks)
     return out[0].transpose(0, 1)[..., : v.shape[-1]]
+
+
+@contextmanager
+def compiled_or_said(q: torch.Tensor, k: torch.Tensor) -> Iterator[None]:
+    """InputError for what the compiler cannot make a kernel of: its traceback names nothing that a user can change."""
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+    try:
+        yield
+    except (TorchDynamoException, FailOnRecompileLimitHit) as problem:
+        raise InputError(
+            f"backend 'flex' cannot be compiled here for {q.shape[1]}/{k.shape[1]} heads of {q.shape[-1]} in "
+            f"{dtype_name(q.dtype)} ({first_line(problem)}); use another backend, such as 'sdpa', or 'reference' for a "
+            "softcap."
+        ) from problem
 
 
 def with_sinks(out: torch.Tensor, log_sum: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:

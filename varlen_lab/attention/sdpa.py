@@ -11,10 +11,10 @@ kernels that has no repeatable backward.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from varlen_lab.attention.choosing import Job, job_of_call, refuse_unable
@@ -23,7 +23,6 @@ from varlen_lab.attention.reference import Options, visible
 from varlen_lab.attention.registry import AMPERE, HALF_PRECISION
 from varlen_lab.packing.boundaries import Boundaries
 
-UNPLANNED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 WIDTHS = {"cpu": 1}  # what a head dim must be a multiple of, or a GPU's kernels leave it to torch's slow way
 
 
@@ -44,10 +43,10 @@ def attend_sdpa(
     if grouped and not takes_groups(job, q.shape[-1] == v.shape[-1], masked):
         k, v, grouped = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1), False
     outputs = []
-    # split, not slicing: the backward of a slice fills a zero tensor of the whole row for every document
-    for q_LHD, k_LKD, v_LKV in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
-        mask = document_mask(len(q_LHD), options, q)
-        with without_plans(q.device):
+    with without_plans(q.device.type):
+        # split, not slicing: the backward of a slice fills a zero tensor of the whole row for every document
+        for q_LHD, k_LKD, v_LKV in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
+            mask = document_mask(len(q_LHD), options, q)
             out_HLV = scaled_dot_product_attention(
                 q_LHD.transpose(0, 1)[None],
                 k_LKD.transpose(0, 1)[None],
@@ -57,14 +56,24 @@ def attend_sdpa(
                 scale=options.scale,
                 enable_gqa=grouped,
             )[0]
-        outputs.append(out_HLV.transpose(0, 1))
+            outputs.append(out_HLV.transpose(0, 1))
     out = torch.cat(outputs)
     return out if places is None else out.index_select(0, places)[..., :width]
 
 
-def without_plans(device: torch.device) -> AbstractContextManager[None]:
-    """A context in which torch chooses among its CUDA kernels but cuDNN's; nothing on other devices."""
-    return sdpa_kernel(UNPLANNED) if device.type == "cuda" else nullcontext()
+@contextmanager
+def without_plans(device: str) -> Iterator[None]:
+    """On CUDA torch's choice without cuDNN's kernel while it lasts, unless that is the only one it may take."""
+    cuda = torch.backends.cuda
+    planned = device == "cuda" and cuda.cudnn_sdp_enabled()
+    if not planned or not (cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.math_sdp_enabled()):
+        yield
+        return
+    cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        cuda.enable_cudnn_sdp(True)
 
 
 def with_sinks(
