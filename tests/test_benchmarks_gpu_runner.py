@@ -272,10 +272,19 @@ def test_tests_that_take_too_long_tell_of_those_that_ran(planted: str) -> None:
     with open(planted, "a") as file:
         file.write("def test_zz_hangs(): time.sleep(60)\n")
     counts, bad = pytest_section.outcome([planted], 8)
-    assert counts["status"] == "failed" and "ended at its limit of 8 s" in counts["why"]
+    assert counts["status"] == "failed" and "limit of 8 s; 1 of 4 tests were not finished" in counts["why"]
     assert (counts["passed"], counts["failed"], counts["skipped"]) == (1, 1, 1)
     assert re.search(r"test_planted.py:\d+: KeyboardInterrupt", counts["traceback"])
     assert bad["cell"] == "test_planted::test_wrong"
+
+
+def test_whole_models_come_before_kernels(tmp_path: Path) -> None:
+    """And what has no GPU tests is not read at all."""
+    names = ["machine_cuda_isolated", "attention_backends", "attention_sinks", "machine_cuda", "packing_rows"]
+    for name in names:
+        (tmp_path / f"test_{name}.py").write_text("pytestmark = pytest.mark.gpu" if "rows" not in name else "")
+    found = [Path(file).stem.removeprefix("test_") for file in pytest_section.files_of(tmp_path)]
+    assert found == ["machine_cuda", "machine_cuda_isolated", "attention_sinks", "attention_backends"]
 
 
 def test_a_suite_that_does_not_start_is_a_failure(tmp_path: Path) -> None:

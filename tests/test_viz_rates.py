@@ -61,7 +61,7 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
 
 def test_what_is_said_is_what_was_measured() -> None:
     told = alt_text_speeds(SPEEDS, MIXES, ROLES)
-    assert "Fastest inside documents: torch_varlen, 344 TFLOP/s (head dim 128, documents of 8,192)" in told
+    assert "Fastest in one call: torch_varlen, 344 TFLOP/s (head dim 128, documents of 8,192)" in told
     assert "flex, head dim 64: 120;" in told and f"{LONG}, head dim 64: 162, 169, 283" in told
     assert "No kernel here takes a row of documents in one call" in alt_text_speeds(SPEEDS, MIXES, {})
     told = alt_text_rates(RATES, {"8k": 1.61, "16k": 2.4}, "Varlen is fast", "tokens a second")

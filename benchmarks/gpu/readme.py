@@ -48,7 +48,7 @@ def block(readme: str, folder: Path | None) -> str:
         return f"{OPEN}\n{none}\n{CLOSE}"
     content = read(folder / "results.json")
     where = folder.relative_to(ROOT).as_posix() if folder.is_relative_to(ROOT) else folder.name
-    caption = caption_of(content)
+    caption = caption_of(content, newest(content).values())
     picture = f"![{caption}]({where}/training.png)\n\n" if (folder / "training.png").exists() else ""
     words = below.format(FIRST, caption, f"{where}/report.md")
     return f"{OPEN}\n{picture}{goals_table(newest(content), heads)}\n\n<sub>{words}</sub>\n{CLOSE}"

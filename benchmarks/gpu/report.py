@@ -5,7 +5,7 @@ made again: ``python -m benchmarks.gpu.report DIR``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ ROLES = {"D": "own", "C": "crossing"}  # of the ways to feed documents, by their
 
 def write(folder: Path, content: dict[str, Any]) -> list[Path]:
     """Draw the pictures and write ``report.md``; the files, results first. A picture that fails is a line of it."""
-    cells, caption = newest(content), caption_of(content)
+    cells = newest(content)
     drawn: dict[str, str] = {}
     for section, draw in (("kernels", kernels_figure), ("training", training_figure), ("parity", parity_figure)):
         try:
-            if figure := draw(cells, caption):
+            if figure := draw(cells, caption_of(content, well(cells, section))):
                 figure.savefig(folder / f"{section}.png")
                 drawn[section] = f"![{figure.alt_text}]({section}.png)"
         except Exception as problem:  # the numbers are in the table below it
@@ -51,7 +51,7 @@ def kernels_figure(cells: Cells, caption: str) -> Any:
     mixes = sorted({cell["mix"] for cell in found}, key=lambda mix: float(mix.split()[-1].replace(",", "")))
     speeds: dict[str, dict[str, list[float | None]]] = {}
     for cell in sorted(found, key=lambda cell: cell["width"]):
-        panel = speeds.setdefault(f"head dim {cell['width']}, forward and backward", {})
+        panel = speeds.setdefault(f"head dim {cell['width']}", {})
         panel.setdefault(cell["kernel"], [None] * len(mixes))[mixes.index(cell["mix"])] = cell["both_tflops"]
     roles = dict.fromkeys(varlen_kernels(), "own") | {FULL: "crossing"}
     names = [mix.replace("lognormal ", "~") for mix in mixes]
@@ -90,18 +90,19 @@ def parity_figure(cells: Cells, caption: str) -> Any:
     return draw_losses(found[0]["losses"], caption=found[0]["caption"]) if found else None
 
 
-def caption_of(content: dict[str, Any]) -> str:
-    """Device, precision, versions, seed in one line."""
+def caption_of(content: dict[str, Any], told: Iterable[Cell] = ()) -> str:
+    """Device, precision, versions, seed in one line, and the commits of the calls that these cells are from."""
     run = content["runs"][-1]
-    machine = run["machine"]
+    machine, numbers = run["machine"], sorted({cell["run"] for cell in told}) or [-1]
+    commits = ", ".join(dict.fromkeys(content["runs"][number]["commit"] for number in numbers))
     word, dtype = ("rehearsal, measures nothing · ", "fp32") if run.get("rehearsal") else ("", "bf16")
-    return f"{word}{machine['device']} · {dtype} · torch {machine['torch']} · seed 0 · commit {run['commit']}"
+    return f"{word}{machine['device']} · {dtype} · torch {machine['torch']} · seed 0 · commit {commits}"
 
 
 def text_of(content: dict[str, Any], cells: Cells, drawn: Mapping[str, str]) -> str:
     run = content["runs"][-1]
     title = "# Varlen attention, rehearsed on a CPU" if run.get("rehearsal") else "# Varlen attention on a GPU"
-    parts = [title, caption_of(content) + "."]
+    parts = [title, caption_of(content, cells.values()) + "."]
     if run.get("rehearsal"):
         parts.append("**Every section in miniature, to see that it runs. No number here says anything about speed.**")
     else:
@@ -113,7 +114,7 @@ def text_of(content: dict[str, Any], cells: Cells, drawn: Mapping[str, str]) -> 
         found = [cell for (where, _), cell in cells.items() if where == section.name]
         if found:
             parts += [f"## {section.name.capitalize()}: {section.what}", drawn.get(section.name, "")]
-            parts.append(section_table(found))
+            parts.append(section_table(found, merged=len(alike(content)) > 1))
     parts.append(runs_table(content))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -147,14 +148,22 @@ def problems_of(content: dict[str, Any], cells: Cells) -> list[str]:
     return died + bad + [f"{name} was not measured: {why}" for name, why in missing.items()]
 
 
-def section_table(found: Sequence[Cell]) -> str:
-    """The cells that came out as a table, the others as lines below it, with the end of their tracebacks."""
+def section_table(found: Sequence[Cell], merged: bool = False) -> str:
+    """The cells that came out as a table, the others as lines below it, with the end of their tracebacks.
+
+    ``merged``: of several calls, so that each cell says which it is from.
+    """
     told = [cell for cell in found if cell["status"] in ("ok", "wrong")]
     plain = {key for cell in told for key, value in cell.items() if isinstance(value, (int, float, str))}
     kept = [key for key in dict.fromkeys(key for cell in told for key in cell) if key in plain - ASIDE]
-    rows = [[cell["cell"], *(number(cell.get(key)) for key in kept)] for cell in told]
-    parts = [table(["", *(key.replace("_", " ") for key in kept)], rows)] if rows else []
-    parts.append("\n".join(f"* {one['cell']}: {one['status']}. {one['why']}" for one in found if one["status"] != "ok"))
+    calls = ["call"] * merged
+    rows = [
+        [cell["cell"], *(number(cell.get(key)) for key in kept), *(str(cell["run"] + 1) for _ in calls)]
+        for cell in told
+    ]
+    parts = [table(["", *(key.replace("_", " ") for key in kept), *calls], rows)] if rows else []
+    less = [(f" (call {one['run'] + 1})" * merged, one) for one in found if one["status"] != "ok"]
+    parts.append("\n".join(f"* {one['cell']}{call}: {one['status']}. {one['why']}" for call, one in less))
     stacks = [
         f"```\n{cell['traceback'][-SHORT:]}\n```" for cell in found if cell["status"] in BAD and cell.get("traceback")
     ]
@@ -164,12 +173,12 @@ def section_table(found: Sequence[Cell]) -> str:
 def runs_table(content: dict[str, Any]) -> str:
     """Every call whose cells may be above, and what they ran on."""
     rows, machine = [], content["runs"][-1]["machine"]
-    for _, run in alike(content):
+    for call, run in alike(content):
         times = [f"{name} {facts['how']}, {facts['seconds']:.0f} s" for name, facts in run["sections"].items()]
-        rows.append([run["started"], f"`{run['command']}`", run["commit"], "; ".join(times)])
+        rows.append([str(call + 1), run["started"], f"`{run['command']}`", run["commit"], "; ".join(times)])
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     facts = f"Driver {machine['driver']}, CUDA {machine['built_for']}, Python {machine['python']}, {packages}."
-    return "## Runs\n\n" + table(["started", "command", "commit", "sections"], rows) + f"\n\n{facts}"
+    return "## Runs\n\n" + table(["call", "started", "command", "commit", "sections"], rows) + f"\n\n{facts}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -58,9 +58,9 @@ def outcome(files: list[str], seconds: float) -> Iterator[Cell]:
         found = [case for case in cases if case.get("name")]
         trouble = trouble or ("" if found else f"it reported no test (exit code {process.returncode})")
         words = log.read_text(errors="replace")
-        wanted = max(map(int, re.findall(r"^collected .*?(\d+) (?:selected|items?)$", words, re.M)), default=0)
+        wanted = max(map(int, re.findall(r"collected .*?(\d+) (?:selected|items?)$", words, re.M)), default=0)
         if trouble and wanted > len(found):
-            trouble += f"; {wanted - len(found)} of {wanted} tests were not reached"
+            trouble += f"; {wanted - len(found)} of {wanted} tests were not finished"
         said = {"status": "failed", "why": trouble, "traceback": words[-LONGEST:]}
         bad = [cell for case in found if (cell := failed(case))]
         skips = Counter(one.get("message", "") for case in found for one in case.iter("skipped"))

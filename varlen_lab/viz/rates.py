@@ -22,7 +22,7 @@ Roles = Mapping[str, str]  # kernel -> own, crossing or other
 LEFT, EDGE, HEAD, PANEL, BETWEEN, FOOT = 0.62, 0.20, 1.05, 2.1, 0.56, 0.86  # inches
 LETTER = 0.185  # inches between two names
 MARKS = {"own": "o^DvP", "crossing": "X", "other": "sd<p"}  # by role, one kernel after the other
-WHAT = "TFLOP/s on the pairs inside documents, by tokens of a document"
+WHAT = "TFLOP/s on the pairs inside documents, forward and backward, by tokens of a document"
 STEP, BAR, GAINS = 0.36, 0.22, 2.35  # inches: from bar to bar, a bar, the panel of gains
 
 
@@ -99,13 +99,13 @@ def check_values(name: str, role: str, values: Sequence[float]) -> None:
 
 
 def fastest(speeds: Speeds, mixes: Sequence[str], roles: Roles) -> str:
-    """The headline: the best of the kernels that stay inside documents."""
+    """The headline: the best of the kernels that take a whole row of documents."""
     own = [one for one in lines_of(speeds) if roles.get(one[1]) == "own"]
     found = [(x, kernel, title, mix) for title, kernel, line in own for mix, x in zip(mixes, line, strict=True) if x]
     if not found:
         return "No kernel here takes a row of documents in one call"
     value, kernel, title, mix = max(found)
-    return f"Fastest inside documents: {kernel}, {value:.4g} TFLOP/s ({title}, documents of {mix})"
+    return f"Fastest in one call: {kernel}, {value:.4g} TFLOP/s ({title}, documents of {mix})"
 
 
 def draw_curves(
