@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from varlen_lab.attention import guard
 from varlen_lab.errors import InputError
+from varlen_lab.models.isolation import isolate_layers, known_layers
 from varlen_lab.models.miniature import miniature, miniature_config
 
 LENGTHS = [5, 1, 17, 9]
@@ -111,11 +112,23 @@ def test_a_class_that_drops_the_seams_is_named_and_no_collator_advised(kind: str
     assert "Collator" not in str(said.value)
 
 
-@pytest.mark.parametrize("kind", ["mamba", "rwkv", "openai-gpt", "xlnet"])
+@pytest.mark.parametrize("kind", ["openai-gpt", "xlnet"])
 def test_a_class_without_an_attention_of_ours_is_refused(kind: str) -> None:
     with refused("no attention of ours took it.*unpacked") as said:
         miniature(kind)(**packed())
     assert "Collator" not in str(said.value)
+
+
+@pytest.mark.parametrize(("kind", "layer"), [("mamba", "MambaMixer"), ("rwkv", "Rwkv"), ("lfm2", "Lfm2ShortConv")])
+def test_layers_that_carry_a_state_are_refused_until_they_run_document_by_document(kind: str, layer: str) -> None:
+    model = miniature(kind)
+    with refused(rf"layers? that carr.* a state .*\({layer}.*varlen_lab.isolate\(model, batch\)"):
+        model(**packed())
+    if kind == "lfm2":
+        model(**packed_row([9], labels=None))  # one document has no neighbour
+    with guard.lifted():
+        model(**packed())
+    isolate_layers(model, known_layers(model))(**packed())
 
 
 def test_one_layer_that_drops_the_seams_is_seen() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.calls import CALL, Call
+from varlen_lab.attention.recurrent import class_name, document_runner, state_layers
 from varlen_lab.errors import InputError, first_line
 
 WATCHED: set[str] = set()  # values of attn_implementation
@@ -123,6 +124,8 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
             f"{name} was given cu_seq_lens_q without position_ids, so it would count tokens through all documents of a "
             f"row; {COLLATOR}, or pass boundaries.position_ids()[None]."
         )
+    if isinstance(seams, torch.Tensor) and len(seams) > 2:
+        refuse_states(name, model)
     tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
     shape = tuple(tokens.shape[:2]) if isinstance(tokens, torch.Tensor) else ()
     told = positions is not None or seams is not None
@@ -174,6 +177,18 @@ def refuse_restarts(name: str, positions: torch.Tensor, given: Mapping[str, Any]
         raise InputError(
             f"position_ids go back to {int(plane[row, at])} at token {at} of row {row} but {name} got no "
             f"cu_seq_lens_q, so attention would not know the seams; {COLLATOR}."
+        )
+
+
+def refuse_states(name: str, model: Any) -> None:
+    """InputError for layers that are known to carry a state along the row and do not run document by document."""
+    modules = dict(model.named_modules())
+    states = [modules[path] for path in state_layers(model)]
+    if left := [module for module in states if document_runner(module) is None]:
+        several = f"{len(left)} layers that carry" if len(left) > 1 else "a layer that carries"
+        raise InputError(
+            f"{name} has {several} a state from one document into the next ({class_name(left[0])}), which no attention "
+            "can prevent; varlen_lab.isolate(model, batch) makes them run document by document, or train it unpacked."
         )
 
 

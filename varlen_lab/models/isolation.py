@@ -11,11 +11,8 @@ object that its isolated layers share, and take it away again. Without seams all
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from threading import get_ident
 from types import MethodType
 from typing import Any
@@ -25,6 +22,7 @@ import torch
 from varlen_lab.attention.calls import CALL, one_document, seams_taken
 from varlen_lab.attention.guard import LIFTED, WATCHED, named, refuse_restarts
 from varlen_lab.attention.masks import HIDDEN
+from varlen_lab.attention.recurrent import document_runner, state_layers
 from varlen_lab.errors import InputError
 from varlen_lab.models.documentwise import by_document
 from varlen_lab.packing.boundaries import Boundaries
@@ -48,9 +46,12 @@ def isolate_layers(model: Any, paths: Sequence[str]) -> Any:
     wanted = [path for path in modules if path in set(paths) | set(isolated_layers(model))]
     if not wanted:
         return model
-    running = next((found.running for found in map(isolation_of, modules.values()) if found), None) or Running()
+    runners = [runner for module in modules.values() if (runner := document_runner(module)) is not None]
+    running = runners[0].running if runners else Running()
+    for runner in runners:  # parts that were isolated by themselves share one object from now on
+        runner.running = running
     for path in wanted:
-        if isolation_of(modules[path]) is None:
+        if document_runner(modules[path]) is None:
             modules[path].forward = Isolated(modules[path], running)
     holders = [module for path, module in modules.items() if any(is_within(layer, path) for layer in wanted)]
     running.holders = holders
@@ -70,7 +71,7 @@ def isolate_known(model: Any) -> Any:
 def release(model: Any) -> Any:
     """Take isolation off again, in place; returns the model."""
     for module in model.modules():
-        isolated = isolation_of(module)
+        isolated = document_runner(module)
         if isolated is not None:
             if isolated.inner is None:
                 del module.forward
@@ -87,21 +88,12 @@ def release(model: Any) -> Any:
 
 def isolated_layers(model: Any) -> list[str]:
     """Paths of the modules that run document by document, in the order of the model."""
-    return [path for path, module in model.named_modules() if isolation_of(module) is not None]
+    return [path for path, module in model.named_modules() if document_runner(module) is not None]
 
 
 def known_layers(model: Any) -> list[str]:
     """Paths of the layers that are known to carry a state along the row, in the order of the model."""
-    table = known_classes()
-    kinds = {str(getattr(getattr(module, "config", None), "model_type", "")) for module in model.modules()}
-    names = {name for kind in kinds & set(table) for name in table[kind]}
-    return [path for path, module in model.named_modules() if class_name(module) in names]
-
-
-@cache
-def known_classes() -> dict[str, list[str]]:
-    """``model_type`` -> the classes of its layers that carry a state along the row, as measured."""
-    return tomllib.loads(Path(__file__).with_name("recurrent.toml").read_text(encoding="utf-8"))
+    return state_layers(model)
 
 
 def in_words(model: Any) -> str:
@@ -134,20 +126,6 @@ def is_model(module: Any) -> bool:
     from transformers import PreTrainedModel
 
     return isinstance(module, PreTrainedModel)
-
-
-def class_name(module: torch.nn.Module) -> str:
-    """The class of a module as its file has it: FSDP2 puts a class of its own in front."""
-    kind = type(module)
-    return next((one for one in kind.__mro__ if not one.__name__.startswith("FSDP")), kind).__name__
-
-
-def isolation_of(module: torch.nn.Module) -> Isolated | None:
-    """What runs a module document by document; None where it runs as its class has it."""
-    forward = vars(module).get("forward")
-    while forward is not None and not isinstance(forward, Isolated):  # accelerate's hooks wrap what they find
-        forward = vars(forward).get("__wrapped__") if hasattr(forward, "__dict__") else None
-    return forward
 
 
 class Running:
@@ -232,6 +210,8 @@ class Running:
 
 class Isolated:
     """The ``forward`` of a layer that runs document by document where its model's call brought seams."""
+
+    by_document = True
 
     def __init__(self, module: torch.nn.Module, running: Running) -> None:
         self.module = module
