@@ -13,7 +13,8 @@ from varlen_lab.attention.masks import varlen_mask
 from varlen_lab.leaks import causes
 from varlen_lab.leaks.causes import explain
 from varlen_lab.leaks.checking import audit
-from varlen_lab.leaks.planting import LENGTHS, misled, plant, specimen
+from varlen_lab.leaks.planted_attention import misled
+from varlen_lab.leaks.planting import LENGTHS, plant, specimen
 from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.leaks.report import grouped
 from varlen_lab.leaks.running import noise_off

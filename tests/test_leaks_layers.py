@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from varlen_lab.leaks.layers import leaking_layers
-from varlen_lab.leaks.planting import LENGTHS, ShortConvolution, plant, specimen
+from varlen_lab.leaks.planted_layers import ShortConvolution
+from varlen_lab.leaks.planting import LENGTHS, plant, specimen
 from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.leaks.running import noise_off
 from varlen_lab.models.miniature import miniature
@@ -78,7 +79,7 @@ def test_a_planted_layer_is_named_with_its_path(name: str, training: bool) -> No
     assert leaking(model, **batch) == []
     batch = plant(FAULTS[name], model, batch)
     (found,) = leaking(model.train(training), **batch)
-    assert found.path == "model.layers.1.mlp.0"
+    assert found.path == "model.layers.1.mlp.planted"
 
 
 def test_only_the_first_two_tokens_of_documents_leak_and_it_is_seen() -> None:

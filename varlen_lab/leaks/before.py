@@ -21,7 +21,7 @@ from varlen_lab.leaks.measure import leak_matrix
 from varlen_lab.leaks.precision import certified, is_rounding
 from varlen_lab.leaks.report import AuditReport
 from varlen_lab.leaks.running import CannotRun, attention_name, host_of, logits_of, noise_off, weights_frozen
-from varlen_lab.leaks.traps import documents_of, trained_first_labels
+from varlen_lab.leaks.traps import documents_of, wrong_labels
 from varlen_lab.packing.boundaries import Boundaries
 
 DOCUMENTS = 3
@@ -127,7 +127,7 @@ def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> Au
             logits, embedded = logits_of(model, batch)
         leaks = leak_matrix(logits, embedded, documents)
         del logits, embedded  # and their graph
-        if bool((leaks != 0).any()) or any(True for _ in trained_first_labels(batch, documents)):
+        if bool((leaks != 0).any()) or wrong_labels(batch, documents):
             return None
         measured = certified(model, batch, documents)
         agreement = measured.parity

@@ -36,7 +36,7 @@ from varlen_lab.leaks.running import (
     run_alone,
     weights_frozen,
 )
-from varlen_lab.leaks.traps import documents_of, preflight, trained_first_labels
+from varlen_lab.leaks.traps import documents_of, preflight, wrong_labels
 from varlen_lab.packing.boundaries import Boundaries
 
 REFUSED = "refused"  # of a model that takes documents alone only
@@ -49,14 +49,15 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     """Audit any causal language model of transformers on a packed batch.
 
     ``batch``: the keyword arguments of ``model(**batch)``, with ``input_ids`` (rows, T). ``boundaries``: a
-    ``Boundaries`` or list of lengths of all documents, row after row; by default the batch's ``cu_seq_lens_q``, or, if
-    it has none, where ``position_ids`` are 0 (the report says so). The model is measured in the mode it is in, with
-    every dropout and noise probability at 0, and left as it was found: mode, gradients, attention, random state.
+    ``Boundaries`` or list of lengths of all documents, row after row; by default the batch's ``cu_seq_lens_q``, or,
+    where it has none or ``position_ids`` restart elsewhere, where these are 0 (the report says so). Labels are held
+    against the loss masks of the batch (``completion_mask`` and the like). The model is measured in the mode it is in,
+    with every dropout and noise probability at 0, and left as it was found: mode, gradients, attention, random state.
     Raises InputError when the documents cannot be told or do not cover the batch.
     """
     batch = {name: value for name, value in batch.items() if value is not None}
     documents, notes = documents_of(batch, boundaries)
-    findings = list(trained_first_labels(batch, documents))
+    findings = wrong_labels(batch, documents)
     leaks, future = torch.full((len(documents), len(documents)), torch.nan, dtype=torch.float64), torch.nan
     agreement, prefix = unmeasured(), 0
     with noise_off(model) as switched_off, lifted():

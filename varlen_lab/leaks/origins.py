@@ -18,7 +18,7 @@ import torch
 from varlen_lab.leaks.layers import inside
 from varlen_lab.leaks.measure import in_float64
 from varlen_lab.leaks.report import Finding, grouped
-from varlen_lab.leaks.running import HALF, as_if_alone, host_of, inputs_of, run, run_alone
+from varlen_lab.leaks.running import HALF, as_if_alone, host_of, inputs_of, run, run_alone, text_positions
 from varlen_lab.packing.boundaries import Boundaries
 
 RUN_ON, COUNTS = "position_ids not restarted", "depends on the row"  # kinds of findings
@@ -86,7 +86,8 @@ def origins(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> list
     chosen = [one for one in innermost if not one.moved] or innermost
     names = dict.fromkeys(type(one.module).__name__ for one in chosen)
     config = getattr(host_of(model), "config", None)
-    restart = torch.equal(batch.get("position_ids", ids.new_empty(0)).flatten(), documents.position_ids())
+    positions = text_positions(batch)
+    restart = positions is not None and torch.equal(positions.flatten(), documents.position_ids())
     return [finding_of(config, restart, [one for one in chosen if type(one.module).__name__ == name]) for name in names]
 
 

@@ -28,10 +28,16 @@ def harmless_positions(model: Any, batch: Mapping[str, Any], documents: Boundari
     """
     ids, own = batch["input_ids"], batch.get("position_ids")
     restarting = documents.position_ids().view(ids.shape)
+    if own is not None and own.ndim == 3:  # those of images do not shift as one
+        if bool((own != own[:1]).any()):
+            return None
+        restarting = restarting.expand(own.shape[0], *ids.shape)
     rotary = [module for module in model.modules() if hasattr(module, "inv_freq") or hasattr(module, "rope_type")]
     if not rotary or any(getattr(module, "rope_type", None) in BY_LENGTH for module in rotary):
         return None
-    if not measured.within(MOVED) or (own is not None and (own.shape != ids.shape or torch.equal(own, restarting))):
+    if not measured.within(MOVED) or (
+        own is not None and (own.shape != restarting.shape or torch.equal(own, restarting))
+    ):
         return None
     with suppress(CannotRun, InputError):
         if is_rounding(parity(model, {**batch, "position_ids": restarting}, documents)):

@@ -15,6 +15,7 @@ import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.models.building import noise_probabilities
+from varlen_lab.packing.registry import LOSS_MASKS
 
 HALF = (torch.bfloat16, torch.float16)
 EAGER, SDPA = "eager", "sdpa"
@@ -107,8 +108,14 @@ def put_back(kept: list[tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]])
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch without its labels: the loss is ours, so that both runs weigh every token alike."""
-    return {name: value for name, value in batch.items() if name != "labels"}
+    """The batch without its labels and loss masks: the loss is ours, so that both runs weigh every token alike."""
+    return {name: value for name, value in batch.items() if name not in ("labels", *LOSS_MASKS)}
+
+
+def text_positions(batch: Mapping[str, Any]) -> torch.Tensor | None:
+    """The positions of a batch (rows, T); of several planes (planes, rows, T) the first. None: it has none."""
+    positions = batch.get("position_ids")
+    return positions[0] if positions is not None and positions.ndim == 3 else positions
 
 
 def run(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:

@@ -17,8 +17,9 @@ from varlen_lab.errors import InputError
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.running import NATIVE, attention_name, host_of
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.registry import IGNORE
+from varlen_lab.packing.registry import IGNORE, LOSS_MASKS
 
+TEXT_AND_PLANES = 4  # planes of position_ids: of the text, and of time, height and width
 REMEDY = "build the batch with varlen_lab.packing.VarlenCollator and load the model with attn_implementation='varlen'"
 
 
@@ -28,16 +29,16 @@ def documents_of(batch: Mapping[str, Any], boundaries: Any) -> tuple[Boundaries,
         has = ", ".join(batch) or "nothing"
         raise InputError(f"the batch has {has} but no input_ids; pass what goes into model(**batch).")
     ids = batch["input_ids"]
-    for name in {"input_ids", "labels", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k"} & batch.keys():
+    for name in {"input_ids", "labels", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", *LOSS_MASKS} & batch.keys():
         if not isinstance(batch[name], torch.Tensor):
             raise InputError(f"{name} of the batch is a {type(batch[name]).__name__}, pass it as a tensor.")
     if ids.ndim != 2:
         raise InputError(f"input_ids has the shape {tuple(ids.shape)}, it must be (rows, tokens); input_ids[None] is.")
     notes: list[str] = []
     if boundaries is None and "cu_seq_lens_q" in batch:
-        boundaries = Boundaries(batch["cu_seq_lens_q"].to(torch.int32))
+        boundaries, notes = told_by_seams(batch)
     elif boundaries is None and "position_ids" in batch:
-        starts = (batch["position_ids"].reshape(-1) == 0).nonzero().flatten().tolist()
+        starts = starts_in(batch)
         if not starts or starts[0]:
             raise InputError("position_ids do not start at 0, the documents cannot be told; pass boundaries.")
         boundaries = Boundaries(torch.tensor([*starts, ids.numel()], dtype=torch.int32, device=ids.device))
@@ -56,12 +57,44 @@ def documents_of(batch: Mapping[str, Any], boundaries: Any) -> tuple[Boundaries,
     return boundaries, notes
 
 
+def starts_in(batch: Mapping[str, Any]) -> list[int]:
+    """The tokens of a batch, row after row, whose positions are 0; of positions in several planes, in all of them."""
+    zeros = batch["position_ids"] == 0
+    zeros = zeros.all(0) if zeros.ndim == 3 else zeros
+    if zeros.shape != batch["input_ids"].shape and zeros.shape[:1] == (1,) == zeros.shape[:-1]:
+        zeros = zeros.expand(len(batch["input_ids"]), -1)  # one row of positions for all
+    starts: list[int] = zeros.reshape(-1).nonzero().flatten().tolist()
+    return starts
+
+
+def told_by_seams(batch: Mapping[str, Any]) -> tuple[Boundaries, list[str]]:
+    """The documents of a batch that has ``cu_seq_lens_q``, and a note where its positions tell of others.
+
+    Seams may be what is wrong: positions that restart inside of a row, elsewhere than at seams, are right then. A tail
+    of zeros is padding.
+    """
+    seams = Boundaries(batch["cu_seq_lens_q"].to(torch.int32))
+    ids, positions = batch["input_ids"], batch.get("position_ids")
+    if positions is None or positions.shape[-1] != ids.shape[1] or seams.total != ids.numel():
+        return seams, []
+    starts, ends = starts_in(batch), {start for start, _ in seams.spans}
+    while len(starts) > 1 and starts[-1] not in ends and starts[-1] == starts[-2] + 1:
+        starts.pop()
+    if not starts or starts[0] or ends == set(starts) or all(start % ids.shape[1] == 0 for start in starts):
+        return seams, []
+    others = Boundaries(torch.tensor([*starts, ids.numel()], dtype=torch.int32, device=ids.device))
+    what = f"cu_seq_lens_q tells of {len(seams)} documents and position_ids of {len(others)}, at other places"
+    return others, [f"{what}: those of position_ids were measured; pass boundaries where they are not the documents"]
+
+
 def preflight(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> list[Finding]:
     """Every known trap that this model with this batch steps into, without running it."""
     documents, _ = documents_of(batch, boundaries)
     implementation = attention_name(model)
     if len(documents.spans) == len(batch["input_ids"]):
         return []  # one document in each row: there is no seam to cross
+    if planes := list(planes_not_read(batch, implementation)):
+        return planes
     if implementation in NATIVE:
         return list(native_traps(model, batch, documents, implementation))
     if "flash" in implementation:
@@ -69,6 +102,25 @@ def preflight(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -
     if implementation.startswith(AUTO) and "cu_seq_lens_q" not in batch:  # all our names begin so
         return [Finding("cu_seq_lens missing", "batch", "our attention was not told the seams", REMEDY)]
     return []
+
+
+def planes_not_read(batch: Mapping[str, Any], implementation: str) -> Iterator[Finding]:
+    """Positions of time, height and width without a plane of the text, in which documents could be found."""
+    positions, seams = batch.get("position_ids"), implementation.startswith(AUTO) or "flash" in implementation
+    if (
+        positions is None
+        or positions.ndim != 3
+        or len(positions) == TEXT_AND_PLANES
+        or (seams and "cu_seq_lens_q" in batch)
+    ):
+        return
+    beside = f", and {implementation} does not read cu_seq_lens_q" if "cu_seq_lens_q" in batch else ""
+    yield Finding(
+        "3-D positions",
+        "batch['position_ids']",
+        f"position_ids have {len(positions)} planes and none of the text, so no document is found in them{beside}",
+        f"pass four planes, the first with positions that restart in every document, or {REMEDY}",
+    )
 
 
 def native_traps(model: Any, batch: Mapping[str, Any], documents: Boundaries, implementation: str) -> Iterator[Finding]:
@@ -149,3 +201,33 @@ def trained_first_labels(batch: Mapping[str, Any], documents: Boundaries) -> Ite
             "so the last token of one document has to predict the first of the next",
             "set the first label of every document to -100; VarlenCollator does",
         )
+
+
+def trained_prompts(batch: Mapping[str, Any], documents: Boundaries) -> Iterator[Finding]:
+    """Labels of tokens that a loss mask of the batch leaves out. The first of a document is another matter."""
+    ids = batch["input_ids"]
+    labels = batch.get("labels", ids).reshape(-1)
+    starts = documents.cu_seqlens[:-1].long()
+    for name in LOSS_MASKS:
+        if name not in batch:
+            continue
+        if batch[name].shape != ids.shape:
+            raise InputError(
+                f"{name} has the shape {tuple(batch[name].shape)} and input_ids {tuple(ids.shape)}, they must be "
+                f"alike; pack {name} with its tokens, or leave it out of the batch."
+            )
+        trained = (batch[name].reshape(-1) == 0) & (labels != IGNORE)
+        trained[starts] = False
+        if bool(trained.any()):
+            yield Finding(
+                "prompts trained",
+                "batch['labels']",
+                f"{int(trained.sum())} tokens that {name} leaves out are trained on (the first is token "
+                f"{int(trained.nonzero()[0])})",
+                f"label -100 wherever {name} is 0; pack_dataset does",
+            )
+
+
+def wrong_labels(batch: Mapping[str, Any], documents: Boundaries) -> list[Finding]:
+    """What is wrong with the labels of a batch: no measurement is needed for it."""
+    return [*trained_first_labels(batch, documents), *trained_prompts(batch, documents)]
