@@ -19,24 +19,13 @@ from varlen_lab.documents.fields import OF_TRAINING, SAYS_TRAINED, is_nothing, r
 from varlen_lab.documents.reading import Records, bad_place
 from varlen_lab.documents.tokens import table_of
 from varlen_lab.errors import InputError
-from varlen_lab.packing.registry import IGNORE
+from varlen_lab.packing.registry import IGNORE, SEAM_COLUMNS
 from varlen_lab.packing.registry import LOSS_MASKS as MASKS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 IDS, LABELS, ATTENTION, LENGTHS, POSITIONS = "input_ids", "labels", "attention_mask", "seq_lengths", "position_ids"
-# other words for where the documents of a packed row begin; without it they would be one
-EDGES = (
-    "cu_seqlens",
-    "cu_seq_lens",
-    "cumulative_len",
-    "segment_ids",
-    "sequence_ids",
-    "document_ids",
-    "doc_ids",
-    "seq_idx",
-)
 OF_NO_WORD = ("special_tokens_mask", "mask_token_id")
 READ = (IDS, LABELS, ATTENTION, LENGTHS, POSITIONS, *MASKS)
 WITHOUT_LABELS = "input_ids without labels, trained on whole"
@@ -121,7 +110,7 @@ def documents_in(record: Any, vocabulary: int) -> tuple[list[tuple[np.ndarray, n
     seen = [field for field, value in record.items() if field not in READ and not is_nothing(value)]
     for field in seen:
         refuse_by_name(field, "", tuple(one for one in READ if one not in columns))
-        if field in EDGES and LENGTHS not in columns:
+        if field in SEAM_COLUMNS and LENGTHS not in columns:
             raise BadRecord(
                 f"{field} may tell where documents begin, and is not read; write their lengths as {LENGTHS}"
             )

@@ -41,6 +41,7 @@ import torch
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.packing.boundaries import INT32_LIMIT
 from varlen_lab.packing.registry import IGNORE, WEIGHTINGS
+from varlen_lab.packing.through import lengths_of, refuse_dispatch
 
 Feature = Mapping[str, Any]
 
@@ -49,9 +50,10 @@ Feature = Mapping[str, Any]
 class VarlenCollator:
     """Flatten rows into one of T tokens and say where its documents are.
 
-    Returns ``input_ids, labels, position_ids`` of shape (1, T), ``cu_seq_lens_q/k`` int32 of shape
-    (documents + 1,) and ``max_length_q/k`` as Python ints: the keyword arguments transformers hands on to an
-    attention function. Two rows of 2k tokens give the same batch as one row of 4k with the same documents.
+    Returns ``cu_seq_lens_q/k`` int32 of shape (documents + 1,), ``input_ids, labels, position_ids`` of shape (1, T),
+    and ``max_length_q/k`` as Python ints: the keyword arguments transformers hands on to an attention function. Two
+    rows of 2k tokens give the same batch as one row of 4k with the same documents: one row goes into the model and one
+    comes out, so for ``Trainer.predict``, a row an example, set ``per_device_eval_batch_size=1``.
     ``pad_to_multiple_of`` appends one inert segment (labels -100), never a document per pad token.
     """
 
@@ -59,7 +61,8 @@ class VarlenCollator:
     pad_token_id: int = 0
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
-        rows = [checked_row(feature) for feature in features]
+        refuse_dispatch()
+        rows = [checked_row(feature) for feature in some(features)]
         tokens = sum(len(ids) for ids, _, _ in rows)
         if tokens >= INT32_LIMIT:
             raise InputError(
@@ -83,11 +86,11 @@ class VarlenCollator:
         positions -= starts.repeat(lengths)
         longest, seams = int(lengths.max()), torch.from_numpy(cu_seqlens)
         return {
+            "cu_seq_lens_q": seams,  # first: accelerate cuts all tensors to the length of the first (see ``through``)
+            "cu_seq_lens_k": seams,
             "input_ids": torch.from_numpy(input_ids)[None],
             "labels": torch.from_numpy(labels)[None],
             "position_ids": torch.from_numpy(positions)[None],
-            "cu_seq_lens_q": seams,
-            "cu_seq_lens_k": seams,
             "max_length_q": longest,
             "max_length_k": longest,
         }
@@ -105,7 +108,7 @@ class PackedCollator:
     pad_token_id: int = 0
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
-        rows = [tuple(map(np.concatenate, zip(*split_documents(feature), strict=True))) for feature in features]
+        rows = [tuple(map(np.concatenate, zip(*split_documents(feature), strict=True))) for feature in some(features)]
         return padded_batch(rows, self.pad_token_id)
 
 
@@ -122,9 +125,9 @@ class PaddedCollator:
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
         documents = [
             document
-            for feature in features
+            for feature in some(features)
             for document in split_documents(
-                feature if "seq_lengths" in feature else {**feature, "seq_lengths": [len(feature["input_ids"])]}
+                {**feature, "seq_lengths": [len(feature["input_ids"])]} if lengths_of(feature) is None else feature
             )
         ]
         batch = padded_batch(documents, self.pad_token_id)
@@ -138,18 +141,28 @@ def end_to_end(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     return parts[0].astype(dtype) if len(parts) == 1 else np.concatenate(parts, dtype=dtype)
 
 
+def some(features: Sequence[Feature]) -> Sequence[Feature]:
+    """The same features; InputError when there are none."""
+    if not len(features):
+        raise InputError(
+            "the batch has no rows, a collator needs at least one; check the batch size and the sampler of the loader."
+        )
+    return features
+
+
 def checked_row(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``input_ids``, ``labels`` and document lengths of a packed row, as arrays that must not be written to.
 
     Raises InputError when the row does not carry its seams, or when something has cut it since.
     """
-    if "seq_lengths" not in feature:
+    told = lengths_of(feature)
+    if told is None or "input_ids" not in feature:
+        missing = "seq_lengths" if "input_ids" in feature else "input_ids"
         raise InputError(
-            f"a row has {', '.join(feature)} but no seq_lengths, the collator needs to know its documents; "
+            f"a row has {', '.join(feature)} but no {missing}, the collator needs to know its documents; "
             "pack with pack_dataset, and in HF Trainer set remove_unused_columns=False so the column survives."
         )
-    ids = np.asarray(feature["input_ids"])
-    lengths = np.asarray(feature["seq_lengths"])
+    ids, lengths = np.asarray(feature["input_ids"]), np.asarray(told)
     if lengths.sum() != len(ids):
         raise InputError(
             f"a row has {len(ids)} input_ids but its seq_lengths add up to {lengths.sum()}, something cut it after "

@@ -27,13 +27,15 @@ from torch.utils.data import get_worker_info
 
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.packing.boundaries import checked_count
+from varlen_lab.packing.columns import fold_in, read_columns, wrong_length
 from varlen_lab.packing.registry import IGNORE, OVERLONG
 from varlen_lab.packing.rows import COLUMNS, ListColumn
 from varlen_lab.packing.sequential import LOOKAHEAD, SequentialPacker
+from varlen_lab.packing.through import with_seams
 from varlen_lab.packing.whole import whole_segments
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 Piece = tuple[np.ndarray, np.ndarray]  # input_ids and labels of one segment
 
@@ -54,6 +56,12 @@ class PackedStream(torch.utils.data.IterableDataset):
         self.max_length = checked_count("max_length", max_length, "try 2048")
         self.lookahead = lookahead
         self._start_anew()
+
+    def to_iterable_dataset(self) -> IterableDataset:
+        """The same rows as a ``datasets.IterableDataset``, the only stream that TRL's trainers take."""
+        from datasets import IterableDataset
+
+        return IterableDataset.from_generator(self.__iter__)
 
     def _start_anew(self) -> None:
         """Forget everything that was read."""
@@ -98,12 +106,18 @@ class PackedStream(torch.utils.data.IterableDataset):
             names = ", ".join(document) if hasattr(document, "keys") else type(document).__name__
             raise InputError(f"document {self.documents} has {names}, packing needs input_ids; tokenise it first.")
         ids = np.asarray(document["input_ids"])
-        labels = np.asarray(document.get("labels", ids))
+        given = document.get("labels")
+        labels = np.array(ids if given is None else given)  # a copy, to be written to
         if not len(ids) or len(ids) != len(labels) or ids.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
             raise InputError(
                 f"document {self.documents} has {len(ids)} input_ids and {len(labels)} labels ({ids.dtype}, "
                 f"{labels.dtype}), it needs equally many whole numbers, at least 1; tokenise it again."
             )
+        for name in read_columns(document.keys(), warn=not self.documents):
+            values = np.asarray([] if document[name] is None else document[name])
+            if values.shape != ids.shape:
+                raise wrong_length(self.documents, name, values.size, len(ids))
+            fold_in(name, values, labels)
         if self.overlong == "drop" and len(ids) > self.max_length:
             self.dropped_tokens += len(ids)
             return []
@@ -120,11 +134,12 @@ class PackedStream(torch.utils.data.IterableDataset):
         """Rows that are decided; each is forgotten before it is handed out, so a state never holds it."""
         while self.ready:
             documents = [self.pieces.pop(number) for number in self.ready.pop(0)]
-            yield {
+            row = {
                 "input_ids": np.concatenate([ids for ids, _ in documents]),
                 "labels": np.concatenate([labels for _, labels in documents]),
                 "seq_lengths": np.array([len(ids) for ids, _ in documents], dtype=np.int32),
             }
+            yield with_seams(row)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, after the last row it gave: plain numbers and lists, fit for JSON or torch.save."""
@@ -174,7 +189,7 @@ class RowReader(torch.utils.data.Dataset):
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        return {name: column[row] for name, column in self.columns.items()}
+        return with_seams({name: column[row] for name, column in self.columns.items()})
 
     def __reduce__(self) -> tuple[type[RowReader], tuple[Dataset]]:
         return RowReader, (self.dataset,)  # a DataLoader worker opens the file itself

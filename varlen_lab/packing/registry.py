@@ -18,6 +18,17 @@ from dataclasses import dataclass
 IGNORE = -100  # the label of a token that is not trained on: PyTorch's cross entropy skips it
 # columns of TRL, transformers and others that say of every token whether it is trained on, 1 or 0
 LOSS_MASKS = ("assistant_masks", "completion_mask", "loss_mask")
+# columns that say where the documents of a packed row begin and end, in words that are not ours (``seq_lengths``)
+SEAM_COLUMNS = (
+    "cu_seqlens",
+    "cu_seq_lens",
+    "cumulative_len",
+    "segment_ids",
+    "sequence_ids",
+    "document_ids",
+    "doc_ids",
+    "seq_idx",
+)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ import numpy as np
 
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.files.writing import DAY, add_to_digest, remove_unfinished, written_whole
-from varlen_lab.packing.registry import IGNORE
+from varlen_lab.packing.columns import PADDING, fold_in, read_columns, wrong_length
+from varlen_lab.packing.registry import IGNORE, LOSS_MASKS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +43,7 @@ CHUNK_TOKENS = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slow
 BLOCK_TOKENS = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on
 INT32 = np.iinfo(np.int32)
 DIGEST_BYTES = 16  # behind the end of an Arrow stream, where its readers stop
-LAYOUT_VERSION = "2"  # of the packed files; another number when rows of the same plan would come out differently
+LAYOUT_VERSION = "3"  # of the packed files; another number when rows of the same plan would come out differently
 
 
 class ListColumn:
@@ -111,11 +112,14 @@ def flat_tokens(chunk: object, name: str) -> np.ndarray:
     import pyarrow as pa
 
     kind = chunk.type  # type: ignore[attr-defined]
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(kind.value_type):
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    truth = listed and name in (PADDING, *LOSS_MASKS) and pa.types.is_boolean(kind.value_type)
+    if not listed or not (truth or pa.types.is_integer(kind.value_type)):
         raise InputError(f"{name} is a column of {kind}, it must hold lists of token numbers; tokenise it first.")
     if chunk.null_count or chunk.values.null_count:  # type: ignore[attr-defined]
         raise InputError(f"{name} has missing values, every document needs all its tokens; drop those documents.")
-    return chunk.values.to_numpy(zero_copy_only=True)  # type: ignore[attr-defined]
+    values = chunk.values.cast(pa.uint8()) if truth else chunk.values  # type: ignore[attr-defined]
+    return values.to_numpy(zero_copy_only=True)
 
 
 def document_lengths(dataset: Dataset) -> np.ndarray:
@@ -145,18 +149,13 @@ def row_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a plan (or the range ``rows`` of them), about ``chunk_tokens`` tokens to a batch.
 
-    Raises InputError when ``labels`` are not as long as ``input_ids``.
+    Raises InputError when ``labels`` or a mask are not as long as ``input_ids``, and for what a mask cannot say.
     """
     import pyarrow as pa
 
     input_ids = ListColumn(dataset, "input_ids")
-    labels = ListColumn(dataset, "labels") if "labels" in dataset.column_names else None
-    if labels is not None and (labels.lengths != input_ids.lengths).any():
-        wrong = int(np.argmax(labels.lengths != input_ids.lengths))
-        raise InputError(
-            f"document {wrong} has {input_ids.lengths[wrong]} input_ids and {labels.lengths[wrong]} labels, "
-            "they must be equally long; tokenise it again."
-        )
+    labels = beside(input_ids, "labels", dataset) if "labels" in dataset.column_names else input_ids
+    others = [beside(input_ids, name, dataset) for name in read_columns(dataset.column_names, warn=False)]
     ends = np.cumsum(packs.lengths)[packs.offsets[1:] - 1]  # tokens up to the end of each row
     rows = rows or range(len(packs))
     first = rows.start
@@ -167,12 +166,23 @@ def row_batches(
         plan = packs.order[part], packs.starts[part], packs.lengths[part]
         row_edges = np.concatenate([[0], ends[first:last] - begin])
         seams = packs.offsets[first : last + 1] - packs.offsets[first]
-        targets = (labels or input_ids).gather(*plan)
+        targets = labels.gather(*plan)
+        for column in others:
+            fold_in(column.name, column.gather(*plan), targets)
         targets[np.cumsum(plan[2]) - plan[2]] = IGNORE  # what follows a seam cannot be predicted from before it
         columns = [(row_edges, input_ids.gather(*plan)), (row_edges, targets), (seams, plan[2].astype(np.int32))]
         lists = [pa.ListArray.from_arrays(pa.array(at.astype(np.int32)), pa.array(flat)) for at, flat in columns]
         yield pa.record_batch(lists, schema=schema())
         first = last
+
+
+def beside(input_ids: ListColumn, name: str, dataset: Dataset) -> ListColumn:
+    """The column ``name``, as long as ``input_ids`` in every document; else an InputError."""
+    column = ListColumn(dataset, name)
+    if (column.lengths != input_ids.lengths).any():
+        document = int(np.argmax(column.lengths != input_ids.lengths))
+        raise wrong_length(document, name, column.lengths[document], input_ids.lengths[document])
+    return column
 
 
 def row_files(dataset: Dataset, packs: Packs, chosen: str | os.PathLike[str] | None, shards: int) -> list[Path]:

@@ -34,6 +34,7 @@ import numpy as np
 
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.packing.boundaries import checked_count, checked_lengths
+from varlen_lab.packing.columns import read_columns
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 from varlen_lab.packing.rows import CHUNK_TOKENS, document_lengths, open_rows, row_files, rows_from_plan, write_rows
 from varlen_lab.packing.sequential import LOOKAHEAD
@@ -129,7 +130,9 @@ def pack_dataset(
     """Pack a dataset of documents (columns ``input_ids`` and, optionally, ``labels``) into rows.
 
     The result has ``input_ids``, ``labels`` and ``seq_lengths``. Without ``labels`` every token is trained on, as in
-    pretraining. The first label of every document is -100: it cannot be predicted from before the seam.
+    pretraining. Where a loss mask (``assistant_masks``, ``completion_mask``, ``loss_mask``) is 0, the label becomes -100.
+    The first label of every document is -100: it cannot be predicted from before the seam. A warning names the columns
+    that stay behind.
 
     ``strategy`` (default ``best_fit``), ``overlong``, ``seed``, ``lookahead``: as in ``pack_lengths``.
     ``cache_dir``: where the packed file goes; by default beside the dataset's own files, if it has any.
@@ -150,6 +153,7 @@ def pack_dataset(
 
         return PackedStream(dataset, max_length, overlong, lookahead)
     lengths = document_lengths(dataset)
+    read_columns(dataset.column_names)
     packs = pack_lengths(lengths, max_length, strategy or "best_fit", overlong, seed=seed, lookahead=lookahead)
     return packed_rows(dataset, packs, cache_dir, num_proc, chunk_tokens)
 
@@ -162,9 +166,11 @@ def packed_rows(
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> Dataset:
     """The rows of a plan, opened if they were written before; the arguments are ``pack_dataset``'s."""
+    from varlen_lab.packing.packed import PackedRows
+
     files = row_files(dataset, packs, cache_dir, num_proc)
     if (rows := open_rows(files)) is not None:
-        return rows
+        return PackedRows.of(rows)
     try:
         if files:
             write_rows(dataset, packs, files, chunk_tokens)
@@ -173,7 +179,7 @@ def packed_rows(
         if cache_dir is not None:
             raise InputError(f"{reason}; choose another cache_dir.") from None
         warnings.warn(f"{reason}: the rows are packed in memory, in every run anew; pass a cache_dir.", stacklevel=3)
-    return open_rows(files) or rows_from_plan(dataset, packs)
+    return PackedRows.of(open_rows(files) or rows_from_plan(dataset, packs))
 
 
 @dataclass(frozen=True)

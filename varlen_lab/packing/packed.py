@@ -1,0 +1,51 @@
+"""A packed dataset whose rows keep their seams: ``seq_lengths`` goes where ``input_ids`` go.
+
+HF Trainer removes every column that ``model.forward`` does not name, ``seq_lengths`` among them, unless it is told not
+to. Rows without seams are not packed rows any more, they are long documents that nobody wrote. To lose the column on
+purpose, select the others: ``rows.select_columns(["input_ids", "labels"])``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset, DatasetDict, IterableDataset
+
+from varlen_lab.packing.through import with_seams
+
+
+class PackedRows(Dataset):
+    """A ``datasets.Dataset`` of packed rows; what is selected, shuffled, sorted or split off is one too."""
+
+    @classmethod
+    def of(cls, rows: Dataset) -> PackedRows:
+        """The same rows, nothing copied."""
+        return cls(
+            rows.data, info=rows.info, split=rows.split, indices_table=rows._indices, fingerprint=rows._fingerprint
+        )
+
+    def remove_columns(self, column_names: str | Sequence[str], *args: Any, **options: Any) -> Dataset:
+        """Without these columns, but ``seq_lengths`` stays while ``input_ids`` do."""
+        names = [column_names] if isinstance(column_names, str) else list(column_names)
+        if "input_ids" in self.column_names and "input_ids" not in names:
+            names = [name for name in names if name != "seq_lengths"]
+        return super().remove_columns(names, *args, **options)
+
+    def select(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().select(*args, **options))
+
+    def shuffle(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().shuffle(*args, **options))
+
+    def sort(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().sort(*args, **options))
+
+    def train_test_split(self, *args: Any, **options: Any) -> DatasetDict:
+        parts = super().train_test_split(*args, **options)
+        return DatasetDict({name: PackedRows.of(part) for name, part in parts.items()})
+
+    def to_iterable_dataset(self, *args: Any, **options: Any) -> IterableDataset:
+        """The rows one by one, whose tokens know their seams whatever columns a trainer drops."""
+        rows = super().to_iterable_dataset(*args, **options)
+        return rows.map(with_seams) if {"input_ids", "seq_lengths"} <= set(self.column_names) else rows
