@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 
 from varlen_lab.config.schema import Config
 from varlen_lab.documents.builtin import builtin_tokenizer
-from varlen_lab.errors import InputError
-from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator
+from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.packed import PackedRows
 from varlen_lab.packing.readers import PackedStream, RowReader
 from varlen_lab.packing.strategies import pack_dataset

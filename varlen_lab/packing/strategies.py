@@ -130,9 +130,9 @@ def pack_dataset(
     """Pack a dataset of documents (columns ``input_ids`` and, optionally, ``labels``) into rows.
 
     The result has ``input_ids``, ``labels`` and ``seq_lengths``. Without ``labels`` every token is trained on, as in
-    pretraining. Where a loss mask (``assistant_masks``, ``completion_mask``, ``loss_mask``) is 0, the label becomes -100.
-    The first label of every document is -100: it cannot be predicted from before the seam. A warning names the columns
-    that stay behind.
+    pretraining. Where a loss mask (``assistant_masks``, ``completion_mask``, ``loss_mask``) is 0, the label becomes
+    -100. The first label of every document is -100: it cannot be predicted from before the seam. A warning names the
+    columns that stay behind.
 
     ``strategy`` (default ``best_fit``), ``overlong``, ``seed``, ``lookahead``: as in ``pack_lengths``.
     ``cache_dir``: where the packed file goes; by default beside the dataset's own files, if it has any.
