@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time ``lazy_face`` do
     from varlen_lab.attention.dispatch import attend
     from varlen_lab.attention.huggingface import register
     from varlen_lab.config.text import load_config
+    from varlen_lab.leaks.callback import LeakCheck
     from varlen_lab.leaks.checking import audit
     from varlen_lab.models.loading import load_model
     from varlen_lab.packing.boundaries import Boundaries
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Boundaries",
+    "LeakCheck",
     "VarlenCollator",
     "attend",
     "audit",

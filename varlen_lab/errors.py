@@ -29,6 +29,7 @@ class LeakFound(InputError):
     """The check says no: packing changes what a model computes."""
 
     exit_code = 1
+    receipt: Any = None  # of a LeakCheck that found it
 
 
 class SettingError(InputError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Call:
     told: bool  # it came with positions or with seams
     taken: bool = False  # by an attention, or by a layer that runs document by document
     attended: bool = False  # by an attention, which needs positions too
+    kernels: dict[str, int] = field(default_factory=dict)  # backend -> how often ``attend`` called it
 
 
 CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)
@@ -59,6 +60,13 @@ def one_document() -> Iterator[None]:
         yield
     finally:
         CALL.reset(before)
+
+
+def kernel_called(backend: str) -> None:
+    """A backend of ``attend`` computes for the call that is running."""
+    call = CALL.get()
+    if call is not None:
+        call.kernels[backend] = call.kernels.get(backend, 0) + 1
 
 
 def sees_other_tokens(module: torch.nn.Module, mask: Any) -> bool:

@@ -26,6 +26,7 @@ from pkgutil import resolve_name
 import torch
 from tqdm import tqdm
 
+from varlen_lab.attention.calls import kernel_called
 from varlen_lab.attention.choosing import first_able, job_of_call
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
@@ -78,6 +79,7 @@ def attend(
         announce(backend, job.device, job.dtype)
     if backend not in BACKENDS:
         raise unknown_choice("backend", backend, ["auto", *BACKENDS])
+    kernel_called(backend)
     out: torch.Tensor = resolve_name(BACKENDS[backend].function)(q, k, v, boundaries, options)
     return out
 

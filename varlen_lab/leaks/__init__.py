@@ -6,6 +6,7 @@ from varlen_lab import lazy_face
 
 if TYPE_CHECKING:
     from varlen_lab.leaks.before import check_before_training as check_before_training
+    from varlen_lab.leaks.callback import LeakCheck as LeakCheck
     from varlen_lab.leaks.checking import audit as audit
     from varlen_lab.leaks.planted_trainers import plant_in_trainer as plant_in_trainer
     from varlen_lab.leaks.planting import plant as plant

@@ -24,9 +24,18 @@ class Finding:
     fix: str
     size: str = ""
 
+    @property
+    def name(self) -> str:
+        """What it is called: its kind."""
+        return self.kind
+
+    @property
+    def cause(self) -> str:
+        """What is wrong, with how much of it was measured."""
+        return f"{self.what} ({self.size})" if self.size else self.what
+
     def __str__(self) -> str:
-        size = f" ({self.size})" if self.size else ""
-        return f"{self.kind}, {self.where}: {self.what}{size}. Fix: {self.fix}."
+        return f"{self.kind}, {self.where}: {self.cause}. Fix: {self.fix}."
 
 
 @dataclass(frozen=True, eq=False)
