@@ -14,7 +14,7 @@ from varlen_lab.leaks import running
 from varlen_lab.leaks.before import check_before_training
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.measure import parity
-from varlen_lab.leaks.precision import PARITY, in_precision, is_rounding
+from varlen_lab.leaks.precision import PARITY, certified, in_precision, is_rounding
 from varlen_lab.leaks.report import AuditReport
 from varlen_lab.leaks.rows import audit_model
 from varlen_lab.models.miniature import miniature
@@ -64,6 +64,22 @@ def test_any_right_kernel_is_ok(attention: str) -> None:
 def test_what_sdpa_cannot_do_is_run_with_eager(kind: str, config: dict) -> None:
     report = audit(rough(kind, num_hidden_layers=2, **config), packed_row(LENGTHS, IDS))
     assert report.ok and report.parity.alone == "eager", str(report)
+
+
+@pytest.mark.parametrize("trainer", ["accelerate", "ours"])
+def test_an_autocast_around_a_forward_does_not_hide_the_copy_in_float32(trainer: str) -> None:
+    """What crosses a seam outside of attention is below rounding in bf16: the copy must be one."""
+    accelerate, engines = pytest.importorskip("accelerate"), pytest.importorskip("varlen_lab.training.engines")
+    model, batch = rough(), packed_row(LENGTHS, IDS)
+    if trainer == "accelerate":
+        model = accelerate.Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+    else:
+        engines.autocast_forward(model, "bf16", "cpu")
+    before = vars(model)["forward"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = certified(model, batch, DOCUMENTS)
+        assert found.half is not None and found.parity.dtype is torch.float32 and is_rounding(found.parity)
+    assert vars(model)["forward"] == before and model(**batch).logits.dtype is not torch.float64
 
 
 @pytest.mark.parametrize("dtype", [*HALF, torch.float64])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add  # sum() rounds otherwise from Python 3.12 on
 from typing import Any
 
 import torch
@@ -124,15 +126,15 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries, *, gradi
 
         # Every document by itself: no seams to get wrong, no cache. Gradients of the losses are summed document by
         # document, so that only one document's graph is alive at a time.
-        worst, alone_loss, nan_alone = 0.0, 0.0, False
+        apart, parts, nans = [], [], []  # on the device, which nobody waits for before the end
         summed: list[torch.Tensor | None] = [None] * len(packed)
         with as_if_alone(model) as alone_with:
             for start, end in documents.spans:
                 one = run_alone(model, ids[start:end])
-                nan_alone |= bool(one.isnan().any())
-                worst = max(worst, float((one.detach() - logits[start:end]).abs().max()))
+                nans.append(one.isnan().any())
+                apart.append((one.detach() - logits[start:end]).abs().max())
                 part = loss_of(one, labels[start:end]) / count
-                alone_loss += float(part.detach())
+                parts.append(part.detach())
                 if packed:
                     for index, gradient in enumerate(torch.autograd.grad(part, trained, allow_unused=True)):
                         if gradient is not None:
@@ -141,16 +143,23 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries, *, gradi
     # None: a parameter that takes no part, such as an expert that no token was sent to
     pairs = [(a, b) for a, b in zip(packed, summed, strict=True) if a is not None and b is not None]
     return Parity(
-        logits=worst,
-        loss=abs(float(loss.detach()) - alone_loss),
-        gradients=max((float((a - b).abs().max()) for a, b in pairs), default=0.0),
+        logits=max([0.0, *numbers(apart)]),
+        loss=abs(float(loss.detach()) - reduce(add, numbers(parts), 0.0)),
+        gradients=max(numbers([(a - b).abs().max() for a, b in pairs]), default=0.0),
         logit_scale=float(logits.abs().max()),
-        gradient_scale=max((float(b.abs().max()) for _, b in pairs), default=0.0),
+        gradient_scale=max(numbers([b.abs().max() for _, b in pairs]), default=0.0),
         dtype=precision_of(model, logits),
         alone=alone_with,
         nan_packed=bool(logits.isnan().any()),
-        nan_alone=nan_alone,
+        nan_alone=any(numbers(nans)),
     )
+
+
+def numbers(values: Sequence[torch.Tensor]) -> list[float]:
+    """Tensors of one number each as numbers, in their order; those of one device and dtype cost one wait."""
+    if len({(x.device, x.dtype) for x in values}) == 1:
+        return torch.stack(list(values)).tolist()  # type: ignore[no-any-return]
+    return [float(x) for x in values]
 
 
 def precision_of(model: Any, logits: torch.Tensor) -> torch.dtype:

@@ -130,7 +130,8 @@ def in_precision(model: Any, dtype: torch.dtype) -> Iterator[None]:
     """Weights and buffers in a finer precision while it lasts, and no autocast; afterwards the same bits.
 
     Our attention is ``auto`` then where it was in half precision, for a named kernel may take nothing else; experts
-    of a mixture are computed one by one, for the grouped product takes no float64.
+    of a mixture are computed one by one, for the grouped product takes no float64. An autocast that
+    a trainer has put around its forward is off as well.
     """
     host, mine = host_of(model), attention_name(model)
     other = mine.startswith(AUTO) and in_half(model)
@@ -141,13 +142,35 @@ def in_precision(model: Any, dtype: torch.dtype) -> Iterator[None]:
             x.data = data.to(dtype)
         if other:
             host.set_attn_implementation(AUTO)
-        with torch.autocast(device, enabled=False), experts_one_by_one(host):
+        with torch.autocast(device, enabled=False), experts_one_by_one(host), as_built(model):
             yield
     finally:
         for x, data in kept:
             x.data = data
         if other:
             host.set_attn_implementation(mine)
+
+
+@contextmanager
+def as_built(model: Any) -> Iterator[None]:
+    """Without the autocast that a trainer has put around a forward: inside of it, it would be on again."""
+    found = [(module, vars(module).get("forward")) for module in model.modules()]
+    prepared = [(module, forward, inner) for module, forward in found if (inner := without_autocast(module, forward))]
+    try:
+        for module, _, inner in prepared:
+            module.forward = inner
+        yield
+    finally:
+        for module, forward, _ in prepared:
+            module.forward = forward
+
+
+def without_autocast(module: Any, forward: Any) -> Any:
+    """What is inside of a module's ``forward`` that accelerate, or torch's decorator, has wrapped; None for another."""
+    if "accelerate" in getattr(forward, "__module__", ""):
+        return vars(module).get("_original_forward")
+    code = getattr(forward, "__code__", None)
+    return forward.__wrapped__ if code is not None and code.co_name == "decorate_autocast" else None
 
 
 @contextmanager
