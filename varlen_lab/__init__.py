@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time ``lazy_face`` do
     from varlen_lab.config.text import load_config
     from varlen_lab.leaks.callback import LeakCheck
     from varlen_lab.leaks.checking import audit
+    from varlen_lab.leaks.isolating import isolate
     from varlen_lab.models.loading import load_model
     from varlen_lab.packing.boundaries import Boundaries
     from varlen_lab.packing.collators import VarlenCollator
@@ -42,6 +43,7 @@ __all__ = [
     "draw_masks",
     "draw_seen",
     "explore_masks",
+    "isolate",
     "load_config",
     "load_model",
     "pack_dataset",

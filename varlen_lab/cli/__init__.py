@@ -153,6 +153,13 @@ def add_config(
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help=about)
 
 
+def add_no_isolate(parser: argparse.ArgumentParser) -> None:
+    """``--no-isolate``, as ``args.isolate``: the overrides that it stands for."""
+    about = "refuse a model whose layers carry a state along the row; do not run them document by document"
+    what = {"dest": "isolate", "action": "store_const", "const": ["isolate=False"], "default": []}
+    parser.add_argument("--no-isolate", help=about, **what)
+
+
 def read_config(word: str, overrides: list[str] | None = None, *, acting: bool = False) -> Config:
     """The Config that ``word`` names, with ``name=value`` overrides put in and checked as a whole.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import open_rows, read_config
+from varlen_lab.cli import add_no_isolate, open_rows, read_config
 from varlen_lab.errors import InputError
 from varlen_lab.machine.gpu import DTYPES, dtype_name
+
+if TYPE_CHECKING:
+    from varlen_lab.config.schema import Config
 
 AUTO = "auto"
 PRECISIONS = {**DTYPES, "fp64": "float64"}
@@ -30,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the weights; auto: as they were saved. By default float32, for a CONFIG as it says",
     )
     parser.add_argument("--long", action="store_true", help="with --model: a row for every length the config names")
+    add_no_isolate(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -41,16 +45,17 @@ def run(args: argparse.Namespace) -> int:
     if args.model:
         from varlen_lab.leaks.rows import audit_model
 
-        model, notes = from_name(args.model, args.attn, args.dtype)
-        report = audit_model(model.train(training), long=args.long)
+        model, notes = from_name(args.model, args.attn, args.dtype, isolate=not args.isolate)
+        report = audit_model(model.train(training), long=args.long, isolate=not args.isolate)
     else:
-        from varlen_lab.leaks.checking import audit
+        from varlen_lab.leaks.isolating import audit_isolated
 
-        model, batch = from_config(args.config, args.attn)
+        config = read_config(args.config, args.isolate).with_mode("varlen")
+        model, batch = from_config(config, args.attn)
         notes = []
         if args.dtype not in (None, AUTO):
             model.to(torch_dtype(args.dtype))
-        report = audit(model.train(training), batch)
+        report = audit_isolated(model.train(training), batch, isolate=config.isolate)
     report = replace(report, notes=(*notes, *report.notes))
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
@@ -59,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def from_name(name: str, attention: str | None, dtype: str | None) -> tuple[Any, list[str]]:
+def from_name(name: str, attention: str | None, dtype: str | None, isolate: bool) -> tuple[Any, list[str]]:
     """The model of this name in a precision of ``PRECISIONS`` or as it was saved, and what is to be said of that."""
     from varlen_lab.models.loading import load_model, stated_dtype
 
     wanted: Any = "auto" if dtype == AUTO else torch_dtype(dtype or "fp32")
-    model = load_model(name, known_attention(attention or "varlen"), wanted)
+    model = load_model(name, known_attention(attention or "varlen"), wanted, isolate=isolate)
     stated, has = stated_dtype(name), dtype_name(model.dtype)
     if stated in (None, has):
         return model, []
@@ -78,13 +83,12 @@ def torch_dtype(word: str) -> Any:
     return getattr(torch, PRECISIONS[word])
 
 
-def from_config(word: str, attention: str | None) -> tuple[Any, dict[str, Any]]:
+def from_config(config: Config, attention: str | None) -> tuple[Any, dict[str, Any]]:
     """The model of a config and a row of its data, one with about eight documents."""
     from varlen_lab.models.building import build_model
     from varlen_lab.training.limits import Limits
     from varlen_lab.training.step import collator
 
-    config = read_config(word).with_mode("varlen")
     rows, tokenizer, _ = open_rows(config)
     model = build_model(config)
     if broken := Limits.of(config, model, rows, tokenizer).broken:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from varlen_lab.cli import add_config, output_file, read_config, save_figure
+from varlen_lab.cli import add_config, add_no_isolate, output_file, read_config, save_figure
 from varlen_lab.errors import InputError
 from varlen_lab.machine.ranks import is_first
 
@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modes", nargs="+", default=None, metavar="MODE", help="unpacked packed varlen")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds; the figure gets bands")
     parser.add_argument("--from", dest="start", metavar="PTH", help="an iter_N.pth all modes start from")
+    add_no_isolate(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("-o", "--output", type=Path, help="folder for comparison.json and losses.png")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a table and a verdict for each seed; 1 when varlen and unpacked differ by more than rounding."""
-    config = read_config(args.config, args.cfg_options)
+    config = read_config(args.config, [*args.cfg_options, *args.isolate])
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
     from rich.console import Console

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_config, read_config
+from varlen_lab.cli import add_config, add_no_isolate, read_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.machine import launch, ranks
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--launcher", choices=launch.LAUNCHERS, default="none", help="slurm: started by srun")
     parser.add_argument("--deepspeed", metavar="NAME", help="deepspeed_zero1, 2, 3, ..., or a JSON file")
     parser.add_argument("--fsdp", action="store_true", help="share the model out over the processes with FSDP2")
+    add_no_isolate(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -61,7 +62,7 @@ def config_of(args: argparse.Namespace) -> Config:
     for name, value in flags.items():
         if value is not None and any(pair.startswith(f"{name}=") for pair in args.cfg_options):
             raise InputError(f"--cfg-options and --{name.replace('_', '-')} both set {name}; keep one of the two.")
-    config = read_config(args.config, args.cfg_options, acting=True)
+    config = read_config(args.config, [*args.cfg_options, *args.isolate], acting=True)
     return config.replace(**{name: value for name, value in flags.items() if value is not None})
 
 

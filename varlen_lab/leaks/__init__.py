@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from varlen_lab.leaks.before import check_before_training as check_before_training
     from varlen_lab.leaks.callback import LeakCheck as LeakCheck
     from varlen_lab.leaks.checking import audit as audit
+    from varlen_lab.leaks.isolating import isolate as isolate
     from varlen_lab.leaks.planted_trainers import plant_in_trainer as plant_in_trainer
     from varlen_lab.leaks.planting import plant as plant
     from varlen_lab.leaks.planting import planted as planted

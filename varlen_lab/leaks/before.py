@@ -16,7 +16,7 @@ import torch
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError, LeakFound
 from varlen_lab.leaks.causes import keeps_apart
-from varlen_lab.leaks.checking import REFUSED, audit
+from varlen_lab.leaks.checking import OF_LAYERS, REFUSED, audit
 from varlen_lab.leaks.measure import leak_matrix
 from varlen_lab.leaks.precision import certified, is_rounding
 from varlen_lab.leaks.report import AuditReport
@@ -38,32 +38,49 @@ def check_before_training(model: Any, batch: Mapping[str, Any], *, boundaries: A
     raises, InputError where documents cannot be told.
     """
     few, documents = few_documents(batch, boundaries)
+    return checked_clean(model, few, documents) or with_words(model, few, documents)
+
+
+def checked_clean(model: Any, few: dict[str, Any], documents: Boundaries) -> AuditReport | None:
+    """The report of a model that computes these documents in training as if each were alone; None of any other."""
+    with as_found(model), lifted(), suppress(CannotRun):  # the audit says in words what the model refuses
+        model.train()
+        return clean_report(model, few, documents)
+    return None
+
+
+def with_words(model: Any, few: dict[str, Any], documents: Boundaries) -> AuditReport:
+    """The whole audit of these documents in training."""
     with as_found(model), lifted():
         model.train()
-        clean = None
-        with suppress(CannotRun):  # the audit says in words what the model refuses
-            clean = clean_report(model, few, documents)
-        return clean or audit(model, few, boundaries=documents)
+        return audit(model, few, boundaries=documents)
 
 
-def leak_found(model: Any, report: AuditReport, taken: int = 0) -> InputError:
+def leak_found(model: Any, report: AuditReport, taken: int = 0, *, then: str = "", instead: str = "") -> InputError:
     """The error for a run whose check found something: LeakFound, a sentence and then what the audit says.
 
-    ``taken``: the steps before the check, where an earlier one found nothing.
-    A plain InputError for a model that refuses packed documents: it does not compute them wrongly.
+    ``taken``: the steps before the check, where an earlier one found nothing. ``then``: what came of it, if not that no
+    step was taken. ``instead``: what else can be done about layers that leak. A plain InputError for a model that
+    refuses packed documents and has no such layer: it does not compute them wrongly.
     """
     name = type(host_of(model)).__name__
-    if refused := next((finding for finding in report.findings if finding.kind == REFUSED), None):
+    refused = next((finding for finding in report.findings if finding.kind == REFUSED), None)
+    layers = [finding for finding in report.findings if finding.kind in OF_LAYERS]
+    if refused and not layers:
         return InputError(f"{name} cannot be trained on packed documents: {refused.what}; {refused.fix}.")
     what = report.findings[0].kind
-    if report.leaking:
+    if refused:
+        what = "told where they begin it refuses them, and otherwise its layers carry something across"
+    elif report.leaking:
         what = f"{report.leaking} of {len(report.lengths)} documents hear another one"
     elif not is_rounding(report.parity):
         what = f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
-    then = f"after {taken} steps, though it did before them" if taken else "so no step was taken"
+    then = then or (f"after {taken} steps, though it did before them" if taken else "so no step was taken")
+    ways = [instead] if instead and layers else []
+    ways = [*ways, "mend what stands below", "or train unpacked"]
     return LeakFound(
-        f"{name} does not keep packed documents apart ({what}), {then}; mend what stands below, or train "
-        "unpacked.\n" + "\n".join(f"✗ {finding}" for finding in report.findings)
+        f"{name} does not keep packed documents apart ({what}), {then}; {', '.join(ways)}.\n"
+        + "\n".join(f"✗ {finding}" for finding in report.findings)
     )
 
 

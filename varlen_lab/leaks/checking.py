@@ -21,7 +21,7 @@ import torch
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.causes import Explanation, calls_in_half, explain
-from varlen_lab.leaks.layers import LeakingLayer, leaking_layers
+from varlen_lab.leaks.layers import LeakingLayer, layers_of_untold, leaking_layers
 from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, unmeasured
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS
 from varlen_lab.leaks.origins import COUNTS, RUN_ON, origins
@@ -37,10 +37,13 @@ from varlen_lab.leaks.running import (
     weights_frozen,
 )
 from varlen_lab.leaks.traps import documents_of, preflight, wrong_labels
+from varlen_lab.models.isolation import in_words, isolated_layers
 from varlen_lab.packing.boundaries import Boundaries
 
 REFUSED = "refused"  # of a model that takes documents alone only
 UNEXPLAINED = "unexplained"
+RECURRENT, OWN_ATTENTION = OF_LAYERS = "recurrent layer", "attention of its own"
+ISOLATE = "isolate(model) runs it document by document"
 # what is said of a difference that neither a gradient nor an attention call accounts for: it may be rounding
 NOT_OF_ATTENTION = {UNEXPLAINED, RUN_ON, COUNTS}
 
@@ -59,6 +62,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     documents, notes = documents_of(batch, boundaries)
     findings = wrong_labels(batch, documents)
     leaks, future = torch.full((len(documents), len(documents)), torch.nan, dtype=torch.float64), torch.nan
+    notes += [words] if (words := isolated_in_words(model)) else []
     agreement, prefix = unmeasured(), 0
     with noise_off(model) as switched_off, lifted():
         if switched_off:
@@ -73,6 +77,8 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
             measured = certified(model, batch, documents)
         except CannotRun as problem:
             findings.append(refusal(model, batch, documents, problem))
+            with suppress(CannotRun, RuntimeError):  # it may refuse because of what its layers do
+                findings += layer_findings(layers_of_untold(model, batch, documents), findings)
         else:
             agreement = measured.parity
             notes.append(f"documents alone were run with {agreement.alone} attention")
@@ -185,6 +191,12 @@ def not_examined(what: Sequence[str]) -> list[str]:
     return [f"not examined: {', '.join(what)}"] if what else []
 
 
+def isolated_in_words(model: Any) -> str:
+    """Such as ``isolated: 3 of 6 layers (Lfm2ShortConv run document by document)``; empty where none is."""
+    names = dict.fromkeys(type(model.get_submodule(path)).__name__ for path in isolated_layers(model))
+    return f"{in_words(model)} ({', '.join(names)} run document by document)" if names else ""
+
+
 def layer_findings(layers: Sequence[LeakingLayer], known: Sequence[Finding]) -> list[Finding]:
     """A finding for each class of layers that leak outside of any attention call."""
     found = []
@@ -194,12 +206,11 @@ def layer_findings(layers: Sequence[LeakingLayer], known: Sequence[Finding]) -> 
         strength = f"largest gradient across a seam {max(layer.strength for layer in mine):.1e}"
         if not attends:
             what = "carries a state or a convolution from one document into the next"
-            fix = "train this model unpacked, or with a kernel that resets the state at seams (seq_idx)"
-            found.append(Finding("recurrent layer", where, what, fix, strength))
+            fix = f"{ISOLATE}, or train this model unpacked, or with a kernel that resets the state at seams (seq_idx)"
+            found.append(Finding(RECURRENT, where, what, fix, strength))
         elif not known:  # such attention is told about documents by what transformers makes of the batch
             what = "it is not dispatched by transformers, cu_seq_lens never reaches it, and it crosses the seams"
-            fix = "train this model unpacked"
-            found.append(Finding("attention of its own", where, what, fix, strength))
+            found.append(Finding(OWN_ATTENTION, where, what, f"{ISOLATE}, or train this model unpacked", strength))
     return found
 
 

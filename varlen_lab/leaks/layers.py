@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from varlen_lab.leaks.measure import random_weights
-from varlen_lab.leaks.running import inputs_of, run, weights_frozen
+from varlen_lab.leaks.running import cache_off, inputs_of, run, weights_frozen
 from varlen_lab.leaks.seen import observe_attention
 from varlen_lab.packing.boundaries import Boundaries
+
+TOLD = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")  # what tells a model of documents
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ def leaking_layers(model: Any, batch: Mapping[str, Any], documents: Boundaries, 
         watched = {path for path in modules if any(inside(new, path) for new in innermost)} - set(found)
     outermost = [path for path in found if not any(inside(path, other) for other in found)]
     return [found[path] for path in modules if path in outermost]
+
+
+def layers_of_untold(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> list[LeakingLayer]:
+    """``leaking_layers`` of a model that refuses to be told the seams: it is run without them.
+
+    What attention does then is no matter, for it is cut out.
+    """
+    untold = {name: value for name, value in batch.items() if name not in TOLD}
+    return leaking_layers(model, untold | cache_off(model), documents)
 
 
 def inside(path: str, container: str) -> bool:

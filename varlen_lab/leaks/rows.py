@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.checking import audit
+from varlen_lab.leaks.isolating import audit_isolated, of_same_classes
 from varlen_lab.leaks.report import AuditReport, Finding
+from varlen_lab.leaks.running import random_row
+from varlen_lab.models.isolation import isolate_layers
 from varlen_lab.models.miniature import miniature
-from varlen_lab.packing.collators import VarlenCollator
 
 BUDGET = 2048  # tokens of the row in the true model
 MOST_DOCUMENTS = 16  # each costs a backward pass
@@ -143,15 +144,6 @@ def exercising_lengths(found: Mapping[str, int], budget: int | None = BUDGET, li
     return Row(lengths, exercised, {name: value for name, value in found.items() if name not in exercised})
 
 
-def random_row(model: Any, lengths: list[int]) -> dict[str, Any]:
-    """A packed batch of documents of random tokens: what an audit measures does not depend on the text."""
-    embedded = model.get_input_embeddings().num_embeddings
-    # some embed ids that they never predict
-    vocabulary = min(embedded, getattr(model.config.get_text_config(decoder=True), "vocab_size", embedded))
-    ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(0)).tolist()
-    return VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
-
-
 def row_of(model: Any, budget: int | None = BUDGET) -> Row:
     """The row for a model: its config's thresholds, its table of positions, no document longer than it can take."""
     table = position_table(model)
@@ -159,20 +151,21 @@ def row_of(model: Any, budget: int | None = BUDGET) -> Row:
     return exercising_lengths(thresholds(model.config) | table, budget, limit)
 
 
-def audit_model(model: Any, *, long: bool = False) -> AuditReport:
+def audit_model(model: Any, *, long: bool = False, isolate: bool = True) -> AuditReport:
     """Audit a model on documents around every threshold its config names, in the mode it is in.
 
+    ``isolate``: layers that leak are first run document by document, as a training run does, where that makes it exact.
     What does not fit into a row of 2,048 tokens is tried on a tiny copy, unless ``long`` asks for a row of any length.
     The notes say where each threshold was exercised, and which was not; findings of the copy say that they are its.
     """
     row = row_of(model, None if long else BUDGET)
-    report = audit(model, random_row(model, row.lengths))
+    report = audit_isolated(model, random_row(model, row.lengths), isolate=isolate)
     how = "not measured, for the model refused the row" if np.isnan(report.leaks).all() else "exercised"
     notes = [f"{how}: {named(row.exercised)}"] if row.exercised else []
     findings: list[Finding] = []
     if row.left:
         try:
-            findings, tried = audit_copy(model, row)
+            findings, tried = audit_copy(model, row, isolate)
             notes += tried
         except InputError as problem:
             notes.append(f"not exercised: {named(row.left)}, too long for a row of {BUDGET:,} tokens ({problem})")
@@ -181,12 +174,13 @@ def audit_model(model: Any, *, long: bool = False) -> AuditReport:
     return replace(report, findings=(*report.findings, *findings), notes=(*report.notes, *notes))
 
 
-def audit_copy(model: Any, row: Row) -> tuple[list[Finding], list[str]]:
+def audit_copy(model: Any, row: Row, isolate: bool) -> tuple[list[Finding], list[str]]:
     """What a tiny copy of a model, with its thresholds shrunk, shows of those that ``row`` left: findings and notes."""
     fields = shrunk_thresholds(model.config, row.exercised | row.left)
     copy = miniature(model.config, str(model.config._attn_implementation), **fields)
+    isolate_layers(copy, of_same_classes(copy, model))
     small = row_of(copy)
-    report = audit(copy.train(model.training), random_row(copy, small.lengths))
+    report = audit_isolated(copy.train(model.training), random_row(copy, small.lengths), isolate=isolate)
     there = {name: small.exercised[name] for name in row.left if name in small.exercised}
     meant = {name: tokens for name, tokens in row.left.items() if name in there}
     missed = {name: tokens for name, tokens in row.left.items() if name not in there}

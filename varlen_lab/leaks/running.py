@@ -15,6 +15,7 @@ import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.models.building import noise_probabilities
+from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.registry import LOSS_MASKS
 
 HALF = (torch.bfloat16, torch.float16)
@@ -144,12 +145,17 @@ def run(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
 
 def run_alone(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Logits (T, V) of one document, ids (T,), with nothing but its tokens and no cache where there could be one."""
-    taken = inspect.signature(model.forward).parameters.values()
-    has_cache = any(one.name == "use_cache" or one.kind is one.VAR_KEYWORD for one in taken)
     try:
-        return run(model, {"input_ids": ids[None]} | ({"use_cache": False} if has_cache else {}))
+        return run(model, {"input_ids": ids[None]} | cache_off(model))
     except CannotRun as problem:
         raise problem.sentence() from problem
+
+
+def cache_off(model: Any) -> dict[str, bool]:
+    """``{"use_cache": False}`` for a model that may know what this means, else nothing."""
+    taken = inspect.signature(model.forward).parameters.values()
+    has_cache = any(one.name == "use_cache" or one.kind is one.VAR_KEYWORD for one in taken)
+    return {"use_cache": False} if has_cache else {}
 
 
 def logits_of(model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -226,3 +232,12 @@ def trusted_attention(model: Any) -> str:
         for name, value in (vars(module) | module._parameters).items()
     )
     return EAGER if beyond or attention_name(model) == EAGER else SDPA
+
+
+def random_row(model: Any, lengths: list[int]) -> dict[str, Any]:
+    """A packed batch of documents of random tokens: what an audit measures does not depend on the text."""
+    embedded = model.get_input_embeddings().num_embeddings
+    # some embed ids that they never predict
+    vocabulary = min(embedded, getattr(model.config.get_text_config(decoder=True), "vocab_size", embedded))
+    ids = torch.randint(0, vocabulary, (sum(lengths),), generator=torch.Generator().manual_seed(0)).tolist()
+    return VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from varlen_lab import lazy_face
 
 if TYPE_CHECKING:
+    from varlen_lab.leaks.isolating import isolate as isolate
     from varlen_lab.models.adapters import add_adapter as add_adapter
     from varlen_lab.models.adapters import open_adapter as open_adapter
     from varlen_lab.models.building import build_model as build_model

@@ -22,6 +22,8 @@ from varlen_lab.machine.gpu import dtype_name
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+FUSED = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")  # model types
+
 
 def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = torch.float32) -> Any:
     """The model inside peft's wrapper, frozen but for its adapter of ``dtype``; the same seed draws the same adapter.
@@ -63,12 +65,14 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     peft's own ``target_modules="all-linear"`` is another choice: in some mixtures of experts it adapts the router too.
     """
     head = model.get_output_embeddings()
+    # kernels of these take the weights of one layer past its adapter, so that peft refuses it
+    past = {"out_proj"} if getattr(model.config, "model_type", None) in FUSED else set()
     names = {
         name.split(".")[-1]
         for name, module in model.named_modules()
         if (isinstance(module, torch.nn.Linear) or type(module).__name__ in ("Linear4bit", "Conv1D"))
         and module is not head
-    }
+    } - past
     if not names:
         raise InputError("the model has no linear layer that LoRA could adapt; use method = 'full'.")
     return sorted(names)

@@ -158,7 +158,9 @@ class Comparison:
         start, steps = self.rounding_from(), len(self.losses["varlen"])
         worst = max(map(abs, self.difference("varlen")))
         if start is None:
-            return f"varlen equals unpacked in all {steps} steps: the largest difference is {worst:.1e}"
+            alone = self.histories["unpacked"].meta.get("one_at_a_time")
+            how = " (one document at a time, for in a padded batch they hear one another)" if alone else ""
+            return f"varlen equals unpacked{how} in all {steps} steps: the largest difference is {worst:.1e}"
         if start == 1:
             return f"varlen differs from unpacked at the first step, by {self.difference('varlen')[0]:.1e}: it leaks"
         within = f"varlen equals unpacked within {max(self.tolerance()):.0e} up to step {start - 1} of {steps}"

@@ -1,10 +1,12 @@
 """The leak check of a run, before its first step: the first process makes it on the whole model, all are told.
 
+Layers that leak are run document by document from then on, in all processes alike, unless ``isolate = False``.
 A run that goes on from a checkpoint is checked again: its kernel, or transformers, may be another one since.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,15 +14,18 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm import tqdm
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.leaks.before import check_before_training, leak_found
+from varlen_lab.leaks.checking import isolated_in_words
+from varlen_lab.leaks.isolating import check_and_isolate, of_same_classes
 from varlen_lab.leaks.report import AuditReport, known
-from varlen_lab.leaks.rows import random_row
-from varlen_lab.leaks.running import CannotRun, host_of, weights_frozen
+from varlen_lab.leaks.running import CannotRun, host_of, random_row, weights_frozen
 from varlen_lab.models.adapters import bytes_held
 from varlen_lab.models.building import resolve_dtype
+from varlen_lab.models.isolation import isolate_layers, isolated_layers
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.determinism import what_cannot
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
 SEARCHED = 1000  # batches that are looked through for one with a seam
 LENGTHS = [12, 3, 9]  # tokens of the documents for a tiny copy
+RUN_ALONE = "set isolate = True, which runs these layers document by document"
 COPIES = 3  # of what is trained, that the check needs beside the model: gradients packed, alone, of one document
 
 
@@ -42,6 +48,7 @@ def check_in_first_process(
 ) -> dict[str, Any]:
     """What the check found, as ``{"leak_check": ...}`` for a history; {} in the modes without our attention.
 
+    With ``isolated``, in words, where layers are run document by document.
     ``shared_out``: an engine will take the weights from the CPU, where they are. LeakFound, in all processes, where
     packing changes what the model computes; InputError where the model cannot be run or differentiated.
     """
@@ -58,7 +65,11 @@ def check_in_first_process(
         torch.distributed.broadcast_object_list(told, group=accelerator.waiting_group)  # type: ignore[attr-defined]
     if isinstance(told[0], InputError):
         raise told[0]
-    return {"leak_check": told[0]}
+    isolate_layers(model, told[0]["isolated"])
+    said = isolated_in_words(model)
+    if said and accelerator.is_main_process:
+        tqdm.write(f"varlen_lab: {said}", file=sys.stderr)
+    return {"leak_check": told[0]} | ({"isolated": said} if said else {})
 
 
 def checked(
@@ -68,7 +79,7 @@ def checked(
     start = time.perf_counter()
     several = (batch for step in plan for batch in step if sum(len(rows[row]["seq_lengths"]) for row in batch) > 1)
     chosen = [rows[row] for row in next(islice(several, SEARCHED), plan[0][0])]
-    inputs = collator("varlen", 0)(chosen)
+    inputs = collator("varlen", 0)(chosen) | {"use_cache": False}  # as the step passes it
     # from the rows, not from the batch: a collator may lose a seam
     seams = Boundaries.from_lengths([length for row in chosen for length in row["seq_lengths"]])
     device, report, why = accelerator.device, None, "one GPU does not hold the model"
@@ -78,22 +89,31 @@ def checked(
             try:
                 with as_trained(config, model, accelerator, back=shared_out):
                     inputs = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
-                    report = check_before_training(model, inputs, boundaries=seams.to(device))
+                    check = check_and_isolate if config.isolate else check_before_training
+                    report = check(model, inputs, boundaries=seams.to(device))
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 why = "the memory of the GPU was full"
     record: dict[str, Any] = {"tiny_copy": why} if report is None else {"gradients": None} if shared_out else {}
-    report = report or tiny_report(model)
+    report = report or tiny_report(model, config.isolate)
     # NaN is not a leak: the loop counts steps that are not finite
     if not report.ok and not report.parity.has_nan:
-        raise leak_found(model, report)
-    return as_record(report, time.perf_counter() - start) | record
+        raise leak_found(model, report, instead="" if config.isolate else RUN_ALONE)
+    return as_record(report, time.perf_counter() - start) | {"isolated": isolated_layers(model)} | record
 
 
-def tiny_report(model: Any) -> AuditReport:
-    """The report of a tiny copy of a model's class, on the CPU: what layers do is the same, the weights are not."""
+def tiny_report(model: Any, isolates: bool) -> AuditReport:
+    """The report of a tiny copy of a model's class, on the CPU: what layers do is the same, the weights are not.
+
+    What is isolated in the copy is isolated in the model, and the other way round: layers of the same classes.
+    """
     copy = miniature(host_of(model).config)
-    return check_before_training(copy, random_row(copy, LENGTHS))
+    isolate_layers(copy, of_same_classes(copy, model))
+    check = check_and_isolate if isolates else check_before_training
+    report = check(copy, random_row(copy, LENGTHS) | {"use_cache": False})
+    if isolates:
+        isolate_layers(model, of_same_classes(model, copy))
+    return report
 
 
 @contextmanager
