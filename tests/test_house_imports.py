@@ -70,8 +70,8 @@ def test_package_imports_without_anything_in_a_moment() -> None:
 
 
 FACE = (
-    "audit attend compare convert draw_masks draw_seen explore_masks load_config load_model pack_dataset pack_lengths "
-    "register train Boundaries LeakCheck VarlenCollator"
+    "audit attend compare convert draw_masks draw_seen explore_masks isolate load_config load_model pack_dataset "
+    "pack_lengths register train Boundaries LeakCheck VarlenCollator"
 )
 ROOMS = [room.name for room in pkgutil.iter_modules(varlen_lab.__path__) if room.ispkg]
 

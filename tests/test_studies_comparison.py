@@ -185,7 +185,7 @@ def test_a_planted_fault_is_told_before_the_first_step(
     monkeypatch.setattr(compare_module, "build_model", build)
     monkeypatch.setattr(compare_module, "optimize", lambda *given: pytest.fail("a step was taken"))
     with pytest.raises(LeakFound) as found:
-        compare(small)
+        compare(small.replace(isolate=False))
     assert "\n✗ " in str(found.value)
 
 

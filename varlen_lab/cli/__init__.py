@@ -156,8 +156,8 @@ def add_config(
 def add_no_isolate(parser: argparse.ArgumentParser) -> None:
     """``--no-isolate``, as ``args.isolate``: the overrides that it stands for."""
     about = "refuse a model whose layers carry a state along the row; do not run them document by document"
-    what = {"dest": "isolate", "action": "store_const", "const": ["isolate=False"], "default": []}
-    parser.add_argument("--no-isolate", help=about, **what)
+    override = ["isolate=False"]
+    parser.add_argument("--no-isolate", dest="isolate", action="store_const", const=override, default=[], help=about)
 
 
 def read_config(word: str, overrides: list[str] | None = None, *, acting: bool = False) -> Config:

@@ -127,8 +127,8 @@ def not_exact(model: Any, report: AuditReport, batch: Mapping[str, Any]) -> Inpu
         return InputError(f"{name} cannot be measured: {finding.what}; {finding.fix}.")
     if "cu_seq_lens_q" not in batch and (layers := [one for one in report.findings if one.kind in OF_LAYERS]):
         return InputError(
-            f"{layers[0].where} of {name} leaks, and could run document by document where a batch brings cu_seq_lens_q, "
-            f"which this one does not; {COLLATOR}."
+            f"{layers[0].where} of {name} leaks, and runs document by document only where a batch brings "
+            f"cu_seq_lens_q, which this one does not; {COLLATOR}."
         )
     return leak_found(model, report, then="and running layers document by document does not make it exact")
 
