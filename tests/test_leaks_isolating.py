@@ -10,7 +10,9 @@ import torch
 from varlen_lab import isolate
 from varlen_lab.errors import InputError, LeakFound
 from varlen_lab.leaks.checking import audit
-from varlen_lab.leaks.planting import LENGTHS, plant, specimen, without
+from varlen_lab.leaks.planted_batches import without
+from varlen_lab.leaks.planted_layers import NormOfTheRow, RunningMean, ShortConvolution
+from varlen_lab.leaks.planting import LENGTHS, plant, specimen
 from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.leaks.rows import audit_model
 from varlen_lab.leaks.running import random_row
@@ -71,18 +73,19 @@ def test_a_layer_that_nobody_knows_is_found(name: str) -> None:
     assert not audit(model, batch).ok
     for given in (None, batch, batch):  # once more is once
         isolate(model, given)
-        assert isolated_layers(model) == ["model.layers.1.mlp.0"]
+        assert isolated_layers(model) == ["model.layers.1.mlp.planted"]
     report = audit(model, batch)
     assert report.ok and exact(model)
     assert any(note.startswith("isolated: 1 of 2 layers (") for note in report.notes)
 
 
-def test_several_layers_of_several_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = specimen(FAULTS["recurrence"])
-    for name in IN_LAYERS:
-        plant(FAULTS[name], model, batch)
+def test_several_layers_of_several_kinds() -> None:
+    model, _ = specimen(FAULTS["recurrence"])
+    for layer, mixers in zip(model.model.layers, ([ShortConvolution(), RunningMean()], [NormOfTheRow()]), strict=True):
+        layer.mlp = torch.nn.Sequential(*mixers, layer.mlp)
     isolate(model)
-    assert len(isolated_layers(model)) == 3 and exact(model)
+    assert isolated_layers(model) == [f"model.layers.{place}" for place in ("0.mlp.0", "0.mlp.1", "1.mlp.0")]
+    assert exact(model)
 
 
 def test_a_container_that_leaks_by_itself_is_isolated_as_a_whole() -> None:
@@ -205,7 +208,7 @@ def test_without_seams_in_the_batch_a_sentence_says_so() -> None:
     model = miniature("lfm2", "sdpa")
     batch = {"input_ids": torch.arange(10, 40)[None], "use_cache": False}
     batch["position_ids"] = Boundaries.from_lengths([12, 18]).position_ids()[None]
-    with pytest.raises(InputError, match="Lfm2ShortConv of layer 0 of Lfm2ForCausalLM leaks, and runs"):
+    with pytest.raises(InputError, match="Lfm2ShortConv of layer 1 of Lfm2ForCausalLM leaks, and runs"):
         isolate(model, batch)
     assert isolated_layers(model) == []
     assert isolate(miniature("llama", "sdpa"), batch)  # exact as it is
@@ -231,11 +234,11 @@ def test_what_was_isolated_before_stays_so_when_the_rest_fails() -> None:
     model, batch = specimen(FAULTS["bidirectional"])
     plant(FAULTS["recurrence"], model, batch)
     isolate(model, batch)
-    plant(FAULTS["short convolution"], model, batch)
+    model.model.layers[0].mlp = torch.nn.Sequential(ShortConvolution(), model.model.layers[0].mlp)
     batch = plant(FAULTS["bidirectional"], model, batch)
     with pytest.raises(LeakFound):
         isolate(model, batch)
-    assert isolated_layers(model) == ["model.layers.1.mlp.1.0"]
+    assert isolated_layers(model) == ["model.layers.1.mlp.planted"]
 
 
 def test_an_interrupt_undoes_it(monkeypatch: pytest.MonkeyPatch) -> None:

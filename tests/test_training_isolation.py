@@ -121,7 +121,7 @@ def test_a_planted_layer_is_found_by_measuring_and_isolated(
     plant_everywhere(monkeypatch, name)
     found = compare(config, ("unpacked", "varlen"))
     meta = found.histories["varlen"].meta
-    assert exact(found) and meta["leak_check"]["isolated"] == ["model.layers.1.mlp.0"]
+    assert exact(found) and meta["leak_check"]["isolated"] == ["model.layers.1.mlp.planted"]
     assert meta["isolated"].startswith("isolated: 1 of 2 layers (")
     history = train(config, progress=False)
     assert history.losses == found.losses["varlen"] and history.meta["isolated"] == meta["isolated"]
