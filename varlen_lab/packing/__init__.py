@@ -4,6 +4,8 @@
 ``strategies``  pack_lengths and pack_dataset, the plan and its report
 ``whole``       what is placed; best_fit, concat            ``tightest``  ``sequential``
 ``rows``        a plan becomes Arrow rows, kept on disk     ``readers``     rows for loops: a stream, a memory map
+``columns``     what stands beside input_ids: loss masks    ``packed``      a dataset whose rows keep their seams
+``through``     seams on the way through other people's trainers
 ``collators``   rows -> batches, in three ways              ``cost``        what packing does to a training run
 ``trained``     tokens that are trained on once a plan has cut
 """

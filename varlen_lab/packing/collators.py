@@ -2,7 +2,7 @@
 
 The same rows go into all three collators, so the documents are the same:
 
-``VarlenCollator``   all rows end to end as one, seams in ``cu_seq_lens``; attention stays inside documents
+``VarlenCollator``   all rows end to end, seams in ``cu_seq_lens``; attention stays inside documents
 ``PackedCollator``   rows as they are, positions run through, no seams: every token sees the whole row
 ``PaddedCollator``   a row for each document, filled up to the longest: what packing replaces
 
@@ -41,9 +41,10 @@ import torch
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.packing.boundaries import INT32_LIMIT
 from varlen_lab.packing.registry import IGNORE, WEIGHTINGS
-from varlen_lab.packing.through import lengths_of, refuse_dispatch
+from varlen_lab.packing.through import refuse_dispatch
 
 Feature = Mapping[str, Any]
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # input_ids, labels and the lengths of documents
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,25 @@ class VarlenCollator:
 
     Returns ``cu_seq_lens_q/k`` int32 of shape (documents + 1,), ``input_ids, labels, position_ids`` of shape (1, T),
     and ``max_length_q/k`` as Python ints: the keyword arguments transformers hands on to an attention function. Two
-    rows of 2k tokens give the same batch as one row of 4k with the same documents: one row goes into the model and one
-    comes out, so for ``Trainer.predict``, a row an example, set ``per_device_eval_batch_size=1``.
+    rows of 2k tokens give the same batch as one row of 4k with the same documents. One row goes into the model and one
+    comes out: where each example must come back by itself, as from ``Trainer.predict``, take ``keep_rows=True``, or
+    batches of one row (``per_device_eval_batch_size=1``).
+    ``keep_rows``: shape (rows, longest row) instead of (1, T); seams still run through all rows end to end, and a
+    shorter row ends in one inert segment.
     ``pad_to_multiple_of`` appends one inert segment (labels -100), never a document per pad token.
     """
 
     pad_to_multiple_of: int | None = None
     pad_token_id: int = 0
+    keep_rows: bool = False
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
         refuse_dispatch()
         rows = [checked_row(feature) for feature in some(features)]
+        if self.keep_rows:
+            width = max(len(ids) for ids, _, _ in rows)
+            width += -width % (self.pad_to_multiple_of or 1)
+            rows = [filled_up(row, width, self.pad_token_id) for row in rows]
         tokens = sum(len(ids) for ids, _, _ in rows)
         if tokens >= INT32_LIMIT:
             raise InputError(
@@ -85,12 +94,13 @@ class VarlenCollator:
         positions = np.arange(tokens + short)
         positions -= starts.repeat(lengths)
         longest, seams = int(lengths.max()), torch.from_numpy(cu_seqlens)
+        shape = len(rows) if self.keep_rows else 1, -1
         return {
             "cu_seq_lens_q": seams,  # first: accelerate cuts all tensors to the length of the first (see ``through``)
             "cu_seq_lens_k": seams,
-            "input_ids": torch.from_numpy(input_ids)[None],
-            "labels": torch.from_numpy(labels)[None],
-            "position_ids": torch.from_numpy(positions)[None],
+            "input_ids": torch.from_numpy(input_ids).view(shape),
+            "labels": torch.from_numpy(labels).view(shape),
+            "position_ids": torch.from_numpy(positions).view(shape),
             "max_length_q": longest,
             "max_length_k": longest,
         }
@@ -150,7 +160,27 @@ def some(features: Sequence[Feature]) -> Sequence[Feature]:
     return features
 
 
-def checked_row(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lengths_of(feature: Feature) -> Any:
+    """The lengths of the documents of a row, from its own column or its tokens; None where neither tells."""
+    if "seq_lengths" in feature:
+        return feature["seq_lengths"]
+    return getattr(feature.get("input_ids"), "seq_lengths", None)
+
+
+def filled_up(row: Row, width: int, pad_token_id: int) -> Row:
+    """The row with ``width`` tokens: what is missing is one segment more, that nobody trains on."""
+    ids, labels, lengths = row
+    short = width - len(ids)
+    if not short:
+        return row
+    return (
+        np.append(ids, np.full(short, pad_token_id)),
+        np.append(labels, np.full(short, IGNORE)),
+        np.append(lengths, short),
+    )
+
+
+def checked_row(feature: Feature) -> Row:
     """``input_ids``, ``labels`` and document lengths of a packed row, as arrays that must not be written to.
 
     Raises InputError when the row does not carry its seams, or when something has cut it since.

@@ -1,8 +1,9 @@
 """A packed dataset whose rows keep their seams: ``seq_lengths`` goes where ``input_ids`` go.
 
 HF Trainer removes every column that ``model.forward`` does not name, ``seq_lengths`` among them, unless it is told not
-to. Rows without seams are not packed rows any more, they are long documents that nobody wrote. To lose the column on
-purpose, select the others: ``rows.select_columns(["input_ids", "labels"])``.
+to; TRL's ``packing=True`` selects ``input_ids`` and ``labels`` and would pack rows as if each were one document. Rows
+without seams are not packed rows any more, they are long documents that nobody wrote. To lose the column on purpose,
+make a plain dataset of them first: ``datasets.Dataset(rows.data)``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from varlen_lab.packing.through import with_seams
 
 
 class PackedRows(Dataset):
-    """A ``datasets.Dataset`` of packed rows; what is selected, shuffled, sorted or split off is one too."""
+    """A ``datasets.Dataset`` of packed rows; what is selected, shuffled, sorted or split off of it is one too."""
 
     @classmethod
     def of(cls, rows: Dataset) -> PackedRows:
@@ -31,6 +32,16 @@ class PackedRows(Dataset):
         if "input_ids" in self.column_names and "input_ids" not in names:
             names = [name for name in names if name != "seq_lengths"]
         return super().remove_columns(names, *args, **options)
+
+    def select_columns(self, column_names: str | Sequence[str], *args: Any, **options: Any) -> Dataset:
+        """With these columns only, and ``seq_lengths`` where ``input_ids`` are among them."""
+        names = [column_names] if isinstance(column_names, str) else list(column_names)
+        if "input_ids" in names and "seq_lengths" in set(self.column_names) - set(names):
+            names.append("seq_lengths")
+        return super().select_columns(names, *args, **options)
+
+    def add_column(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().add_column(*args, **options))
 
     def select(self, *args: Any, **options: Any) -> Dataset:
         return PackedRows.of(super().select(*args, **options))

@@ -39,13 +39,6 @@ def with_seams(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "input_ids": tokens}
 
 
-def lengths_of(feature: Mapping[str, Any]) -> Any:
-    """The lengths of the documents of a row, from its own column or its tokens; None where neither tells."""
-    if "seq_lengths" in feature:
-        return feature["seq_lengths"]
-    return getattr(feature.get("input_ids"), "seq_lengths", None)
-
-
 def refuse_dispatch() -> None:
     """InputError when accelerate is dealing batches of several processes out while this one is made.
 
