@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from varlen_lab.config.schema import Config
 from varlen_lab.documents.builtin import builtin_tokenizer
+from varlen_lab.models.isolation import isolated_layers
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.packed import PackedRows
 from varlen_lab.packing.readers import PackedStream, RowReader
@@ -124,4 +125,20 @@ def test_sft_trainer_with_nothing_set_is_our_own_run(config: Config, way: str, t
     data = data.to_iterable_dataset() if way == "stream" else data  # TRL takes no other stream
     tokenizer = builtin_tokenizer()
     found = own.losses_in(trl.SFTTrainer, own.arguments(trl.SFTConfig, tmp_path), data, processing_class=tokenizer)
+    assert found == pytest.approx(own.losses, abs=1e-5)
+
+
+@pytest.mark.parametrize("other", ["Trainer", "SFTTrainer"])
+def test_a_hybrid_whose_layers_run_document_by_document(config: Config, other: str, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl", reason="TRL is not installed; pip install trl", exc_type=ImportError)
+    import transformers
+
+    hybrid = {**(config.model_config or {}), "model_type": "lfm2", "layer_types": ["conv", "full_attention"]}
+    own = Own(config.replace(model_config=hybrid | {"num_hidden_layers": 2, "block_multiple_of": 32}))
+    assert isolated_layers(own.model)
+    kind, arguments, options = {
+        "Trainer": (transformers.Trainer, transformers.TrainingArguments, {}),
+        "SFTTrainer": (trl.SFTTrainer, trl.SFTConfig, {"processing_class": builtin_tokenizer()}),
+    }[other]
+    found = own.losses_in(kind, own.arguments(arguments, tmp_path), own.rows, **options)
     assert found == pytest.approx(own.losses, abs=1e-5)
