@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import copy
 import inspect
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from expect import refused
 from packed import packed_row
+from torch.utils.checkpoint import checkpoint
+from turns import by_turns
 
+from varlen_lab.attention.guard import lifted
+from varlen_lab.errors import InputError
+from varlen_lab.leaks.layers import leaking_layers
+from varlen_lab.leaks.running import CannotRun, noise_off
 from varlen_lab.models.isolation import in_words, isolate_layers, isolated_layers, known_layers, release
 from varlen_lab.models.miniature import miniature
+from varlen_lab.models.recomputing import recompute
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.studies.census import LIMIT, apart, plain_model, run_alone, run_packed
+from varlen_lab.studies.census import LIMIT, apart, causal_lm_types, plain_model, run_alone, run_packed
 
 KINDS = ["lfm2", "jamba", "qwen3_next", "mamba", "mamba2", "recurrent_gemma", "rwkv", "zamba2", "nemotron_h"]
 MORE = ["qwen3_5_text", "granitemoehybrid", "bamba", "falcon_h1", "xlstm", "minimax", "kimi_linear", "lfm3"]
@@ -127,3 +135,201 @@ def test_a_copy_has_documents_of_its_own() -> None:
 def test_a_path_that_is_not_there_is_said() -> None:
     with refused("has no module 'model.layers.9.conv' to isolate"):
         isolate_layers(miniature("lfm2"), ["model.layers.9.conv"])
+
+
+# ------------------------------------------------------------------------------------------- activations computed again
+
+
+class Counted(torch.nn.Module):
+    """A convolution of width 3 that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = torch.nn.Parameter(torch.tensor([0.5, 0.3, 0.2]))
+        self.calls = 0
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        before = torch.nn.functional.pad(hidden, (0, 0, 2, 0))
+        length = hidden.shape[1]
+        return hidden + sum(weight * before[:, at : at + length] for at, weight in enumerate(self.kernel))
+
+
+def convolved(**changes: Any) -> Any:
+    """A Llama with a convolution before its second MLP, isolated."""
+    model = miniature("llama", **{"num_hidden_layers": 2} | changes)
+    layer = model.model.layers[1]
+    layer.mlp = torch.nn.Sequential(Counted(), layer.mlp)
+    return isolate_layers(model.train(), ["model.layers.1.mlp.0"])
+
+
+def gradients_of(model: Any, *rows: list[int]) -> list[torch.Tensor]:
+    """Forward passes of all rows first, then their backward passes."""
+    for loss in [model(**packed_row(lengths), use_cache=False).loss for lengths in rows]:
+        loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("how", ["reentrant", "not reentrant", "all", "cheap"])
+def test_layers_that_are_computed_again_have_the_seams_of_their_call(how: str) -> None:
+    rows = [5, 1, 17], [9, 2, 12]
+    expected = gradients_of(convolved(), *rows)
+    model = convolved()
+    if "reentrant" in how:
+        model.gradient_checkpointing_enable({"use_reentrant": how == "reentrant"})
+        model.enable_input_require_grads()
+    else:
+        recompute(model, how)
+    found = gradients_of(model, *rows)
+    assert all(torch.equal(mine, its) for mine, its in zip(found, expected, strict=True))
+    assert model.model.layers[1].mlp[0].calls == 2 * (3 + 3)
+    # a call without seams is computed again without them
+    expected, model.model.layers[1].mlp[0].calls = None, 0
+    model(input_ids=torch.arange(10, 22)[None], labels=torch.arange(10, 22)[None], use_cache=False).loss.backward()
+    assert model.model.layers[1].mlp[0].calls == 2
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_other_ways_to_compute_again_are_refused(reentrant: bool) -> None:
+    """They would run the layer on the whole row, and nobody would see it."""
+    model = convolved()
+    layer = model.model.layers[1]
+    real = layer.forward
+    layer.forward = lambda *given, **more: checkpoint(real, *given, use_reentrant=reentrant, **more)
+    if reentrant:
+        layer.forward = lambda hidden, **more: checkpoint(partial(real, **more), hidden, use_reentrant=True)
+    loss = model(**packed_row(LENGTHS), use_cache=False).loss
+    with refused("Counted runs document by document and is computed again .*gradient_checkpointing_enable"):
+        loss.backward()
+
+
+def test_a_layer_that_was_never_packed_may_be_computed_again_in_any_way() -> None:
+    model = convolved()
+    layer = model.model.layers[1]
+    real = layer.forward
+    layer.forward = lambda *given, **more: checkpoint(real, *given, use_reentrant=False, **more)
+    ids = torch.arange(10, 22)[None]
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_computes_the_same() -> None:
+    """The isolated layer is no part of its graphs; also where activations are computed again."""
+    rows = [5, 1, 17], [9, 2, 12]
+    expected, model = gradients_of(convolved(), *rows), convolved()
+    recompute(model, "all")
+    torch._dynamo.reset()
+    model.compile(backend="aot_eager", dynamic=True)
+    for mine, its in zip(gradients_of(model, *rows), expected, strict=True):
+        assert torch.allclose(mine, its, atol=1e-6)
+    assert model.model.layers[1].mlp[0].calls == 2 * (3 + 3)
+
+
+# ------------------------------------------------------------------------------------------------- how seams get there
+
+
+def test_the_inner_model_called_by_itself_takes_its_own_seams() -> None:
+    """A loss of one's own calls it past the head."""
+    model = isolated("lfm2").eval()
+    batch = packed_row(LENGTHS, labels=None)
+    whole = model(**batch, use_cache=False, output_hidden_states=True).hidden_states[-1]
+    assert torch.equal(model.model(**batch, use_cache=False).last_hidden_state, whole)
+
+
+def test_seams_go_with_their_call_even_when_it_fails() -> None:
+    model, plain = isolated("lfm2").eval(), miniature("lfm2").eval()
+    running = model.get_submodule(isolated_layers(model)[0]).forward.running
+    batch = packed_row(LENGTHS, labels=None)
+    ids = batch["input_ids"]
+    for problem in (ZeroDivisionError, KeyboardInterrupt):
+
+        def fails(*_: Any, problem: Any = problem) -> None:
+            raise problem
+
+        hook = model.model.layers[1].register_forward_pre_hook(fails)
+        with pytest.raises(problem):
+            model(**batch, use_cache=False)
+        hook.remove()
+        assert torch.equal(model(input_ids=ids, use_cache=False).logits, plain(input_ids=ids, use_cache=False).logits)
+        assert not running.calls
+
+
+def test_positions_that_restart_without_seams_are_refused_with_any_attention() -> None:
+    model = isolated("lfm2", "sdpa")
+    batch = packed_row([5, 4], labels=None)
+    without = {name: x for name, x in batch.items() if name in ("input_ids", "position_ids")}
+    with refused("position_ids go back to 0 at token 5 of row 0 but Lfm2ForCausalLM got no cu_seq_lens_q"):
+        model(**without, use_cache=False)
+    with lifted():
+        model(**without, use_cache=False)
+
+
+def test_a_document_lies_in_one_row() -> None:
+    model = isolated("mamba")
+    batch = {"input_ids": torch.arange(10, 42).view(2, 16), "use_cache": False}
+    batch |= {"cu_seq_lens_q": torch.tensor([0, 10, 32], dtype=torch.int32)}
+    with refused("document 1 has tokens 10 to 31 and crosses the end of row 0 after token 15"):
+        model(**batch)
+    with refused("the seams end at 31 and none of its arguments has so many tokens"):
+        model(**batch | {"cu_seq_lens_q": torch.tensor([0, 10, 31], dtype=torch.int32)})
+
+
+def test_a_mask_that_hides_tokens_of_a_packed_row_is_refused() -> None:
+    model, batch = isolated("mamba"), packed_row(LENGTHS, labels=None)
+    mask = torch.ones(1, sum(LENGTHS), dtype=torch.long)
+    model(**batch, attention_mask=mask)
+    mask[0, -1] = 0
+    with refused("attention_mask hides 1 tokens of a packed row"):
+        model(**batch, attention_mask=mask)
+
+
+def test_gradients_of_several_rows() -> None:
+    rows = [5, 1, 10, 16]
+    one, two = convolved(), convolved()
+    batch = packed_row(rows, labels=None)
+    split = {name: x.view(2, 16) if name in ("input_ids", "position_ids") else x for name, x in batch.items()}
+    weights = torch.randn(32, one.config.vocab_size, generator=torch.Generator().manual_seed(0))
+    for model, given in ((one, batch), (two, split)):
+        (model(**given, use_cache=False).logits.flatten(0, 1) * weights).sum().backward()
+    for mine, its in zip(two.parameters(), one.parameters(), strict=True):
+        assert torch.allclose(mine.grad, its.grad, atol=1e-5 * float(its.grad.abs().max()))
+
+
+def test_classes_that_count_positions_beside_an_isolated_attention_are_refused() -> None:
+    model = miniature("trocr")
+    with refused("TrOCRForCausalLM takes no position_ids and counts the tokens of a row itself"):
+        isolate_layers(model, ["model.decoder.layers.0.self_attn", "model.decoder.layers.1.self_attn"])(
+            **packed_row(LENGTHS, labels=None), use_cache=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"), [("openai-gpt", "transformer.h.{}.attn"), ("xglm", "model.layers.{}.self_attn")]
+)
+def test_attention_that_nobody_dispatches_is_exact_too(kind: str, path: str) -> None:
+    """Its mask is cut to the document, or causality would be lost."""
+    alone, model = plain_model(kind), miniature(kind)
+    model.load_state_dict(alone.state_dict())
+    isolate_layers(model, [path.format(number) for number in range(2)])
+    assert apart(run_packed(model.eval()), run_alone(alone.eval())) <= LIMIT
+
+
+# -------------------------------------------------------------------------------------- which layers carry a state
+
+
+@pytest.mark.parametrize("kind", by_turns(causal_lm_types(), always=6))
+def test_the_table_says_what_is_measured(kind: str) -> None:
+    """Layers that carry a state, and are no attention, are in the table, and no others."""
+    try:
+        model = miniature(kind, "eager")
+    except InputError:
+        pytest.skip("transformers builds no tiny one, or without eager attention")
+    row = Boundaries.from_lengths(LENGTHS)
+    ids = torch.randint(10, 100, (1, sum(LENGTHS)), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "position_ids": row.position_ids()[None], "use_cache": False}
+    try:
+        with noise_off(model):
+            found = leaking_layers(model, batch, row)
+    except (CannotRun, InputError):
+        pytest.skip("it does not run a plain row")
+    assert known_layers(model) == [layer.path for layer in found if not layer.attends]

@@ -28,6 +28,17 @@ def state_layers(model: Any) -> list[str]:
     return [path for path, module in model.named_modules() if class_name(module) in names] if names else []
 
 
+def carries_state(module: torch.nn.Module) -> bool:
+    """Whether a layer's class is in the table."""
+    return class_name(module) in all_classes()
+
+
+@cache
+def all_classes() -> frozenset[str]:
+    """The classes of the table, whatever model they are of."""
+    return frozenset(name for names in state_classes().values() for name in names)
+
+
 def class_name(module: torch.nn.Module) -> str:
     """The class of a module as its file has it: FSDP2 puts a class of its own in front."""
     kind = type(module)

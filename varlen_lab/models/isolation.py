@@ -22,7 +22,7 @@ import torch
 from varlen_lab.attention.calls import CALL, one_document, seams_taken
 from varlen_lab.attention.guard import LIFTED, WATCHED, named, refuse_restarts
 from varlen_lab.attention.masks import HIDDEN
-from varlen_lab.attention.recurrent import document_runner, state_layers
+from varlen_lab.attention.recurrent import carries_state, document_runner, state_layers
 from varlen_lab.errors import InputError
 from varlen_lab.models.documentwise import by_document
 from varlen_lab.packing.boundaries import Boundaries
@@ -191,7 +191,7 @@ class Running:
         if self.packed and torch._C._current_graph_task_id() != -1:
             raise InputError(
                 f"{type(layer).__name__} runs document by document and is computed again in the backward pass in a way "
-                "that does not keep the seams of its call; use model.gradient_checkpointing_enable(), or none."
+                "that does not keep the seams of its call; use model.gradient_checkpointing_enable(), or none of it."
             )
         return None
 
@@ -228,7 +228,8 @@ class Isolated:
         documents = self.running.documents(self.module)
         if documents is None:
             return self.__wrapped__(*args, **options)
-        seams_taken(attention=False)
+        # a class of states has no positions; any other may count them through the row, beside the layer
+        seams_taken(attention=not carries_state(self.module))
         with one_document():
             return by_document(self.__wrapped__, type(self.module).__name__, documents, args, options)
 
