@@ -19,7 +19,7 @@ NEEDED = ("papermill", "nbconvert", "nbformat", "ipykernel", "datasets")
 def measure(bench: Bench) -> Iterator[Cell]:
     """One cell a notebook."""
     for lesson in (lesson for lesson in find_lessons() if lesson.gpu):
-        yield from bench.cell(f"notebook {lesson.name}", 20, walked, lesson, needs=NEEDED)
+        yield from bench.cell(f"notebook {lesson.name}", 15, walked, lesson, needs=NEEDED)
 
 
 def walked(bench: Bench, lesson: Lesson) -> dict[str, Any]:

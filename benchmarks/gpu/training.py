@@ -54,7 +54,7 @@ def measure(bench: Bench) -> Iterator[Cell]:
     kernel = bench.fit[0]
     for (mode, row), compiled in [*((one, False) for one in four + pairs), (four[0], True)]:
         name, facts = cell_name(mode, row, compiled), {"mode": mode, "row": row, "compiled": compiled}
-        yield from bench.cell(name, COMPILED if compiled else 7, measured, mode, row, compiled, kernel, **facts)
+        yield from bench.cell(name, COMPILED if compiled else 6, measured, mode, row, compiled, kernel, **facts)
 
 
 def measured(bench: Bench, mode: str, row: int, compiled: bool, kernel: str) -> dict[str, Any]:
