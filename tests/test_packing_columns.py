@@ -124,3 +124,32 @@ def test_the_records_of_masks_are_checked_by_value() -> None:
     labels = np.array([5, 6])
     with pytest.raises(InputError, match=r"loss_mask holds 0\.5"):
         fold_in("loss_mask", np.array([0.5, 1.0]), labels)
+
+
+def test_the_masks_mean_what_trl_makes_of_them(tmp_path: Any) -> None:
+    """The labels that SFTTrainer builds from both masks, but for first tokens, which nothing could predict."""
+    trl = pytest.importorskip("trl", reason="TRL is not installed; pip install trl", exc_type=ImportError)
+    from varlen_lab.documents.builtin import builtin_tokenizer
+    from varlen_lab.models.building import tiny
+
+    masks = [([1, 0, 1, 1], [0, 0, 1, 1]), ([1, 1], [0, 1]), ([0, 1, 1], [1, 1, 0])]
+    documents = Dataset.from_list(
+        [
+            {
+                "input_ids": [10 * number + at for at in range(len(first))],
+                "assistant_masks": first,
+                "completion_mask": second,
+            }
+            for number, (first, second) in enumerate(masks, 1)
+        ]
+    )
+    arguments = trl.SFTConfig(
+        output_dir=str(tmp_path), completion_only_loss=True, bf16=False, use_cpu=True, report_to=[]
+    )
+    trainer = trl.SFTTrainer(tiny("llama"), arguments, train_dataset=documents, processing_class=builtin_tokenizer())
+    theirs = [[IGNORE, *row["labels"][1:]] for row in trainer.train_dataset]
+    assert (
+        pack_dataset(documents, 20, "unpacked")["labels"][:]
+        == theirs
+        == [[-100, -100, 12, 13], [-100, 21], [-100, 31, -100]]
+    )
