@@ -139,6 +139,26 @@ def test_predict_gives_a_row_an_example(way: dict[str, Any], tmp_path: Path) -> 
     assert sum((labels != -100).sum() for labels in stream.label_ids) == sum(LENGTHS) - len(LENGTHS)
 
 
+@pytest.mark.parametrize("reader", [False, True])
+def test_a_leak_check_refuses_predictions_of_merged_rows(reader: bool, tmp_path: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    from varlen_lab.leaks.callback import LeakCheck
+
+    rows = pack_dataset(documents(), 20)
+    data = RowReader(rows) if reader else rows
+    for size, keep_rows, refused in ((8, False, True), (1, False, False), (8, True, False)):
+        arguments = TrainingArguments(output_dir=str(tmp_path), per_device_eval_batch_size=size, **QUIET)
+        collate = VarlenCollator(keep_rows=keep_rows)
+        trainer = Trainer(model(), arguments, data_collator=collate, callbacks=[LeakCheck(receipt=None)])
+        assert np.isfinite(trainer.evaluate(data)["eval_loss"])  # a mean is right, merged or not
+        if refused:
+            with pytest.raises(InputError, match=r"take VarlenCollator\(keep_rows=True\), or set per_device_eval"):
+                trainer.predict(data)
+        else:
+            assert len(trainer.predict(data).predictions) == len(rows)
+
+
 @pytest.mark.parametrize("multiple", [None, 8])
 def test_rows_that_are_kept_are_the_rows_end_to_end(multiple: int | None) -> None:
     """Losses and gradients, rows of several lengths, a row of one token among them."""

@@ -23,6 +23,7 @@ from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.leaks.first_batch import examine
 from varlen_lab.leaks.receipt import Receipt
 from varlen_lab.leaks.waiting import Watch, is_first
+from varlen_lab.packing.through import merged_rows
 
 RAISE, WARN = "raise", "warn"
 
@@ -136,6 +137,12 @@ class LeakCheck(TrainerCallback):  # type: ignore[misc]
                     "leave the check out."
                 )
             )
+
+    def on_predict(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
+        """Predictions of several rows that were laid end to end are nobody's."""
+        problem = merged_rows(eval_dataloader, args.eval_batch_size)
+        if problem is not None:
+            self.cannot(problem)
 
     def first_batch(self, outcome: Receipt | InputError) -> None:
         """What was found at the first batch, in every process."""

@@ -56,3 +56,18 @@ def refuse_dispatch() -> None:
             "its default for an iterable dataset), which tears documents apart; set "
             "accelerator_config={'dispatch_batches': False} in TrainingArguments."
         )
+
+
+def merged_rows(loader: Any, rows: int) -> InputError | None:
+    """The error for predictions on batches of ``rows`` rows that ``loader`` lays end to end; None if they stay apart.
+
+    Known after the fact alone: a collator is not told what a trainer wants of its batch, and a mean loss is right.
+    """
+    collate = getattr(loader, "collate_fn", None)
+    collate = getattr(collate, "data_collator", collate)  # in the one that drops columns
+    if rows == 1 or getattr(collate, "keep_rows", True):
+        return None
+    return InputError(
+        f"predict laid {rows} rows of a batch end to end, so its predictions are a row a batch and no row an example; "
+        "take VarlenCollator(keep_rows=True), or set per_device_eval_batch_size=1 in TrainingArguments."
+    )
