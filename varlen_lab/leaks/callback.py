@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.leaks.first_batch import examine
 from varlen_lab.leaks.receipt import Receipt
-from varlen_lab.leaks.waiting import Watch, is_first
+from varlen_lab.leaks.waiting import Watch, in_first_process
 from varlen_lab.packing.through import merged_rows
 
 RAISE, WARN = "raise", "warn"
@@ -43,14 +43,15 @@ class LeakCheck(TrainerCallback):  # type: ignore[misc]
     """A leak check on the first training batch of a trainer, with a receipt.
 
     ``receipt``: the JSON file to write, or None for none. ``on_leak``: "raise" stops before a step is taken (LeakFound,
-    whose ``receipt`` says all), "warn" says it once and training goes on; so does what cannot be checked.
+    whose ``receipt`` says all), "warn" says it once and training goes on; so it is with what cannot be checked, which
+    is an InputError. InputError for another value.
     """
 
     def __init__(self, receipt: str | Path | None = "receipt.json", on_leak: str = RAISE) -> None:
         if on_leak not in (RAISE, WARN):
-            raise unknown_choice("on_leak", str(on_leak), (RAISE, WARN))
-        if receipt is not None and not isinstance(receipt, str | Path):
-            raise InputError(f"receipt is {receipt!r}, it is the path of a file, or None to write none.")
+            raise unknown_choice("on_leak", on_leak, (RAISE, WARN))
+        if receipt is not None and (not isinstance(receipt, str | Path) or not Path(receipt).name):
+            raise InputError(f"receipt is {receipt!r}, it must be the path of a file, or None for none; name one.")
         self.path = None if receipt is None else Path(receipt)
         self.on_leak = on_leak
         self.receipt: Receipt | None = None  # of the last check
@@ -74,46 +75,48 @@ class LeakCheck(TrainerCallback):  # type: ignore[misc]
         tokens of the whole step; ``accumulated``: of how many batches it consists.
         Raises LeakFound where something is found, unless on_leak is "warn"; InputError where nothing can be checked.
         """
-        receipt = examine(
-            model, batch, boundaries=boundaries, loss=loss, items=num_items_in_batch, accumulated=accumulated
-        )
-        return self.settled(receipt)
+        options = {"loss": loss, "items": num_items_in_batch, "accumulated": accumulated}
+        receipt = examine(model, batch, boundaries=boundaries, **options)
+        self.receipt = receipt
+        self.say(receipt, self.written(receipt))
+        return receipt
 
     check = OnBoth(_check)
 
-    def settled(self, receipt: Receipt, taken: int = 0, news: bool = True) -> Receipt:
-        """Write a receipt and say what it says: LeakFound or a warning where there are findings that are ``news``."""
-        self.receipt = receipt
-        if self.path is not None and is_first():
-            try:
+    def written(self, receipt: Receipt) -> InputError | None:
+        """Write a receipt; what keeps from it."""
+        try:
+            if self.path is not None:
                 receipt.write(self.path)
-            except InputError as problem:
-                self.cannot(problem)
-        if not receipt.ok and news:
-            error = receipt.problem(taken)
-            if self.on_leak == RAISE:
-                raise error
-            warnings.warn(str(error), stacklevel=3)
-        return receipt
+        except InputError as problem:
+            return problem
+        return None
 
-    def cannot(self, problem: InputError) -> None:
-        """Say what could not be done: raised, or warned of."""
+    def say(self, receipt: Receipt, unwritten: InputError | None, when: str = "") -> None:
+        """Say what a receipt says, a leak before anything else: raised, or warned of."""
+        if not receipt.ok:
+            self.give(receipt.problem(when))
+        if unwritten is not None:
+            self.give(unwritten)
+
+    def give(self, problem: InputError) -> None:
+        """Raise a problem, or warn of it."""
         if self.on_leak == RAISE:
             raise problem
-        warnings.warn(str(problem), stacklevel=3)
+        warnings.warn(str(problem), stacklevel=2)
 
-    # ---------------------------------------------------------------------------------------------- in a trainer
+    # ------------------------------------------------------------------------------------------------ in a trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Wait at the model for its first training batch."""
-        if self.watch is not None:
+        if self.watch is not None:  # of a run that was broken off
             self.watch.end()
         self.receipt = self.watch = None
         try:
             self.watch = Watch(args, model)
             self.watch.begin(self.first_batch)
         except InputError as problem:
-            self.cannot(problem)
+            self.give(problem)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """All batches of a step went through and nothing has moved yet: how is their loss divided?"""
@@ -130,43 +133,51 @@ class LeakCheck(TrainerCallback):  # type: ignore[misc]
             return
         watch.end()
         if not watch.decided:
-            seen = f"{watch.seen} batches, none of which held two documents" if watch.seen else "no batch"
-            self.cannot(
-                InputError(
-                    f"LeakCheck saw {seen} of this training run, so nothing was checked; pack documents into rows, or "
-                    "leave the check out."
-                )
+            seen = f"{watch.seen} batches, none of which held two documents," if watch.seen else "no training batch"
+            said = (
+                f"LeakCheck saw {seen} at the model of this run, so nothing was checked; pack documents into rows, or "
+                "leave the check out."
             )
+            self.settle(Receipt.of_nothing(watch.model, said), news=False)
+            warnings.warn(said, stacklevel=2)  # what was trained is trained, and to be saved
 
     def on_predict(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
         """Predictions of several rows that were laid end to end are nobody's."""
         problem = merged_rows(eval_dataloader, args.eval_batch_size)
         if problem is not None:
-            self.cannot(problem)
+            self.give(problem)
 
     def first_batch(self, outcome: Receipt | InputError) -> None:
         """What was found at the first batch, in every process."""
         if isinstance(outcome, InputError):
-            self.cannot(outcome)
+            nothing = Receipt.of_nothing(self.watch.model if self.watch is not None else None, str(outcome))
+            self.settle(nothing, news=False)
+            self.give(outcome)
+        else:
+            self.settle(outcome, ", so no step was taken")
+
+    def weigh(self, taken: int) -> None:
+        """Add to the receipt how the loss of a step divides, once that can be told; ``taken``: steps before it."""
+        weighed = self.watch.step_is_whole() if self.watch is not None else None
+        if weighed is None or self.receipt is None:
             return
+        before = self.receipt
+        notes = (weighed.note,) if weighed.note else ()
+        receipt = replace(before, notes=before.notes + notes, loss=weighed.record)
+        if weighed.finding is None:
+            self.settle(receipt, news=False)
+            return
+        when = f", after {taken} step{'s' * (taken > 1)}" if taken else ", so no step was taken"
+        self.settle(replace(receipt, findings=(*before.findings, weighed.finding)), when)
+
+    def settle(self, receipt: Receipt, when: str = "", *, news: bool = True) -> None:
+        """Keep a receipt, write it in the first process, and let all of them hear what it says, if that is ``news``."""
+        self.receipt = receipt
+        unwritten = in_first_process(lambda: self.written(receipt))
         try:
-            self.settled(outcome)
+            if news:
+                self.say(receipt, unwritten, when)
         except InputError:
             if self.watch is not None:
                 self.watch.end()
             raise
-
-    def weigh(self, taken: int) -> None:
-        """Add to the receipt how the loss of a step divides, once that can be told."""
-        weighed = self.watch.step_is_whole() if self.watch is not None else None
-        if weighed is None or self.receipt is None:
-            return
-        found = (weighed.finding,) if weighed.finding else ()
-        notes = (weighed.note,) if weighed.note else ()
-        receipt = replace(
-            self.receipt,
-            findings=self.receipt.findings + found,
-            notes=self.receipt.notes + notes,
-            loss=weighed.record,
-        )
-        self.settled(receipt, taken, news=bool(found))

@@ -22,10 +22,11 @@ LENGTHS = "seq_lengths"
 class Behind(NamedTuple):
     """``lengths``: tokens of the documents, row after row; ``told``: by seq_lengths, else each row of the data is one.
 
-    ``masks``: loss masks of all tokens, by name.
+    Padding counts as one, ``documents`` are those without it. ``masks``: loss masks of all tokens, by name.
     """
 
     lengths: list[int]
+    documents: int
     told: bool
     masks: dict[str, torch.Tensor]
 
@@ -44,7 +45,6 @@ def rows_behind(dataset: Any, given: Mapping[str, Any]) -> Behind | None:
     parts = list(parts_of(dataset))
     if not parts or not isinstance(ids, torch.Tensor) or ids.ndim != 2:
         return None
-    lengths: list[int] = []
     rows: list[Mapping[str, Any] | int] = []  # of the data, or so many tokens of padding
     for number, row in enumerate(ids.cpu().numpy()):
         real = mask[number] if isinstance(mask, torch.Tensor) and mask.shape == ids.shape else None
@@ -53,21 +53,26 @@ def rows_behind(dataset: Any, given: Mapping[str, Any]) -> Behind | None:
         found = followed(parts, row[:end], None if trained is None else trained.cpu().numpy())
         if found is None or len(rows) + len(found) > MOST_ROWS:
             return None
-        whole = [dataset[one] if one >= 0 else -one for one in found]
-        rows += whole
+        rows += [row_of(dataset, one) if one >= 0 else -one for one in found]
         rows += [len(row) - end] if end < len(row) else []
-    for one in rows:
-        own = one.get(LENGTHS) if isinstance(one, Mapping) else None
-        lengths += (
-            [int(each) for each in own] if own is not None else [one if isinstance(one, int) else len(one["input_ids"])]
-        )
-    told = any(isinstance(one, Mapping) and one.get(LENGTHS) is not None for one in rows)
+    return laid_end_to_end(rows)
+
+
+def laid_end_to_end(rows: Sequence[Mapping[str, Any] | int]) -> Behind:
+    """What rows of the data, and numbers of tokens of padding, say together."""
+    data = [one for one in rows if not isinstance(one, int)]
+    own = [one if isinstance(one, int) else one.get(LENGTHS) or [len(one["input_ids"])] for one in rows]
     masks = {
-        name: torch.tensor([each for one in rows for each in (one[name] if isinstance(one, Mapping) else [0] * one)])
+        name: torch.tensor([each for one in rows for each in ([0] * one if isinstance(one, int) else one[name])])
         for name in LOSS_MASKS
-        if all(not isinstance(one, Mapping) or fits(one, name) for one in rows)
+        if data and all(fits(one, name) for one in data)
     }
-    return Behind(lengths, told, masks)
+    return Behind(
+        lengths=[int(each) for one in own for each in ([one] if isinstance(one, int) else one)],
+        documents=sum(len(one) for one in own if not isinstance(one, int)),
+        told=any(one.get(LENGTHS) is not None for one in data),
+        masks=masks,
+    )
 
 
 def fits(row: Mapping[str, Any], name: str) -> bool:
@@ -76,20 +81,30 @@ def fits(row: Mapping[str, Any], name: str) -> bool:
 
 
 def parts_of(dataset: Any) -> Iterator[Part]:
-    """The ``input_ids`` of data that can be read by number: of an Arrow table all, of anything else the first ones."""
-    plain = getattr(dataset, "_indices", None) is None  # else the table is in another order than the rows
-    if "input_ids" in (getattr(dataset, "column_names", None) or ()) and hasattr(dataset, "data") and plain:
+    """The ``input_ids`` of an Arrow table, or of the first rows in a list: reading these does nothing else.
+
+    Data of a class of its own may draw random numbers for a row, and the run would be another one.
+    """
+    if "input_ids" in (getattr(dataset, "column_names", None) or ()) and hasattr(dataset, "data"):
         first = 0
         for chunk in dataset.data.column("input_ids").chunks:
             if not hasattr(chunk, "offsets"):
                 return
             yield Part(chunk.values.to_numpy(zero_copy_only=False), chunk.offsets.to_numpy(), first)
             first += len(chunk)
-    elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        rows = [dataset[number] for number in range(min(READ, len(dataset)))]
+    elif isinstance(dataset, list | tuple):
+        rows = dataset[:READ]
         if rows and all(isinstance(row, Mapping) and "input_ids" in row for row in rows):
             ids = [np.asarray(row["input_ids"]).reshape(-1) for row in rows]
             yield Part(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), 0)
+
+
+def row_of(dataset: Any, number: int) -> Mapping[str, Any]:
+    """A row of the data as it is kept, without what a format or a transform makes of it."""
+    if isinstance(dataset, list | tuple):
+        row: Mapping[str, Any] = dataset[number]
+        return row
+    return {name: values[0] for name, values in dataset.data.slice(number, 1).to_pydict().items()}
 
 
 def followed(parts: Sequence[Part], row: np.ndarray, labels: np.ndarray | None) -> list[int] | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.leaks.batches import Documents, Taken, documents_in, taken_apart
 from varlen_lab.leaks.before import as_found, check_before_training
-from varlen_lab.leaks.bits import bits_kept
+from varlen_lab.leaks.bits import Bits, bits_kept
 from varlen_lab.leaks.checking import audit, nan_finding
 from varlen_lab.leaks.precision import PARITY
 from varlen_lab.leaks.prompts import masked_out, prompts_trained
@@ -34,6 +33,7 @@ from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 
 COPY = [12, 3, 9]  # tokens of the documents for a tiny copy
+FULL = "the whole batch was not run twice, for the memory of the device was full: a few documents were checked"
 ALONE = 3  # documents of padded rows that are run alone
 
 
@@ -103,15 +103,19 @@ def examined(
             notes.append("its weights are shared out over processes: a tiny copy of its class was checked")
         else:
             with noise_off(model):
-                with suppress(CannotRun):  # the audit says in words what the model refuses
+                try:
                     watched = watched_run(model, taken.inputs)
-                if watched is not None and not bool(watched.logits.isnan().any()):
-                    bits = bits_kept(model, taken.inputs, documents.boundaries, watched.logits, seen_in(model, watched))
-                    bitwise = bits.kept
-                    findings += [bits.finding] if bits.finding else []
-                    notes += [bits.note] if bits.note else []
+                    bits = whole_batch(model, taken, documents, watched)
+                except CannotRun as problem:  # the audit says in words what the model refuses
+                    full = isinstance(problem.problem, torch.OutOfMemoryError)
+                    bits = Bits(None, None, FULL if full else None)
+                bitwise = bits.kept
+                findings += [bits.finding] if bits.finding else []
+                notes += [bits.note] if bits.note else []
                 if watched is not None:
                     weighed = loss_weighed(model, batch, taken, watched, loss, items, accumulated, exact)
+            if watched is None and any(parameter.is_cuda for parameter in model.parameters()):
+                torch.cuda.empty_cache()
             with bare(model, watched.autocast if watched else None):
                 report, said = reported(model, taken, documents, watched, bitwise)
             notes += said
@@ -119,6 +123,15 @@ def examined(
     findings += [weighed.finding] if weighed.finding else []
     notes += [weighed.note] if weighed.note else []
     return as_receipt(model, taken, documents, findings, notes, report, watched, bitwise, weighed)
+
+
+def whole_batch(model: Any, taken: Taken, documents: Documents, watched: Watched) -> Bits:
+    """What the bits of the whole batch say; nothing where logits are NaN or there is but one document."""
+    if len(documents.boundaries) == 1:
+        return Bits(None, None, "the batch holds one document: nothing can leak into it")
+    if bool(watched.logits.isnan().any()):
+        return Bits(None)
+    return bits_kept(model, taken.inputs, documents.boundaries, watched.logits, seen_in(model, watched))
 
 
 def reported(

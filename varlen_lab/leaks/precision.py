@@ -135,16 +135,28 @@ def in_precision(model: Any, dtype: torch.dtype) -> Iterator[None]:
     """
     host, mine = host_of(model), attention_name(model)
     other = mine.startswith(AUTO) and in_half(model)
-    kept = [(x, x.data) for x in (*model.parameters(), *model.buffers()) if dtype in finer_than(x.dtype)]
+    kept = [(x, x.data) for x in model.buffers() if dtype in finer_than(x.dtype)]
+    # other Parameters, for DDP and its like hang hooks on these, which are lost when their data change type
+    weights = [
+        (module, name, x)
+        for module in model.modules()
+        for name, x in module._parameters.items()
+        if x is not None and dtype in finer_than(x.dtype)
+    ]
+    finer = {id(x): torch.nn.Parameter(x.data.to(dtype), x.requires_grad) for _, _, x in weights}  # tied ones once
     device = next((x.device.type for x in model.parameters()), "cpu")
     try:
         for x, data in kept:
             x.data = data.to(dtype)
+        for module, name, x in weights:
+            setattr(module, name, finer[id(x)])
         if other:
             host.set_attn_implementation(AUTO)
         with torch.autocast(device, enabled=False), experts_one_by_one(host), as_built(model):
             yield
     finally:
+        for module, name, x in weights:
+            setattr(module, name, x)
         for x, data in kept:
             x.data = data
         if other:

@@ -23,6 +23,7 @@ import torch
 from varlen_lab.errors import InputError, LeakFound
 from varlen_lab.files.writing import written_whole
 from varlen_lab.leaks.report import Finding
+from varlen_lab.leaks.running import host_of
 from varlen_lab.machine.environment import version
 
 FORMAT = 1
@@ -54,16 +55,26 @@ class Receipt:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
 
+    checked: bool = True
+
     @property
     def ok(self) -> bool:
-        """No finding."""
-        return not self.findings
+        """No finding, where there was something to check."""
+        return self.checked and not self.findings
+
+    @classmethod
+    def of_nothing(cls, model: Any, why: str) -> Receipt:
+        """The receipt of a check that could not be made, with the sentence that says so."""
+        name = type(host_of(model)).__name__ if isinstance(model, torch.nn.Module) else "no model"
+        facts = {"versions": versions_now(), "command": command_now()}
+        return cls((), (why,), "not seen", name, 0, 0, None, checked=False, **facts)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
         return {
             "format": FORMAT,
             "ok": self.ok,
+            "checked": self.checked,
             "findings": [
                 {"name": one.name, "cause": one.cause, "fix": one.fix, "where": one.where} for one in self.findings
             ],
@@ -108,12 +119,11 @@ class Receipt:
                 "LeakCheck(receipt='runs/receipt.json')."
             ) from None
 
-    def problem(self, taken: int = 0) -> InputError:
-        """The error for a receipt with findings, which carries it. ``taken``: steps before the fault was seen."""
+    def problem(self, when: str = "") -> LeakFound:
+        """The error for a receipt with findings, which carries it. ``when``: what became of the training run."""
         names = ", ".join(dict.fromkeys(one.name for one in self.findings))
-        when = f"after {taken} step{'s' * (taken > 1)}" if taken else "so no step was taken"
         error = LeakFound(
-            f"{self.model} on this batch does not train as on its documents one by one ({names}), {when}; mend what "
+            f"{self.model} on this batch does not train as on its documents one by one ({names}){when}; mend what "
             "stands below.\n" + "\n".join(f"✗ {one}" for one in self.findings)
         )
         error.receipt = self

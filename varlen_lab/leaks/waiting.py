@@ -45,7 +45,7 @@ class Watch:
         self.trainer = calling_trainer()
         self.accumulated = int(getattr(args, "gradient_accumulation_steps", 1) or 1)
         self.compiled = bool(getattr(args, "torch_compile", False)) or model._compiled_call_impl is not None
-        self.seen = self.steps = 0  # forward passes and optimizer steps of training
+        self.seen = self.since = self.steps = 0  # forward passes, those of this step, optimizer steps
         self.busy = self.decided = False
         self.parts: list[dict[int, Weights]] = []
         self.handles: list[Any] = []
@@ -54,7 +54,14 @@ class Watch:
         """Hook the model; ``outcome`` is called once, with a receipt or what keeps from one. InputError: no hooks."""
 
         def before(model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-            if self.busy or self.decided or not model.training or not torch.is_grad_enabled():
+            # the copies of DataParallel have the hooks of their model, and threads of their own
+            if (
+                self.busy
+                or self.decided
+                or model is not self.model
+                or not model.training
+                or not torch.is_grad_enabled()
+            ):
                 return
             self.seen += 1
             found = in_first_process(lambda: self.looked_at(named(model, inputs, options)))
@@ -102,15 +109,23 @@ class Watch:
         """The model has computed: gradients of what it gives will say how the loss divides."""
         if self.busy or not self.decided or not model.training or not torch.is_grad_enabled():
             return
+        self.since += 1
         readings: dict[int, Weights] = {}  # by how sure they are; only what the trainer uses has a gradient
         self.parts.append(readings)
         for order, (found, read) in enumerate(graded(model, named(model, inputs, options), output)):
             found.register_hook(partial(keep, readings, order, read))
 
     def step_is_whole(self) -> Weighed | None:
-        """How the loss of the batches since the last call divides; None where the next step may tell more."""
-        if not self.decided or not self.handles:
+        """How the loss of the batches since the last step divides; None where the next one may tell more.
+
+        To be called by all processes, once or twice a step: the second time there is nothing new.
+        """
+        if self.decided and self.compiled and not self.steps:
+            self.steps = 1
+            return Weighed(None, "the loss was not checked: the model is compiled", {})
+        if not self.decided or not self.handles or not self.since:
             return None
+        self.since = 0
         parts = [readings[min(readings)] for readings in self.parts if readings]
         self.parts, self.steps = [], self.steps + 1
         told = gathered_from_all(parts)
@@ -140,7 +155,7 @@ class Watch:
 
 def documents_by_data(behind: Behind | None, inputs: Mapping[str, Any]) -> Boundaries | None:
     """The documents of a batch by the rows that it was made of, where its own seams do not say the same or more."""
-    if behind is None or len(behind.lengths) == len(inputs["input_ids"]):
+    if behind is None or behind.documents == len(inputs["input_ids"]):
         return None
     by_data = Boundaries.from_lengths(behind.lengths, inputs["input_ids"].device)
     if behind.told:

@@ -11,6 +11,7 @@ weights can be read there, whoever computes the loss: the model, a ``compute_los
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -71,7 +72,9 @@ def weighed_by_number(
 
     ``items``: trained tokens of the whole step; ``accumulated``: of how many batches it consists.
     """
-    divisor = total / loss if loss else float("inf")
+    if not loss or not math.isfinite(loss):
+        return Weighed(None, f"the loss was not checked: it is {loss}", {"sum": total, "trained": trained})
+    divisor = total / loss
     right = items or trained
 
     def is_close(to: float) -> bool:
