@@ -155,11 +155,11 @@ class Counted(torch.nn.Module):
         return hidden + sum(weight * before[:, at : at + length] for at, weight in enumerate(self.kernel))
 
 
-def convolved(**changes: Any) -> Any:
+def convolved(convolution: Any = Counted) -> Any:
     """A Llama with a convolution before its second MLP, isolated."""
-    model = miniature("llama", **{"num_hidden_layers": 2} | changes)
+    model = miniature("llama", num_hidden_layers=2)
     layer = model.model.layers[1]
-    layer.mlp = torch.nn.Sequential(Counted(), layer.mlp)
+    layer.mlp = torch.nn.Sequential(convolution(), layer.mlp)
     return isolate_layers(model.train(), ["model.layers.1.mlp.0"])
 
 
@@ -312,6 +312,71 @@ def test_attention_that_nobody_dispatches_is_exact_too(kind: str, path: str) -> 
     model.load_state_dict(alone.state_dict())
     isolate_layers(model, [path.format(number) for number in range(2)])
     assert apart(run_packed(model.eval()), run_alone(alone.eval())) <= LIMIT
+
+
+# ------------------------------------------------------------------------------------ a row in one call, where it can
+
+
+class Resets(Counted):
+    """The same, which starts anew where it is told that a document begins."""
+
+    def forward(self, hidden: torch.Tensor, seq_idx: torch.Tensor | None = None) -> torch.Tensor:
+        if seq_idx is None:
+            return super().forward(hidden)
+        self.calls += 1
+        return hidden + sum(weight * self.shifted(hidden, seq_idx, 2 - at) for at, weight in enumerate(self.kernel))
+
+    def shifted(self, hidden: torch.Tensor, seq_idx: torch.Tensor, by: int) -> torch.Tensor:
+        back = torch.nn.functional.pad(hidden, (0, 0, by, 0))[:, : hidden.shape[1]]
+        mine = torch.nn.functional.pad(seq_idx, (by, 0), value=-1)[:, : hidden.shape[1]] == seq_idx
+        return back * mine[..., None]
+
+
+class Forgets(Resets):
+    """It takes seams and leaves them out."""
+
+    def shifted(self, hidden: torch.Tensor, seq_idx: torch.Tensor, by: int) -> torch.Tensor:
+        return super().shifted(hidden, torch.zeros_like(seq_idx), by)
+
+
+class Faint(Resets):
+    """A thousandth of rounding crosses a seam."""
+
+    def shifted(self, hidden: torch.Tensor, seq_idx: torch.Tensor, by: int) -> torch.Tensor:
+        return super().shifted(hidden, seq_idx, by) + 1e-10 * super().shifted(hidden, torch.zeros_like(seq_idx), by)
+
+
+class Raises(Resets):
+    """Its kernel is not there."""
+
+    def shifted(self, hidden: torch.Tensor, seq_idx: torch.Tensor, by: int) -> torch.Tensor:
+        raise NotImplementedError("seq_idx needs a kernel")
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(("layer", "whole"), [(Resets, True), (Forgets, False), (Faint, False), (Raises, False)])
+def test_a_row_is_one_call_only_where_that_is_its_documents_alone(layer: Any, whole: bool, again: bool) -> None:
+    rows = [5, 1, 17], [9, 2, 12]
+    expected, model = gradients_of(convolved(), *rows), convolved(layer)
+    if again:
+        recompute(model, "all")
+    found = gradients_of(model, *rows)
+    assert all(torch.allclose(mine, its, atol=1e-6) for mine, its in zip(found, expected, strict=True))
+    assert in_words(model) == "isolated: 1 of 2 layers" + ", 1 in one call" * whole
+    counted = model.model.layers[1].mlp[0]
+    counted.calls = 0
+    model(**packed_row(LENGTHS), use_cache=False)
+    assert counted.calls == (1 if whole else len(LENGTHS))
+
+
+def test_one_document_tells_nothing_about_seams() -> None:
+    model = convolved(Forgets)
+    model(**packed_row([9], labels=None), use_cache=False)
+    runner = model.model.layers[1].mlp[0].forward
+    assert runner.whole == {}
+    before = torch.random.get_rng_state()
+    model(**packed_row(LENGTHS, labels=None), use_cache=False)
+    assert list(runner.whole.values()) == [False] and torch.equal(torch.random.get_rng_state(), before)
 
 
 # -------------------------------------------------------------------------------------- which layers carry a state

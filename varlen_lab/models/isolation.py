@@ -2,7 +2,8 @@
 
 A mask cannot keep a recurrence or a convolution apart. So the ``forward`` of such a layer is replaced, on its instance:
 with seams its arguments are cut to each document, it runs once a document, and what it returns is laid end to end
-again. That is what the layer computes on each document alone, on any device and with whatever kernel it has.
+again. That is what the layer computes on each document alone, on any device and with whatever kernel it has. Where its
+class takes seams itself, and was seen to keep them (``wholerow``), the row is one call.
 
 Seams come to it from the call of its model: hooks of the models around it put the ``cu_seq_lens_q`` of a call into one
 object that its isolated layers share, and take it away again. Without seams all is as before: padding, ``generate``.
@@ -24,7 +25,8 @@ from varlen_lab.attention.guard import LIFTED, WATCHED, named, refuse_restarts
 from varlen_lab.attention.masks import HIDDEN
 from varlen_lab.attention.recurrent import carries_state, document_runner, state_layers
 from varlen_lab.errors import InputError
-from varlen_lab.models.documentwise import by_document
+from varlen_lab.models.documentwise import by_document, tensors_in
+from varlen_lab.models.wholerow import LEAST, keeps_apart, may_take_seams, with_seams
 from varlen_lab.packing.boundaries import Boundaries
 
 # what VarlenCollator says of documents beside the tokens; a class without states of attention may take none of it
@@ -97,14 +99,24 @@ def known_layers(model: Any) -> list[str]:
 
 
 def in_words(model: Any) -> str:
-    """How many layers run document by document, as "isolated: 3 of 6 layers"; "" where none does."""
+    """How many layers run document by document, as "isolated: 3 of 6 layers"; "" where none does.
+
+    With ", 3 in one call" where kernels were found that keep a row's documents apart themselves.
+    """
     paths = isolated_layers(model)
     if not paths:
         return ""
     stacks = {path: len(module) for path, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)}
     numbered = {decoder_layer(path, stacks) for path in paths}
     total = sum(stacks[stack] for stack in {path.rpartition(".")[0] for path in numbered} & set(stacks))
-    return f"isolated: {len(numbered)} of {max(total, len(numbered))} layers"
+    whole = {decoder_layer(path, stacks) for path in paths if any(runner_at(model, path).whole.values())}
+    said = f"isolated: {len(numbered)} of {max(total, len(numbered))} layers"
+    return said + f", {len(whole)} in one call" * bool(whole)
+
+
+def runner_at(model: Any, path: str) -> Any:
+    """What runs the module at a path document by document."""
+    return document_runner(model.get_submodule(path))
 
 
 def decoder_layer(path: str, stacks: Mapping[str, int]) -> str:
@@ -217,6 +229,7 @@ class Isolated:
         self.module = module
         self.running = running
         self.inner = vars(module).get("forward")  # another one's, which stays in place
+        self.whole: dict[tuple[str, torch.dtype], bool] = {}  # whether a row may run in one call, once that was tried
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
@@ -230,8 +243,28 @@ class Isolated:
             return self.__wrapped__(*args, **options)
         # a class of states has no positions; any other may count them through the row, beside the layer
         seams_taken(attention=not carries_state(self.module))
+        if self.runs_whole(documents, args, options):
+            given, words = with_seams(self.__wrapped__, type(self.module).__name__, documents, args, options)
+            return self.__wrapped__(*given, **words)
         with one_document():
             return by_document(self.__wrapped__, type(self.module).__name__, documents, args, options)
+
+    def runs_whole(self, documents: Boundaries, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+        """Whether the row runs in one call, with seams: tried on the first row with several documents."""
+        row = next((x for x in tensors_in([*args, *options.values()]) if x.is_floating_point()), None)
+        if row is None:
+            return False
+        kind = (row.device.type, row.dtype)
+        if kind not in self.whole:
+            if not may_take_seams(self.__wrapped__, row.device):
+                self.whole[kind] = False
+            elif len(documents) < LEAST or torch.is_inference_mode_enabled() or LIFTED.get():
+                return False  # not tried yet: too little is seen, or somebody measures what the modules inside do
+            else:
+                with one_document():
+                    name = type(self.module).__name__
+                    self.whole[kind] = keeps_apart(self.__wrapped__, name, documents, args, options)
+        return self.whole[kind]
 
 
 class KeepsSeams:
