@@ -83,6 +83,22 @@ def test_rows_of_other_collators_are_cut_too() -> None:
     assert documents.lengths.tolist() == [10, 14] and few["input_ids"].equal(ids[:1]) and few["use_cache"] is False
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_mask_of_every_query_and_key_is_cut_along_both(blocks: bool) -> None:
+    """As LLaMA-Factory's neat_packing passes it; and one that is only causal, which leaks."""
+    batch = packed(9, 1, 30, 12, 300)
+    numbers = torch.repeat_interleave(torch.arange(5), torch.tensor([9, 1, 30, 12, 300]))
+    seen = torch.ones(352, 352, dtype=torch.bool).tril()
+    if blocks:
+        seen &= numbers[:, None] == numbers
+    mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+    model = tiny("llama")
+    model.set_attn_implementation("sdpa")
+    plain = {name: batch[name] for name in ("input_ids", "labels", "position_ids")}
+    report = check_before_training(model, {**plain, "attention_mask": mask, "use_cache": False})
+    assert report.ok == blocks and (report.leaking > 0) == (not blocks)
+
+
 def same(one: Any, other: Any) -> bool:
     """Equal to the bit, whatever is in it."""
     if isinstance(one, torch.Tensor):

@@ -133,7 +133,10 @@ def cut(value: Any, tokens: torch.Tensor, rows: int, width: int) -> Any:
     if not isinstance(value, torch.Tensor) or value.ndim < 2 or value.shape[-1] != width:
         return value
     # (rows, T), or (3, rows, T) as positions of images and text come
-    value = value.index_select(-1, tokens.to(value.device))
+    tokens = tokens.to(value.device)
+    value = value.index_select(-1, tokens)
+    if value.ndim == 4 and value.shape[-2] == width:  # a mask of every query and key, (rows, heads, T, T)
+        return value[:1].index_select(-2, tokens)
     return value.narrow(-2, 0, 1) if value.shape[-2] == rows else value
 
 

@@ -158,6 +158,11 @@ def documents_by_data(behind: Behind | None, inputs: Mapping[str, Any]) -> Bound
     if behind is None or behind.documents == len(inputs["input_ids"]):
         return None
     by_data = Boundaries.from_lengths(behind.lengths, inputs["input_ids"].device)
+    mask = inputs.get("attention_mask")
+    if isinstance(mask, torch.Tensor) and mask.shape == inputs["input_ids"].shape:
+        starts = by_data.cu_seqlens[:-1].long()
+        if int((mask.reshape(-1)[starts] != 0).sum()) <= len(mask):
+            return None  # what else is there is padding: a document a row
     if behind.told:
         return by_data
     try:
