@@ -102,8 +102,6 @@ def documents_in(model: Any, inputs: Mapping[str, Any], boundaries: Any = None) 
         rows = Boundaries.from_lengths([ids.shape[1]] * len(ids), ids.device)
         lengths = [max(1, int(one)) for one in mask.sum(1)]
         return Documents(rows, False, lengths, ["every row is taken for one document: nothing tells of seams in it"])
-    if boundaries is None and (by_positions := restarts_beyond_seams(inputs)) is not None:
-        boundaries = by_positions
     found, notes = documents_of(inputs, boundaries)
     width = ids.shape[1]
     packed = any(start % width for start, _ in found.spans)
@@ -115,19 +113,3 @@ def restarts(positions: Any, ids: torch.Tensor) -> bool:
     if not isinstance(positions, torch.Tensor) or positions.shape != ids.shape:
         return False
     return bool(((positions[:, 1:-1] == 0) & (positions[:, 2:] == 1) & (positions[:, :-2] > 0)).any())
-
-
-def restarts_beyond_seams(inputs: Mapping[str, Any]) -> Boundaries | None:
-    """The documents by positions where these restart at tokens that are no seams by ``cu_seq_lens_q``; else None.
-
-    Whoever lays documents end to end lets positions restart; seams are computed from lengths, and may lose one.
-    """
-    positions, seams, ids = inputs.get("position_ids"), inputs.get("cu_seq_lens_q"), inputs["input_ids"]
-    if not isinstance(positions, torch.Tensor) or not isinstance(seams, torch.Tensor) or positions.shape != ids.shape:
-        return None
-    starts = (positions.reshape(-1) == 0).nonzero().flatten()
-    known = seams.to(starts)
-    if not len(starts) or int(starts[0]) or bool(torch.isin(starts, known).all()):
-        return None
-    end = starts.new_tensor([ids.numel()])
-    return Boundaries(torch.cat([starts, end]).to(torch.int32))

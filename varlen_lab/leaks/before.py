@@ -26,6 +26,7 @@ from varlen_lab.packing.boundaries import Boundaries
 
 DOCUMENTS = 3
 SHARE, MOST, LEAST = 4, 256, 24  # tokens of the check: a batch's divided by SHARE, within these bounds
+LONG = 3  # a document of a third of these tokens is long enough to be taken whole
 PARTS = (4, 1, 3)  # of the tokens, for each document of those that have to be cut
 
 
@@ -87,7 +88,7 @@ def leak_found(model: Any, report: AuditReport, taken: int = 0, *, then: str = "
 def few_documents(batch: Mapping[str, Any], boundaries: Any = None) -> tuple[dict[str, Any], Boundaries]:
     """A batch of a few neighbours of the first row, and their seams; those that are too long lose their ends.
 
-    As many tokens as there may be, so that short documents and longer ones come together.
+    The longest document that there may be, for a window may begin to matter there, with as many tokens as there may be.
     """
     batch = {name: value for name, value in batch.items() if value is not None}
     seams, _ = documents_of(batch, boundaries)
@@ -98,15 +99,13 @@ def few_documents(batch: Mapping[str, Any], boundaries: Any = None) -> tuple[dic
     # where the batch does not tell of a seam, the documents on both sides of it
     if (lost := not_told(spans, batch.get("cu_seq_lens_q"))) is not None:
         groups = [groups[min(lost - 1, len(groups) - 1)]]
-    sizes = [sum(end - start for start, end in group) for group in groups]
-    fitting = [size for size in sizes if size <= budget]
-    chosen = groups[sizes.index(max(fitting) if fitting else min(sizes))]
-    if not fitting:  # of unequal lengths: where all are alike, a seam in a wrong place may still be one
-        most = [max(1, budget * part // sum(PARTS[: len(chosen)])) for part in PARTS]
-        chosen = [(start, min(end, start + longest)) for (start, end), longest in zip(chosen, most)]
+    chosen = best_of(groups, budget)
     tokens = torch.cat([torch.arange(*span) for span in chosen]).to(batch["input_ids"].device)
     documents = Boundaries.from_lengths([end - start for start, end in chosen], tokens.device)
     few = {name: cut(value, tokens, len(batch["input_ids"]), width) for name, value in batch.items()}
+    positions = few.get("position_ids")
+    if positions is not None and positions.ndim > 1 and positions.shape[-1] == len(tokens):
+        few["position_ids"] = running_on(batch["position_ids"].narrow(-2, 0, 1), positions, tokens)
     for side in "qk":
         if f"cu_seq_lens_{side}" in batch:
             few[f"cu_seq_lens_{side}"] = left = seams_left(batch[f"cu_seq_lens_{side}"], tokens)
@@ -114,10 +113,42 @@ def few_documents(batch: Mapping[str, Any], boundaries: Any = None) -> tuple[dic
     return few, documents
 
 
+def best_of(groups: list[list[tuple[int, int]]], budget: int) -> list[tuple[int, int]]:
+    """The spans of one of these groups of documents, ``budget`` tokens at most: whole ones unless all are short.
+
+    Those that are cut are made of unequal lengths: where all are alike, a seam in a wrong place may still be one.
+    """
+    most = [max(1, budget * part // sum(PARTS[: len(groups[0])])) for part in PARTS]
+    whole = [group for group in groups if size_of(group)[1] <= budget]
+    if whole and size_of(best := max(whole, key=size_of))[0] * LONG >= budget:
+        return best
+    cut_off = [[(start, min(end, start + longest)) for (start, end), longest in zip(one, most)] for one in groups]
+    return max([*whole, *cut_off], key=size_of)
+
+
+def size_of(group: list[tuple[int, int]]) -> tuple[int, int]:
+    """Tokens of the longest document of a group, and of all."""
+    lengths = [end - start for start, end in group]
+    return max(lengths), sum(lengths)
+
+
 def not_told(spans: list[tuple[int, int]], cu_seqlens: torch.Tensor | None) -> int | None:
     """The number of the first document whose start is not among the seams of its batch."""
     told = [] if cu_seqlens is None else cu_seqlens.tolist()
     return next((number for number, (start, _) in enumerate(spans) if told and start not in told), None)
+
+
+def running_on(positions: torch.Tensor, some: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Positions ``some`` of ``tokens`` of a row: where they ran on through a seam they still do, whatever was cut off.
+
+    A gap in them would tell transformers' own attention of a document that the batch does not tell it of.
+    """
+    some = some.clone()
+    for at in ((tokens.diff() != 1).nonzero().flatten() + 1).tolist():
+        start = int(tokens[at])
+        if bool((positions[..., start] - positions[..., start - 1] == 1).all()):
+            some[..., at:] -= some[..., at : at + 1] - some[..., at - 1 : at] - 1
+    return some
 
 
 def seams_left(cu_seqlens: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

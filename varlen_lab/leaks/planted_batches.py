@@ -74,9 +74,8 @@ def positions_run_on(model: Any, batch: Batch) -> Batch:
 
 
 def seams_for_another_attention(model: Any, batch: Batch) -> Batch:
-    """Seams, and no positions that would say the same."""
-    seams = documents_of(batch, None)[0].cu_seqlens
-    return without(batch, "position_ids") | {"cu_seq_lens_q": seams, "cu_seq_lens_k": seams}
+    """Seams, and positions that do not say the same."""
+    return with_seams(positions_run_on(model, batch), documents_of(batch, None)[0].cu_seqlens)
 
 
 def planes_restart(model: Any, batch: Batch) -> Batch:
@@ -86,8 +85,7 @@ def planes_restart(model: Any, batch: Batch) -> Batch:
 
 def planes_run_on(model: Any, batch: Batch) -> Batch:
     """Planes that count through the row, and seams beside them."""
-    seams = documents_of(batch, None)[0].cu_seqlens
-    return planes_restart(model, with_seams(positions_run_on(model, batch), seams))
+    return planes_restart(model, seams_for_another_attention(model, batch))
 
 
 # ------------------------------------------------------------------------------------------------- for our attention

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from varlen_lab.attention.masks import DeferredMask
 from varlen_lab.leaks.planted_batches import SEAMS, Batch, without
 from varlen_lab.leaks.traps import documents_of
 
@@ -92,15 +93,19 @@ def norm_of_the_row(model: Any, batch: Batch) -> Batch:
 
 
 def keywords_dropped(model: Any, batch: Batch) -> Batch:
-    """Layers take what they know and hand nothing else on."""
+    """Layers take what they know and hand nothing else on, and their mask knows no documents."""
     for layer in layers_of(model):
         layer.register_forward_pre_hook(known_keywords, with_kwargs=True)
     return batch
 
 
-def known_keywords(layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A layer's arguments without seams."""
-    return args, without(options, *SEAMS, "position_ids")
+def known_keywords(layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    """A layer's arguments without seams, and without the mask, in which positions that restart would tell the same."""
+    if options.get("cu_seq_lens_q") is None:  # a document alone
+        return None
+    known = without(options, *SEAMS, "position_ids")
+    args = tuple(None if isinstance(one, DeferredMask) else one for one in args)
+    return args, known | ({"attention_mask": None} if "attention_mask" in known else {})
 
 
 def long_factors_at_8(model: Any, batch: Batch) -> Batch:

@@ -14,6 +14,7 @@ import torch
 from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError
+from varlen_lab.leaks.prompts import masked_out, prompts_trained
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.running import NATIVE, attention_name, host_of
 from varlen_lab.packing.boundaries import Boundaries
@@ -203,31 +204,22 @@ def trained_first_labels(batch: Mapping[str, Any], documents: Boundaries) -> Ite
         )
 
 
-def trained_prompts(batch: Mapping[str, Any], documents: Boundaries) -> Iterator[Finding]:
+def labels_against_masks(batch: Mapping[str, Any], documents: Boundaries) -> Iterator[Finding]:
     """Labels of tokens that a loss mask of the batch leaves out. The first of a document is another matter."""
     ids = batch["input_ids"]
-    labels = batch.get("labels", ids).reshape(-1)
-    starts = documents.cu_seqlens[:-1].long()
     for name in LOSS_MASKS:
-        if name not in batch:
-            continue
-        if batch[name].shape != ids.shape:
+        if name in batch and batch[name].shape != ids.shape:
             raise InputError(
                 f"{name} has the shape {tuple(batch[name].shape)} and input_ids {tuple(ids.shape)}, they must be "
                 f"alike; pack {name} with its tokens, or leave it out of the batch."
             )
-        trained = (batch[name].reshape(-1) == 0) & (labels != IGNORE)
-        trained[starts] = False
-        if bool(trained.any()):
-            yield Finding(
-                "prompts trained",
-                "batch['labels']",
-                f"{int(trained.sum())} tokens that {name} leaves out are trained on (the first is token "
-                f"{int(trained.nonzero()[0])})",
-                f"label -100 wherever {name} is 0; pack_dataset does",
-            )
+    out, names = masked_out(batch, ids.shape)
+    if out is not None:
+        out.view(-1)[documents.cu_seqlens[:-1].long()] = False
+        found = prompts_trained(batch.get("labels", ids), out, names)
+        yield from [found] if found else []
 
 
 def wrong_labels(batch: Mapping[str, Any], documents: Boundaries) -> list[Finding]:
     """What is wrong with the labels of a batch: no measurement is needed for it."""
-    return [*trained_first_labels(batch, documents), *trained_prompts(batch, documents)]
+    return [*trained_first_labels(batch, documents), *labels_against_masks(batch, documents)]
