@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from expect import refused
 from packed import packed_row
+from peft import LoraConfig, get_peft_model
 from torch.utils.checkpoint import checkpoint
 from turns import by_turns
 
 from varlen_lab.attention.guard import lifted
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.layers import leaking_layers
 from varlen_lab.leaks.running import CannotRun, noise_off
+from varlen_lab.models.building import build_model
 from varlen_lab.models.isolation import in_words, isolate_layers, isolated_layers, known_layers, release
+from varlen_lab.models.loading import load_model
 from varlen_lab.models.miniature import miniature
 from varlen_lab.models.recomputing import recompute
 from varlen_lab.packing.boundaries import Boundaries
@@ -130,6 +135,70 @@ def test_a_copy_has_documents_of_its_own() -> None:
     row = twin(**batch, use_cache=False).logits[0]
     last = twin(input_ids=batch["input_ids"][:, -LENGTHS[-1] :]).logits[0]
     assert torch.allclose(row[-LENGTHS[-1] :], last, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "rwkv", "zamba2", "qwen3_next"])
+def test_a_cache_that_is_left_on_changes_nothing(kind: str) -> None:
+    model, batch = isolated(kind).eval(), packed_row(LENGTHS, labels=None)
+    assert torch.equal(model(**batch).logits, model(**batch, use_cache=False).logits)
+
+
+def test_it_goes_through_a_file_and_under_the_hooks_of_accelerate(tmp_path: Any) -> None:
+    model, batch = isolated("lfm2").eval(), packed_row(LENGTHS, labels=None)
+    expected = model(**batch, use_cache=False).logits
+    torch.save(model, tmp_path / "model.pt")
+    for module in model.modules():
+        add_hook_to_module(module, AlignDevicesHook(io_same_device=True))
+    for one in (model, torch.load(tmp_path / "model.pt", weights_only=False)):
+        assert isolated_layers(one) == known_layers(one)
+        assert torch.equal(one(**batch, use_cache=False).logits, expected)
+
+
+def test_a_wrapper_that_calls_the_model_past_its_hooks_is_watched_once_it_is_there() -> None:
+    """peft calls the ``forward`` of the model inside it."""
+    model, batch = isolated("rwkv").eval(), packed_row(LENGTHS, labels=None)
+    expected = model(**batch, use_cache=False).logits
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["key"]))
+    isolate_layers(wrapped, isolated_layers(wrapped))
+    assert len(wrapped._forward_pre_hooks) == 1
+    assert torch.equal(wrapped(**batch, use_cache=False).logits, expected)
+
+
+def test_parts_that_were_isolated_by_themselves_share_their_seams() -> None:
+    model, batch = isolated("mamba").eval(), packed_row(LENGTHS, labels=None)
+    expected = model(**batch, use_cache=False).logits
+    paths = isolated_layers(model)
+    release(model)
+    for path in paths:
+        isolate_layers(model.get_submodule(path), [""])
+    assert isolated_layers(model) == paths
+    assert torch.equal(isolate_layers(model, paths)(**batch, use_cache=False).logits, expected)
+
+
+# ------------------------------------------------------------------------------------- models that are loaded or built
+
+
+def test_a_model_that_is_loaded_runs_what_carries_a_state_document_by_document(tmp_path: Any) -> None:
+    miniature("lfm2").save_pretrained(tmp_path)
+    batch = packed_row(LENGTHS, labels=None)
+    model = load_model(tmp_path)
+    assert in_words(model) == "isolated: 1 of 2 layers"
+    model(**batch, use_cache=False)
+    with refused("Lfm2ForCausalLM has a layer that carries a state .* varlen_lab.isolate"):
+        load_model(tmp_path, isolate=False)(**batch, use_cache=False)
+    assert isolated_layers(load_model(tmp_path, "eager")) == []  # nothing of it is told of seams
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_model_of_a_run_too(method: str, small: Config, tmp_path: Any) -> None:
+    miniature("lfm2").save_pretrained(tmp_path / "model")
+    config = small.with_mode("varlen").replace(
+        model_config=None, pretrained_model_name_or_path=str(tmp_path / "model"), method=method
+    )
+    for isolate in (True, False):
+        model = build_model(config.replace(isolate=isolate))
+        assert in_words(model) == "isolated: 1 of 2 layers" * isolate
+    assert isolated_layers(build_model(config.with_mode("packed"))) == []
 
 
 def test_a_path_that_is_not_there_is_said() -> None:
