@@ -79,8 +79,10 @@ def told_by_seams(batch: Mapping[str, Any]) -> tuple[Boundaries, list[str]]:
     if positions is None or positions.shape[-1] != ids.shape[1] or seams.total != ids.numel():
         return seams, []
     starts, ends = starts_in(batch), {start for start, _ in seams.spans}
-    while len(starts) > 1 and starts[-1] not in ends and starts[-1] == starts[-2] + 1:
-        starts.pop()
+    zeros = set(starts)
+    last = next((end for end in range(ids.numel(), 0, -1) if end - 1 not in zeros), 0)  # of what is no tail of zeros
+    if last < ids.numel() - 1:
+        starts = [start for start in starts if start < last or start in ends]
     if not starts or starts[0] or ends == set(starts) or all(start % ids.shape[1] == 0 for start in starts):
         return seams, []
     others = Boundaries(torch.tensor([*starts, ids.numel()], dtype=torch.int32, device=ids.device))
