@@ -182,8 +182,7 @@ def refuse_restarts(name: str, positions: torch.Tensor, given: Mapping[str, Any]
 
 def refuse_states(name: str, model: Any) -> None:
     """InputError for layers that are known to carry a state along the row and do not run document by document."""
-    modules = dict(model.named_modules())
-    states = [modules[path] for path in state_layers(model)]
+    states = map(model.get_submodule, state_layers(model))
     if left := [module for module in states if document_runner(module) is None]:
         several = f"{len(left)} layers that carry" if len(left) > 1 else "a layer that carries"
         raise InputError(
