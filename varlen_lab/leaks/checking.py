@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.guard import lifted
+from varlen_lab.attention.recurrent import class_name
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.causes import Explanation, calls_in_half, explain
 from varlen_lab.leaks.layers import LeakingLayer, layers_of_untold, leaking_layers
@@ -193,7 +194,7 @@ def not_examined(what: Sequence[str]) -> list[str]:
 
 def isolated_in_words(model: Any) -> str:
     """Such as ``isolated: 3 of 6 layers (Lfm2ShortConv run document by document)``; empty where none is."""
-    names = dict.fromkeys(type(model.get_submodule(path)).__name__ for path in isolated_layers(model))
+    names = dict.fromkeys(class_name(model.get_submodule(path)) for path in isolated_layers(model))
     return f"{in_words(model)} ({', '.join(names)} run document by document)" if names else ""
 
 

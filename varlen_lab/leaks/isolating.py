@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.guard import COLLATOR, lifted
+from varlen_lab.attention.recurrent import class_name
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.before import as_found, checked_clean, few_documents, leak_found, with_words
 from varlen_lab.leaks.checking import OF_LAYERS, audit
@@ -135,5 +136,5 @@ def not_exact(model: Any, report: AuditReport, batch: Mapping[str, Any]) -> Inpu
 
 def of_same_classes(model: Any, other: Any) -> list[str]:
     """Paths of the modules in ``model`` whose class is that of one that is isolated in ``other``."""
-    names = {type(other.get_submodule(path)).__name__ for path in isolated_layers(other)}
-    return [path for path, module in model.named_modules() if type(module).__name__ in names]
+    names = {class_name(other.get_submodule(path)) for path in isolated_layers(other)}
+    return [path for path, module in model.named_modules() if class_name(module) in names]
