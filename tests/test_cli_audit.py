@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hybrids import hybrid
 
 from varlen_lab.cli import main
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
 from varlen_lab.leaks.planting import plant
 from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.models.building import tiny
@@ -147,3 +150,33 @@ def test_the_dtype_of_a_folder_is_said_and_can_be_chosen(tmp_path: Path, capsys:
     assert any("copy in float32, for bfloat16 cannot certify it" in note for note in report["notes"])
     code, report = said(capsys, folder, "--dtype", "fp64")
     assert code == 0 and "its folder says bfloat16; audited in float64" in report["notes"] and report["logits"] < 1e-12
+
+
+# ------------------------------------------------------------------------------------ layers that carry a state
+
+
+@pytest.mark.parametrize(("kind", "name"), [("lfm2", "Lfm2ShortConv"), ("qwen3_next", "Qwen3NextGatedDeltaNet")])
+def test_a_hybrid_is_exact_through_isolation_and_named_without(
+    kind: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(miniature(kind, "eager"), tmp_path)
+    code, report = said(capsys, folder)
+    assert code == 0 and report["ok"] and report["logits"] < 1e-4
+    assert any(note.startswith("isolated: ") and name in note for note in report["notes"])
+    code, report = said(capsys, folder, "--no-isolate")
+    found = {finding["kind"]: finding for finding in report["findings"]}
+    assert code == 1 and found["recurrent layer"]["where"].startswith(f"{name} of layer")
+    assert "isolate(model)" in found["recurrent layer"]["fix"]
+    assert not any(note.startswith("isolated") for note in report["notes"])
+
+
+def test_a_config_is_audited_as_its_run_would_be(
+    small: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for isolate in (True, False):
+        path = tmp_path / f"{isolate}.py"
+        config = small.replace(model_config=hybrid("lfm2"), isolate=isolate)
+        path.write_text(render(config.with_mode("varlen")), encoding="utf-8")
+    for words, expected in ((["True.py"], 0), (["True.py", "--no-isolate"], 1), (["False.py"], 1)):
+        assert main(["audit", str(tmp_path / words[0]), *words[1:]]) == expected
+        assert ("· isolated: 1 of 2 layers (Lfm2ShortConv" in capsys.readouterr().out) == (expected == 0)
