@@ -5,33 +5,25 @@ with seams its arguments are cut to each document, it runs once a document, and 
 again. That is what the layer computes on each document alone, on any device and with whatever kernel it has. Where its
 class takes seams itself, and was seen to keep them (``wholerow``), the row is one call.
 
-Seams come to it from the call of its model: hooks of the models around it put the ``cu_seq_lens_q`` of a call into one
-object that its isolated layers share, and take it away again. Without seams all is as before: padding, ``generate``.
+Seams come to it from the call of its model (``seams``). Without them all is as before: padding, ``generate``.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import get_ident
+from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
 import torch
 
-from varlen_lab.attention.calls import CALL, one_document, seams_taken
-from varlen_lab.attention.guard import LIFTED, WATCHED, named, refuse_restarts
-from varlen_lab.attention.masks import HIDDEN
+from varlen_lab.attention.calls import one_document, seams_taken
+from varlen_lab.attention.guard import LIFTED, WATCHED
 from varlen_lab.attention.recurrent import carries_state, document_runner, state_layers
 from varlen_lab.errors import InputError
 from varlen_lab.models.documentwise import by_document, tensors_in
+from varlen_lab.models.seams import CHECKPOINTING, KeepsSeams, Running
 from varlen_lab.models.wholerow import LEAST, keeps_apart, may_take_seams, with_seams
 from varlen_lab.packing.boundaries import Boundaries
-
-# what VarlenCollator says of documents beside the tokens; a class without states of attention may take none of it
-SEAM_WORDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "position_ids")
-CHECKPOINTING = "_gradient_checkpointing_func"  # transformers', on every module that can be computed again
 
 
 def isolate_layers(model: Any, paths: Sequence[str]) -> Any:
@@ -140,86 +132,6 @@ def is_model(module: Any) -> bool:
     return isinstance(module, PreTrainedModel)
 
 
-class Running:
-    """The documents of the calls of one model that are running: what its isolated layers share.
-
-    A list for each thread, the innermost call last: (the module that was called, its documents or None).
-    """
-
-    def __init__(self) -> None:
-        self.calls: dict[int, list[tuple[int, Boundaries | None]]] = {}
-        self.packed = False  # a call with seams has been
-        self.holders: list[torch.nn.Module] = []  # isolated layers and all that they lie in
-
-    def watches(self, module: torch.nn.Module) -> bool:
-        """Whether calls of a module are entered here."""
-        return any(getattr(hook, "__self__", None) is self for hook in module._forward_pre_hooks.values())
-
-    @torch.compiler.disable
-    def enter(
-        self, module: Any, args: tuple[Any, ...], options: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Before a model runs: its seams are taken, and words of seams that its class does not know are left out.
-
-        InputError for positions that restart without seams, and for tokens of a packed row that a mask hides.
-        """
-        calls = self.calls.setdefault(get_ident(), [])
-        if any(number == id(module) for number, _ in calls):  # no model calls itself: an interrupt has left this behind
-            calls.clear()
-        cu_seqlens = options.get("cu_seq_lens_q")
-        if cu_seqlens is None:
-            if not calls and CALL.get() is None and not LIFTED.get():
-                refuse_unseamed(module, args, options)
-            calls.append((id(module), calls[-1][1] if calls else None))
-        else:
-            documents = Boundaries(cu_seqlens)
-            refuse_hidden(module, args, options)
-            self.packed = True
-            calls.append((id(module), documents))
-            options = known_words(module, options)
-        for holder in self.holders:
-            again = vars(holder).get(CHECKPOINTING)
-            if again is not None and not isinstance(again, KeepsSeams):
-                setattr(holder, CHECKPOINTING, KeepsSeams(again, self))
-        return args, options
-
-    @torch.compiler.disable
-    def leave(self, module: Any, *_: Any) -> None:
-        """After a model has run, or failed."""
-        calls = self.calls.get(get_ident(), [])
-        if calls and calls[-1][0] == id(module):
-            calls.pop()
-        if not calls:
-            self.calls.pop(get_ident(), None)
-
-    def documents(self, layer: torch.nn.Module) -> Boundaries | None:
-        """The documents of the call that is running, None for one without seams.
-
-        InputError where a layer is computed again in a backward pass that does not say of which call it is.
-        """
-        calls = self.calls.get(get_ident())
-        if calls:
-            return calls[-1][1]
-        if self.packed and torch._C._current_graph_task_id() != -1:
-            raise InputError(
-                f"{type(layer).__name__} runs document by document and is computed again in the backward pass in a way "
-                "that does not keep the seams of its call; use model.gradient_checkpointing_enable(), or none of it."
-            )
-        return None
-
-    @contextmanager
-    def again(self, documents: Boundaries | None) -> Iterator[None]:
-        """The documents of an earlier call, while something of it is computed again."""
-        calls = self.calls.setdefault(get_ident(), [])
-        calls.append((0, documents))
-        try:
-            yield
-        finally:
-            calls.pop()
-            if not calls:
-                self.calls.pop(get_ident(), None)
-
-
 class Isolated:
     """The ``forward`` of a layer that runs document by document where its model's call brought seams."""
 
@@ -265,48 +177,3 @@ class Isolated:
                     name = type(self.module).__name__
                     self.whole[kind] = keeps_apart(self.__wrapped__, name, documents, args, options)
         return self.whole[kind]
-
-
-class KeepsSeams:
-    """transformers' function for activations that are computed again, with the seams of the call they belong to."""
-
-    def __init__(self, inner: Callable[..., Any], running: Running) -> None:
-        self.inner = inner
-        self.running = running
-
-    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        calls = self.running.calls.get(get_ident())
-        if not calls:
-            return self.inner(function, *args, **options)
-        documents = calls[-1][1]
-
-        def with_seams(*given: Any, **more: Any) -> Any:
-            with self.running.again(documents):
-                return function(*given, **more)
-
-        return self.inner(with_seams, *args, **options)
-
-
-def refuse_unseamed(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """InputError for positions that restart within a row where no seams came with them."""
-    given = named(module, args, options)
-    if isinstance(given.get("position_ids"), torch.Tensor):
-        refuse_restarts(type(module).__name__, given["position_ids"], given)
-
-
-def refuse_hidden(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """InputError for a mask of padding that hides tokens of a packed row."""
-    mask = named(module, args, options).get("attention_mask")
-    if isinstance(mask, torch.Tensor) and mask.ndim == 2 and HIDDEN(mask):
-        raise InputError(
-            f"attention_mask hides {HIDDEN(mask)} tokens of a packed row whose cu_seq_lens_q came with it; leave "
-            "attention_mask out, seams say it all."
-        )
-
-
-def known_words(module: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of a call without those of seams that the class of the model does not take."""
-    taken = inspect.signature(type(module).forward).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        return options
-    return {name: value for name, value in options.items() if name in taken or name not in SEAM_WORDS}
