@@ -76,6 +76,6 @@ def look_here(device: str, memory: int) -> Iterator[dict[str, Any]]:
 
 
 def commit() -> str:
-    """The commit that is measured; ``GIT_COMMIT`` where the checkout has no history."""
+    """The commit that is measured: ``GIT_COMMIT`` where it is set, for a copy may have no history, or an older one."""
     status, said = subprocess.getstatusoutput("git rev-parse --short HEAD")
-    return said if status == 0 else os.environ.get("GIT_COMMIT", "unknown")
+    return os.environ.get("GIT_COMMIT") or (said if status == 0 else "unknown")
