@@ -91,5 +91,7 @@ def quoted(value: Any) -> str:
 
 def first_line(problem: BaseException) -> str:
     """What an exception of another library says, in one line and without a full stop; its type if it says nothing."""
-    lines = str(problem).strip().splitlines()
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # what is wrong comes after the colon
+        lines[0] += f" {lines[1]}"
     return lines[0].rstrip(".") if lines else type(problem).__name__

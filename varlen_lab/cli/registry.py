@@ -68,6 +68,11 @@ VERBS: dict[str, Verb] = {
         "does packing change what a model computes? leaks, parity, traps",
         "Audit a config, or a model folder: leak matrix, parity with every document alone, and known traps.",
     ),
+    "census": Verb(
+        "census",
+        "every model class of transformers: which packed batch is it safe with?",
+        "Build every causal language model class of transformers tiny, and measure four styles of packed batch on it.",
+    ),
     "convert": Verb(
         "convert",
         "checkpoints to Hugging Face folders: pth_to_hf",
