@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import platform
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -72,8 +74,9 @@ def in_processes(measure: Any, names: Sequence[str], processes: int) -> Iterator
 
 
 def prepare() -> None:
-    """One thread, for every core has a process of its own; Ctrl-C is for the first process."""
+    """One thread, for every core has a process of its own; Ctrl-C and words on stderr are for the first process."""
     torch.set_num_threads(1)
+    sys.stderr = io.StringIO()  # such as which backend "auto" takes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

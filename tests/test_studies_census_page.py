@@ -1,0 +1,70 @@
+"""docs/census.md is what docs/census.json gives, and the table fits a terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from varlen_lab.studies.census import as_json, written
+from varlen_lab.studies.census_page import page, write_both
+from varlen_lab.studies.census_table import head, lines, totals
+from varlen_lab.studies.one_class import EXACT, LEAKS, NOT_BUILT, RAISES, REFUSED, SILENT, Outcome
+from varlen_lab.studies.registry import OURS, STYLES
+
+DOCS = Path(__file__).parents[1] / "docs"
+LONG = "gemma4_unified_assistant"  # no class has a longer name
+ALL = (EXACT, REFUSED, LEAKS, RAISES, NOT_BUILT, SILENT)
+
+
+def outcome(verdict: str, style: str = OURS, name: str = LONG) -> Outcome:
+    kinds, layers = (("recurrent layer",), ("SomeMambaMixer of layers 0, 1",)) if verdict == LEAKS else ((), ())
+    words = "" if verdict in (EXACT, SILENT) else f"why it is {verdict}, " * 8
+    return Outcome(name, style, verdict, 2.5 if verdict in (LEAKS, SILENT) else None, words, kinds, layers, "varlen")
+
+
+def test_the_page_is_what_the_kept_census_gives() -> None:
+    text = (DOCS / "census.json").read_text(encoding="utf-8")
+    kept = json.loads(text)
+    assert written(kept) == text
+    assert page(kept) == (DOCS / "census.md").read_text(encoding="utf-8")
+
+
+def test_both_files_are_written(tmp_path: Path) -> None:
+    kept = as_json([[outcome(EXACT, style) for style in STYLES]])
+    write_both(kept, tmp_path / "new")
+    again = [sys.executable, "-m", "varlen_lab.studies.census_page", str(tmp_path / "new" / "census.json")]
+    printed = subprocess.run(again, capture_output=True, encoding="utf-8", check=True).stdout
+    assert printed == (tmp_path / "new" / "census.md").read_text(encoding="utf-8") == page(kept)
+
+
+def test_the_page_says_every_verdict_and_why() -> None:
+    found = [[outcome(verdict, name=verdict.replace(" ", "_"))] for verdict in ALL]
+    found.append([Outcome("hybrid", OURS, EXACT, 1e-7, isolated=("layers.0",))])
+    text = page(as_json(found))
+    assert "| hybrid | exact \\* |" in text and "| leaks | leaks 2e+00 |" in text
+    assert "* recurrent layer: leaks (SomeMambaMixer of layers 0, 1)" in text
+    assert "* not_built: why it is not built" in text
+    assert "| ours | 1 | 1 | 1 | 1 | 1 | 1 | 1 |" in text
+
+
+def test_the_table_fits_80_columns_whatever_the_verdict() -> None:
+    for verdict in ALL:
+        each = [outcome(verdict, style) for style in STYLES]
+        for shown in ([head(list(STYLES))], lines(each, True), lines(each[:1], True), totals([each])):
+            assert max(map(len, shown)) <= 80, shown
+    every = [[outcome(verdict, style) for style in STYLES] for verdict in ALL]
+    every.append([Outcome(LONG, style, EXACT, 1e-7, isolated=("layers.0.mixer",) * 30) for style in STYLES])
+    assert max(map(len, totals(every))) <= 80
+    assert max(map(len, lines(every[-1], True))) <= 80
+
+
+def test_a_word_a_style_and_the_reasons_below_where_they_are_asked_for() -> None:
+    each = [outcome(verdict, style) for verdict, style in zip((EXACT, RAISES, REFUSED, LEAKS), STYLES, strict=True)]
+    (line,) = lines(each, False)
+    assert line.split() == [LONG, "exact", "raises", "refused", "leaks"]
+    below = " ".join(part.strip() for part in lines(each, True)[1:])
+    assert below.startswith("flash: why it is raises") and "cache: recurrent layer (SomeMambaMixer" in below
+    assert "positions" not in below
+    assert lines(each[:1], True) == [f"{LONG}  exact"]
