@@ -26,6 +26,7 @@ from varlen_lab.errors import InputError, first_line, nearest
 from varlen_lab.models.building import NOISE_WORDS, native_model_types, noise_probabilities
 from varlen_lab.models.sizes import (
     SPECIAL,
+    Layers,
     kinds_of_layer,
     layer_numbers,
     tiny_list,
@@ -190,7 +191,25 @@ def shrunk(
     rope = changes.get("rope_parameters")
     if isinstance(rope, dict) and isinstance(new.get("rope_parameters"), dict):
         changes = {**changes, "rope_parameters": new["rope_parameters"] | rope}
-    return type(config)(**(new | {k: v for k, v in changes.items() if hasattr(config, k) or k in declared}))
+    new |= {k: v for k, v in changes.items() if hasattr(config, k) or k in declared}
+    built = type(config)(**new)
+    own = small_layers(built, layers)
+    return type(config)(**new, per_layer_config=own) if own else built
+
+
+def small_layers(config: PretrainedConfig, layers: Layers) -> dict[int, dict[str, Any]]:
+    """The sizes that layers of latent attention have for themselves, small; empty where all layers have the same."""
+    if not getattr(config, "is_heterogeneous", False):
+        return {}
+    found: dict[int, dict[str, Any]] = {}
+    for number, sizes in config.to_dict().get("per_layer_config", {}).items():
+        if "qk_nope_head_dim" not in sizes:  # a head of another width is a kind of its own, and no great size
+            return {}
+        small = {k: tiny_number(k, v, sizes, layers) or v if type(v) is int else v for k, v in sizes.items()}
+        if sizes.get("head_dim") == sizes["qk_nope_head_dim"] + sizes.get("qk_rope_head_dim", 0):
+            small["head_dim"] = small["qk_nope_head_dim"] + small["qk_rope_head_dim"]
+        found[int(number)] = small
+    return found
 
 
 def every_kind(config: PretrainedConfig) -> PretrainedConfig:
