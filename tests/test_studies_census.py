@@ -148,7 +148,7 @@ def test_a_leak_in_one_mode_alone_is_looked_for_in_that_mode() -> None:
 def test_without_isolation_a_recurrent_class_is_not_exact() -> None:
     (isolated,), (plain,) = verdicts_of("lfm2"), verdicts_of("lfm2", isolate=False)
     assert isolated.verdict == EXACT and isolated.isolated == ("model.layers.1.conv",)
-    assert plain.verdict == LEAKS and plain.isolated == () and plain.kinds == ("recurrent layer",)
+    assert plain.verdict == REFUSED and plain.isolated == () and "carries a state" in plain.words
 
 
 def test_a_model_that_cannot_be_looked_into_is_no_reason_to_call_it_safe() -> None:
@@ -194,8 +194,9 @@ def test_a_leak_that_the_audit_does_not_see_is_silently_wrong(monkeypatch: pytes
 
 
 def test_an_isolation_that_claims_too_much_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_planted(monkeypatch, forgets_seams)
     monkeypatch.setattr(one_class, "isolate_measured", lambda model, batch: model)
-    assert verdicts_of("lfm2")[0].verdict == LEAKS
+    assert verdicts_of("llama", attention="planted")[0].verdict == LEAKS
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from typing import Any
 
 from varlen_lab.files.writing import written_whole
 from varlen_lab.studies.census import written
-from varlen_lab.studies.census_table import ISOLATED, LEGEND
-from varlen_lab.studies.one_class import EXACT, LEAKS, NOT_BUILT, RAISES, REFUSED, SILENT
+from varlen_lab.studies.census_table import LEGEND, shown
+from varlen_lab.studies.one_class import LEAKS, NOT_BUILT, RAISES, REFUSED, SILENT
 from varlen_lab.studies.registry import STYLES
 
 NAMES = ("census.json", "census.md")
@@ -86,7 +86,7 @@ def total_rows(classes: Mapping[str, Any], styles: list[str]) -> list[str]:
 
 def word(one: Mapping[str, Any]) -> str:
     """A kept verdict as a word of the tables."""
-    return ISOLATED if one.get("isolated") and one["verdict"] == EXACT else str(one["verdict"])
+    return shown(one["verdict"], bool(one.get("isolated")))
 
 
 def class_rows(classes: Mapping[str, Any], styles: list[str]) -> list[str]:

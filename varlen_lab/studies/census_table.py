@@ -14,8 +14,8 @@ from varlen_lab.studies.registry import STYLES
 
 WIDTH = 80  # of a terminal
 NAME, COLUMN = 26, 11
-ISOLATED = "exact *"
-COLOURS = (("green", (f" {EXACT}",)), ("red", (f" {LEAKS}", f" {RAISES}", f" {SILENT}")), ("yellow", (f" {REFUSED}",)))
+ISOLATED, UNSEEN = "exact *", "SILENT"
+COLOURS = (("green", (f" {EXACT}",)), ("red", (f" {LEAKS}", f" {RAISES}", " SILENT")), ("yellow", (f" {REFUSED}",)))
 LEGEND = {
     EXACT: f"the packed row is its documents alone: logits and gradients within {LIMIT:.0e} of their largest",
     ISOLATED: "the same, through layers that run document by document",
@@ -23,13 +23,18 @@ LEGEND = {
     LEAKS: "it runs and is wrong; the audit says where",
     RAISES: "the class's own exception",
     NOT_BUILT: "transformers builds no tiny one, or does not run a document alone",
-    SILENT: "it runs and is wrong, and the audit does not see it",
+    UNSEEN: "silently wrong: it runs, differs, and the audit does not see it",
 }
 
 
 def word(outcome: Outcome) -> str:
     """A verdict as a word of the table."""
-    return ISOLATED if outcome.isolated and outcome.verdict == EXACT else outcome.verdict
+    return shown(outcome.verdict, bool(outcome.isolated))
+
+
+def shown(verdict: str, isolated: bool) -> str:
+    """A verdict as a word of ``LEGEND``."""
+    return ISOLATED if isolated and verdict == EXACT else UNSEEN if verdict == SILENT else verdict
 
 
 def head(styles: Sequence[str]) -> str:
