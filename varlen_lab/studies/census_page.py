@@ -100,7 +100,7 @@ def class_rows(classes: Mapping[str, Any], styles: list[str]) -> list[str]:
 
 def cell(one: Mapping[str, Any]) -> str:
     """A verdict, and how large where it leaks."""
-    size = f" {one['difference']:.0e}" if one["verdict"] == LEAKS and one.get("difference") is not None else ""
+    size = f" {one['difference']:.1g}" if one["verdict"] == LEAKS and one.get("difference") is not None else ""
     return word(one).replace("*", "\\*") + size
 
 
