@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from varlen_lab.errors import InputError, first_line
+from varlen_lab.errors import InputError, LeakFound, first_line
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.isolating import isolate as isolate_measured
 from varlen_lab.leaks.measure import loss_of
@@ -32,6 +32,7 @@ from varlen_lab.packing.registry import IGNORE
 from varlen_lab.studies.registry import OURS, STYLES, Style
 
 LENGTHS = [7, 1, 40, 1, 23, 3, 31]  # one-token documents, and some longer than a miniature's windows and chunks
+ISOLATE = "varlen_lab.isolate"  # what a refusal advises where layers carry a state
 LIMIT = 1e-5  # of the largest logit and the largest gradient: rounding in fp32
 
 EXACT, REFUSED, LEAKS, RAISES, NOT_BUILT, SILENT = "exact", "refused", "leaks", "raises", "not built", "silently wrong"
@@ -150,20 +151,18 @@ def in_style(name: str, alone: Alone, style: Style, attention: str | None, isola
     try:
         expected = next(iter(alone.known.values())) if ours(attends) else alone.under(attends)
         found = of_model(name, model, style, expected)
-        if found.verdict != EXACT and style.ours and isolate and isolated(model):
-            found = of_model(name, model, style, expected)
+        if found.verdict != EXACT and style.ours and isolate:
+            try:
+                isolate_measured(model, batch())
+                found = of_model(name, model, style, expected)
+            except LeakFound:  # isolation does not make it exact: what was found without it stands
+                pass
+            except InputError as problem:
+                if ISOLATE in found.words:  # it was the advice: what stands in its way says more
+                    found = replace(found, words=str(problem))
     except Exception as problem:
         found = Outcome(name, style.name, RAISES, words=in_words(problem))
     return replace(found, attention=attends, isolated=tuple(isolated_layers(model)))
-
-
-def isolated(model: Any) -> bool:
-    """Whether layers of a model that is not exact run document by document from now on; else it is as it was."""
-    try:
-        isolate_measured(model, batch())
-    except InputError:  # isolation does not make it exact
-        return False
-    return True
 
 
 def of_model(name: str, model: Any, style: Style, expected: Sequence[Measured]) -> Outcome:
