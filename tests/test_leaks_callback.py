@@ -89,7 +89,7 @@ def found_in(trainer: Any) -> Receipt:
     with pytest.raises(LeakFound) as caught:
         trainer.train()
     assert all(map(torch.equal, before, trainer.model.parameters())) and trainer.state.global_step == 0
-    assert not trainer.model._forward_pre_hooks and not trainer.model._forward_hooks
+    assert not trainer.callback_handler.callbacks[-1].watch.handles
     receipt: Receipt = caught.value.receipt
     return receipt
 

@@ -36,6 +36,7 @@ LONGEST = 4096  # tokens of a document: eager attention makes a matrix of its le
 PASSED_ON = {"position_ids", "cache_position"}  # keywords that span the row and do not say who may see whom
 CHANGE_SCORES = ("s_aux", "sinks", "softcap")  # keywords that may be forgotten without a trace
 UNKNOWN_RULE = "wrong attention"  # no known mistake fits
+LOST = "cu_seq_lens_q goes into the model and does not reach this attention: the class drops it on the way"
 DROPPED = (
     "train this class unpacked, or with attn_implementation='sdpa', position_ids that restart and use_cache=False, and "
     "audit that"
@@ -164,8 +165,7 @@ def explain(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Expl
         if fault is None:
             explanation.right += 1
         elif fault.kind == IGNORES_SEAMS and told and "cu_seq_lens_q" not in call.options:
-            what = "cu_seq_lens_q goes into the model and does not reach this attention: the class drops it on the way"
-            found.append((path, Finding("keywords dropped", name, what, DROPPED)))
+            found.append((path, Finding("keywords dropped", name, LOST, DROPPED)))
         else:
             found.append((path, fault))
 

@@ -42,6 +42,7 @@ from varlen_lab.packing.boundaries import Boundaries
 
 COPY = [12, 3, 9]  # tokens of the documents for a tiny copy
 FULL = "the whole batch was not run twice, for the memory of the device was full: a few documents were checked"
+TOLD_TWICE = ("border label", "keywords dropped", "prompts trained")  # by an audit, and of the whole batch
 ALONE = 3  # documents of padded rows that are run alone
 
 
@@ -117,6 +118,7 @@ def examined(
                 except CannotRun as problem:  # the audit says in words what the model refuses
                     full = isinstance(problem.problem, torch.OutOfMemoryError)
                     bits = Bits(None, None, FULL if full else None)
+                findings += [watched.dropped] if watched is not None and watched.dropped is not None else []
                 bitwise = bits.kept
                 findings += [bits.finding] if bits.finding else []
                 notes += [bits.note] if bits.note else []
@@ -188,8 +190,8 @@ def gathered(
         notes.append("labels do not reach the model: borders and prompts were not checked")
     notes += report.notes if report is not None else ()
     last = {one.kind: one for one in found if one.kind == "border label"}  # of the whole batch, not of a few documents
-    once = {(one.kind, one.where): last.get(one.kind, one) for one in found}
-    return list(dict.fromkeys(once.values())), list(dict.fromkeys(notes))
+    once = {one.kind if one.kind in TOLD_TWICE else one: last.get(one.kind, one) for one in reversed(found)}
+    return list(dict.fromkeys(reversed(once.values()))), list(dict.fromkeys(notes))
 
 
 def is_of_the_model(finding: Finding) -> bool:

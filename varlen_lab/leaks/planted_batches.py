@@ -100,7 +100,8 @@ def one_document(model: Any, batch: Batch) -> Batch:
 def last_seam_missing(model: Any, batch: Batch) -> Batch:
     """The last two documents of a row, of which the second is padding, are one."""
     seams = batch["cu_seq_lens_q"]
-    return with_seams(batch, seams_without(seams, int(inner_seams(seams, batch["input_ids"].shape[1])[-1])))
+    inner = inner_seams(seams, batch["input_ids"].shape[1])
+    return with_seams(batch, seams_without(seams, int(inner[-1]))) if len(inner) else batch  # a row of one document
 
 
 def late_seams(model: Any, batch: Batch) -> Batch:

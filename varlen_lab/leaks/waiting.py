@@ -22,7 +22,15 @@ from varlen_lab.leaks.first_batch import examine
 from varlen_lab.leaks.receipt import Receipt
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.traps import documents_of
-from varlen_lab.leaks.weighing import Weighed, Weights, read_log_probs, read_loss, read_weights, weighed_by_gradient
+from varlen_lab.leaks.weighing import (
+    Weighed,
+    Weights,
+    means,
+    read_log_probs,
+    read_loss,
+    read_weights,
+    weighed_by_gradient,
+)
 from varlen_lab.packing.boundaries import Boundaries
 
 SEARCHED = 50  # forward passes of training that are waited through for one with a seam
@@ -46,7 +54,7 @@ class Watch:
         self.accumulated = int(getattr(args, "gradient_accumulation_steps", 1) or 1)
         self.compiled = bool(getattr(args, "torch_compile", False)) or model._compiled_call_impl is not None
         self.seen = self.since = self.steps = 0  # forward passes, those of this step, optimizer steps
-        self.busy = self.decided = False
+        self.busy = self.decided = self.items_given = False
         self.parts: list[dict[int, Weights]] = []
         self.handles: list[Any] = []
 
@@ -109,10 +117,12 @@ class Watch:
         """The model has computed: gradients of what it gives will say how the loss divides."""
         if self.busy or not self.decided or not model.training or not torch.is_grad_enabled():
             return
+        given = named(model, inputs, options)
         self.since += 1
+        self.items_given |= given.get("num_items_in_batch") is not None
         readings: dict[int, Weights] = {}  # by how sure they are; only what the trainer uses has a gradient
         self.parts.append(readings)
-        for order, (found, read) in enumerate(graded(model, named(model, inputs, options), output)):
+        for order, (found, read) in enumerate(graded(model, given, output)):
             found.register_hook(partial(keep, readings, order, read))
 
     def step_is_whole(self) -> Weighed | None:
@@ -137,12 +147,20 @@ class Watch:
         weighed = weighed_by_gradient(
             [part for one in told for part in one], accumulated=self.accumulated, processes=len(told)
         )
+        if weighed is None and self.divides_each():
+            weighed = Weighed(means([part.trained for one in told for part in one], self.accumulated), None, {})
         if weighed is None and self.steps >= STEPS:
             note = f"the batches of {STEPS} steps train equally many tokens: one division is as good as another"
             weighed = Weighed(None, note, {})
         if weighed is not None:
             self.end()
         return weighed
+
+    def divides_each(self) -> bool:
+        """Whether HF Trainer divides a model's own means by the batches of a step: counts that are alike hide it."""
+        asks = getattr(self.trainer, "model_accepts_loss_kwargs", True)
+        own = getattr(self.trainer, "compute_loss_func", None) is not None
+        return self.accumulated > 1 and not self.items_given and not asks and not own
 
     def end(self) -> None:
         """Take the hooks away."""

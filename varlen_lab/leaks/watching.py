@@ -14,6 +14,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from varlen_lab.attention.calls import CALL, Call
+from varlen_lab.attention.huggingface import AUTO
+from varlen_lab.leaks.causes import DROPPED, LOST
+from varlen_lab.leaks.report import Finding, grouped
 from varlen_lab.leaks.running import SDPA, attention_name, host_of, inputs_of, run
 from varlen_lab.leaks.seen import AttentionCall, observe_attention
 
@@ -21,11 +24,15 @@ SDPA_OP = "_scaled_dot_product_"
 
 
 class Watched(NamedTuple):
-    """Logits (rows * T, V) of one forward pass; the kernel in words; the dtype of an autocast inside of the model."""
+    """Logits (rows * T, V) of one forward pass; the kernel in words; the dtype of an autocast inside of the model.
+
+    ``dropped``: the finding for our attention over whole rows without the seams that the model was given.
+    """
 
     logits: torch.Tensor
     kernel: str
     autocast: torch.dtype | None
+    dropped: Finding | None
 
 
 class SdpaKernels(TorchDispatchMode):
@@ -48,11 +55,17 @@ def watched_run(model: Any, inputs: Mapping[str, Any]) -> Watched:
     host = host_of(model)
     # without seams: what drops them is measured here, not refused
     note = Call(type(host).__name__, (), False, type(getattr(host, "config", None)), True)
+    paths = {module: path for path, module in model.named_modules()}
+    told = name.startswith(AUTO) and "cu_seq_lens_q" in inputs
     dispatched: list[str] = []
+    seamless: list[tuple[str, str]] = []
     inside: list[torch.dtype | None] = []
 
     def count(call: AttentionCall) -> None:
         dispatched.append(type(call.module).__name__)
+        whole = (call.query.shape[0], call.query.shape[2]) == tuple(inputs["input_ids"].shape)
+        if told and whole and call.options.get("cu_seq_lens_q") is None:
+            seamless.append((type(call.module).__name__, paths.get(call.module, "")))
 
     def look(module: Any, given: Any) -> None:
         if not inside:
@@ -73,7 +86,12 @@ def watched_run(model: Any, inputs: Mapping[str, Any]) -> Watched:
         CALL.reset(before)
         for hook in hooks:
             hook.remove()
-    return Watched(logits, in_words(name, note, dispatched, list(seen.seen)), inside[0] if inside else None)
+    where = ", ".join(
+        grouped(kind, [path for other, path in seamless if other == kind]) for kind in dict.fromkeys(dict(seamless))
+    )
+    dropped = Finding("keywords dropped", where, LOST, DROPPED) if seamless else None
+    words = in_words(name, note, dispatched, list(seen.seen))
+    return Watched(logits, words, inside[0] if inside else None, dropped)
 
 
 def in_words(name: str, note: Call, dispatched: list[str], fused: list[str]) -> str:
