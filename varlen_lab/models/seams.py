@@ -144,6 +144,8 @@ def refuse_hidden(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -
 
 def known_words(module: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a call without those of seams that the class of the model does not take."""
+    if type(module).forward is torch.nn.Module.forward:  # torch.compile's wrapper: the model in it is asked
+        return options
     taken = inspect.signature(type(module).forward).parameters
     if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         return options
