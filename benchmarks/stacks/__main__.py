@@ -37,7 +37,7 @@ def one(number: int) -> None:
     if setting.package == "unsloth":
         __import__("unsloth")  # wants to be imported before transformers
     from benchmarks.stacks.corpus import prepare
-    from benchmarks.stacks.seen import FirstCall
+    from benchmarks.stacks.seen import OWN, FirstCall
     from varlen_lab import LeakCheck
 
     first, check = FirstCall(), LeakCheck(receipt=None, on_leak="warn")
@@ -56,7 +56,8 @@ def one(number: int) -> None:
     else:
         found |= {"attention": first.seen.attention, "verdict": first.seen.verdict}
         found["logits"] = float(f"{first.seen.logits:.0e}")
-        found["leak_check"] = said_by(check, [str(one.message) for one in said])
+        if first.seen.attention != OWN:
+            found["leak_check"] = said_by(check, [str(one.message) for one in said])
     print(RESULT + json.dumps(found))
 
 
@@ -69,7 +70,7 @@ def said_by(check: Any, warned: list[str]) -> str:
     """The receipt of a run in a few words."""
     if any("cannot be checked" in one for one in warned):
         return "cannot check"
-    if check.receipt is None:
+    if check.receipt is None or not check.receipt.checked:
         return "nothing to check"  # no batch that tells of two documents in a row
     names = [finding.name for finding in check.receipt.findings]
     return "ok" if check.receipt.ok else ", ".join(dict.fromkeys(names))

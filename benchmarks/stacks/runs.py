@@ -204,7 +204,7 @@ def torchtune(folder: Path, callbacks: Callbacks, **more: Any) -> None:
     from torchtune.datasets import text_completion_dataset
     from torchtune.models.llama2 import llama2
 
-    from benchmarks.stacks.seen import Seen, apart, documents_of
+    from benchmarks.stacks.seen import OWN, Seen, apart, documents_of
     from varlen_lab.models.miniature import scale_weights
 
     data = text_completion_dataset(
@@ -223,4 +223,4 @@ def torchtune(folder: Path, callbacks: Callbacks, **more: Any) -> None:
     scale_weights(model)
     ids, documents = batch["tokens"], documents_of(batch["tokens"])
     packed = model(ids, mask=batch["mask"], input_pos=batch["input_pos"])
-    callbacks[0].seen = Seen("its own", len(documents), len(documents) > len(ids), apart(packed, model, ids, documents))
+    callbacks[0].seen = Seen(OWN, len(documents), len(documents) > len(ids), apart(packed, model, ids, documents))

@@ -14,6 +14,7 @@ from varlen_lab.leaks.running import host_of
 
 SAME = 1e-4  # of the largest logit, fp32: a row and a document alone differ in rounding by a hundredth of it
 MARK, FIRST, PAD = 3, 1, 0  # ids of the built-in tokenizer: the mark of corpus.py, <s>, <pad>
+OWN = "its own"  # attention of models that are not transformers', into which LeakCheck does not look
 Documents = list[tuple[int, int, int]]  # row, first token, end
 
 

@@ -27,7 +27,7 @@ TORCHTUNE = ("torchtune", "torchtune")
 FACTORY, SWIFT, UNSLOTH = ("LLaMA-Factory", "llamafactory"), ("ms-swift", "ms-swift"), ("unsloth", "unsloth")
 NEAT = {"neat_packing": True}
 EAGER = {**NEAT, "flash_attn": "disabled"}
-UNGUARDED = {"packing": True, "attn_impl": "sdpa", "unguarded": True}
+UNGUARDED = {"packing": True, "attn_impl": "sdpa", "unguarded": True, "use_logits_to_keep": False}
 
 SETTINGS = (
     Setting(*HF, "`DataCollatorWithFlattening()`", runs.hf_trainer, {}),
@@ -39,6 +39,12 @@ SETTINGS = (
     Setting(*TRL, "`padding_free=True`", runs.trl, {"padding_free": True, "batch_size": 6, "length": None}),
     Setting(
         *TRL, '`packing_strategy="wrapped"`', runs.trl, {"packing": True, "packing_strategy": "wrapped", "length": 128}
+    ),
+    Setting(
+        *TRL,
+        '`packing_strategy="bfd_split"`',
+        runs.trl,
+        {"packing": True, "packing_strategy": "bfd_split", "length": 64},
     ),
     Setting(
         *AXOLOTL, "`sample_packing`, `sdpa`", runs.axolotl, {"sample_packing": True, "attn_implementation": "sdpa"}
