@@ -27,7 +27,9 @@ from varlen_lab.models.loading import load_model
 from varlen_lab.models.miniature import miniature
 from varlen_lab.models.recomputing import recompute
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.studies.census import LIMIT, apart, causal_lm_types, plain_model, run_alone, run_packed
+from varlen_lab.studies.census import causal_lm_types
+from varlen_lab.studies.one_class import LIMIT, apart, plain_model, run_alone, run_packed
+from varlen_lab.studies.registry import STYLES
 
 KINDS = ["lfm2", "jamba", "qwen3_next", "mamba", "mamba2", "recurrent_gemma", "rwkv", "zamba2", "nemotron_h"]
 MORE = ["qwen3_5_text", "granitemoehybrid", "bamba", "falcon_h1", "xlstm", "minimax", "kimi_linear", "lfm3"]
@@ -49,7 +51,7 @@ def test_a_packed_row_is_its_documents_alone(kind: str) -> None:
     model.load_state_dict(alone.state_dict())
     assert isolated_layers(model) == known_layers(model) != []
     for training in (True, False):
-        assert apart(run_packed(model.train(training)), run_alone(alone.train(training))) <= LIMIT
+        assert apart(run_packed(model.train(training), STYLES["ours"]), run_alone(alone.train(training))) <= LIMIT
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "mamba2", "rwkv"])
@@ -380,7 +382,7 @@ def test_attention_that_nobody_dispatches_is_exact_too(kind: str, path: str) -> 
     alone, model = plain_model(kind), miniature(kind)
     model.load_state_dict(alone.state_dict())
     isolate_layers(model, [path.format(number) for number in range(2)])
-    assert apart(run_packed(model.eval()), run_alone(alone.eval())) <= LIMIT
+    assert apart(run_packed(model.eval(), STYLES["ours"]), run_alone(alone.eval())) <= LIMIT
 
 
 # ------------------------------------------------------------------------------------ a row in one call, where it can
