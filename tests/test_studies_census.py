@@ -135,10 +135,11 @@ def test_styles_give_a_model_what_they_say() -> None:
 
 
 def test_the_four_styles_tell_classes_apart() -> None:
-    verdicts = {name: [each.verdict for each in verdicts_of(name, list(STYLES))] for name in ("llama", "lfm2")}
-    assert verdicts == {"llama": [EXACT, EXACT, EXACT, LEAKS], "lfm2": [LEAKS, RAISES, EXACT, LEAKS]}
+    verdicts = {name: [each.verdict for each in verdicts_of(name, list(STYLES))] for name in ("llama", "mamba2")}
+    assert verdicts == {"llama": [EXACT, EXACT, EXACT, LEAKS], "mamba2": [LEAKS, LEAKS, EXACT, LEAKS]}
 
 
+@of_kept_version
 def test_a_leak_in_one_mode_alone_is_looked_for_in_that_mode() -> None:
     """This class makes no cache in train mode, and audited in it would be called silently wrong."""
     (found,) = verdicts_of("cohere_compass_text", ["cache"])
