@@ -78,20 +78,25 @@ def test_the_two_readmes_say_the_same() -> None:
     assert README.count("\n## ") == CHINESE.count("\n## ")
 
 
-def test_the_code_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_code_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The English one: the Chinese one has the same code, see above."""
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+    monkeypatch.chdir(tmp_path)
+    args = TrainingArguments("out", max_steps=1, report_to=[], use_cpu=True, per_device_train_batch_size=1)
     tiny("llama").save_pretrained(tmp_path)
     documents = [[token % 2000 for token in range(length)] for length in (1500, 1400, 1300, 1)]
     given = {
         "tokenised": Dataset.from_dict({"input_ids": documents}),
         "name": tmp_path,
         "AutoModelForCausalLM": AutoModelForCausalLM,
+        "Trainer": Trainer,
+        "args": args,
     }
     config, block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "mine.py").write_text(config, encoding="utf-8")
     assert load_config(tmp_path / "mine.py").mode == "varlen"
     exec(block, given)
     assert float(given["loss"].detach()) > 0
+    assert given["receipt"].ok and (tmp_path / "receipt.json").is_file()
