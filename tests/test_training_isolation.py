@@ -164,6 +164,15 @@ def test_it_is_exact_beside_other_settings(kind: str, settings: dict[str, Any], 
     assert exact(found) and found.histories["varlen"].meta["isolated"]
 
 
+def test_trying_a_row_in_one_call_leaves_a_checkpoint_around_it_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``cheap`` keeps results in the order in which they come: those of the trial are none of them."""
+    monkeypatch.setattr("varlen_lab.models.isolation.may_take_seams", lambda *given: True)
+    settings = {"model_config": hybrid("lfm2"), "gradient_checkpointing": True, "recompute": "cheap"}
+    assert exact(compare(config.replace(**settings), ("unpacked", "varlen")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lfm2", "mamba2"])
 def test_it_is_exact_when_compiled(kind: str, config: Config, tmp_path: Path) -> None:

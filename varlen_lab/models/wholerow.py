@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import _disable_current_modes
 
 from varlen_lab.attention.masks import DeferredMask
 from varlen_lab.models.documentwise import by_document, is_left_out, places_of, positional, tensors_in
@@ -87,9 +88,9 @@ def keeps_apart(
         with (
             torch.random.fork_rng(devices),
             torch.enable_grad(),
-            saved_tensors_hooks(
-                lambda saved: saved, lambda saved: saved
-            ),  # a checkpoint around it counts what is saved
+            # a checkpoint around it counts what is saved, and one that keeps some results takes these for its own
+            saved_tensors_hooks(lambda saved: saved, lambda saved: saved),
+            _disable_current_modes(),
         ):
             fresh, more = list(map(leaf, args)), {key: leaf(value) for key, value in options.items()}
             given, words = with_seams(run, name, documents, fresh, more)
