@@ -13,9 +13,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from transformers import TrainerCallback
 
@@ -26,17 +26,18 @@ from varlen_lab.leaks.waiting import Watch, in_first_process
 from varlen_lab.packing.through import merged_rows
 
 RAISE, WARN = "raise", "warn"
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
-class OnBoth:
+class OnBoth(Generic[Given, Result]):
     """A method that works on the class too, there with the defaults."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[Concatenate[Any, Given], Result]) -> None:
         self.function = function
-        self.__doc__ = function.__doc__
 
-    def __get__(self, instance: Any, owner: Any) -> Callable[..., Any]:
-        return partial(self.function, instance if instance is not None else owner())
+    def __get__(self, instance: Any, owner: Any) -> Callable[Given, Result]:
+        return MethodType(self.function, owner() if instance is None else instance)
 
 
 class LeakCheck(TrainerCallback):  # type: ignore[misc]
@@ -57,7 +58,8 @@ class LeakCheck(TrainerCallback):  # type: ignore[misc]
         self.receipt: Receipt | None = None  # of the last check
         self.watch: Watch | None = None
 
-    def _check(
+    @OnBoth
+    def check(
         self,
         model: Any,
         batch: Mapping[str, Any],
@@ -75,13 +77,12 @@ class LeakCheck(TrainerCallback):  # type: ignore[misc]
         tokens of the whole step; ``accumulated``: of how many batches it consists.
         Raises LeakFound where something is found, unless on_leak is "warn"; InputError where nothing can be checked.
         """
-        options = {"loss": loss, "items": num_items_in_batch, "accumulated": accumulated}
-        receipt = examine(model, batch, boundaries=boundaries, **options)
+        receipt = examine(
+            model, batch, boundaries=boundaries, loss=loss, items=num_items_in_batch, accumulated=accumulated
+        )
         self.receipt = receipt
         self.say(receipt, self.written(receipt))
         return receipt
-
-    check = OnBoth(_check)
 
     def written(self, receipt: Receipt) -> InputError | None:
         """Write a receipt; what keeps from it."""
