@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import types
@@ -101,6 +102,35 @@ def test_python_m_is_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "varlen_lab", "trian"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "did you mean 'train'" in done.stderr
+
+
+def census_with(verdict: str, after: str) -> list[str]:
+    """A command that shows a planted census of a class whose name no ASCII console has, then ``after``."""
+    return [
+        sys.executable,
+        "-c",
+        "import sys; from varlen_lab.cli import main; from varlen_lab.studies import census, one_class\n"
+        f"found = [one_class.Outcome('\\u91cf', 'ours', {verdict!r}, 0.0)]\n"
+        "census.census = lambda *_: iter([found])\n"
+        "sys.argv = ['varlen-lab', 'census', 'llama', '--batch', 'ours']\n"
+        f"{after}",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_that_lacks_a_character_shows_a_question_mark(encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(census_with("exact", "sys.exit(main())"), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.startswith("? ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have no EPIPE")
+def test_a_pipe_that_nobody_reads_is_no_verdict() -> None:
+    done = subprocess.Popen(census_with("exact", "sys.exit(main())"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.stdout is not None and done.stderr is not None
+    done.stdout.close()  # as `| head` does
+    assert done.wait() == 0 and done.stderr.read() == b""
+    done.stderr.close()
 
 
 # ------------------------------------------------------------------------------------------------- masks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -68,6 +69,28 @@ def test_a_leak_that_the_batch_tells_of_is_named_by_the_check_and_nothing_else_i
                 assert one["leak_check"] in ("ok", "border label"), (stack["name"], one)
             if one["verdict"] == "leaks":
                 assert one["leak_check"] != "ok", (stack["name"], one)
+
+
+def test_a_row_measured_only_with_something_taken_off_says_so() -> None:
+    for stack in STACKS.values():
+        shown = [one for one in stack.get("settings", ()) if one["verdict"] in page.SIGNS]
+        if shown and all("taken off" in one["what"] for one in shown):
+            (row,) = [line for line in page.table(RECORD).splitlines() if f"**{stack['name']}**" in line]
+            assert "measured with its guard taken off" in row
+
+
+GIVEN = {"Trainer", "SFTTrainer", "model", "batch", "arguments", "collator", "rows", "config", "dataset"}  # a reader's
+
+
+def test_the_lines_to_paste_have_every_name_they_use() -> None:
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        nodes = list(ast.walk(ast.parse(code)))
+        names = {node.id: isinstance(node.ctx, ast.Store) for node in nodes if isinstance(node, ast.Name)}
+        brought = {
+            (each.asname or each.name).split(".")[0] for node in nodes if hasattr(node, "names") for each in node.names
+        }
+        brought |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        assert {name for name, stored in names.items() if not stored} <= brought | GIVEN, code
 
 
 def test_the_table_fits_a_page() -> None:

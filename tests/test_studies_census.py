@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
+from concurrent.futures import Future
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from varlen_lab.attention.huggingface import varlen_attention
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.checking import audit
 from varlen_lab.models.miniature import miniature
+from varlen_lab.studies import census as census_of
 from varlen_lab.studies import one_class
 from varlen_lab.studies.census import as_json, causal_lm_types, census, changes, record, written
 from varlen_lab.studies.one_class import (
@@ -264,6 +268,40 @@ def test_several_processes_give_the_verdicts_of_one_in_order() -> None:
     names = ["llama", "mamba2", "gpt2"]
     one, two = (list(census(names, processes=number)) for number in (1, 2))
     assert [[record(each) for each in outcomes] for outcomes in one] == [[record(e) for e in each] for each in two]
+
+
+def test_processes_never_hear_ctrl_c_and_the_first_does_again() -> None:
+    heard = []
+
+    class Pool:
+        def __init__(self, *_: Any) -> None: ...
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: Any) -> None: ...
+
+        def submit(self, *_: Any) -> Future[list[Outcome]]:
+            heard.append(signal.getsignal(signal.SIGINT))  # what processes that start here take over
+            done: Future[list[Outcome]] = Future()
+            done.set_result([])
+            return done
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(census_of, "ProcessPoolExecutor", Pool)
+        assert list(census(["gpt2"], processes=2)) == [[]]
+    assert heard == [signal.SIG_IGN] and signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.slow
+def test_who_wants_no_more_waits_for_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    others, work = active_children(), census(causal_lm_types()[:40], processes=2)
+    next(work)
+    start = time.perf_counter()
+    work.close()  # type: ignore[attr-defined]  # a generator
+    assert time.perf_counter() - start < 5 and active_children() == others
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_names_are_checked_before_any_work_and_doubles_are_one() -> None:

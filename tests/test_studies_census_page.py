@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from varlen_lab.errors import InputError
 from varlen_lab.studies.census import as_json, written
-from varlen_lab.studies.census_page import page, write_both
+from varlen_lab.studies.census_page import CAUSES, must_be_writable, page, write_both
 from varlen_lab.studies.census_table import head, lines, totals
 from varlen_lab.studies.one_class import EXACT, LEAKS, NOT_BUILT, RAISES, REFUSED, SILENT, Outcome
 from varlen_lab.studies.registry import OURS, STYLES
@@ -52,6 +53,32 @@ def test_the_page_says_every_verdict_and_why() -> None:
     assert "* recurrent layer: leaks (SomeMambaMixer of layers 0, 1)" in text
     assert "* not_built: why it is not built" in text
     assert "| ours | 1 | 1 | 1 | 1 | 1 | 1 | 1 |" in text
+
+
+def test_every_cause_on_the_page_is_explained_and_a_place_that_is_one_for_all_is_not_repeated() -> None:
+    kept = json.loads((DOCS / "census.json").read_text(encoding="utf-8"))
+    found = {
+        each["cause"]
+        for styles in kept["classes"].values()
+        for one in styles.values()
+        for each in one.get("causes", ())
+    }
+    text = page(kept)
+    assert found <= CAUSES.keys() and all(f"* *{cause}*: {CAUSES[cause]}" in text for cause in found)
+    assert "batch['use_cache']" not in text and ".: " not in text
+    two = [Outcome(name, OURS, LEAKS, 1.0, "", ("window", "window"), ("A of layer 0", "B of layer 1")) for name in "ab"]
+    assert "* window: a, b\n" in page(as_json([[each] for each in two]))
+    alone = page(as_json([[two[0]]]))
+    assert "* window: a (A of layer 0, B of layer 1)\n" in alone and "Causes of leaks" not in alone
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
+    must_be_writable(tmp_path / "new" / "docs")
+    assert list((tmp_path / "new" / "docs").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "docs", Path("/proc")):
+        with pytest.raises(InputError, match=r"cannot be written .*choose another --write"):
+            must_be_writable(folder)
 
 
 def test_the_table_fits_80_columns_whatever_the_verdict() -> None:

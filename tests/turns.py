@@ -21,7 +21,8 @@ def by_turns(names: Iterable[str], always: int) -> list[Any]:
     shuffled = list(names)
     random.Random(0).shuffle(shuffled)
     today = date.today().toordinal() % DAYS
-    waits = pytest.mark.skip(reason="its turn is another day; VARLEN_LAB_ALL=1 runs all")
+    turn = f"{date.today()} has turn {today + 1} of {DAYS}"
+    waits = pytest.mark.skip(reason=f"{turn}, this one's is another day's; VARLEN_LAB_ALL=1 runs all")
     chosen = []
     for place, name in enumerate(shuffled):
         marks = [] if place < always else [pytest.mark.slow]

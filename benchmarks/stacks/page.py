@@ -16,7 +16,7 @@ def table(record: dict[str, Any]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for stack in record["stacks"]:
         ran = any(one["verdict"] in SIGNS for one in stack.get("settings", ()))  # not only padded, or refused
-        how = "measured" if ran else "cited"
+        how = " ".join(["measured" if ran else "cited", *filter(None, [stack.get("condition")])])
         cells = (
             f"**{stack['name']}** {stack['version']}",
             *(stack[name] for name in ("packs", "isolates", "attention", "default")),

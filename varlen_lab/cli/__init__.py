@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
@@ -88,6 +89,9 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # a terminal, not a program that has its own way to show warnings
         warnings.formatwarning = _format_warning
         _silence_other_libraries()
+        for stream in (sys.stdout, sys.stderr):  # a console without a character shows a question mark for it
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -116,6 +120,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `varlen-lab list-cfg | head`
         sys.stderr.close()  # or Python complains about stdout on its way out
         return 0
+    except SystemExit as ended:  # rich makes 1 of it, which is the code of a leak
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
 
 
 def _format_warning(

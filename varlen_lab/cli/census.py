@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a line a class and the totals; 1 where our batch is silently wrong or raises what is no sentence."""
     from varlen_lab.studies.census import as_json, causal_lm_types, census, written
-    from varlen_lab.studies.census_page import write_both
+    from varlen_lab.studies.census_page import must_be_writable, write_both
     from varlen_lab.studies.one_class import NEVER
 
     styles = args.batch or list(STYLES)
@@ -41,14 +41,13 @@ def run(args: argparse.Namespace) -> int:
     if args.write and (partial or args.no_isolate):
         less = (partial or ["--no-isolate"])[0]
         raise InputError(f"--write keeps the whole census, and with {less} it is another one; leave {less} out.")
+    if args.write:
+        must_be_writable(args.write)  # before minutes of work
     work = census(args.names, styles, args.attn and known_attention(args.attn), not args.no_isolate)
     outcomes = with_bar(work, len(set(args.names)) or len(causal_lm_types()))
     kept = as_json(outcomes)
     if args.write:
-        try:
-            write_both(kept, args.write)
-        except OSError as problem:
-            raise InputError(f"{args.write} cannot be written ({problem.strerror}); choose another --write.") from None
+        write_both(kept, args.write)
     if args.json:
         print(written(kept), end="")
     else:

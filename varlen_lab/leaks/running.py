@@ -28,13 +28,14 @@ class CannotRun(Exception):
 
     def __init__(self, model: Any, problem: Exception) -> None:
         super().__init__(first_line(problem))
-        self.model = type(host_of(model)).__name__
+        self.model, self.attention = type(host_of(model)).__name__, attention_name(model)
         self.problem = problem
 
     def sentence(self) -> InputError:
         """The error to raise where the model cannot be audited at all."""
         if isinstance(self.problem, InputError):  # a sentence already, with its next step
-            return InputError(f"{self.model} does not run on one document alone: {self}.")
+            with_it = f"{self.model} with attn_implementation={self.attention!r}"  # another one may run
+            return InputError(f"{with_it} does not run on one document alone: {self}.")
         why = f"{type(self.problem).__name__}: {self}"
         return InputError(f"{self.model} cannot be run on one document alone ({why}); mend that first, then audit.")
 

@@ -16,11 +16,13 @@ import os
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ def census(
     known = causal_lm_types()
     for name in names or ():
         if name not in known:
-            raise unknown_choice("model_type", name, known)
+            raise unknown_class(name, known)
     for style in styles or ():
         if style not in STYLES:
             raise unknown_choice("style of batches", style, STYLES)
@@ -61,16 +63,42 @@ def census(
 
 
 def in_processes(measure: Any, names: Sequence[str], processes: int) -> Iterator[list[Outcome]]:
-    """What ``measure`` gives for each name, in order; InputError when a process was ended from outside."""
+    """What ``measure`` gives for each name, in order; InputError when a process was ended from outside.
+
+    Ctrl-C, or closing the iterator, ends the processes at once.
+    """
+    others = active_children()
     with ProcessPoolExecutor(processes, get_context("spawn"), prepare) as pool:
+        with deaf():
+            found = [pool.submit(measure, name) for name in names]
         try:
-            yield from pool.map(measure, names)
+            for each in found:
+                yield each.result()
         except BrokenProcessPool:
             raise InputError(
                 "a process that measures classes was ended from outside, out of memory perhaps; name fewer classes."
             ) from None
-        finally:  # nobody waits for what is left
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:  # nobody waits for what is left, which is not cancelled: an ended pool minds that
+            for process in active_children():
+                if process not in others:
+                    process.terminate()
+            raise
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that start meanwhile do not hear Ctrl-C, not even while they import: it is for the first process.
+
+    In a thread that may not set signals nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a new process takes over
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def prepare() -> None:
@@ -78,6 +106,16 @@ def prepare() -> None:
     torch.set_num_threads(1)
     sys.stderr = io.StringIO()  # such as which backend "auto" takes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def unknown_class(name: str, known: Sequence[str]) -> InputError:
+    """The error to raise for a name that is no ``model_type``; of a class it says which are."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
+
+    types = [each for each in known if CLASSES.get(each) == name]
+    if not types:
+        return unknown_choice("model_type", name, known)
+    return InputError(f"{name} is the name in Python, and the census takes a model_type; say {' or '.join(types)}.")
 
 
 def causal_lm_types() -> list[str]:

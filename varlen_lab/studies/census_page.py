@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
 from varlen_lab.studies.census import written
 from varlen_lab.studies.census_table import LEGEND, shown
@@ -19,6 +22,16 @@ from varlen_lab.studies.one_class import LEAKS, NOT_BUILT, RAISES, REFUSED, SILE
 from varlen_lab.studies.registry import STYLES
 
 NAMES = ("census.json", "census.md")
+CAUSES = {  # kinds of findings of the audit, as a reader of the page meets them
+    "use_cache": "with a cache transformers does not look for documents in position_ids; pass use_cache=False",
+    "attention ignores the seams": "attention calls that hear other documents, whatever told the model of them",
+    "attention of its own": "attention that transformers does not dispatch, which hears other documents",
+    "recurrent layer": "a state or a convolution that runs on from one document into the next",
+    "wrong attention": "attention that computes something else than each document's own, by no known mistake",
+    "depends on the row": "counts or chunks along the row, not along the document",
+    "not examined": "it differs, and the audit cannot look into this model",
+    "unexplained": "it differs, and nothing that was looked into says why",
+}
 COMMAND = "varlen-lab census --write docs"
 BECAUSE = {
     LEAKS: "leaks, by cause",
@@ -28,12 +41,28 @@ BECAUSE = {
 }
 
 
+def must_be_writable(folder: Path) -> None:
+    """Makes ``folder`` and a file in it, for a moment; InputError where it cannot."""
+    with can_be_written(folder), TemporaryFile(dir=folder):
+        pass
+
+
 def write_both(kept: Mapping[str, Any], folder: Path) -> None:
-    """``census.json`` and ``census.md`` in ``folder``, which is made; raises OSError where they cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in zip(NAMES, (written(kept), page(kept)), strict=True):
-        with written_whole(folder / name, "w") as file:
-            file.write(text)
+    """``census.json`` and ``census.md`` in ``folder``, which is made; InputError where they cannot be written."""
+    with can_be_written(folder):
+        for name, text in zip(NAMES, (written(kept), page(kept)), strict=True):
+            with written_whole(folder / name, "w") as file:
+                file.write(text)
+
+
+@contextmanager
+def can_be_written(folder: Path) -> Iterator[None]:
+    """Makes ``folder``; what the system says of it, or of a file in it, is an InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as problem:
+        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another --write.") from None
 
 
 def page(kept: Mapping[str, Any]) -> str:
@@ -57,6 +86,9 @@ def page(kept: Mapping[str, Any]) -> str:
         "A number after *leaks* is the largest difference, as a share of the largest logit or gradient.",
         "\n".join(class_rows(kept["classes"], styles)),
     ]
+    causes = {cause for each in kept["classes"].values() for one in each.values() for cause, where in why(one) if where}
+    if named := [f"* *{cause}*: {CAUSES[cause]}" for cause in CAUSES if cause in causes]:
+        parts += ["## Causes of leaks", "\n".join(named)]
     for style in styles:
         if found := reasons(kept["classes"], style):
             parts += [f"## {style}: {STYLES[style].about}", *found]
@@ -108,21 +140,29 @@ def reasons(classes: Mapping[str, Any], style: str) -> list[str]:
     """Why classes are not exact in a style: a list for each verdict, with the classes that share a reason."""
     found = []
     for verdict, title in BECAUSE.items():
-        shared: dict[str, list[str]] = {}
+        shared: dict[str, dict[str, str]] = {}
         for name, each in classes.items():
             if style in each and each[style]["verdict"] == verdict:
                 for cause, where in why(each[style]):
-                    shared.setdefault(cause, []).append(f"{name} ({where})" if where else name)
-        lines = [f"* {cause}: {', '.join(names)}" for cause, names in sorted(shared.items())]
+                    before = shared.setdefault(cause, {}).get(name)
+                    shared[cause][name] = f"{before}, {where}" if before else where
+        lines = [f"* {cause}: {', '.join(where_each(places))}" for cause, places in sorted(shared.items())]
         if lines:
             found += [f"{title[0].upper()}{title[1:]}:", "\n".join(lines)]
     return found
 
 
+def where_each(places: Mapping[str, str]) -> list[str]:
+    """Each class with the place where a cause was seen, which goes without saying where it is one for all."""
+    if len(set(places.values())) == 1 < len(places):
+        return list(places)
+    return [f"{name} ({where})" if where else name for name, where in places.items()]
+
+
 def why(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The causes of a kept verdict and where each was seen; its words where the audit named none."""
     causes = [(each["cause"], each["layer"]) for each in one.get("causes", ())]
-    return causes or [(one.get("words", "nothing was found"), "")]
+    return causes or [(one.get("words", "nothing was found").rstrip("."), "")]
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def totals(outcomes: Iterable[Sequence[Outcome]]) -> list[str]:
     verdicts = [verdict for verdict in LEGEND if any(count[verdict] for count in counts.values())]
     found = ["".ljust(10) + "  ".join(verdicts)]
     for style, count in counts.items():
-        cells = (str(count[verdict] or "·").rjust(len(verdict)) for verdict in verdicts)
+        cells = (str(count[verdict] or "-").rjust(len(verdict)) for verdict in verdicts)
         found.append(style.ljust(10) + "  ".join(cells))
     found.append("")
     for verdict in verdicts:
