@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -96,6 +97,35 @@ def test_a_document_of_a_stream_without_its_mask() -> None:
                 [{"input_ids": [1], "assistant_masks": [1]}, {"input_ids": [1, 2], "assistant_masks": None}], 9
             )
         )
+
+
+@pytest.mark.parametrize(
+    "document, said",
+    [
+        ({"input_ids": [1, 2**31]}, "document 1 has input_ids up to 2147483648, a token is at most 2147483647"),
+        ({"input_ids": [1, 2], "labels": [1, 2**32 + 5]}, "document 1 has labels up to 4294967301"),
+        ({"input_ids": None}, "document 1 has input_ids that are None"),
+        ({"input_ids": "abc"}, "document 1 has input_ids that are 'abc'"),
+        ({"input_ids": [[1, 2]]}, "document 1 has input_ids that are not flat"),
+        ({"input_ids": [[1, 2], [3]]}, "document 1 has input_ids that are"),
+        ({"input_ids": [1, 2], "loss_mask": ["1", "0"]}, "document 1 has loss_mask that are of <U1"),
+        ({"input_ids": [1, 2], "loss_mask": [[1, 0]]}, "document 1 has loss_mask that are not flat"),
+        ({"input_ids": [1, 2], "loss_mask": [0.5, 1]}, "loss_mask holds 0.5"),
+        ({"input_ids": [1, 2], "loss_mask": [None, 1]}, "document 1 has loss_mask that are of object"),
+        ({"input_ids": []}, "has 0 input_ids and 0 labels, it needs equally many, at least 1"),
+    ],
+)
+def test_what_a_document_of_a_stream_may_not_hold(document: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        list(PackedStream([{"input_ids": [1]}, document], 9))
+
+
+@pytest.mark.parametrize("name", ["labels", *LOSS_MASKS])
+@pytest.mark.parametrize("left", ["out", "None"])
+def test_a_stream_does_not_train_all_of_a_document_that_lost_its_mask(name: str, left: str) -> None:
+    masked: dict[str, Any] = {"input_ids": [1, 2], name: [0, 1]}
+    with pytest.raises(InputError, match=f"document 1 has 2 input_ids and 0 {name}, they must be equally long"):
+        list(PackedStream([masked, {"input_ids": [1, 2]} | ({name: None} if left == "None" else {})], 9))
 
 
 @pytest.mark.parametrize("streamed", [False, True])

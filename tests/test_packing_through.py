@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ def model() -> Any:
 def without_seams(row: Any) -> dict[str, Any]:
     """What HF Trainer leaves of a row whose dataset is none of ``datasets``."""
     return {name: value for name, value in row.items() if name in ("input_ids", "labels")}
+
+
+def documents_in(stream: Any, num_workers: int) -> list[list[int]]:
+    """The documents of all batches of a loader, in the order in which they come."""
+    loader: Any = torch.utils.data.DataLoader(stream, num_workers=num_workers, collate_fn=VarlenCollator())
+    found = []
+    for batch in loader:
+        ends = batch["cu_seq_lens_q"].tolist()
+        found += [batch["input_ids"][0, begin:end].tolist() for begin, end in itertools.pairwise(ends)]
+    return found
 
 
 @pytest.mark.parametrize("collate", COLLATORS)
@@ -84,6 +95,60 @@ def test_the_seams_of_a_packed_dataset_go_where_its_tokens_go() -> None:
     assert rows.remove_columns(["input_ids", "seq_lengths"]).column_names == ["labels"]
     assert Dataset(rows.data).remove_columns("seq_lengths").column_names == ["input_ids", "labels"]  # on purpose
     assert isinstance(pickle.loads(pickle.dumps(rows)), PackedRows)
+
+
+def test_what_changes_packed_rows_gives_packed_rows() -> None:
+    """A trainer then keeps their seams with nothing set; formats stay too."""
+    rows = pack_dataset(documents(), 12)
+    for some in (
+        rows.map(lambda row: {"longest": max(row["seq_lengths"])}),
+        rows.map(lambda row: row, batched=True),
+        rows.filter(lambda row: len(row["input_ids"]) > 3),
+        rows.shuffle(seed=1).flatten_indices(),
+        rows.repeat(2),
+        rows.cast(rows.features),
+        PackedRows.of(Dataset.from_list(rows.to_list())),
+    ):
+        assert isinstance(some, PackedRows)
+        left = some.remove_columns([name for name in some.column_names if name not in ("input_ids", "labels")])
+        assert left["seq_lengths"][:] == some["seq_lengths"][:]
+    assert rows.with_format("torch").select([1]).format["type"] == "torch"
+
+
+def streams_of_two() -> dict[str, PackedStream]:
+    """Streams whose second worker, or first, has no document to read."""
+    data = Dataset.from_dict({"input_ids": [[1, 2], [3, 4]]}).to_iterable_dataset(num_shards=2)
+    return {
+        "one shard": pack_dataset(documents().to_iterable_dataset(), 20),
+        "one document": PackedStream([{"input_ids": [1, 2]}], 20),
+        "an empty shard": pack_dataset(data.filter(lambda row: row["input_ids"][0] == 3), 20),
+    }
+
+
+@pytest.mark.parametrize("kind", ["one shard", "one document", "an empty shard"])
+def test_a_worker_without_documents_is_no_error(kind: str) -> None:
+    stream = streams_of_two()[kind]
+    found = [documents_in(stream, num_workers=workers) for workers in (0, 2)]
+    assert sorted(found[0]) == sorted(found[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_stream_for_trl_loses_nothing_to_workers(workers: int) -> None:
+    """``datasets`` lets one of them read a generator: it must not take a share of the documents."""
+    expected = sorted(documents()["input_ids"][:])
+    assert sorted(documents_in(PackedStream(list(documents()), 20).to_iterable_dataset(), workers)) == expected
+    shards = pack_dataset(documents().to_iterable_dataset(num_shards=2), 20)
+    if workers < 2:
+        assert sorted(documents_in(shards.to_iterable_dataset(), workers)) == expected
+    else:
+        with pytest.raises(InputError, match="set dataloader_num_workers=1, or hand the PackedStream itself over"):
+            documents_in(shards.to_iterable_dataset(), workers)
+        assert sorted(documents_in(shards, workers)) == expected
+
+
+def test_an_empty_stream_is_said_by_workers_too() -> None:
+    with pytest.raises(InputError, match="the stream has no documents"):
+        documents_in(PackedStream([], 20), 2)
 
 
 def test_the_seams_come_first_and_are_the_longest_of_a_batch() -> None:

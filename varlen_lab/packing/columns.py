@@ -1,6 +1,8 @@
 """What the columns of tokenised documents say beside ``input_ids`` and ``labels``: honoured, refused, or named.
 
     assistant_masks, completion_mask, loss_mask   1 or 0 for each token: where any of them is 0, the label is -100
+                                                  (train on them all the same, as TRL's ``completion_only_loss=False``
+                                                  does: ``remove_columns`` of the mask first)
     attention_mask                                1 on every token; 0 is padding, which nobody should pack
     seq_lengths, cu_seqlens, segment_ids, ...     the rows are packed already, and would become one document each
     any other                                     a packed row holds many documents: it is left behind, and said so
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +60,37 @@ def fold_in(name: str, values: np.ndarray, labels: np.ndarray) -> None:
         raise InputError(
             f"{name} is 0 on padding, and padding would be packed as text; tokenise without padding (padding=False)."
         )
+
+
+def flat_numbers(document: int, name: str, values: Any, kinds: str) -> np.ndarray:
+    """A field of one document as an array of shape (tokens,), which may be the field itself.
+
+    ``kinds``: numpy's letters for the numbers it may hold ("iu" whole ones, "b" truth, "f" decimals). Raises
+    InputError for anything else, and for whole numbers that do not fit into int32, as rows hold them.
+    """
+    try:
+        found = np.asarray(values)
+    except ValueError:  # lists of unequal lengths
+        found = np.asarray(None)
+    if found.ndim == 1 and not found.size:
+        return found.astype(np.int32)  # whoever asked says how many there should be
+    if found.ndim != 1 or found.dtype.kind not in kinds:
+        what = f"of {found.dtype}" if found.ndim == 1 else "not flat" if np.ndim(found) else f"{values!r:.40}"
+        raise InputError(
+            f"document {document} has {name} that are {what}, it needs a flat list of numbers, one for each token; "
+            "tokenise it again."
+        )
+    if found.dtype.kind in "iu" and found.dtype != np.int32 and not fits_int32(found):
+        raise InputError(
+            f"document {document} has {name} up to {max(abs(int(found.max())), abs(int(found.min())))}, a token is at "
+            f"most {np.iinfo(np.int32).max}; tokenise it again."
+        )
+    return found
+
+
+def fits_int32(values: np.ndarray) -> bool:
+    """Whether whole numbers, at least one, are the same as int32."""
+    return bool((values.astype(np.int32) == values).all())
 
 
 def wrong_length(document: int, name: str, found: int, tokens: int) -> InputError:

@@ -8,6 +8,7 @@ make a plain dataset of them first: ``datasets.Dataset(rows.data)``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +18,18 @@ from varlen_lab.packing.through import with_seams
 
 
 class PackedRows(Dataset):
-    """A ``datasets.Dataset`` of packed rows; what is selected, shuffled, sorted or split off of it is one too."""
+    """A ``datasets.Dataset`` of packed rows; what is selected, sorted, mapped or split off of it is one too.
+
+    What ``datasets`` makes by a function of its own (``concatenate_datasets``, ``load_from_disk``) is a plain dataset;
+    ``PackedRows.of`` makes it one of packed rows again.
+    """
 
     @classmethod
     def of(cls, rows: Dataset) -> PackedRows:
-        """The same rows, nothing copied."""
-        return cls(
-            rows.data, info=rows.info, split=rows.split, indices_table=rows._indices, fingerprint=rows._fingerprint
-        )
+        """The same rows in the same format, nothing copied."""
+        packed = copy.copy(rows)
+        packed.__class__ = cls
+        return packed
 
     def remove_columns(self, column_names: str | Sequence[str], *args: Any, **options: Any) -> Dataset:
         """Without these columns, but ``seq_lengths`` stays while ``input_ids`` do."""
@@ -51,6 +56,18 @@ class PackedRows(Dataset):
 
     def sort(self, *args: Any, **options: Any) -> Dataset:
         return PackedRows.of(super().sort(*args, **options))
+
+    def map(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().map(*args, **options))
+
+    def cast(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().cast(*args, **options))
+
+    def flatten_indices(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().flatten_indices(*args, **options))
+
+    def repeat(self, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(super().repeat(*args, **options))
 
     def train_test_split(self, *args: Any, **options: Any) -> DatasetDict:
         parts = super().train_test_split(*args, **options)

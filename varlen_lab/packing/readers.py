@@ -27,8 +27,8 @@ from torch.utils.data import get_worker_info
 
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.packing.boundaries import checked_count
-from varlen_lab.packing.columns import fold_in, read_columns, wrong_length
-from varlen_lab.packing.registry import IGNORE, OVERLONG
+from varlen_lab.packing.columns import flat_numbers, fold_in, read_columns, wrong_length
+from varlen_lab.packing.registry import IGNORE, LOSS_MASKS, OVERLONG
 from varlen_lab.packing.rows import COLUMNS, ListColumn
 from varlen_lab.packing.sequential import LOOKAHEAD, SequentialPacker
 from varlen_lab.packing.through import with_seams
@@ -61,7 +61,17 @@ class PackedStream(torch.utils.data.IterableDataset):
         """The same rows as a ``datasets.IterableDataset``, the only stream that TRL's trainers take."""
         from datasets import IterableDataset
 
-        return IterableDataset.from_generator(self.__iter__)
+        return IterableDataset.from_generator(self._in_one_worker)
+
+    def _in_one_worker(self) -> Iterator[dict[str, np.ndarray]]:
+        """All rows: of several DataLoader workers, ``datasets`` lets one call a generator, and stops the others."""
+        worker, shards = get_worker_info(), getattr(self.source, "num_shards", 1)
+        if worker is not None and worker.num_workers > 1 and shards > 1:
+            raise InputError(
+                f"one of {worker.num_workers} DataLoader workers reads this stream, and its source of {shards} shards "
+                "would give it a part of them; set dataloader_num_workers=1, or hand the PackedStream itself over."
+            )
+        return self._read(None)
 
     def _start_anew(self) -> None:
         """Forget everything that was read."""
@@ -71,14 +81,19 @@ class PackedStream(torch.utils.data.IterableDataset):
         self.documents = self.dropped_tokens = 0
         self.source_state: Any = None
         self.resumed = False
+        self.expected: tuple[str, ...] = ()  # what the first document says of its labels, every other must
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self._read(get_worker_info())
+
+    def _read(self, worker: Any) -> Iterator[dict[str, np.ndarray]]:
+        """The rows that one DataLoader worker reads, or all of them (None)."""
         # a second pass begins anew, unless a state was loaded since the first
         if not self.resumed:
             self._start_anew()
         self.resumed = False
         yield from self._rows()
-        for document in self._documents():
+        for document in self._documents(worker):
             for piece in self._segments(document):
                 self.pieces[self.packer.fed] = piece
                 self.ready += self.packer.feed(len(piece[0]))
@@ -86,17 +101,18 @@ class PackedStream(torch.utils.data.IterableDataset):
             yield from self._rows()
         self.ready += self.packer.finish()
         yield from self._rows()
-        if not self.documents:
+        # of several workers the first alone knows, and only where there are no other shards
+        others = worker is not None and worker.num_workers > 1 and getattr(self.source, "num_shards", 1) > 1
+        if not self.documents and not others and not (worker and worker.id):
             raise InputError("the stream has no documents, there is nothing to pack; check its path and split.")
 
-    def _documents(self) -> Iterator[Any]:
-        """The source from where we are on."""
+    def _documents(self, worker: Any) -> Iterator[Any]:
+        """The source from where we are on, or a worker's share of it."""
         if hasattr(self.source, "load_state_dict"):  # a datasets.IterableDataset finds its place, and its shards
             if self.source_state is not None:
                 self.source.load_state_dict(self.source_state)
             yield from self.source
             return
-        worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         yield from islice(self.source, first + step * self.documents, None, step)
 
@@ -105,16 +121,21 @@ class PackedStream(torch.utils.data.IterableDataset):
         if not hasattr(document, "keys") or "input_ids" not in document:
             names = ", ".join(document) if hasattr(document, "keys") else type(document).__name__
             raise InputError(f"document {self.documents} has {names}, packing needs input_ids; tokenise it first.")
-        ids = np.asarray(document["input_ids"])
-        given = document.get("labels")
-        labels = np.array(ids if given is None else given)  # a copy, to be written to
-        if not len(ids) or len(ids) != len(labels) or ids.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
+        ids = flat_numbers(self.documents, "input_ids", document["input_ids"], "iu")
+        given = [name for name in ("labels", *LOSS_MASKS) if document.get(name) is not None]
+        self.expected = self.expected if self.documents else tuple(given)
+        for name in self.expected:
+            if name not in given:
+                raise wrong_length(self.documents, name, 0, len(ids))
+        labels = flat_numbers(self.documents, "labels", document["labels"], "iu") if "labels" in given else ids
+        if not len(ids) or len(ids) != len(labels):
             raise InputError(
-                f"document {self.documents} has {len(ids)} input_ids and {len(labels)} labels ({ids.dtype}, "
-                f"{labels.dtype}), it needs equally many whole numbers, at least 1; tokenise it again."
+                f"document {self.documents} has {len(ids)} input_ids and {len(labels)} labels, it needs equally many, "
+                "at least 1; tokenise it again."
             )
+        labels = labels.copy()  # to be written to
         for name in read_columns(document.keys(), warn=not self.documents):
-            values = np.asarray([] if document[name] is None else document[name])
+            values = flat_numbers(self.documents, name, [] if document[name] is None else document[name], "iubf")
             if values.shape != ids.shape:
                 raise wrong_length(self.documents, name, values.size, len(ids))
             fold_in(name, values, labels)

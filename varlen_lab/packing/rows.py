@@ -115,7 +115,8 @@ def flat_tokens(chunk: object, name: str) -> np.ndarray:
     listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     truth = listed and name in (PADDING, *LOSS_MASKS) and pa.types.is_boolean(kind.value_type)
     if not listed or not (truth or pa.types.is_integer(kind.value_type)):
-        raise InputError(f"{name} is a column of {kind}, it must hold lists of token numbers; tokenise it first.")
+        held = "of 1 or 0 for each token" if name in (PADDING, *LOSS_MASKS) else "of token numbers"
+        raise InputError(f"{name} is a column of {kind}, it must hold lists {held}; tokenise it first.")
     if chunk.null_count or chunk.values.null_count:  # type: ignore[attr-defined]
         raise InputError(f"{name} has missing values, every document needs all its tokens; drop those documents.")
     values = chunk.values.cast(pa.uint8()) if truth else chunk.values  # type: ignore[attr-defined]
