@@ -335,6 +335,27 @@ def test_positions_that_restart_without_seams_are_refused_with_any_attention() -
         model(**without, use_cache=False)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_what_keeps_attention_of_transformers_from_finding_documents_is_refused(attention: str) -> None:
+    """It reads no seams: with a mask, without positions or with a cache the documents would hear one another."""
+    model, batch = isolated("lfm2", attention), packed_row([5, 4, 7], labels=None)
+    ones = torch.ones_like(batch["input_ids"])
+    with refused("looks for documents itself, but not here: a cache is made, the config's default; pass use_cache"):
+        model(**batch)
+    with refused("but not here: a cache is made; pass use_cache=False"):
+        get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["q_proj"]))(**batch, use_cache=True)
+    with refused("an attention_mask came with the packed row; leave it out"):
+        model(**batch, use_cache=False, attention_mask=ones)
+    with refused("no position_ids came with the packed row"):
+        model(**batch | {"position_ids": None}, use_cache=False)
+    with lifted():
+        model(**batch)  # somebody measures what it does
+    got = model(**batch, use_cache=False).logits
+    alone = model(input_ids=batch["input_ids"][:, 5:9]).logits
+    assert (got[:, 5:9] - alone).abs().max() <= 1e-5 * alone.abs().max()
+    assert model(**packed_row([6], labels=None)).logits.shape[1] == 6  # one document: nothing to find
+
+
 def test_a_document_lies_in_one_row() -> None:
     model = isolated("mamba")
     batch = {"input_ids": torch.arange(10, 42).view(2, 16), "use_cache": False}

@@ -15,12 +15,13 @@ import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.models.building import noise_probabilities
+from varlen_lab.models.seams import SEARCHES
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.registry import LOSS_MASKS
 
 HALF = (torch.bfloat16, torch.float16)
 EAGER, SDPA = "eager", "sdpa"
-NATIVE = (EAGER, SDPA, "flex_attention")  # implementations of transformers that guess documents from positions
+NATIVE = SEARCHES  # implementations of transformers that guess documents from positions
 
 
 class CannotRun(Exception):

@@ -7,7 +7,7 @@ layers of a model share, for as long as the call lasts, and once more where a ba
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.calls import CALL
-from varlen_lab.attention.guard import LIFTED, named, refuse_restarts
+from varlen_lab.attention.guard import LIFTED, named, refuse_restarts, takes_positions
 from varlen_lab.attention.masks import HIDDEN
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
 # what VarlenCollator says of documents beside the tokens; a class without attention may take none of it
 SEAM_WORDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "position_ids")
+SEARCHES = ("eager", "sdpa", "flex_attention")  # attention of transformers that guesses documents from positions
 CHECKPOINTING = "_gradient_checkpointing_func"  # transformers', on every module that can be computed again
 
 
@@ -46,7 +47,8 @@ class Running:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Before a model runs: its seams are taken, and words of seams that its class does not know are left out.
 
-        InputError for positions that restart without seams, and for tokens of a packed row that a mask hides.
+        InputError for positions that restart without seams, for tokens of a packed row that a mask hides, and for what
+        keeps an attention that reads no seams from finding the documents.
         """
         calls = self.calls.setdefault(get_ident(), [])
         if any(number == id(module) for number, _ in calls):  # no model calls itself: an interrupt has left this behind
@@ -59,6 +61,8 @@ class Running:
         else:
             documents = Boundaries(cu_seqlens)
             refuse_hidden(module, args, options)
+            if not calls and not LIFTED.get():
+                refuse_unfound(module, documents, named(module, args, options))
             self.packed = True
             calls.append((id(module), documents))
             options = known_words(module, options)
@@ -140,6 +144,35 @@ def refuse_hidden(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -
             f"attention_mask hides {HIDDEN(mask)} tokens of a packed row whose cu_seq_lens_q came with it; leave "
             "attention_mask out, seams say it all."
         )
+
+
+def refuse_unfound(module: Any, documents: Boundaries, given: Mapping[str, Any]) -> None:
+    """InputError for what keeps transformers' own attention, which reads no seams, from finding the documents of a row.
+
+    Its search is for positions that restart, and only without a mask of padding and without a cache.
+    """
+    from transformers import PreTrainedModel
+
+    host = next((part for part in module.modules() if isinstance(part, PreTrainedModel)), None)
+    attention = getattr(getattr(host, "config", None), "_attn_implementation", None)
+    tokens = next((given[name] for name in ("input_ids", "inputs_embeds") if given.get(name) is not None), None)
+    if host is None or attention not in SEARCHES or not takes_positions(host):
+        return
+    if tokens is None or len(documents) <= len(tokens):
+        return  # no seam inside of a row
+    mask, positions, cache = given.get("attention_mask"), given.get("position_ids"), given.get("use_cache")
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2:
+        found, then = "an attention_mask came with the packed row", "leave it out"
+    elif not isinstance(positions, torch.Tensor):
+        found, then = "no position_ids came with the packed row", "pass position_ids that restart in every document"
+    elif cache or (cache is None and getattr(host.config.get_text_config(), "use_cache", False)):
+        found, then = "a cache is made" + ", the config's default" * (cache is None), "pass use_cache=False"
+    else:
+        return
+    raise InputError(
+        f"{type(host).__name__} has {attention} attention, which does not read cu_seq_lens_q and looks for documents "
+        f"itself, but not here: {found}; {then}, or load the model with attn_implementation='varlen'."
+    )
 
 
 def known_words(module: Any, options: dict[str, Any]) -> dict[str, Any]:
