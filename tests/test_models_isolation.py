@@ -356,6 +356,29 @@ def test_what_keeps_attention_of_transformers_from_finding_documents_is_refused(
     assert model(**packed_row([6], labels=None)).logits.shape[1] == 6  # one document: nothing to find
 
 
+def test_a_model_that_is_called_within_its_own_call_is_refused() -> None:
+    """The inner call ends the outer one's seams, and layers after it would run through them."""
+    model, batch = isolated("lfm2"), packed_row([5, 4], labels=None)
+
+    def calls_it_again(*_: Any) -> None:
+        hook.remove()
+        model(input_ids=batch["input_ids"][:, :3], use_cache=False)
+
+    hook = model.model.layers[0].register_forward_pre_hook(calls_it_again)
+    with refused("was called once more within a call of its own"):
+        model(**batch)
+    model(**batch)
+
+
+def test_a_layer_and_one_inside_it_may_both_run_document_by_document() -> None:
+    model, batch = isolated("jamba"), packed_row([5, 1, 4], labels=None)
+    got = model(**batch).logits
+    isolate_layers(model, [path for path, module in model.named_modules() if path.split(".")[-2:-1] == ["layers"]])
+    assert len(isolated_layers(model)) > len(known_layers(model))
+    again = model(**batch).logits
+    assert (again - got).abs().max() <= 1e-5 * got.abs().max()
+
+
 def test_a_document_lies_in_one_row() -> None:
     model = isolated("mamba")
     batch = {"input_ids": torch.arange(10, 42).view(2, 16), "use_cache": False}

@@ -158,7 +158,7 @@ class Isolated:
         if self.runs_whole(documents, args, options):
             given, words = with_seams(self.__wrapped__, type(self.module).__name__, documents, args, options)
             return self.__wrapped__(*given, **words)
-        with one_document():
+        with one_document(), self.running.again(None):  # a layer inside it that is isolated too has nothing to cut
             return by_document(self.__wrapped__, type(self.module).__name__, documents, args, options)
 
     def runs_whole(self, documents: Boundaries, args: tuple[Any, ...], options: dict[str, Any]) -> bool:

@@ -73,9 +73,18 @@ class Running:
         return args, options
 
     @torch.compiler.disable
-    def leave(self, module: Any, *_: Any) -> None:
-        """After a model has run, or failed."""
+    def leave(self, module: Any, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        """After a model has run, or failed: then there is no output.
+
+        InputError where another call of the model within this one has taken its seams away.
+        """
         calls = self.calls.get(get_ident(), [])
+        if output is not None and not any(number == id(module) for number, _ in calls):
+            name = type(module).__name__
+            raise InputError(
+                f"{name} was called once more within a call of its own (by a hook?), which lost the seams of that one; "
+                f"call {name} before or after it."
+            )
         if calls and calls[-1][0] == id(module):
             calls.pop()
         if not calls:
