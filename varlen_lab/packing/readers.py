@@ -37,6 +37,7 @@ from varlen_lab.packing.whole import whole_segments
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
+TARGETS = ("labels", *LOSS_MASKS)  # what a document says of its labels
 Piece = tuple[np.ndarray, np.ndarray]  # input_ids and labels of one segment
 
 
@@ -122,7 +123,7 @@ class PackedStream(torch.utils.data.IterableDataset):
             names = ", ".join(document) if hasattr(document, "keys") else type(document).__name__
             raise InputError(f"document {self.documents} has {names}, packing needs input_ids; tokenise it first.")
         ids = flat_numbers(self.documents, "input_ids", document["input_ids"], "iu")
-        given = [name for name in ("labels", *LOSS_MASKS) if document.get(name) is not None]
+        given = [name for name in document if name in TARGETS and document[name] is not None]
         self.expected = self.expected if self.documents else tuple(given)
         for name in self.expected:
             if name not in given:
@@ -133,8 +134,9 @@ class PackedStream(torch.utils.data.IterableDataset):
                 f"document {self.documents} has {len(ids)} input_ids and {len(labels)} labels, it needs equally many, "
                 "at least 1; tokenise it again."
             )
-        labels = labels.copy()  # to be written to
-        for name in read_columns(document.keys(), warn=not self.documents):
+        masks = read_columns(document.keys(), warn=not self.documents)
+        labels = labels.copy() if masks else labels  # to be written to
+        for name in masks:
             values = flat_numbers(self.documents, name, [] if document[name] is None else document[name], "iubf")
             if values.shape != ids.shape:
                 raise wrong_length(self.documents, name, values.size, len(ids))
