@@ -68,7 +68,7 @@ def test_ours_silently_wrong_or_raising_is_exit_code_1(
     ("words", "said"),
     [
         (["lama"], "did you mean 'llama'"),
-        (["LlamaForCausalLM"], "or llama."),
+        (["LlamaForCausalLM"], "llama."),
         (["Qwen3_5MoeForCausalLM"], "say qwen3_5_moe or qwen3_5_moe_text."),
         (["llama", "--batch", "flsh"], "did you mean 'flash'"),
         (["llama", "--attn", "varlenn"], "did you mean 'varlen'"),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import signal
+import sys
 import time
 from concurrent.futures import Future
 from multiprocessing import active_children
@@ -310,3 +312,12 @@ def test_names_are_checked_before_any_work_and_doubles_are_one() -> None:
     with pytest.raises(InputError, match="did you mean 'positions'"):
         census(["llama"], ["position"])
     assert len(list(census(["gpt2", "gpt2"], [OURS, OURS]))) == 1
+
+
+def test_run_as_a_file_it_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "varlen_lab.studies.census")
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("varlen_lab.studies.census", run_name="__main__")
+    assert "say varlen-lab census" in capsys.readouterr().err

@@ -200,3 +200,8 @@ def told(kept: Mapping[str, Any]) -> str:
     causes = ", ".join(f"{each['cause']} ({each['layer']})" for each in kept.get("causes", ()))
     reason = causes or kept.get("words", "")
     return f"{kept['verdict']}: {reason}" if reason else str(kept["verdict"])
+
+
+if __name__ == "__main__":
+    print("error: this file measures and prints nothing; say varlen-lab census.", file=sys.stderr)
+    sys.exit(2)
