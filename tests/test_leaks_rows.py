@@ -208,7 +208,7 @@ def test_what_no_copy_can_show_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     def refuse(*_: Any, **__: Any) -> None:
         raise InputError("transformers builds no tiny mistral.")
 
-    monkeypatch.setattr("varlen_lab.leaks.rows.miniature", refuse)
+    monkeypatch.setattr("varlen_lab.leaks.rows.tiny_copy", refuse)
     report = audit_model(tiny("mistral", sliding_window=3000))
     assert report.ok
     assert any("not exercised: sliding_window (3,000)" in note and "no tiny mistral" in note for note in report.notes)

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.calls import CALL, Call
-from varlen_lab.attention.recurrent import class_name, document_runner, state_layers
+from varlen_lab.attention.recurrent import class_name, document_runner, known_layers
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.packing.registry import SEAM_KEYWORDS
 
 WATCHED: set[str] = set()  # values of attn_implementation
-SEAMS_BESIDE = ("cu_seq_lens_k", "seq_idx", "max_length_q", "max_length_k")  # what tells of documents, but not enough
 COLLATOR = "build the batch with varlen_lab.packing.VarlenCollator"
 LIFTED: ContextVar[bool] = ContextVar("LIFTED", default=False)
 
@@ -112,7 +112,7 @@ def checked_call(run: Any, model: Any, inputs: tuple[Any, ...], options: dict[st
             f"output_attentions=True asks {name} for weights that {model.config._attn_implementation!r} never makes; "
             "load it with attn_implementation='eager', or look with varlen_lab.leaks.attention_seen."
         )
-    stray = next((other for other in SEAMS_BESIDE if given.get(other) is not None), None)
+    stray = next((other for other in SEAM_KEYWORDS if given.get(other) is not None), None)
     if seams is None and stray is not None:
         raise InputError(f"{name} was given {stray} without cu_seq_lens_q, where documents begin and end; {COLLATOR}.")
     if seams is None and isinstance(positions, torch.Tensor):
@@ -182,7 +182,7 @@ def refuse_restarts(name: str, positions: torch.Tensor, given: Mapping[str, Any]
 
 def refuse_states(name: str, model: Any) -> None:
     """InputError for layers that are known to carry a state along the row and do not run document by document."""
-    states = map(model.get_submodule, state_layers(model))
+    states = map(model.get_submodule, known_layers(model))
     if left := [module for module in states if document_runner(module) is None]:
         several = f"{len(left)} layers that carry" if len(left) > 1 else "a layer that carries"
         raise InputError(

@@ -20,7 +20,7 @@ def state_classes() -> dict[str, list[str]]:
     return tomllib.loads(Path(__file__).with_name("recurrent.toml").read_text(encoding="utf-8"))
 
 
-def state_layers(model: Any) -> list[str]:
+def known_layers(model: Any) -> list[str]:
     """Paths of the layers that are known to carry a state along the row, in the order of the model."""
     table = state_classes()
     kinds = {str(getattr(getattr(module, "config", None), "model_type", "")) for module in model.modules()}

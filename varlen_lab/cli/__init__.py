@@ -162,10 +162,9 @@ def add_config(
 
 
 def add_no_isolate(parser: argparse.ArgumentParser) -> None:
-    """``--no-isolate``, as ``args.isolate``: the overrides that it stands for."""
+    """``--no-isolate``, as ``args.no_isolate``: the overrides that it stands for, none where it is not given."""
     about = "refuse a model whose layers carry a state along the row; do not run them document by document"
-    override = ["isolate=False"]
-    parser.add_argument("--no-isolate", dest="isolate", action="store_const", const=override, default=[], help=about)
+    parser.add_argument("--no-isolate", action="store_const", const=["isolate=False"], default=[], help=about)
 
 
 def read_config(word: str, overrides: list[str] | None = None, *, acting: bool = False) -> Config:

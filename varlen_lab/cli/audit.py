@@ -45,12 +45,12 @@ def run(args: argparse.Namespace) -> int:
     if args.model:
         from varlen_lab.leaks.rows import audit_model
 
-        model, notes = from_name(args.model, args.attn, args.dtype, isolate=not args.isolate)
-        report = audit_model(model.train(training), long=args.long, isolate=not args.isolate)
+        model, notes = from_name(args.model, args.attn, args.dtype, isolate=not args.no_isolate)
+        report = audit_model(model.train(training), long=args.long, isolate=not args.no_isolate)
     else:
         from varlen_lab.leaks.isolating import audit_isolated
 
-        config = read_config(args.config, args.isolate).with_mode("varlen")
+        config = read_config(args.config, args.no_isolate).with_mode("varlen")
         model, batch = from_config(config, args.attn)
         notes = []
         if args.dtype not in (None, AUTO):

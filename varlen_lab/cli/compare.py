@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a table and a verdict for each seed; 1 when varlen and unpacked differ by more than rounding."""
-    config = read_config(args.config, [*args.cfg_options, *args.isolate])
+    config = read_config(args.config, [*args.cfg_options, *args.no_isolate])
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
     from rich.console import Console

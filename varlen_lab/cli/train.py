@@ -62,7 +62,7 @@ def config_of(args: argparse.Namespace) -> Config:
     for name, value in flags.items():
         if value is not None and any(pair.startswith(f"{name}=") for pair in args.cfg_options):
             raise InputError(f"--cfg-options and --{name.replace('_', '-')} both set {name}; keep one of the two.")
-    config = read_config(args.config, [*args.cfg_options, *args.isolate], acting=True)
+    config = read_config(args.config, [*args.cfg_options, *args.no_isolate], acting=True)
     return config.replace(**{name: value for name, value in flags.items() if value is not None})
 
 

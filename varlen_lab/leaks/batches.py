@@ -12,12 +12,12 @@ from varlen_lab.errors import InputError
 from varlen_lab.leaks.running import host_of
 from varlen_lab.leaks.traps import documents_of
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.registry import LOSS_MASKS
+from varlen_lab.packing.registry import LOSS_MASKS, SEAM_KEYWORDS
 
 # how a loss is made of what a model computes: a leak check takes logits
 OF_THE_LOSS = ("num_items_in_batch", "fused_lm_head", "skip_logits", "shift_labels", "return_loss", "logits_to_keep")
 # what classes take by ``**kwargs`` and hand on
-HANDED_ON = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "use_cache", "position_ids")
+HANDED_ON = (*SEAM_KEYWORDS, "use_cache", "position_ids")
 BESIDE = ("seq_lengths", "length", "lengths", *LOSS_MASKS)
 NO_CAUSAL_LOSS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 

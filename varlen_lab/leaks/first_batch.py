@@ -18,7 +18,7 @@ from varlen_lab.leaks.batches import Documents, Taken, documents_in, taken_apart
 from varlen_lab.leaks.before import as_found, check_before_training
 from varlen_lab.leaks.bits import Bits, bits_kept
 from varlen_lab.leaks.checking import audit, nan_finding
-from varlen_lab.leaks.isolating import of_same_classes
+from varlen_lab.leaks.isolating import tiny_copy
 from varlen_lab.leaks.precision import PARITY
 from varlen_lab.leaks.prompts import masked_out, prompts_trained
 from varlen_lab.leaks.receipt import Receipt, command_now, digest_of, seams_in_words, versions_now
@@ -36,8 +36,7 @@ from varlen_lab.leaks.traps import trained_first_labels
 from varlen_lab.leaks.watching import Watched, bare, watched_run
 from varlen_lab.leaks.weighing import Weighed, losses_of, weighed_by_number
 from varlen_lab.machine.gpu import dtype_name
-from varlen_lab.models.isolation import isolate_layers, isolated_layers
-from varlen_lab.models.miniature import miniature
+from varlen_lab.models.isolation import isolated_layers
 from varlen_lab.packing.boundaries import Boundaries
 
 COPY = [12, 3, 9]  # tokens of the documents for a tiny copy
@@ -245,8 +244,7 @@ def shared_out(model: Any) -> bool:
 
 def tiny_report(model: Any) -> AuditReport:
     """The report of a tiny copy of a model's class: what layers do is the same, the weights are not."""
-    copy = miniature(host_of(model).config, attention_name(model))
-    isolate_layers(copy, of_same_classes(copy, model))
+    copy = tiny_copy(model, attention_name(model))
     return check_before_training(copy, random_row(copy, COPY))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from varlen_lab.attention.guard import COLLATOR, lifted
+from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.attention.recurrent import class_name
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.before import as_found, checked_clean, few_documents, leak_found, with_words
@@ -24,6 +25,7 @@ from varlen_lab.leaks.report import AuditReport
 from varlen_lab.leaks.running import CannotRun, cache_off, host_of, inputs_of, noise_off, random_row
 from varlen_lab.leaks.traps import documents_of
 from varlen_lab.models.isolation import isolate_layers, isolated_layers, release
+from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 
 LENGTHS = [5, 1, 17, 9]  # tokens of the documents where no batch is given: one has no neighbour's token to lean on
@@ -132,6 +134,12 @@ def not_exact(model: Any, report: AuditReport, batch: Mapping[str, Any]) -> Inpu
             f"cu_seq_lens_q, which this one does not; {COLLATOR}."
         )
     return leak_found(model, report, then="and running layers document by document does not make it exact")
+
+
+def tiny_copy(model: Any, attention: str = AUTO, **changes: Any) -> Any:
+    """A tiny copy of a model's class, isolated where the model is; ``attention`` and ``changes``: of ``miniature``."""
+    copy = miniature(host_of(model).config, attention, **changes)
+    return isolate_layers(copy, of_same_classes(copy, model))
 
 
 def of_same_classes(model: Any, other: Any) -> list[str]:

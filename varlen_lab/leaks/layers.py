@@ -21,9 +21,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from varlen_lab.leaks.measure import random_weights
 from varlen_lab.leaks.running import cache_off, inputs_of, run, weights_frozen
 from varlen_lab.leaks.seen import observe_attention
+from varlen_lab.models.isolation import inside
 from varlen_lab.packing.boundaries import Boundaries
-
-TOLD = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")  # what tells a model of documents
+from varlen_lab.packing.registry import SEAM_KEYWORDS
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,8 @@ def layers_of_untold(model: Any, batch: Mapping[str, Any], documents: Boundaries
 
     What attention does then is no matter, for it is cut out.
     """
-    untold = {name: value for name, value in batch.items() if name not in TOLD}
+    untold = {name: value for name, value in batch.items() if name not in SEAM_KEYWORDS}
     return leaking_layers(model, untold | cache_off(model), documents)
-
-
-def inside(path: str, container: str) -> bool:
-    """Whether a module lies in another one, by their paths."""
-    return path != container and (not container or path.startswith(container + "."))
 
 
 def owner(path: str, modules: Mapping[str, torch.nn.Module], leaking: Mapping[str, Any]) -> str:

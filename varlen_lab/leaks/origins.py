@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from varlen_lab.leaks.layers import inside
 from varlen_lab.leaks.measure import in_float64
 from varlen_lab.leaks.report import Finding, grouped
 from varlen_lab.leaks.running import HALF, as_if_alone, host_of, inputs_of, run, run_alone, text_positions
+from varlen_lab.models.isolation import inside
 from varlen_lab.packing.boundaries import Boundaries
 
 RUN_ON, COUNTS = "position_ids not restarted", "depends on the row"  # kinds of findings

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from varlen_lab.leaks.traps import documents_of
-from varlen_lab.packing.registry import IGNORE
+from varlen_lab.packing.registry import IGNORE, SEAM_KEYWORDS
 
-SEAMS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 PLANES = 3  # time, height, width
 
 Batch = dict[str, Any]
@@ -28,7 +27,8 @@ def without(batch: Mapping[str, Any], *names: str) -> Batch:
 def with_seams(batch: Batch, seams: torch.Tensor) -> Batch:
     """The batch with other seams, int32 (documents + 1,)."""
     seams = seams.to(torch.int32)
-    return batch | {"cu_seq_lens_q": seams, "cu_seq_lens_k": seams} | dict.fromkeys(SEAMS[2:], int(seams.diff().max()))
+    longest = int(seams.diff().max())
+    return batch | {"cu_seq_lens_q": seams, "cu_seq_lens_k": seams, "max_length_q": longest, "max_length_k": longest}
 
 
 def for_our_attention(batch: Mapping[str, Any]) -> Batch:
@@ -40,7 +40,7 @@ def for_our_attention(batch: Mapping[str, Any]) -> Batch:
 
 def for_stock_attention(batch: Mapping[str, Any]) -> Batch:
     """The batch without seams and cache, with positions that restart: what transformers' own attention is given."""
-    return without(for_our_attention(batch), *SEAMS) | {"use_cache": False}
+    return without(for_our_attention(batch), *SEAM_KEYWORDS) | {"use_cache": False}
 
 
 def inner_seams(seams: torch.Tensor, width: int) -> torch.Tensor:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from varlen_lab.attention.masks import DeferredMask
-from varlen_lab.leaks.planted_batches import SEAMS, Batch, without
+from varlen_lab.leaks.planted_batches import Batch, without
 from varlen_lab.leaks.traps import documents_of
+from varlen_lab.packing.registry import SEAM_KEYWORDS
 
 FEED_FORWARD = "mlp|feed_?forward|ffn?|.*moe|.*experts"  # names of what comes behind attention in a layer
 FEW = 8  # tokens
@@ -103,7 +104,7 @@ def known_keywords(layer: Any, args: Any, options: dict[str, Any]) -> tuple[Any,
     """A layer's arguments without seams, and without the mask, in which positions that restart would tell the same."""
     if options.get("cu_seq_lens_q") is None:  # a document alone
         return None
-    known = without(options, *SEAMS, "position_ids")
+    known = without(options, *SEAM_KEYWORDS, "position_ids")
     args = tuple(None if isinstance(one, DeferredMask) else one for one in args)
     return args, known | ({"attention_mask": None} if "attention_mask" in known else {})
 

@@ -20,11 +20,9 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.isolating import audit_isolated, of_same_classes
+from varlen_lab.leaks.isolating import audit_isolated, tiny_copy
 from varlen_lab.leaks.report import AuditReport, Finding
 from varlen_lab.leaks.running import random_row
-from varlen_lab.models.isolation import isolate_layers
-from varlen_lab.models.miniature import miniature
 
 BUDGET = 2048  # tokens of the row in the true model
 MOST_DOCUMENTS = 16  # each costs a backward pass
@@ -177,8 +175,7 @@ def audit_model(model: Any, *, long: bool = False, isolate: bool = True) -> Audi
 def audit_copy(model: Any, row: Row, isolate: bool) -> tuple[list[Finding], list[str]]:
     """What a tiny copy of a model, with its thresholds shrunk, shows of those that ``row`` left: findings and notes."""
     fields = shrunk_thresholds(model.config, row.exercised | row.left)
-    copy = miniature(model.config, str(model.config._attn_implementation), **fields)
-    isolate_layers(copy, of_same_classes(copy, model))
+    copy = tiny_copy(model, str(model.config._attn_implementation), **fields)
     small = row_of(copy)
     report = audit_isolated(copy.train(model.training), random_row(copy, small.lengths), isolate=isolate)
     there = {name: small.exercised[name] for name in row.left if name in small.exercised}

@@ -16,9 +16,10 @@ import torch
 from varlen_lab.attention.masks import DeferredMask
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.registry import SEAM_KEYWORDS
 
 # What a call with one document does without: it tells of documents, or holds what went before.
-SEAMS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "cu_seqlens", "seq_idx")
+SEAMS = (*SEAM_KEYWORDS, "cu_seqlens")
 STATES = ("cache", "past_key_values", "past_key_value", "layer_past", "cache_params", "state")
 
 

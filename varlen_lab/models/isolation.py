@@ -18,7 +18,7 @@ import torch
 
 from varlen_lab.attention.calls import one_document, seams_taken
 from varlen_lab.attention.guard import LIFTED, WATCHED
-from varlen_lab.attention.recurrent import carries_state, document_runner, state_layers
+from varlen_lab.attention.recurrent import carries_state, document_runner, known_layers
 from varlen_lab.errors import InputError
 from varlen_lab.models.documentwise import by_document, tensors_in
 from varlen_lab.models.seams import CHECKPOINTING, KeepsSeams, Running
@@ -47,7 +47,9 @@ def isolate_layers(model: Any, paths: Sequence[str]) -> Any:
     for path in wanted:
         if document_runner(modules[path]) is None:
             modules[path].forward = Isolated(modules[path], running)
-    holders = [module for path, module in modules.items() if any(is_within(layer, path) for layer in wanted)]
+    holders = [
+        module for path, module in modules.items() if path in wanted or any(inside(layer, path) for layer in wanted)
+    ]
     running.holders = holders
     for module in holders:
         if (module is model or is_model(module)) and not running.watches(module):
@@ -85,11 +87,6 @@ def isolated_layers(model: Any) -> list[str]:
     return [path for path, module in model.named_modules() if document_runner(module) is not None]
 
 
-def known_layers(model: Any) -> list[str]:
-    """Paths of the layers that are known to carry a state along the row, in the order of the model."""
-    return state_layers(model)
-
-
 def in_words(model: Any) -> str:
     """How many layers run document by document, as "isolated: 3 of 6 layers"; "" where none does.
 
@@ -101,14 +98,11 @@ def in_words(model: Any) -> str:
     stacks = {path: len(module) for path, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)}
     numbered = {decoder_layer(path, stacks) for path in paths}
     total = sum(stacks[stack] for stack in {path.rpartition(".")[0] for path in numbered} & set(stacks))
-    whole = {decoder_layer(path, stacks) for path in paths if any(runner_at(model, path).whole.values())}
+    whole = {
+        decoder_layer(path, stacks) for path in paths if any(document_runner(model.get_submodule(path)).whole.values())
+    }
     said = f"isolated: {len(numbered)} of {max(total, len(numbered))} layers"
     return said + f", {len(whole)} in one call" * bool(whole)
-
-
-def runner_at(model: Any, path: str) -> Any:
-    """What runs the module at a path document by document."""
-    return document_runner(model.get_submodule(path))
 
 
 def decoder_layer(path: str, stacks: Mapping[str, int]) -> str:
@@ -120,9 +114,9 @@ def decoder_layer(path: str, stacks: Mapping[str, int]) -> str:
     return path
 
 
-def is_within(path: str, container: str) -> bool:
-    """Whether a module is another one or lies in it, by their paths."""
-    return path == container or not container or path.startswith(container + ".")
+def inside(path: str, container: str) -> bool:
+    """Whether a module lies in another one, by their paths."""
+    return path != container and (not container or path.startswith(container + "."))
 
 
 def is_model(module: Any) -> bool:

@@ -19,9 +19,9 @@ from varlen_lab.attention.guard import LIFTED, named, refuse_restarts, takes_pos
 from varlen_lab.attention.masks import HIDDEN
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.registry import SEAM_KEYWORDS
 
-# what VarlenCollator says of documents beside the tokens; a class without attention may take none of it
-SEAM_WORDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "position_ids")
+SAYS_DOCUMENTS = (*SEAM_KEYWORDS, "position_ids")  # a class without attention may take none of it
 SEARCHES = ("eager", "sdpa", "flex_attention")  # attention of transformers that guesses documents from positions
 CHECKPOINTING = "_gradient_checkpointing_func"  # transformers', on every module that can be computed again
 
@@ -191,4 +191,4 @@ def known_words(module: Any, options: dict[str, Any]) -> dict[str, Any]:
     taken = inspect.signature(type(module).forward).parameters
     if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         return options
-    return {name: value for name, value in options.items() if name in taken or name not in SEAM_WORDS}
+    return {name: value for name, value in options.items() if name in taken or name not in SAYS_DOCUMENTS}

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 IGNORE = -100  # the label of a token that is not trained on: PyTorch's cross entropy skips it
+# keywords of a model's call that tell it of documents, beside position_ids; with the first one alone they can be told
+SEAM_KEYWORDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 # columns of TRL, transformers and others that say of every token whether it is trained on, 1 or 0
 LOSS_MASKS = ("assistant_masks", "completion_mask", "loss_mask")
 # columns that say where the documents of a packed row begin and end, in words that are not ours (``seq_lengths``)

@@ -20,13 +20,12 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.leaks.before import check_before_training, leak_found
 from varlen_lab.leaks.checking import isolated_in_words
-from varlen_lab.leaks.isolating import check_and_isolate, of_same_classes
+from varlen_lab.leaks.isolating import check_and_isolate, of_same_classes, tiny_copy
 from varlen_lab.leaks.report import AuditReport, known
-from varlen_lab.leaks.running import CannotRun, host_of, random_row, weights_frozen
+from varlen_lab.leaks.running import CannotRun, random_row, weights_frozen
 from varlen_lab.models.adapters import bytes_held
 from varlen_lab.models.building import resolve_dtype
 from varlen_lab.models.isolation import isolate_layers, isolated_layers
-from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.determinism import what_cannot
 from varlen_lab.training.engines import computes_in_bf16
@@ -107,8 +106,7 @@ def tiny_report(model: Any, isolates: bool) -> AuditReport:
 
     What is isolated in the copy is isolated in the model, and the other way round: layers of the same classes.
     """
-    copy = miniature(host_of(model).config)
-    isolate_layers(copy, of_same_classes(copy, model))
+    copy = tiny_copy(model)
     check = check_and_isolate if isolates else check_before_training
     report = check(copy, random_row(copy, LENGTHS) | {"use_cache": False})
     if isolates:
