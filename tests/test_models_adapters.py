@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hybrids import hybrid
 from transformers import AutoModelForCausalLM
 
 from varlen_lab.cli import main
@@ -16,6 +17,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.models import building
 from varlen_lab.models.adapters import bytes_held, four_bit_settings, frozen_in_words, weight_count
 from varlen_lab.models.building import build_model, frozen_dtype, tiny
+from varlen_lab.models.isolation import isolated_layers
 from varlen_lab.models.loading import load_model
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.conversion import convert, merge
@@ -104,6 +106,13 @@ def test_the_commands_say_what_to_do_next(lora: Config, tmp_path: Path, capsys: 
     assert "convert merge LLM" in capsys.readouterr().out
     assert main(["convert", "merge", str(tmp_path / "base"), adapter, merged]) == 0
     assert "max |Δ|" in capsys.readouterr().out
+
+
+def test_experts_in_one_tensor_take_no_dropout(lora: Config) -> None:
+    config = lora.replace(pretrained_model_name_or_path=None, model_config=hybrid("qwen3_next"), lora_dropout=0.1)
+    with pytest.raises(InputError, match=r"peft does not adapt Qwen3NextForCausalLM .*; set lora_dropout = 0"):
+        build_model(config)
+    assert isolated_layers(build_model(config.replace(lora_dropout=0.0)))
 
 
 def test_settings_without_effect_are_refused_and_not_shown(small: Config) -> None:

@@ -28,7 +28,7 @@ FUSED = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")  # model 
 def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = torch.float32) -> Any:
     """The model inside peft's wrapper, frozen but for its adapter of ``dtype``; the same seed draws the same adapter.
 
-    Raises InputError when peft is missing or the model has no linear layer to adapt.
+    Raises InputError when peft is missing, refuses the model, or finds no linear layer in it to adapt.
     """
     from accelerate import init_empty_weights
 
@@ -50,7 +50,13 @@ def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = tor
     # the run's own random numbers must not depend on how many an adapter draws
     with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False) if empty else nullcontext():
         torch.manual_seed(config.seed)
-        wrapped = peft.get_peft_model(model, lora)
+        try:
+            wrapped = peft.get_peft_model(model, lora)
+        except ValueError as problem:  # weights of experts in one tensor take no dropout
+            raise InputError(
+                f"peft does not adapt {type(model).__name__} ({first_line(problem)}); set lora_dropout = 0, or "
+                "method = 'full'."
+            ) from None
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
