@@ -12,7 +12,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.leaks.running import host_of
 from varlen_lab.leaks.traps import documents_of
 from varlen_lab.packing.boundaries import Boundaries
-from varlen_lab.packing.registry import LOSS_MASKS, SEAM_KEYWORDS
+from varlen_lab.packing.registry import IGNORE, LOSS_MASKS, SEAM_KEYWORDS
 
 # how a loss is made of what a model computes: a leak check takes logits
 OF_THE_LOSS = ("num_items_in_batch", "fused_lm_head", "skip_logits", "shift_labels", "return_loss", "logits_to_keep")
@@ -31,12 +31,21 @@ class Taken(NamedTuple):
 
 
 class Documents(NamedTuple):
-    """Where documents lie: ``packed`` when a row holds several, else one is a row, up to ``lengths`` real tokens."""
+    """Where documents lie: ``packed`` when a row holds several, else one is a row, up to ``lengths`` real tokens.
+
+    ``padding``: numbers of those that are none, as they are what a mask of every query and key leaves out.
+    """
 
     boundaries: Boundaries
     packed: bool
     lengths: list[int]
     notes: list[str]
+    padding: tuple[int, ...] = ()
+
+    @property
+    def real(self) -> list[int]:
+        """Tokens of each that is no padding."""
+        return [length for number, length in enumerate(self.lengths) if number not in self.padding]
 
 
 def taken_apart(model: Any, batch: Mapping[str, Any], *, exact: bool) -> Taken:
@@ -44,8 +53,14 @@ def taken_apart(model: Any, batch: Mapping[str, Any], *, exact: bool) -> Taken:
 
     ``exact``: all of it goes into the model really, so that what is not known may be an argument of it.
     """
-    given = {name: value for name, value in batch.items() if value is not None}
-    ids, name = given.get("input_ids"), type(host_of(model)).__name__
+    name = type(host_of(model)).__name__
+    if not isinstance(batch, Mapping):
+        raise InputError(
+            f"the batch of {name} is a {type(batch).__name__}, LeakCheck takes what goes into model(**batch); pass a "
+            "dictionary with input_ids."
+        )
+    given = {key: value for key, value in batch.items() if value is not None}
+    ids = given.get("input_ids")
     if not given or (isinstance(ids, torch.Tensor) and not ids.numel()):
         raise InputError(f"the batch of {name} is empty, there is nothing to check; look at the rows of the data.")
     if ids is None and "inputs_embeds" in given:
@@ -96,7 +111,8 @@ def documents_in(model: Any, inputs: Mapping[str, Any], boundaries: Any = None) 
         raise InputError(
             f"the batch of {type(host_of(model)).__name__} has {', '.join(inputs)} and nothing that tells its "
             "documents (cu_seq_lens_q, position_ids that restart, or an attention_mask of padded rows); build it with "
-            "varlen_lab.packing.VarlenCollator or transformers' DataCollatorWithFlattening, or pass boundaries."
+            "varlen_lab.packing.VarlenCollator or transformers' DataCollatorWithFlattening, or pass boundaries to "
+            "LeakCheck.check(model, batch, boundaries=lengths)."
         )
     if not told and isinstance(mask, torch.Tensor) and padded and not restarts(inputs.get("position_ids"), ids):
         rows = Boundaries.from_lengths([ids.shape[1]] * len(ids), ids.device)
@@ -104,8 +120,43 @@ def documents_in(model: Any, inputs: Mapping[str, Any], boundaries: Any = None) 
         return Documents(rows, False, lengths, ["every row is taken for one document: nothing tells of seams in it"])
     found, notes = documents_of(inputs, boundaries)
     width = ids.shape[1]
+    found, padding = padding_joined(found, padding_by_mask(inputs))
     packed = any(start % width for start, _ in found.spans)
-    return Documents(found, packed, found.lengths.tolist(), notes)
+    return Documents(found, packed, found.lengths.tolist(), notes, padding)
+
+
+def padding_by_mask(inputs: Mapping[str, Any]) -> torch.Tensor | None:
+    """Which tokens, (rows, T), end a row, are not trained, and have a mask that forbids them every key; None for none.
+
+    Whoever masks blocks (rows, 1, T, T) pads like this. Such a token hears all others, and nothing hears it.
+    """
+    ids, mask, labels = inputs["input_ids"], inputs.get("attention_mask"), inputs.get("labels")
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 4 or mask.shape[-2:] != (ids.shape[1],) * 2:
+        return None
+    if len(mask) not in (1, len(ids)):
+        return None
+    allowed = mask > torch.finfo(mask.dtype).min / 2 if mask.is_floating_point() else mask != 0
+    silent = ~allowed.any(-1).any(1).expand(ids.shape)
+    if isinstance(labels, torch.Tensor) and labels.shape == ids.shape:
+        silent = silent & (labels == IGNORE).to(silent.device)
+    silent = silent.flip(-1).long().cumprod(-1).flip(-1).bool()  # what is in the middle of a row is a mistake
+    return silent.to(ids.device) if bool(silent.any()) else None
+
+
+def padding_joined(found: Boundaries, padding: torch.Tensor | None) -> tuple[Boundaries, tuple[int, ...]]:
+    """Boundaries in which the padding of each row is a document of its own, and the numbers of these."""
+    if padding is None:
+        return found, ()
+    flat, width = padding.reshape(-1), padding.shape[1]
+    first = torch.zeros_like(flat)
+    first[1:] = flat[1:] & ~flat[:-1]
+    first[::width] = True
+    told = torch.zeros_like(flat)
+    told[found.cu_seqlens[:-1].long()] = True
+    starts = (first | (told & ~flat)).nonzero().flatten()
+    ends = starts.new_tensor([len(flat)])
+    joined = Boundaries(torch.cat([starts, ends]).to(torch.int32))
+    return joined, tuple(flat[starts].nonzero().flatten().tolist())
 
 
 def restarts(positions: Any, ids: torch.Tensor) -> bool:

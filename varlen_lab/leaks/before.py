@@ -15,6 +15,7 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError, LeakFound
+from varlen_lab.leaks.batches import padding_by_mask
 from varlen_lab.leaks.causes import keeps_apart
 from varlen_lab.leaks.checking import OF_LAYERS, REFUSED, audit
 from varlen_lab.leaks.measure import leak_matrix
@@ -93,7 +94,8 @@ def few_documents(batch: Mapping[str, Any], boundaries: Any = None) -> tuple[dic
     batch = {name: value for name, value in batch.items() if value is not None}
     seams, _ = documents_of(batch, boundaries)
     width = batch["input_ids"].shape[1]
-    spans = [span for span in seams.spans if span[1] <= width]
+    padding = padding_by_mask(batch)
+    spans = [one for one in seams.spans if one[1] <= width and not (padding is not None and padding[0, one[0]])]
     budget = min(MOST, max(LEAST, seams.total // SHARE))
     groups = [spans[first : first + DOCUMENTS] for first in range(max(1, len(spans) - DOCUMENTS + 1))]
     # where the batch does not tell of a seam, the documents on both sides of it

@@ -8,7 +8,7 @@ order at each call, and experts of a mixture, whose products are grouped by how 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,10 +36,18 @@ class Bits(NamedTuple):
 
 
 def bits_kept(
-    model: Any, batch: Mapping[str, Any], documents: Boundaries, logits: torch.Tensor, dtype: torch.dtype
+    model: Any,
+    batch: Mapping[str, Any],
+    documents: Boundaries,
+    logits: torch.Tensor,
+    dtype: torch.dtype,
+    padding: Sequence[int] = (),
 ) -> Bits:
-    """Ask it of ``model(**batch)``, which gave ``logits`` (rows * T, V) in ``dtype``. Call it under ``noise_off``."""
-    heard, worst = moved_documents(model, batch, documents, logits)
+    """Ask it of ``model(**batch)``, which gave ``logits`` (rows * T, V) in ``dtype``. Call it under ``noise_off``.
+
+    ``padding``: numbers of documents that may hear others.
+    """
+    heard, worst = moved_documents(model, batch, documents, logits, padding)
     if not heard:
         return Bits(True)
     with torch.no_grad():
@@ -58,19 +66,19 @@ def bits_kept(
             f"logits move {size} with the tokens of other documents, as experts round when they are grouped otherwise; "
             "the gradients, exactly 0, decide",
         )
-    named = ", ".join(map(str, heard[:NAMED])) + ", …" * (len(heard) > NAMED)
+    named, count = ", ".join(map(str, heard[:NAMED])) + ", …" * (len(heard) > NAMED), len(documents) - len(padding)
     what = (
-        f"the logits of document{'s' * (len(heard) > 1)} {named} of {len(documents)} change when tokens of another "
-        "document do"
+        f"the logits of document{'s' * (len(heard) > 1)} {named} of {count} change when tokens of another document do"
     )
     return Bits(False, Finding(CROSSES, "the model on the whole batch", what, FIX, size))
 
 
 def moved_documents(
-    model: Any, batch: Mapping[str, Any], documents: Boundaries, logits: torch.Tensor
+    model: Any, batch: Mapping[str, Any], documents: Boundaries, logits: torch.Tensor, padding: Sequence[int]
 ) -> tuple[list[int], float]:
     """Numbers of the documents whose logits are others when only other documents change, and by how much at most."""
     owner = documents.document_ids()
+    asked = ~torch.isin(owner, owner.new_tensor(padding))
     other = other_tokens(model, batch["input_ids"])
     moved: set[int] = set()
     worst = 0.0
@@ -78,7 +86,7 @@ def moved_documents(
         changed = (owner % 2 == turn).view(other.shape)
         with torch.no_grad():
             found = run(model, inputs_of(batch) | {"input_ids": torch.where(changed, other, batch["input_ids"])})
-        differs = (found != logits).any(-1) & (owner % 2 != turn)
+        differs = (found != logits).any(-1) & (owner % 2 != turn) & asked
         if bool(differs.any()):
             moved |= set(owner[differs].unique().tolist())
             worst = max(worst, float((found[differs] - logits[differs]).abs().max()))

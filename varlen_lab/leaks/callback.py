@@ -50,10 +50,11 @@ class LeakCheck(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, receipt: str | Path | None = "receipt.json", on_leak: str = RAISE) -> None:
         if on_leak not in (RAISE, WARN):
-            raise unknown_choice("on_leak", on_leak, (RAISE, WARN))
-        if receipt is not None and (not isinstance(receipt, str | Path) or not Path(receipt).name):
+            raise unknown_choice("on_leak", str(on_leak), (RAISE, WARN))
+        named = isinstance(receipt, str | Path) and Path(receipt).name and "\0" not in str(receipt)
+        if receipt is not None and not named:
             raise InputError(f"receipt is {receipt!r}, it must be the path of a file, or None for none; name one.")
-        self.path = None if receipt is None else Path(receipt)
+        self.path = None if receipt is None else Path(receipt).expanduser()
         self.on_leak = on_leak
         self.receipt: Receipt | None = None  # of the last check
         self.watch: Watch | None = None

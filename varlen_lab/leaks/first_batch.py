@@ -136,11 +136,12 @@ def examined(
 
 def whole_batch(model: Any, taken: Taken, documents: Documents, watched: Watched) -> Bits:
     """What the bits of the whole batch say; nothing where logits are NaN or there is but one document."""
-    if len(documents.boundaries) == 1:
+    if len(documents.real) == 1:
         return Bits(None, None, "the batch holds one document: nothing can leak into it")
     if bool(watched.logits.isnan().any()):
         return Bits(None)
-    return bits_kept(model, taken.inputs, documents.boundaries, watched.logits, seen_in(model, watched))
+    dtype = seen_in(model, watched)
+    return bits_kept(model, taken.inputs, documents.boundaries, watched.logits, dtype, documents.padding)
 
 
 def reported(
@@ -270,8 +271,8 @@ def as_receipt(
         notes=tuple(notes),
         kernel=watched.kernel if watched is not None else f"{attention_name(model)}, which did not run this batch",
         model=type(host_of(model)).__name__,
-        documents=len(boundaries),
-        tokens=sum(documents.lengths),
+        documents=len(documents.real),
+        tokens=sum(documents.real),
         bitwise=bitwise,
         parity={}
         if parity is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -71,8 +72,15 @@ class Watch:
                 or not torch.is_grad_enabled()
             ):
                 return
+            if calling_trainer() is not self.trainer:  # its run broke off, this is another one
+                self.end()
+                return
             self.seen += 1
-            found = in_first_process(lambda: self.looked_at(named(model, inputs, options)))
+            try:
+                found = in_first_process(lambda: self.looked_at(named(model, inputs, options)))
+            except BaseException:  # a Ctrl-C
+                self.end()
+                raise
             if found is not None:
                 self.decided = True
                 if self.compiled or isinstance(found, InputError):
@@ -97,15 +105,20 @@ class Watch:
         running = CALL.set(None)  # what is run here is not the call that is running
         self.busy = True
         try:
+            more = wrapped(self.trainer)
             inputs = taken_apart(self.model, given, exact=True).inputs
             data = getattr(self.trainer, "train_dataset", None)
             behind = rows_behind(data, inputs)
-            documents = documents_in(self.model, inputs, documents_by_data(behind, inputs))
-            if len(documents.boundaries) == 1 and self.seen < SEARCHED:
+            try:
+                documents = documents_in(self.model, inputs, documents_by_data(behind, inputs))
+            except InputError as problem:
+                if not more:
+                    raise
+                return replace(Receipt.of_nothing(self.model, str(problem)), findings=more)
+            if len(documents.real) == 1 and self.seen < SEARCHED:
                 return None
             masks = behind.masks if behind is not None else {}
             truth = documents.boundaries if documents.packed else None
-            more = wrapped(self.trainer)
             return examine(self.model, {**masks, **given}, boundaries=truth, exact=True, more=more)
         except InputError as problem:
             return problem
@@ -116,6 +129,9 @@ class Watch:
     def after(self, model: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
         """The model has computed: gradients of what it gives will say how the loss divides."""
         if self.busy or not self.decided or not model.training or not torch.is_grad_enabled():
+            return
+        if calling_trainer() is not self.trainer:
+            self.end()
             return
         given = named(model, inputs, options)
         self.since += 1

@@ -36,7 +36,8 @@ MEANS_FIX = (
 class Weights(NamedTuple):
     """Of one batch: trained tokens, tokens in all, what a trained one weighs in the loss; None where it cannot be read.
 
-    ``spread``: the largest weight over the smallest. ``rounding``: the relative difference that is.
+    ``spread``: the largest weight over the smallest. ``rounding``: the relative difference that is. ``plain``: whether
+    the gradient is a cross-entropy's to rounding, without smoothing or what else is near to it.
     """
 
     trained: int
@@ -44,6 +45,7 @@ class Weights(NamedTuple):
     weight: float | None
     spread: float = 1.0
     rounding: float = EXACT
+    plain: bool = True
 
 
 class Weighed(NamedTuple):
@@ -129,10 +131,12 @@ def read_weights(gradient: torch.Tensor, logits: torch.Tensor) -> Weights:
     slope, share, label, rest = slope[sure], share[sure], label[sure], rest[sure]
     weight = -slope.gather(-1, label) / rest
     expected = weight * (share - torch.zeros_like(share).scatter_(-1, label, 1.0))
-    if bool(((slope - expected).norm(dim=-1) > UNLIKE * slope.norm(dim=-1)).any()):
+    unlike = float(((slope - expected).norm(dim=-1) / slope.norm(dim=-1)).max())
+    if not unlike <= UNLIKE:
         return Weights(count, tokens, None)
     half = torch.finfo(gradient.dtype).eps > 1e-4 or torch.finfo(logits.dtype).eps > 1e-4
-    return summed(weight.flatten(), count, tokens, COARSE if half else EXACT)
+    rounding = COARSE if half else EXACT
+    return summed(weight.flatten(), count, tokens, rounding)._replace(plain=unlike <= rounding)
 
 
 def read_log_probs(gradient: torch.Tensor, log_probs: torch.Tensor) -> Weights:
@@ -194,6 +198,8 @@ def weighed_by_gradient(parts: Sequence[Weights], *, accumulated: int, processes
     note: str | None = None
     if abs(divisor / in_all - 1) > rounding:
         finding, note = amiss(divisor, in_all, sum(part.tokens for part in some), accumulated)
+        if not all(part.plain for part in some):
+            finding, note = None, "the loss is near to a cross-entropy and is none, so its division was not checked"
     record["divided_by"] = divisor
     alike = len({part.trained for part in some}) == 1 and len(some) > 1
     return None if alike and finding is None and note is None else Weighed(finding, note, record)

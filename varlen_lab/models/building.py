@@ -58,7 +58,8 @@ TINY = {
 OUR_MODEL_TYPES = {"varlen_baichuan", "varlen_deepseek_moe"}
 
 TORCH_DTYPES = {word: getattr(torch, name) for word, name in DTYPES.items()}
-NOISE_WORDS = ("dropout", "jitter")  # an attribute with one of these in its name is a probability of noise
+# an attribute with one of these in its name is a probability of noise, or how much of it
+NOISE_WORDS = ("dropout", "jitter", "noise_alpha")
 
 
 def build_model(config: Config, *, empty: bool = False) -> PreTrainedModel:
@@ -157,7 +158,7 @@ def noise_probabilities(model: Any) -> list[tuple[Any, str, float]]:
         (module, name, value)
         for module in model.modules()
         for name, value in vars(module).items()
-        if isinstance(value, float) and value and any(word in name for word in NOISE_WORDS)
+        if type(value) in (int, float) and value and any(word in name for word in NOISE_WORDS)
     ]
     # torch's own dropout modules call their probability ``p``
     return noise + [
