@@ -12,6 +12,7 @@ from benchmarks.gpu.readme import block, newest_folder
 from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.names import config_names
 from varlen_lab.config.text import load_config
+from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.models.building import families, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,20 @@ def test_the_table_of_steps_has_every_lesson_in_order(text: str) -> None:
     linked = re.findall(r"\| \[(\d\d) [^\]]+\]\((notebooks/\S+\.ipynb)\) \|$", text, flags=re.MULTILINE)
     names = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     assert linked == [(name[:2], f"notebooks/{name}.ipynb") for name in names]
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
+def test_counts_of_the_census_and_of_faults_are_those_of_their_records(text: str) -> None:
+    classes = json.loads((ROOT / "docs" / "census.json").read_text(encoding="utf-8"))["classes"].values()
+
+    def count(style: str, verdict: str) -> int:
+        return sum(each[style]["verdict"] == verdict for each in classes)
+
+    exact, refused = count("ours", "exact"), count("ours", "refused")
+    isolated = sum("isolated" in each["ours"] for each in classes if each["ours"]["verdict"] == "exact")
+    leaking = [count("positions", "leaks"), count("flash", "leaks"), count("flash", "raises"), count("cache", "leaks")]
+    numbers = [len(classes), exact, isolated, refused, *leaking, len(FAULTS)]
+    assert re.search(r"\b.*?\b".join(map(str, numbers)), text, flags=re.DOTALL | re.ASCII), numbers
 
 
 def test_the_two_readmes_say_the_same() -> None:

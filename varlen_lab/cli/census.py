@@ -1,4 +1,4 @@
-"""``varlen-lab census``: every causal language model class of transformers, tiny, with four styles of packed batch."""
+"""``varlen-lab census``: every causal language model class of transformers, tiny, with every style of packed batch."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ VERBS: dict[str, Verb] = {
     "census": Verb(
         "census",
         "every model class of transformers: which packed batch is it safe with?",
-        "Build every causal language model class of transformers tiny, and measure four styles of packed batch on it.",
+        "Build every causal language model class of transformers tiny, and measure every style of packed batch on it.",
     ),
     "convert": Verb(
         "convert",
