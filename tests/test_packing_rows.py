@@ -95,6 +95,19 @@ def test_padding_is_one_inert_segment() -> None:
     assert exact["cu_seq_lens_q"].tolist() == [0, 3, 5]
 
 
+def test_the_number_of_each_tokens_document_comes_when_asked() -> None:
+    from varlen_lab.models.building import tiny
+
+    rows = [{"input_ids": [5, 6, 7, 8], "seq_lengths": [3, 1]}, {"input_ids": [9, 10], "seq_lengths": [2]}]
+    assert "seq_idx" not in VarlenCollator()(rows)
+    batch = VarlenCollator(return_seq_idx=True)(rows)
+    assert batch["seq_idx"].tolist() == [[0, 0, 0, 1, 2, 2]] and batch["seq_idx"].dtype == torch.int32
+    padded = VarlenCollator(return_seq_idx=True, keep_rows=True)(rows)
+    assert padded["seq_idx"].tolist() == [[0, 0, 0, 1], [2, 2, 3, 3]]
+    model = tiny("llama")
+    assert torch.equal(model(**batch).logits, model(**VarlenCollator()(rows)).logits)
+
+
 @pytest.mark.parametrize("collate", [VarlenCollator(), PackedCollator(), PaddedCollator()])
 def test_a_row_that_was_cut_names_trls_setting(collate) -> None:
     row = {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [3, 2]}

@@ -59,11 +59,14 @@ class VarlenCollator:
     ``keep_rows``: shape (rows, longest row) instead of (1, T); seams still run through all rows end to end, and a
     shorter row ends in one inert segment.
     ``pad_to_multiple_of`` appends one inert segment (labels -100), never a document per pad token.
+    ``return_seq_idx`` adds ``seq_idx``, int32 of the shape of the tokens: the number of each token's document, as kernels
+    of state space models take it.
     """
 
     pad_to_multiple_of: int | None = None
     pad_token_id: int = 0
     keep_rows: bool = False
+    return_seq_idx: bool = False
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
         refuse_dispatch()
@@ -95,6 +98,7 @@ class VarlenCollator:
         positions -= starts.repeat(lengths)
         longest, seams = int(lengths.max()), torch.from_numpy(cu_seqlens)
         shape = len(rows) if self.keep_rows else 1, -1
+        numbers = np.arange(len(lengths), dtype=np.int32).repeat(lengths) if self.return_seq_idx else None
         return {
             "cu_seq_lens_q": seams,  # first: accelerate cuts all tensors to the length of the first (see ``through``)
             "cu_seq_lens_k": seams,
@@ -103,6 +107,7 @@ class VarlenCollator:
             "position_ids": torch.from_numpy(positions).view(shape),
             "max_length_q": longest,
             "max_length_k": longest,
+            **({} if numbers is None else {"seq_idx": torch.from_numpy(numbers).view(shape)}),
         }
 
 
