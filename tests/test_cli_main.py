@@ -125,8 +125,11 @@ def test_a_console_that_lacks_a_character_shows_a_question_mark(encoding: str) -
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have no EPIPE")
-def test_a_pipe_that_nobody_reads_is_no_verdict() -> None:
-    done = subprocess.Popen(census_with("exact", "sys.exit(main())"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("option", ["--causes", "--json"])
+def test_a_pipe_that_nobody_reads_is_no_verdict(option: str) -> None:
+    command = census_with("exact", f"sys.argv.append({option!r}); sys.exit(main())")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered)
     assert done.stdout is not None and done.stderr is not None
     done.stdout.close()  # as `| head` does
     assert done.wait() == 0 and done.stderr.read() == b""

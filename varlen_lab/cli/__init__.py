@@ -110,7 +110,9 @@ def main(argv: list[str] | None = None) -> int:
                 f"`varlen-lab {verb + ' ' if verb else ''}--help` shows what is possible"
             )
         args.argv = words
-        return int(args.run(args) or 0)
+        code = int(args.run(args) or 0)
+        sys.stdout.flush()  # while a pipe that nobody reads is still ours to answer
+        return code
     except InputError as error:
         _print_error(str(error))
         return error.exit_code
@@ -118,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         _print_error("interrupted")
         return 130
     except BrokenPipeError:  # `varlen-lab list-cfg | head`
-        sys.stderr.close()  # or Python complains about stdout on its way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python ends with 120 for what is left in it
         return 0
     except SystemExit as ended:  # rich makes 1 of it, which is the code of a leak
         if isinstance(ended.__context__, BrokenPipeError):
