@@ -17,6 +17,7 @@ from packed import packed_row
 from varlen_lab import LeakCheck
 from varlen_lab.errors import InputError, LeakFound
 from varlen_lab.leaks.data_behind import rows_behind
+from varlen_lab.leaks.first_batch import tiny_report
 from varlen_lab.leaks.planting import LENGTHS, plant, specimen
 from varlen_lab.leaks.receipt import seams_in_words
 from varlen_lab.leaks.registry import FAULTS, Fault
@@ -236,3 +237,8 @@ def test_it_costs_less_than_five_steps() -> None:
             work()
             taken[name].append(time.process_time() - start)
     assert min(taken["check"]) < 5 * min(taken["step"])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "varlen"])
+def test_a_tiny_copy_of_a_right_model_is_right(attention: str) -> None:
+    assert tiny_report(miniature("llama", attention)).ok
