@@ -59,8 +59,8 @@ class VarlenCollator:
     ``keep_rows``: shape (rows, longest row) instead of (1, T); seams still run through all rows end to end, and a
     shorter row ends in one inert segment.
     ``pad_to_multiple_of`` appends one inert segment (labels -100), never a document per pad token.
-    ``return_seq_idx`` adds ``seq_idx``, int32 of the shape of the tokens: the number of each token's document, as kernels
-    of state space models take it.
+    ``return_seq_idx`` adds ``seq_idx``, int32 of the shape of the tokens: the number of each token's document, as
+    kernels of state space models take it.
     """
 
     pad_to_multiple_of: int | None = None
