@@ -315,7 +315,7 @@ def test_a_model_that_cannot_be_audited_is_one_sentence(fault: str, message: str
 
 
 def test_a_class_that_our_attention_refuses_says_so_in_its_own_sentence() -> None:
-    with pytest.raises(InputError, match=r"BloomForCausalLM does not run .* attn_implementation='eager'"):
+    with pytest.raises(InputError, match=r"BloomForCausalLM with .*'varlen' does not run .*'eager'"):
         audit(miniature("bloom", "varlen"), batch())
 
 
