@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.runner import BEGUN, LONGEST, described
+from benchmarks.gpu.runner import BEGUN, described, end_of
 from benchmarks.gpu.store import ORACLE, Cell
 from benchmarks.lengths import lognormal
 from varlen_lab.attention.choosing import import_problem, usable
@@ -169,7 +169,7 @@ def failure(problem: BaseException, refusing: bool = False) -> dict[str, Any]:
     refused = refusing and words and not isinstance(problem, ImportError)
     status = "unsupported" if refused else "failed"
     status = "out of memory" if isinstance(problem, torch.OutOfMemoryError) else status
-    return {"status": status, "why": described(problem), "traceback": traceback.format_exc()[-LONGEST:]}
+    return {"status": status, "why": described(problem), "traceback": end_of(traceback.format_exc())}
 
 
 def filling(total: int, mean: int, longest: int, seed: int = 0) -> list[int]:

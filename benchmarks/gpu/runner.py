@@ -16,6 +16,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple
 GRACE = 3.0  # seconds between the time that work is told to keep and its end by force
 STACKS = 1.0  # seconds before the end by force at which the stacks are written down
 LONGEST = 16_000  # characters kept of a traceback
+FOLDERS = (f"{Path(__file__).resolve().parents[2]}/", f"{sys.prefix}/")  # of this checkout, of this Python
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 BEGUN = "begun"  # the status of a cell that is told before it is measured
 
@@ -74,7 +76,7 @@ def run_apart(
             how, code = f"ended by force after {seconds:.0f} s", process.exitcode
             if code is not None or time.monotonic() < until:
                 how = f"its process died ({signal.Signals(-code).name if code and code < 0 else f'exit code {code}'})"
-            ended = End(how, Path(log).read_text(errors="replace")[-LONGEST:])
+            ended = End(how, end_of(Path(log).read_text(errors="replace")))
         if begun:
             keep({**begun, "status": "failed", "why": ended.how, "traceback": ended.traceback})
             ended = ended._replace(how=f"{ended.how} in {begun['cell']}")
@@ -118,7 +120,7 @@ def inside(work: Callable[[], Iterator[Any]], sender: Connection, log: str, seco
                 sender.send(message)
             sender.send(End("done"))
         except BaseException as problem:  # what ends a process too: its traceback says where
-            sender.send(End(f"failed: {described(problem)}", traceback.format_exc()[-LONGEST:]))
+            sender.send(End(f"failed: {described(problem)}", end_of(traceback.format_exc())))
         finally:
             faulthandler.cancel_dump_traceback_later()
             faulthandler.disable()
@@ -134,3 +136,10 @@ def end_with_parent() -> None:
 def described(problem: BaseException) -> str:
     """Type and first line."""
     return f"{type(problem).__name__}: {(str(problem).strip().splitlines() or [''])[0][:300]}"
+
+
+def end_of(text: str) -> str:
+    """The end of a traceback, its paths from the checkout or the environment on: a result is read on other machines."""
+    for folder in FOLDERS:
+        text = text.replace(folder, "")
+    return text[-LONGEST:]

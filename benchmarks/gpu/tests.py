@@ -16,7 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.runner import LONGEST, end_with_parent
+from benchmarks.gpu.runner import end_of, end_with_parent
 from benchmarks.gpu.store import Cell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def outcome(files: list[str], seconds: float) -> Iterator[Cell]:
         wanted = max(map(int, re.findall(r"collected .*?(\d+) (?:selected|items?)$", words, re.M)), default=0)
         if trouble and wanted > len(found):
             trouble += f"; {wanted - len(found)} of {wanted} tests were not finished"
-        said = {"status": "failed", "why": trouble, "traceback": words[-LONGEST:]}
+        said = {"status": "failed", "why": trouble, "traceback": end_of(words)}
         bad = [cell for case in found if (cell := failed(case))]
         skips = Counter(one.get("message", "") for case in found for one in case.iter("skipped"))
         counts = {"passed": len(found) - len(bad) - skips.total(), "failed": len(bad), "skipped": skips.total()}
@@ -80,5 +80,5 @@ def failed(case: ElementTree.Element) -> Cell | None:
     for problem in (child for child in case if child.tag in ("failure", "error")):
         name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
         why = " ".join(problem.get("message", "").split())[:300]
-        return {"cell": name, "status": "failed", "why": why, "traceback": (problem.text or "")[-LONGEST:]}
+        return {"cell": name, "status": "failed", "why": why, "traceback": end_of(problem.text or "")}
     return None
