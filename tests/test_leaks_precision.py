@@ -50,7 +50,7 @@ def test_documents_alone_are_run_with_the_kernel_of_the_row(monkeypatch: pytest.
 def test_any_right_kernel_is_ok(attention: str) -> None:
     """The formula written out rounds as eager does: in float64 it is seen that it only rounds.
 
-    sdpa with a mask is another kernel than without one, so that it may round otherwise too.
+    sdpa with a mask is another kernel than without one: on the few documents of the check it needs float64 as well.
     """
     model = rough()
     model.set_attn_implementation(attention)
@@ -59,7 +59,8 @@ def test_any_right_kernel_is_ok(attention: str) -> None:
     for measured in (audit, check_before_training):
         report = measured(model, batch, boundaries=LENGTHS)
         assert report.ok, str(report)
-        assert attention == "sdpa" or (report.parity.dtype is torch.float64) == (attention == "varlen_reference")
+        far = attention == "varlen_reference" or (attention, measured) == ("sdpa", check_before_training)
+        assert (report.parity.dtype is torch.float64) == far
         assert report.parity.alone == ("eager" if attention == "eager" else "sdpa")
 
 
