@@ -12,10 +12,9 @@ import pytest
 import torch
 from datasets import Dataset
 from several import in_processes
+from tokenised import tiny_reader, tokenised
 
-from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError
-from varlen_lab.models.building import tiny
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, lengths_of
 from varlen_lab.packing.packed import PackedRows
 from varlen_lab.packing.readers import PackedStream, RowReader
@@ -27,14 +26,11 @@ QUIET: dict[str, Any] = {"use_cpu": True, "report_to": [], "disable_tqdm": True,
 
 
 def documents() -> Dataset:
-    rng = np.random.default_rng(0)
-    return Dataset.from_dict({"input_ids": [rng.integers(3, 90, length).tolist() for length in LENGTHS]})
+    return tokenised(LENGTHS)
 
 
 def model() -> Any:
-    register()
-    torch.manual_seed(0)
-    return tiny("llama", vocab_size=96, max_position_embeddings=64)
+    return tiny_reader(64)
 
 
 def without_seams(row: Any) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from tokenised import tiny_reader, tokenised
 
-from varlen_lab.attention.huggingface import register
-from varlen_lab.models.building import tiny
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.strategies import pack_dataset
 
@@ -20,14 +19,11 @@ LENGTHS = [(37 * k) % 700 + (1 if k % 9 == 0 else 40) for k in range(40)]
 
 
 def documents() -> Dataset:
-    rng = np.random.default_rng(0)
-    return Dataset.from_dict({"input_ids": [rng.integers(3, 90, length).tolist() for length in LENGTHS]})
+    return tokenised(LENGTHS)
 
 
 def model() -> Any:
-    register()
-    torch.manual_seed(0)
-    return tiny("llama", vocab_size=96, max_position_embeddings=ROW)
+    return tiny_reader(ROW)
 
 
 def unpacked_losses(rows: Dataset) -> list[float]:

@@ -18,7 +18,7 @@ from varlen_lab.leaks.batches import Documents, Taken, documents_in, taken_apart
 from varlen_lab.leaks.before import as_found, check_before_training
 from varlen_lab.leaks.bits import Bits, bits_kept
 from varlen_lab.leaks.checking import audit, nan_finding
-from varlen_lab.leaks.isolating import tiny_copy
+from varlen_lab.leaks.isolating import row_of_copy, tiny_copy
 from varlen_lab.leaks.precision import PARITY
 from varlen_lab.leaks.prompts import masked_out, prompts_trained
 from varlen_lab.leaks.receipt import Receipt, command_now, digest_of, seams_in_words, versions_now
@@ -27,10 +27,8 @@ from varlen_lab.leaks.running import (
     CannotRun,
     as_if_alone,
     attention_name,
-    cache_off,
     host_of,
     noise_off,
-    random_row,
     run_alone,
 )
 from varlen_lab.leaks.traps import trained_first_labels
@@ -40,7 +38,6 @@ from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.models.isolation import isolated_layers
 from varlen_lab.packing.boundaries import Boundaries
 
-COPY = [12, 3, 9]  # tokens of the documents for a tiny copy
 FULL = "the whole batch was not run twice, for the memory of the device was full: a few documents were checked"
 TOLD_TWICE = ("border label", "keywords dropped", "prompts trained")  # by an audit, and of the whole batch
 ALONE = 3  # documents of padded rows that are run alone
@@ -247,7 +244,7 @@ def shared_out(model: Any) -> bool:
 def tiny_report(model: Any) -> AuditReport:
     """The report of a tiny copy of a model's class: what layers do is the same, the weights are not."""
     copy = tiny_copy(model, attention_name(model))
-    return check_before_training(copy, random_row(copy, COPY) | cache_off(copy))  # trainers switch the cache off
+    return check_before_training(copy, row_of_copy(copy))
 
 
 def as_receipt(

@@ -29,6 +29,7 @@ from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
 
 LENGTHS = [5, 1, 17, 9]  # tokens of the documents where no batch is given: one has no neighbour's token to lean on
+COPY = [12, 3, 9]  # tokens of the documents on which a tiny copy is checked
 MOST = 2048, 16  # tokens and documents of a batch that is measured as a whole
 
 
@@ -140,6 +141,11 @@ def tiny_copy(model: Any, attention: str = AUTO, **changes: Any) -> Any:
     """A tiny copy of a model's class, isolated where the model is; ``attention`` and ``changes``: of ``miniature``."""
     copy = miniature(host_of(model).config, attention, **changes)
     return isolate_layers(copy, of_same_classes(copy, model))
+
+
+def row_of_copy(copy: Any) -> dict[str, Any]:
+    """The batch on which a tiny copy is checked: one row, the cache off, as trainers run a model."""
+    return random_row(copy, COPY) | cache_off(copy)
 
 
 def of_same_classes(model: Any, other: Any) -> list[str]:

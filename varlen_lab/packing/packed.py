@@ -9,7 +9,8 @@ make a plain dataset of them first: ``datasets.Dataset(rows.data)``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset
@@ -45,30 +46,6 @@ class PackedRows(Dataset):
             names.append("seq_lengths")
         return super().select_columns(names, *args, **options)
 
-    def add_column(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().add_column(*args, **options))
-
-    def select(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().select(*args, **options))
-
-    def shuffle(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().shuffle(*args, **options))
-
-    def sort(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().sort(*args, **options))
-
-    def map(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().map(*args, **options))
-
-    def cast(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().cast(*args, **options))
-
-    def flatten_indices(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().flatten_indices(*args, **options))
-
-    def repeat(self, *args: Any, **options: Any) -> Dataset:
-        return PackedRows.of(super().repeat(*args, **options))
-
     def train_test_split(self, *args: Any, **options: Any) -> DatasetDict:
         parts = super().train_test_split(*args, **options)
         return DatasetDict({name: PackedRows.of(part) for name, part in parts.items()})
@@ -77,3 +54,18 @@ class PackedRows(Dataset):
         """The rows one by one, whose tokens know their seams whatever columns a trainer drops."""
         rows = super().to_iterable_dataset(*args, **options)
         return rows.map(with_seams) if {"input_ids", "seq_lengths"} <= set(self.column_names) else rows
+
+
+def kept_packed(name: str) -> Callable[..., Dataset]:
+    """A method of ``datasets.Dataset`` that gives a dataset, for packed rows: it gives packed rows."""
+    plain = getattr(Dataset, name)
+
+    @wraps(plain)
+    def method(self: PackedRows, *args: Any, **options: Any) -> Dataset:
+        return PackedRows.of(plain(self, *args, **options))
+
+    return method
+
+
+for _name in ("add_column", "select", "shuffle", "sort", "map", "cast", "flatten_indices", "repeat"):
+    setattr(PackedRows, _name, kept_packed(_name))

@@ -36,7 +36,6 @@ ISOLATE = "varlen_lab.isolate"  # what a refusal advises where layers carry a st
 LIMIT = 1e-5  # of the largest logit and the largest gradient: rounding in fp32
 
 EXACT, REFUSED, LEAKS, RAISES, NOT_BUILT, SILENT = "exact", "refused", "leaks", "raises", "not built", "silently wrong"
-VERDICTS = (EXACT, REFUSED, LEAKS, RAISES, NOT_BUILT, SILENT)
 NEVER = (SILENT, RAISES)  # what must not be with our attention and batch
 
 

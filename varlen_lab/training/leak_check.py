@@ -20,9 +20,9 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.leaks.before import check_before_training, leak_found
 from varlen_lab.leaks.checking import isolated_in_words
-from varlen_lab.leaks.isolating import check_and_isolate, of_same_classes, tiny_copy
+from varlen_lab.leaks.isolating import check_and_isolate, of_same_classes, row_of_copy, tiny_copy
 from varlen_lab.leaks.report import AuditReport, known
-from varlen_lab.leaks.running import CannotRun, random_row, weights_frozen
+from varlen_lab.leaks.running import CannotRun, weights_frozen
 from varlen_lab.models.adapters import bytes_held
 from varlen_lab.models.building import resolve_dtype
 from varlen_lab.models.isolation import isolate_layers, isolated_layers
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SEARCHED = 1000  # batches that are looked through for one with a seam
-LENGTHS = [12, 3, 9]  # tokens of the documents for a tiny copy
 RUN_ALONE = "set isolate = True, which runs these layers document by document"
 COPIES = 3  # of what is trained, that the check needs beside the model: gradients packed, alone, of one document
 
@@ -108,7 +107,7 @@ def tiny_report(model: Any, isolates: bool) -> AuditReport:
     """
     copy = tiny_copy(model)
     check = check_and_isolate if isolates else check_before_training
-    report = check(copy, random_row(copy, LENGTHS) | {"use_cache": False})
+    report = check(copy, row_of_copy(copy))
     if isolates:
         isolate_layers(model, of_same_classes(model, copy))
     return report
