@@ -23,6 +23,9 @@ from varlen_lab.files.writing import cache_dir
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
+# A console that says how wide it is gets its lines folded (machine/console.py), and a test would look in vain.
+os.environ.pop("COLUMNS", None)
+
 # How long an example takes says nothing about the law it is an example of, and on a busy machine it fails at random.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")

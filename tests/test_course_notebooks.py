@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from varlen_lab.course.lessons import Lesson, find_lessons
-from varlen_lab.course.pages import TAG
+from varlen_lab.course.pages.index import TAG
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"

@@ -15,7 +15,7 @@ from test_course_lessons import write_lesson
 from varlen_lab.cli import main
 from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons
 from varlen_lab.course.notebooks import run_notebook, walkthrough
-from varlen_lab.course.pages import duration, one_line
+from varlen_lab.course.outcomes import duration, one_line
 from varlen_lab.errors import InputError
 
 DOT = base64.b64decode(

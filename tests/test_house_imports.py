@@ -111,7 +111,7 @@ def test_core_needs_only_numpy_and_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", NOT_CORE)
 
 
-@pytest.mark.parametrize("module", ["config.names", "errors", "course.pages", "machine.environment"])
+@pytest.mark.parametrize("module", ["config.names", "errors", "course.pages.index", "machine.environment"])
 def test_settings_and_pages_import_without_torch(module: str) -> None:
     python(f"import varlen_lab.{module}", [*OPTIONAL, "torch", "transformers"])
 

@@ -8,10 +8,10 @@ import itertools
 import numpy as np
 import pytest
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.viz.losses import alt_text_losses, draw_losses
-from varlen_lab.viz.masks import factor, percent, plural
+from varlen_lab.viz.masks import factor, percent
 from varlen_lab.viz.rows import alt_text_rows, draw_rows
 from varlen_lab.viz.style import DARK, LIGHT, Theme
 

@@ -1,4 +1,4 @@
-"""The exception for what a person typed, and the words that its sentence is made of.
+"""The exception for what a person typed, and the words that sentences for people are made of.
 
 ``InputError`` carries one sentence: the value, the rule, the next step. The command line prints it and
 exits with 2; in a notebook it is an ordinary ``ValueError``. Everything else that is raised is a bug of ours.
@@ -95,3 +95,8 @@ def first_line(problem: BaseException) -> str:
     if len(lines) > 1 and lines[0].endswith(":"):  # what is wrong comes after the colon
         lines[0] += f" {lines[1]}"
     return lines[0].rstrip(".") if lines else type(problem).__name__
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 document``, ``1,000 documents``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from varlen_lab.errors import plural
 from varlen_lab.viz import style
-from varlen_lab.viz.masks import plural
 
 LEFT, RIGHT, TOP, HEIGHT, BETWEEN, BELOW, FOOT = 0.72, 1.45, 0.95, 2.6, 0.5, 1.7, 0.72  # inches
 APART = 0.17  # inches between names at the right end

@@ -19,9 +19,8 @@ from benchmarks.real_effect.forward import COMPARED
 from benchmarks.real_effect.picture import draw_held_out
 from benchmarks.real_effect.pieces import read_piece
 from benchmarks.verdict import verdict
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.files.writing import written_whole
-from varlen_lab.viz.masks import plural
 
 SAME = 1e-5  # of the loss, fp32: two exact runs differ by less in their first step, another training by more
 BASE = "varlen"

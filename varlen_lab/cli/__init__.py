@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import logging
 import os
 import sys
@@ -29,6 +28,7 @@ from varlen_lab.config.text import load_config, override
 from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.files.writing import written_whole
+from varlen_lab.machine import console
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,9 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # a terminal, not a program that has its own way to show warnings
         warnings.formatwarning = _format_warning
         _silence_other_libraries()
-        for stream in (sys.stdout, sys.stderr):  # a console without a character shows a question mark for it
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
+        console.prepare()
     if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -133,22 +131,22 @@ def _format_warning(
 ) -> str:
     """A warning of ours as one sentence, those of others as Python writes them, with file and line."""
     ours = category is UserWarning and os.path.dirname(os.path.dirname(__file__)) in filename
-    return f"note: {message}\n" if ours else _python_warning(message, category, filename, lineno, line)
+    return (
+        console.as_said(f"note: {message}", sys.stderr)
+        if ours
+        else _python_warning(message, category, filename, lineno, line)
+    )
 
 
 def _print_error(sentence: str) -> None:
-    """One line on stderr, ``error:`` in red on a terminal; brackets in the sentence stay as they are."""
-    from rich.console import Console
-    from rich.text import Text
-
+    """One sentence on stderr, ``error:`` in red on a terminal."""
     # Of several processes the first says what is wrong for all, and the launcher then ends the others. Who is still
     # alive after two seconds has a complaint of its own.
     rank = os.environ.get("RANK", "0")  # which may be what is wrong
     if rank.isdecimal() and int(rank):
         time.sleep(2)
         sentence = f"process {rank}: {sentence}"
-    line = Text.assemble(("error: ", "bold red"), sentence)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+    console.say(sentence, mark=("error: ", "bold red"), hang=2, stream=sys.stderr)
 
 
 def add_config(

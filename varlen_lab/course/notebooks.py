@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_notebook
-from varlen_lab.course.pages import Outcome, index_page, notebook_page, one_line
+from varlen_lab.course.outcomes import Outcome, one_line
+from varlen_lab.course.pages.index import index_page
+from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
 

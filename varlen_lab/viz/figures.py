@@ -16,8 +16,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from varlen_lab.errors import plural
 from varlen_lab.viz import style
-from varlen_lab.viz.masks import CELL_LIMIT, PackedRow, factor, percent, plural
+from varlen_lab.viz.masks import CELL_LIMIT, PackedRow, factor, percent
 from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_heading, write_legend
 
 READABLE = 6.0  # points: when the typical block is thinner, there is a lens

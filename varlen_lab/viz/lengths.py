@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from varlen_lab.errors import plural
 from varlen_lab.packing.boundaries import checked_count
 from varlen_lab.viz import style
-from varlen_lab.viz.masks import lengths_of, percent, plural
+from varlen_lab.viz.masks import lengths_of, percent
 
 LEFT, RIGHT, HEAD, PANEL, BETWEEN, FOOT = 0.86, 0.22, 0.98, 1.62, 0.40, 0.62  # inches
 BINS = 34  # about this many, equally wide on the logarithmic axis

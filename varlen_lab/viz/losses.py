@@ -15,9 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.viz import style
-from varlen_lab.viz.masks import plural
 
 Losses = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]  # mode -> one number per step, or several runs
 

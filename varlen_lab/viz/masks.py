@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.packing.boundaries import checked_count, checked_lengths
 
 DOCUMENT_LIMIT = 100_000  # a few seconds; beyond it nothing new is seen
@@ -69,11 +69,6 @@ def factor(value: float) -> str:
     if value < 1.1:
         return "1" if value == 1 else f"{max(value, 1.01):.2f}"
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 document``, ``1,000 documents``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def lengths_of(boundaries: Any, one_row: bool = True) -> np.ndarray:

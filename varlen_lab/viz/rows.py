@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.viz import style
-from varlen_lab.viz.masks import factor, lengths_of, percent, plural
+from varlen_lab.viz.masks import factor, lengths_of, percent
 
 LEFT, RIGHT, GAP, HEAD, FOOT = 0.10, 0.10, 0.30, 1.02, 0.42  # inches
 ROW_HEIGHT, ALL_ROWS_HEIGHT = 0.24, 4.2  # inches: one row at most, all rows at most

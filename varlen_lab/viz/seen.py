@@ -18,10 +18,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.viz import style
 from varlen_lab.viz.figures import draw_grid, draw_square
-from varlen_lab.viz.masks import PackedRow, percent, plural
+from varlen_lab.viz.masks import PackedRow, percent
 from varlen_lab.viz.strips import show_documents, write_axis_names, write_heading, write_legend
 
 DOCUMENT_LIMIT = 200  # the measurement is document x document

@@ -1,0 +1,38 @@
+"""What became of a notebook that was run, and how long it took: the facts a page shows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook; ``executed`` is the copy with outputs, ``error`` one line if it failed."""
+
+    name: str
+    title: str
+    status: Literal["ok", "failed", "not run"] = "not run"
+    seconds: float = 0.0
+    error: str = ""
+    executed: Path | None = None
+
+    @property
+    def page(self) -> str:
+        """File name of its HTML page, or '' when there is none."""
+        return self.executed.with_suffix(".html").name if self.executed else ""
+
+
+def duration(seconds: float) -> str:
+    """``72.3`` -> ``1 min 12 s``; below a minute with one decimal."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """``text`` without colour codes and line breaks, cut at ``limit`` characters."""
+    words = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"

@@ -1,0 +1,38 @@
+"""The frame around every page: Jinja over the templates of this folder, one style sheet, the colours of code."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.course.outcomes import duration
+
+HERE = Path(__file__).parent
+
+
+@cache
+def templates() -> Any:
+    """Jinja over the templates of this folder; text is escaped, what nbconvert made is passed as it is."""
+    import jinja2
+
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    found.globals["style"] = (HERE / "style.css").read_text(encoding="utf-8") + code_colours()
+    found.filters["duration"] = duration
+    return found
+
+
+def code_colours() -> str:
+    """Pygments' colours for code, one set for light pages and one for dark ones."""
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "nord"))
+    return f"{without_backgrounds(light)}\n@media (prefers-color-scheme: dark) {{\n{without_backgrounds(dark)}\n}}\n"
+
+
+def without_backgrounds(css: str) -> str:
+    """Without the backgrounds and line heights that the style sheet of the page decides."""
+    return "\n".join(line for line in css.splitlines() if not re.match(r"(pre|\.highlight \{|td|span\.line)", line))

@@ -1,0 +1,302 @@
+"""The console: sentences, tables and bars for whoever reads them, in whatever they are read.
+
+A console has a width, an encoding and perhaps colours, and any of the three may be less than a program would like.
+What is written here is folded at words, never cut; a character that the console's encoding lacks is written in plain
+letters; a terminal's commands that came with data or a path are shown, not obeyed. A pipe gets a sentence as one line,
+for ``grep``, unless ``COLUMNS`` gives a width; a table fits 80 columns there too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TextIO, TypeVar
+
+USUAL_WIDTH = 80  # of a table where nobody says how wide the console is
+LEAST_WIDTH = 20
+PLAIN_LETTERS = "varlen_lab.plain_letters"  # the name of our error handler among Python's codecs
+PLAIN = {
+    "✓": "ok",
+    "✗": "x",
+    "✅": "yes",
+    "❌": "no",
+    "·": "-",
+    "…": "...",
+    "→": "->",
+    "←": "<-",
+    "↓": "v",
+    "↑": "^",
+    "≤": "<=",
+    "≥": ">=",
+    "≠": "!=",
+    "±": "+-",
+    "×": "x",
+    "÷": "/",
+    "²": "^2",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "Δ": "d",
+    "Σ": "sum ",
+    "⌈": "ceil(",
+    "⌉": ")",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
+    "\u00a0": " ",
+    "─": "-",
+    "━": "-",
+    "█": "#",
+    "╸": "-",
+    "╺": "-",
+    "é": "e",
+    "µ": "u",
+}
+# control characters but tab and line feed; marks that turn the direction of writing; line ends that are none
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+Cell = str | tuple[str, str]  # text, or text and rich's name of a style
+Line = list[tuple[str, str]]  # the same, cell for cell
+Item = TypeVar("Item")
+
+
+# ------------------------------------------------------------------------------------------------- setting up
+
+
+def prepare() -> None:
+    """Make the three standard streams safe to write to: call it once, before a command writes anything.
+
+    One that is closed becomes the null device, or the next file that is opened would get its number and our words.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            taken = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            if taken != number:
+                os.dup2(taken, number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    codecs.register_error(PLAIN_LETTERS, in_plain_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=PLAIN_LETTERS)
+
+
+def in_plain_letters(problem: UnicodeError) -> tuple[str, int]:
+    """Python's codecs call it for characters that an encoding lacks: ``≤`` becomes ``<=``, an unknown one ``?``."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    return "".join(map(plain, problem.object[problem.start : problem.end])), problem.end
+
+
+def plain(character: str) -> str:
+    """A character in ASCII; a byte of a file name that is no text as ``\\xff``."""
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else PLAIN.get(character, "?")
+
+
+# ------------------------------------------------------------------------------------------------- what a console is
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at it."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def width(stream: TextIO | None = None) -> int | None:
+    """Columns of ``stream`` (default: stdout): ``COLUMNS``, or the terminal's; None in a pipe, where none is said."""
+    stream = stream or sys.stdout
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return max(LEAST_WIDTH, int(given))
+    if not is_terminal(stream):
+        return None
+    try:
+        return max(LEAST_WIDTH, os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH)
+    except (OSError, ValueError):
+        return USUAL_WIDTH
+
+
+def shown(text: str, stream: TextIO | None = None) -> str:
+    """``text`` as ``stream`` will have it: in its encoding, a terminal's commands written out (``\\x1b``)."""
+    text = COMMANDS.sub(lambda found: escaped(found[0]), text)
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    codecs.register_error(PLAIN_LETTERS, in_plain_letters)
+    return text.encode(encoding, PLAIN_LETTERS).decode(encoding)
+
+
+def escaped(character: str) -> str:
+    """``\\x1b`` for the escape character, as Python writes it."""
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+# ------------------------------------------------------------------------------------------------- saying
+
+
+def say(text: str, style: str = "", *, hang: int = 0, mark: Cell = "", stream: TextIO | None = None) -> None:
+    """Write ``text`` (default: on stdout), folded at words to the width; ``mark`` before it, in a style of its own.
+
+    Each line of ``text`` is folded alone, and what goes on below it is indented by ``hang`` columns more.
+    """
+    stream = stream or sys.stdout
+    before, colour = (mark, "") if isinstance(mark, str) else mark
+    before = shown(before, stream)
+    for number, line in enumerate(as_said(before + text, stream, hang).splitlines()):
+        marked = before and number == 0
+        put([(before, colour), (line.removeprefix(before), style)] if marked else [(line, style)], stream)
+
+
+def as_said(text: str, stream: TextIO | None = None, hang: int = 0) -> str:
+    """What ``say`` writes: lines that end in a line feed."""
+    stream = stream or sys.stdout
+    columns, whole_words = width(stream), is_terminal(stream)
+    lines = shown(text, stream).split("\n")
+    if columns is not None:
+        lines = [piece for line in lines for piece in folded(line, columns, hang, whole_words)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def put(spans: Line, stream: TextIO) -> None:
+    """One line made of texts with styles; a console without colours gets the texts."""
+    if not is_terminal(stream) or not any(style for _, style in spans):
+        stream.write("".join(text for text, _ in spans) + "\n")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble(*((text, style) for text, style in spans if text))
+    Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False).print(line)
+
+
+def folded(line: str, columns: int, hang: int = 0, whole_words: bool = False) -> list[str]:
+    """``line`` in pieces of at most ``columns``, broken between words; what follows is indented ``hang`` more.
+
+    ``whole_words``: a longer word stays whole, for a terminal breaks it and copies it as one.
+
+    >>> folded("  three short words", 14, hang=2)
+    ['  three short', '    words']
+    """
+    from rich.cells import cell_len
+
+    if cell_len(line) <= columns:
+        return [line]
+    indent = len(line) - len(line.lstrip(" "))
+    hang = min(hang, columns // 2)
+    indent = min(indent, columns // 2)
+    pieces, piece = [], " " * indent
+    for word, gap in re.findall(r"(\S+)(\s*)", line):
+        while cell_len(piece.rstrip() + word if not piece.strip() else piece + word) > columns:
+            if piece.strip():
+                pieces.append(piece.rstrip())
+                piece = " " * (indent + hang)
+                continue
+            if whole_words:
+                break
+            room = columns - len(piece)
+            cut = next(n for n in range(len(word), 0, -1) if n == 1 or cell_len(word[:n]) <= room)
+            pieces.append(piece + word[:cut])
+            word, piece = word[cut:], " " * (indent + hang)
+        piece += word + gap
+    return [*pieces, piece.rstrip()] if piece.strip() else pieces
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """``value`` as JSON on stdout; what the console's encoding lacks, and a terminal's commands, as ``\\u`` escapes."""
+    utf = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(value, indent=indent, ensure_ascii=not utf)
+    print(re.sub("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", json_escape, text))
+
+
+def json_escape(found: re.Match[str]) -> str:
+    """One character as JSON writes what it cannot show."""
+    return f"\\u{ord(found[0]):04x}"
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Sequence[str] = ()) -> None:
+    """``rows`` under ``head`` on stdout, whole whatever the width: columns that do not fit go to lines below, indented.
+
+    ``right``: names of columns that are set to the right, as numbers are.
+    """
+    cells = [[as_cell(cell) for cell in row] for row in rows]
+    lines = laid_out([(shown(name), "bold") for name in head], cells, [name in right for name in head], width())
+    for line in lines:
+        put(line, sys.stdout)
+
+
+def as_cell(cell: Cell) -> tuple[str, str]:
+    """Text and style of a cell, as the console will have it."""
+    text, style = (cell, "") if isinstance(cell, str) else cell
+    return shown(text), style
+
+
+def laid_out(
+    head: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[tuple[str, str]]],
+    right: Sequence[bool],
+    columns: int | None,
+) -> list[list[tuple[str, str]]]:
+    """Lines of (text, style) spans: the head and every row, each over as many lines as ``columns`` (or 80) ask for."""
+    from rich.cells import cell_len
+
+    columns = columns or USUAL_WIDTH
+    table = [head, *rows]
+    widths = [max(cell_len(row[n][0]) for row in table) for n in range(len(head))]
+    groups: list[list[int]] = [[]]
+    for n, wide in enumerate(widths):
+        used = sum(widths[m] + 2 for m in groups[-1]) + 4 * (len(groups) > 1)
+        if groups[-1] and used + wide > columns:
+            groups.append([])
+        groups[-1].append(n)
+    lines = []
+    for row in table:
+        for number, group in enumerate(groups):
+            spans = [(" " * 4, "")] if number else []
+            for n in group:
+                text, style = row[n]
+                room = " " * (widths[n] - cell_len(text))
+                spans += [(room, ""), (text, style)] if right[n] else [(text, style), (room, "")]
+                spans.append(("  ", ""))
+            lines += fitted(spans, columns)
+    return lines
+
+
+def fitted(spans: Line, columns: int) -> list[Line]:
+    """The spans without blanks at the end, and folded where even one cell is wider than the console; [] if empty."""
+    while spans and not spans[-1][0].strip():
+        spans = spans[:-1]
+    if not spans:
+        return []
+    spans = [*spans[:-1], (spans[-1][0].rstrip(), spans[-1][1])]
+    pieces = folded("".join(text for text, _ in spans), columns, hang=2)
+    return [spans] if len(pieces) == 1 else [[(piece, "")] for piece in pieces]
+
+
+# ------------------------------------------------------------------------------------------------- long work
+
+
+def track(work: Iterable[Item], words: str, total: int) -> Iterator[Item]:
+    """All that ``work`` gives, with a bar on stderr (count, time to go) where a person looks at it; else silent."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not is_terminal(sys.stderr)) as progress:
+        yield from progress.track(work, total, description=words)
