@@ -1,10 +1,14 @@
 // The mask explorer in the browser: draws one packed row on a canvas and says what lies under the pointer.
 //
-// The kernel sends `row` (lengths, names, window, tokens, words) and the colours; everything else happens here: zoom,
+// `model` holds `row` (lengths, names, window, causal, tokens, words), `mode`, `dark` and the colours. In a notebook it is
+// anywidget's and the kernel fills it; in a page it is explorer_page.js's. Everything else happens here: counts, zoom,
 // hover and keyboard need no kernel. A view is {key, query, size}: the square of tokens that is shown. Cost is the
 // documents in view, never tokens squared. `canvas.dataset.state` tells what is on the screen, as JSON.
 
 const GAP = 26, LEFT = 8, HEAD = 30, STRIP = 16, STROKE = 1.4, STAIRS = 2.5; // CSS pixels; STAIRS: pixels per token
+const BESIDE = 560; // CSS pixels: in less room the squares stand below each other
+const KINDS = { own: "own document", cross: "another document", empty: "not seen" }; // the legend
+const MARKS = { " ": "␣", "\n": "↵", "\t": "⇥" }; // in the text of a token
 const MOVES = { ArrowLeft: ["key", -1], ArrowRight: ["key", 1], ArrowUp: ["query", -1], ArrowDown: ["query", 1] };
 
 function render({ model, el }) {
@@ -16,26 +20,33 @@ function render({ model, el }) {
   const tip = element(box, "div", "varlen-tip");
   const live = element(box, "div", "varlen-live");
   live.setAttribute("aria-live", "polite");
+  const legend = element(box, "div", "varlen-legend");
+  for (const [kind, words] of Object.entries(KINDS)) element(legend, "span", `varlen-kind varlen-${kind}`).textContent = words;
   const help = element(box, "div", "varlen-help");
   help.textContent = "drag: zoom · double click or 0: whole row · arrows: move, with shift ten tokens · + and −: zoom";
 
+  const paper = matchMedia("print"); // is white
+
   let row, view, cell = null, drag = null, panels = [], draws = 0, milliseconds = 0;
 
-  function take() { // a new row from the kernel
+  function take() { // a new row
     const { lengths, names, window: reach, causal, tokens, words } = model.get("row");
     const ends = [];
     lengths.reduce((sum, length) => (ends.push(sum + length), sum + length), 0);
-    const total = ends[ends.length - 1];
-    row = { lengths, names, ends, total, tokens, words, causal, reach: reach || total };
-    view = { key: 0, query: 0, size: total };
-    cell = null;
-    tip.hidden = true;
+    const total = ends[ends.length - 1], cells = countCells(lengths, reach, causal);
+    if (!row || row.total !== total) { // another window or direction of the same row is looked at where one is
+      view = { key: 0, query: 0, size: total };
+      cell = null;
+      tip.hidden = true;
+    }
+    row = { lengths, names, ends, total, tokens, words, causal, cells, reach: reach || total };
+    if (cell) tip.textContent = sentence(cell);
     canvas.setAttribute("aria-label", words);
     draw();
   }
 
   const start = (d) => row.ends[d] - row.lengths[d];
-  const called = (d) => row.names[d] || `document ${d + 1}`;
+  const called = (d) => (row.names[d] ? shown(row.names[d]) : `document ${(d + 1).toLocaleString("en")}`);
   const owner = (token) => { // the document a token belongs to: binary search
     let low = 0, high = row.ends.length - 1;
     while (low < high) {
@@ -45,6 +56,7 @@ function render({ model, el }) {
     return low;
   };
   const dark = () => {
+    if (paper.matches) return false;
     const asked = model.get("dark");
     if (asked !== null) return asked;
     for (let node = box; node; node = node.parentElement) { // the first background that is not see-through
@@ -58,9 +70,10 @@ function render({ model, el }) {
     const began = performance.now();
     const colours = model.get("colours")[dark() ? "dark" : "light"];
     const mode = model.get("mode"), both = mode === "both";
-    const width = Math.max(280, Math.min(box.clientWidth || 830, both ? 960 : 520));
-    const side = Math.floor((width - 2 * LEFT - (both ? GAP : 0)) / (both ? 2 : 1));
-    const ratio = globalThis.devicePixelRatio || 1, height = HEAD + side + STRIP + 12;
+    const room = box.clientWidth || 830, beside = both && room >= BESIDE;
+    const width = Math.max(240, Math.min(room, beside ? 960 : 520));
+    const side = Math.floor(beside ? (width - 2 * LEFT - GAP) / 2 : width - 2 * LEFT), tall = HEAD + side + STRIP + 12;
+    const ratio = globalThis.devicePixelRatio || 1, height = both && !beside ? 2 * tall : tall;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
       [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
@@ -68,9 +81,11 @@ function render({ model, el }) {
     const pen = canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    for (const name of ["ink", "page", "line", "quiet"]) box.style.setProperty(`--varlen-${name}`, colours[name]);
+    for (const [name, value] of Object.entries(colours)) box.style.setProperty(`--varlen-${name}`, value);
     const kinds = both ? ["full", "varlen"] : [mode];
-    panels = kinds.map((kind, n) => ({ kind, x: LEFT + n * (side + GAP), y: HEAD, side }));
+    panels = kinds.map((kind, n) => (
+      beside ? { kind, x: LEFT + n * (side + GAP), y: HEAD, side } : { kind, x: LEFT, y: HEAD + n * tall, side }
+    ));
     for (const panel of panels) drawPanel(pen, panel, colours);
     draws += 1;
     milliseconds = performance.now() - began;
@@ -82,7 +97,12 @@ function render({ model, el }) {
     pen.fillStyle = colours.ink;
     pen.font = "600 14px sans-serif";
     pen.textBaseline = "alphabetic";
+    pen.textAlign = "left";
     pen.fillText(kind === "varlen" ? "Varlen" : row.causal ? "Full causal" : "Full", x, y - 11);
+    pen.fillStyle = colours.quiet;
+    pen.font = "12px sans-serif";
+    pen.textAlign = "right";
+    pen.fillText(count(kind === "varlen" ? row.cells.own : row.cells.full, "cell"), x + side, y - 11);
     pen.save();
     pen.beginPath();
     pen.rect(x, y, side, side);
@@ -180,7 +200,7 @@ function render({ model, el }) {
   function sentence({ query, key }) {
     const who = (token) => {
       const d = owner(token), text = row.tokens[token];
-      return `${token.toLocaleString("en")}${text ? ` “${text}”` : ""} (${called(d)} +${token - start(d)})`;
+      return `${token.toLocaleString("en")}${text ? ` “${shown(text, MARKS)}”` : ""} (${called(d)} +${token - start(d)})`;
     };
     const later = row.causal && key > query;
     const why = later ? "later" : Math.abs(query - key) >= row.reach ? "outside the window" : "";
@@ -219,8 +239,9 @@ function render({ model, el }) {
 
   function tell() { // what is on the screen, for tests and for the curious
     canvas.dataset.state = JSON.stringify({
-      mode: model.get("mode"), documents: row.lengths.length, total: row.total, reach: row.reach, causal: row.causal, view, cell,
-      says: cell ? sentence(cell) : "", panels, draws, milliseconds,
+      mode: model.get("mode"), documents: row.lengths.length, total: row.total, reach: row.reach, causal: row.causal,
+      cells: { full: `${row.cells.full}`, own: `${row.cells.own}` }, view, cell, says: cell ? sentence(cell) : "",
+      dark: dark(), panels, draws, milliseconds,
     });
   }
 
@@ -234,10 +255,11 @@ function render({ model, el }) {
     }
     point(here, false);
   });
-  on(canvas, "pointerleave", () => { drag = null; point(null, false); });
+  on(canvas, "pointerleave", (event) => { drag = null; if (event.pointerType !== "touch") point(null, false); });
+  on(canvas, "pointercancel", () => { drag = null; }); // a finger scrolls the page
   on(canvas, "pointerdown", (event) => {
     const from = at(event);
-    drag = from && { from, ...from, size: 1 };
+    drag = event.pointerType !== "touch" && from && { from, ...from, size: 1 };
     canvas.focus({ preventScroll: true });
   });
   on(canvas, "pointerup", (event) => {
@@ -268,15 +290,38 @@ function render({ model, el }) {
     point(next, true);
   });
 
-  const redraw = () => draw(), sizes = new ResizeObserver(redraw);
+  const redraw = () => draw(), sizes = new ResizeObserver(redraw), media = [paper, matchMedia("(prefers-color-scheme: dark)")];
   const news = [["change:row", take], ["change:mode", redraw], ["change:dark", redraw]];
   for (const [name, action] of news) model.on(name, action);
+  for (const query of media) query.addEventListener("change", redraw);
   take();
   sizes.observe(box);
   return () => {
     sizes.disconnect();
     for (const [name, action] of news) model.off(name, action);
+    for (const query of media) query.removeEventListener("change", redraw);
   };
+}
+
+function bandCells(length, reach, causal) { // cells of one block: exact, as PackedRow counts them
+  const seen = reach && reach < length ? BigInt(reach) : BigInt(length), all = BigInt(length);
+  const triangle = (seen * (seen + 1n)) / 2n + (all - seen) * seen;
+  return causal ? triangle : 2n * triangle - all;
+}
+
+function countCells(lengths, reach, causal) { // of the row as one document, and of each document alone
+  const add = (sum, part) => sum + part;
+  const own = lengths.map((length) => bandCells(length, reach, causal)).reduce(add, 0n);
+  return { full: bandCells(lengths.reduce(add, 0), reach, causal), own };
+}
+
+function count(number, noun) { // 1 cell, 1,000 cells
+  return `${number.toLocaleString("en")} ${noun}${Number(number) === 1 ? "" : "s"}`;
+}
+
+function shown(text, marks = { " ": " " }) { // somebody else's text, its controls and odd blanks written out
+  const short = text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  return short.replace(/[\p{C}\p{Z}]/gu, (sign) => marks[sign] || `\\u{${sign.codePointAt(0).toString(16)}}`);
 }
 
 function element(parent, kind, name) {

@@ -1,0 +1,212 @@
+"""The mask explorer in a page without a kernel: the widget's own JavaScript, started from plain arrays.
+
+``row_data`` makes the arrays of a row, ``fragment`` the HTML that holds them, ``page`` a whole file. ``SCRIPT`` finds
+every fragment of its page and starts it; ``STYLE`` is how it looks. Names and texts of tokens are somebody else's:
+they lie in the page as JSON that no parser of HTML can take for markup, and are shown as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.errors import InputError, plural, quoted
+from varlen_lab.viz.masks import PackedRow
+from varlen_lab.viz.style import DARK, LIGHT, Theme
+
+HERE = Path(__file__).parent
+ROW_TYPE = "application/vnd.varlen-lab.row+json"  # of an output in a notebook that holds what row_data returns
+DOCUMENT_LIMIT = 10_000  # the browser draws so many in a moment
+TEXT_BUDGET = 100_000  # bytes of names, and bytes of tokens' texts, that a page holds
+PICTURE_LIMIT = 150_000  # bytes of the picture for a browser without scripts
+MODES = ("both", "full", "varlen")
+EXPORT = "export default { render };\n"  # explorer.js is a module for anywidget; a page has no modules
+
+
+def _script() -> str:
+    """explorer.js and explorer_page.js as one script that leaves no name behind."""
+    drawing, starting = ((HERE / name).read_text(encoding="utf-8") for name in ("explorer.js", "explorer_page.js"))
+    colours = json.dumps({"light": asdict(LIGHT), "dark": asdict(DARK)})
+    return f'"use strict";\n(() => {{\nconst COLOURS = {colours};\n{drawing.removesuffix(EXPORT)}\n{starting}}})();\n'
+
+
+SCRIPT = _script()
+STYLE = "".join((HERE / name).read_text(encoding="utf-8") for name in ("explorer.css", "explorer_page.css"))
+
+
+def row_data(
+    row: PackedRow,
+    tokens: Iterable[str] | None = None,
+    *,
+    dark: bool | None = None,
+    mode: str = "both",
+    rows: Sequence[Sequence[int]] | None = None,
+) -> dict[str, Any]:
+    """What the browser draws of ``row``, as JSON: the data of ``fragment``, small even for a wide row.
+
+    ``tokens``: the text of each, the first ones within a budget are kept. ``dark``: None is as the page is.
+    ``rows``: lengths of the rows that the slider of documents goes through; None: the first documents of this one.
+    """
+    names = [row.name(index) for index in range(len(row.lengths))] if row.names else []
+    return {
+        "lengths": checked(row).lengths.tolist(),
+        "total": row.total,
+        "names": within_budget(names),
+        "tokens": within_budget(tokens or []),
+        "window": row.window,
+        "causal": row.causal,
+        "mode": mode,
+        "dark": dark,
+        "rows": None if rows is None else [list(lengths) for lengths in rows],
+    }
+
+
+def checked(row: PackedRow) -> PackedRow:
+    """The row, or an InputError when it has more documents than a browser draws in a moment."""
+    if len(row.lengths) > DOCUMENT_LIMIT:
+        raise InputError(
+            f"the row has {len(row.lengths):,} documents, the explorer shows at most {DOCUMENT_LIMIT:,}; "
+            "use draw_masks, or a part of it."
+        )
+    return row
+
+
+def within_budget(texts: Iterable[str]) -> list[str]:
+    """The first of ``texts``, as many as the budget allows; what no encoding can hold is written out (``\\ud800``)."""
+    kept: list[str] = []
+    room = TEXT_BUDGET
+    for text in texts:
+        encoded = str(text).encode("utf-8", "backslashreplace")
+        room -= len(encoded) + 3  # quotes and a comma
+        if room < 0:
+            break
+        kept.append(encoded.decode("utf-8"))
+    return kept
+
+
+def fragment(data: Mapping[str, Any], *, label: str, picture: str = "") -> str:
+    """The explorer of ``row_data`` as HTML, for a page with SCRIPT and STYLE; without them it is the alt text.
+
+    ``data`` may come from a file: it is checked, and what is not a row is an InputError. ``label``: what a screen
+    reader calls it. ``picture``: HTML for a browser without scripts, above the words.
+    """
+    row, data = read_data(data)
+    shown = f"<noscript>{picture}</noscript>\n" if picture else ""
+    return (
+        f'<div class="varlen-page" role="group" aria-label="{escape(plain(label))}">\n'
+        f'<script type="application/json">{json_in_html(data)}</script>\n'
+        f'{shown}<p class="varlen-fallback">{escape(plain(row.alt_text()))}</p>\n</div>\n'
+    )
+
+
+def read_data(data: Mapping[str, Any]) -> tuple[PackedRow, dict[str, Any]]:
+    """The row of ``data`` and the same data, made anew from what was read; InputError when it is none."""
+    try:
+        lengths, texts, rows = data["lengths"], data.get("tokens") or [], data.get("rows")
+        names, dark, mode = data.get("names") or [], data.get("dark"), data.get("mode", "both")
+        row = PackedRow(lengths, data.get("window"), None, data.get("causal", True))
+        rows = None if rows is None else [checked(PackedRow(each, None, None)).lengths.tolist() for each in rows]
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise InputError(f"this is no row of the explorer ({problem!r}); make one with row_data.") from None
+    if not all(isinstance(texts_, list) and all(isinstance(t, str) for t in texts_) for texts_ in (names, texts)):
+        raise InputError("names and tokens of a row must be lists of texts; make the row with row_data.")
+    if mode not in MODES or dark not in (None, True, False) or len(names) > len(row.lengths):
+        raise InputError(f"this is no row of the explorer (mode {quoted(mode)}); make one with row_data.")
+    if len(names) == len(row.lengths):
+        row.names = names
+    made = row_data(row, texts[: row.total], dark=dark, mode=mode, rows=rows)
+    return row, made | {"names": within_budget(names)}
+
+
+def json_in_html(data: Mapping[str, Any]) -> str:
+    """JSON that may stand in a script element: nothing in it ends the element or a line of JavaScript."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def plain(text: str) -> str:
+    """Text that UTF-8 can hold: half a character is written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def csp(scripts: Sequence[str]) -> str:
+    """The Content-Security-Policy of a page that runs these ``scripts``, written in it, and asks for nothing."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
+    return (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
+        f"form-action 'none'; script-src {allowed}"
+    )
+
+
+def page(
+    row: PackedRow,
+    tokens: Iterable[str] | None = None,
+    title: str = "One packed row, two attention masks",
+    *,
+    dark: bool = False,
+) -> str:
+    """A whole file, HTML that asks for nothing: the explorer of ``row``, each token's text under the pointer.
+
+    ``dark``: dark always; else as the reader's browser asks.
+    """
+    data = row_data(row, tokens, dark=True if dark else None)
+    words = escape(plain(title))
+    light_colours, dark_colours = page_colours(DARK if dark else LIGHT), page_colours(DARK)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{csp([SCRIPT])}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="{"dark" if dark else "light dark"}">
+<title>{words}</title>
+<link rel="icon" href="data:,">
+<style>
+:root {{ {light_colours} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark_colours} }} }}
+@media print {{ :root {{ {page_colours(LIGHT)} color-scheme: light; }} }}
+body {{ margin: 0; padding: clamp(12px, 4vw, 44px); background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }}
+main {{ max-width: 960px; margin: 0 auto; }}
+h1 {{ margin: 0 8px 14px; font-size: 22px; line-height: 1.25; letter-spacing: -0.01em; overflow-wrap: anywhere; }}
+noscript img {{ max-width: 100%; height: auto; }}
+{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{words}</h1>
+{fragment(data, label=title, picture=picture(row, dark))}</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def page_colours(colours: Theme) -> str:
+    """Declarations of the page's own colours."""
+    return f"--page: {colours.page}; --ink: {colours.ink};"
+
+
+def picture(row: PackedRow, dark: bool) -> str:
+    """An ``img`` of draw_masks' SVG for a browser without scripts; '' where the file would grow by too much."""
+    from varlen_lab.viz.figures import draw_masks
+
+    names = None if row.names is None else [plain(name) for name in row.names]
+    figure = draw_masks(row.lengths, window=row.window, names=names, causal=row.causal, dark=dark)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="svg")
+    svg = drawn.getvalue()
+    if len(svg) > PICTURE_LIMIT:
+        return ""
+    words = f"{row.full} and varlen attention of {plural(len(row.lengths), 'document')} in one row"
+    return f'<img alt="{words}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode("ascii")}">'
