@@ -3,7 +3,7 @@
 ``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, curves and their differences
 ``rows``     draw_rows, before and after packing         ``lengths`` draw_lengths, how long the documents are
 ``seen``     draw_seen, promised and measured masks      ``explorer`` explore_masks (``widget``) and LiveLosses
-``rates``    draw_speeds and draw_rates, what is fast
+``rates``    draw_speeds and draw_rates, what is fast    ``explorer_page`` the explorer as HTML (``policy``: its rights)
 ``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
 ``style``    colours and type, and the Figure that carries its alt text
 """

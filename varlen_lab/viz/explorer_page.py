@@ -8,7 +8,6 @@ they lie in the page as JSON that no parser of HTML can take for markup, and are
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from varlen_lab.errors import InputError, plural, quoted
 from varlen_lab.viz.masks import PackedRow
+from varlen_lab.viz.policy import csp
 from varlen_lab.viz.style import DARK, LIGHT, Theme
 
 HERE = Path(__file__).parent
@@ -136,16 +136,6 @@ def json_in_html(data: Mapping[str, Any]) -> str:
 def plain(text: str) -> str:
     """Text that UTF-8 can hold: half a character is written out."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def csp(scripts: Sequence[str]) -> str:
-    """The Content-Security-Policy of a page that runs these ``scripts``, written in it, and asks for nothing."""
-    hashes = (base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts)
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
-    return (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
-        f"form-action 'none'; script-src {allowed}"
-    )
 
 
 def page(

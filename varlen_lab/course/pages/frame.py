@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from varlen_lab.course.outcomes import duration
+from varlen_lab.viz.policy import csp
 
 HERE = Path(__file__).parent
-NOTHING = "'none'"
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
-)
 
 
 @cache
@@ -31,16 +25,6 @@ def templates() -> Any:
     found.globals["csp"] = csp
     found.filters["duration"] = duration
     return found
-
-
-def csp(scripts: Sequence[str] = ()) -> str:
-    """The Content-Security-Policy of a page: what it shows is inside it, and it runs ``scripts`` and no other.
-
-    A browser runs a script when the text between its tags, character by character, is one of ``scripts``.
-    """
-    hashes = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts]
-    runs = " ".join(f"'sha256-{one}'" for one in hashes)
-    return f"{POLICY}; script-src {runs or NOTHING}"
 
 
 def code_colours() -> str:
