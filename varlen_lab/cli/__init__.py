@@ -29,6 +29,7 @@ from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.files.writing import written_whole
 from varlen_lab.machine import console
+from varlen_lab.machine.streams import lost_output
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -109,7 +110,11 @@ def main(argv: list[str] | None = None) -> int:
             )
         args.argv = words
         code = int(args.run(args) or 0)
-        sys.stdout.flush()  # while a pipe that nobody reads is still ours to answer
+        if why := lost_output():
+            raise InputError(
+                f"stdout could not be written ({why}): what was printed is lost, files that were to be saved are "
+                "whole; make room there, or send the output elsewhere."
+            )
         return code
     except InputError as error:
         _print_error(str(error))
@@ -117,13 +122,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _print_error("interrupted")
         return 130
-    except BrokenPipeError:  # `varlen-lab list-cfg | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python ends with 120 for what is left in it
-        return 0
-    except SystemExit as ended:  # rich makes 1 of it, which is the code of a leak
-        if isinstance(ended.__context__, BrokenPipeError):
-            return 0
-        raise
 
 
 def _format_warning(

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO, TypeVar
 
+from varlen_lab.machine.streams import unfailing
+
 USUAL_WIDTH = 80  # of a table where nobody says how wide the console is
 LEAST_WIDTH = 20
 PLAIN_LETTERS = "varlen_lab.plain_letters"  # the name of our error handler among Python's codecs
@@ -83,6 +85,7 @@ def prepare() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
     codecs.register_error(PLAIN_LETTERS, in_plain_letters)
+    sys.stdout, sys.stderr = unfailing(sys.stdout), unfailing(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=PLAIN_LETTERS)
