@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time ``lazy_face`` do
     from varlen_lab.viz.figures import draw_masks
     from varlen_lab.viz.seen import draw_seen
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Boundaries",
