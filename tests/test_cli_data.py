@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.cli import main
+from varlen_lab.errors import plural
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]})
 
@@ -117,7 +118,7 @@ def test_a_run_says_which_fields_and_documents_it_left_out(tmp_path: Path, capsy
         notes = [str(one.message) for one in caught]
         assert "seen and left out: 1 rejected_response" in notes
         assert "1 document has no token to train on, left out" in notes
-    assert capsys.readouterr().out.count("1 documents, 10 of 10") == 2
+    assert capsys.readouterr().out.count("1 document, 10 of 10") == 2
 
 
 def test_bad_records_and_those_a_template_refuses_are_listed_together(
@@ -139,7 +140,7 @@ def test_bad_records_and_those_a_template_refuses_are_listed_together(
     words = ["check-custom-dataset", str(path), "--cfg-options", f"pretrained_model_name_or_path={tmp_path / 'model'}"]
     assert main(words) == 1
     printed = capsys.readouterr()
-    assert "1 good records, 2 bad" in printed.out and "mine.jsonl:2" in printed.out and "mine.jsonl:3" in printed.out
+    assert "1 good record, 2 bad" in printed.out and "mine.jsonl:2" in printed.out and "mine.jsonl:3" in printed.out
     assert "model_config" not in printed.err, "of a template that nobody named"
     assert main([*words, "skip_bad=True"]) == 0
 
@@ -152,4 +153,4 @@ def test_data_under_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     Dataset.from_list([json.loads(GOOD)] * 2).save_to_disk(tmp_path / "saved")
     for name, count in (("LOUD.JSONL", 1), ("saved", 2)):
         assert main(["check-custom-dataset", str(tmp_path / name)]) == 0
-        assert f"{count} good records, 0 bad" in capsys.readouterr().out
+        assert f"{plural(count, 'good record')}, 0 bad" in capsys.readouterr().out

@@ -110,4 +110,4 @@ def test_the_commands_know_compressed_data(tmp_path: Path, capsys: pytest.Captur
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(LINE.encode()))
     assert main(["check-custom-dataset", str(path)]) == 0
-    assert "1 good records, 0 bad" in capsys.readouterr().out
+    assert "1 good record, 0 bad" in capsys.readouterr().out

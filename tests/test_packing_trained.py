@@ -39,7 +39,7 @@ def test_documents_and_rows_are_counted_by_hand() -> None:
     plan = pack_lengths([6, 6, 2, 1], 4, "sequential")
     report = plan.report(trained_in_plan(data, plan))
     assert (report.trained_tokens, report.untrained_documents, report.untrained_packs) == (2, 2, 1)
-    assert str(report).endswith("2 documents have no trained token left; 1 rows train nothing")
+    assert str(report).endswith("2 documents have no trained token left; 1 row trains nothing")
     unknown = plan.report()
     assert unknown.untrained_documents is None and "train nothing" not in str(unknown)
 

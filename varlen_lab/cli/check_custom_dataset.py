@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, is_data, read_source
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
+from varlen_lab.machine import console
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,10 +33,14 @@ def run(args: argparse.Namespace) -> int:
     """
     config = read_source(args.source, args.cfg_options)
     facts = facts_of(config, model_known=not is_data(args.source) or config.pretrained_model_name_or_path is not None)
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else in_sentences(facts, config))
     bad = facts["bad"] and not (args.skip_bad or config.skip_bad)
-    if bad and not args.json:
-        print("Correct them, or leave them out with --skip-bad.")
+    if args.json:
+        console.print_json(facts)
+    else:
+        for line in in_sentences(facts, config):
+            console.say(line, hang=2)
+        if bad:
+            console.say("Correct them, or leave them out with --skip-bad.")
     return 1 if bad or facts["refused_by_the_model"] else 0
 
 
@@ -87,27 +91,28 @@ def limits_of(config: Config, rows: Dataset, tokenizer: Any) -> Limits | None:
     return None
 
 
-def in_sentences(facts: dict[str, Any], config: Config) -> str:
-    """The facts in sentences."""
+def in_sentences(facts: dict[str, Any], config: Config) -> list[str]:
+    """The facts, a sentence each."""
     from varlen_lab.documents.loading import left_out
 
-    lines = [f"{config.data_path}: {facts['good']:,} good records, {facts['bad']:,} bad"]
+    lines = [f"{config.data_path}: {plural(facts['good'], 'good record')}, {facts['bad']:,} bad"]
     lines += [f"  {reason}" for reason in facts["first_bad"]]
     if facts["bad"] > len(facts["first_bad"]):
         lines.append(f"  ... and {facts['bad'] - len(facts['first_bad']):,} more")
     if facts["left_out"]:
         lines.append(left_out(facts["left_out"]))
-    if facts["without_a_trained_token"]:
-        lines.append(f"{facts['without_a_trained_token']:,} records have no token to train on and are left out")
+    if without := facts["without_a_trained_token"]:
+        lines.append(f"{plural(without, 'record')} without a token to train on: left out")
     lines.append(
-        f"{facts['tokens']:,} tokens, {facts['trained_share']:.0%} trained on; documents of {facts['shortest']} to "
-        f"{facts['longest']:,} tokens, median {facts['median']}"
+        f"{plural(facts['tokens'], 'token')}, {facts['trained_share']:.0%} trained on; documents of "
+        f"{facts['shortest']:,} to {plural(facts['longest'], 'token')}, median {facts['median']:,}"
     )
     if facts["untrained_documents"]:
         lines.append(
-            f"{facts['untrained_documents']:,} of {facts['documents']:,} documents have no trained token within "
-            f"max_length = {config.max_length}, their answers are cut away; {facts['untrained_rows']:,} of "
-            f"{facts['rows']:,} rows have none at all: raise max_length, or shorten what stands before the answers"
+            f"{facts['untrained_documents']:,} of {plural(facts['documents'], 'document')} have no trained token "
+            f"within max_length = {config.max_length}, their answers are cut away; {facts['untrained_rows']:,} of "
+            f"{plural(facts['rows'], 'row')} have none at all: raise max_length, or shorten what stands before the "
+            "answers"
         )
     lines += [f"the model cannot take it: {sentence}" for sentence in facts["refused_by_the_model"]]
-    return "\n".join([*lines, *(f"note: {notice}" for notice in facts["notices"]), facts["report"]])
+    return [*lines, *(f"note: {notice}" for notice in facts["notices"]), facts["report"]]

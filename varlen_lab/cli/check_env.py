@@ -9,11 +9,13 @@ command, and what each cannot do.
 from __future__ import annotations
 
 import argparse
+import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from varlen_lab.errors import first_line
-from varlen_lab.machine.environment import Row, survey
+from varlen_lab.machine import console
+from varlen_lab.machine.environment import PACKAGES, Row, survey, version
 from varlen_lab.machine.gpu import DTYPES, automatic_device, automatic_dtype, gpu_facts
 from varlen_lab.packing.registry import STRATEGIES
 
@@ -21,43 +23,65 @@ if TYPE_CHECKING:
     from varlen_lab.attention.routes import Route
 
 LENGTHS = (70, 300, 180)
-MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "missing": "[red]✗[/]"}
+MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "missing": ("✗", "red")}
+NAMES = 14  # columns for the name of a row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments: the machine is the input."""
+    """The machine is the input."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for a report of a fault")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; 0 when everything needed is there and the check holds, else 2."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="varlen_lab on this machine", title_justify="left", show_header=False, box=None)
-    for style in ("", "bold", ""):
-        table.add_column(style=style, overflow="fold")
-    console = Console()
+    """Print the rows as they are found; 0 when everything needed is there and the check holds, else 2."""
+    if not args.json:
+        console.say("varlen_lab on this machine")
     rows: list[Row] = []
-    with console.status("looking at this machine"):
-        rows += survey()
-        if all(row.state != "missing" for row in rows):
-            rows += attention_rows()
-            rows += cache_rows()
-        strategies = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.setting)
-        rows.append(Row("packing", f"pack_strategy can be {strategies}"))
-    for row in rows:
-        table.add_row(MARKS[row.state], row.name, escape(row.value))
-    console.print(table)
+    for row in all_rows():
+        rows.append(row)
+        if not args.json:
+            mark, colour = MARKS[row.state]
+            console.say(row.value, mark=(f"{mark} {row.name:<{NAMES}} ", colour), hang=NAMES + 3)
+    ok = all(row.state != "missing" for row in rows)
+    if args.json:
+        found = {"ok": ok, "versions": versions(), "device": automatic_device(gpu_facts())}
+        console.print_json(found | {"rows": [row._asdict() for row in rows]})
+    else:
+        advise(rows, ok)
+    return 0 if ok else 2
+
+
+def all_rows() -> Iterator[Row]:
+    """The machine, then attention and the cache where the machine has all that they need."""
+    ok = True
+    for row in survey():
+        ok = ok and row.state != "missing"
+        yield row
+    if ok:
+        yield from attention_rows()
+        yield from cache_rows()
+    strategies = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.setting)
+    yield Row("packing", f"pack_strategy can be {strategies}")
+
+
+def advise(rows: list[Row], ok: bool) -> None:
+    """The commands that would bring or mend something, and what comes next."""
     if commands := [row for row in rows if row.command]:
-        console.print("\nWhat would bring or mend them:")
-        for row in commands:  # whole on a line, however long: a command is copied
-            console.print(f"  {row.name}: {row.command}", markup=False, highlight=False, soft_wrap=True)
-    if any(row.state == "missing" for row in rows):
-        console.print("\n[red]Not ready:[/] see the rows marked ✗ above.")
-        return 2
-    console.print("\n[green]Ready.[/] Next: varlen-lab walkthrough")
-    return 0
+        console.say("\nWhat would bring or mend them:")
+        for row in commands:
+            console.say_command(row.command, before=f"  {row.name}: ")
+    if ok:
+        console.say(" Next: varlen-lab walkthrough", mark=("\nReady.", "green"))
+    else:
+        console.say(f" see the rows marked {MARKS['missing'][0]} above.", mark=("\nNot ready:", "red"))
+
+
+def versions() -> dict[str, str | None]:
+    """Of everything whose version a fault may depend on; None for what is not installed."""
+    from varlen_lab import __version__
+
+    ours = {"varlen_lab": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    return ours | {package: version(package) for package in PACKAGES}
 
 
 def attention_rows() -> Iterator[Row]:

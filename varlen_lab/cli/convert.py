@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 
 from varlen_lab.cli import read_config
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
+from varlen_lab.machine import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,15 +49,15 @@ def run(args: argparse.Namespace) -> int:
         done = convert(config, args.pth_model, args.save_dir, **how)
         against = "checkpoint"
     for note in done.notes:
-        print(f"note: {note}")
-    print(
-        f"{done.parameters:,} parameters of step {done.step} in {done.dtype}; "
+        console.say(f"note: {note}", hang=2)
+    console.say(
+        f"{plural(done.parameters, 'parameter')} of step {done.step} in {done.dtype}; "
         f"logits of the folder against the {against}: max |Δ| = {done.max_logit_difference:.1e}"
     )
     if done.kind == "adapter":
-        print(
-            f"All done! {done.folder} is an adapter; varlen-lab convert merge LLM {done.folder} OUT makes it a model."
-        )
+        console.say(f"All done! {done.folder} is an adapter. This makes it a model:")
+        console.say_command(f"varlen-lab convert merge LLM {shlex.quote(str(done.folder))} OUT")
     else:
-        print(f"All done! AutoModelForCausalLM.from_pretrained({str(done.folder)!r}) opens it.")
+        console.say("All done! This opens it:")
+        console.say(f"  AutoModelForCausalLM.from_pretrained({str(done.folder)!r})")
     return 0

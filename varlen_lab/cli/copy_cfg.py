@@ -10,6 +10,7 @@ from varlen_lab.config.names import config_names, named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
+from varlen_lab.machine import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
     with output_file(target, "w", instead="SAVE_DIR") as file:
         file.write("".join(f"# {note}\n" for note in notes) + render(config))
-    print(*notes, f"Copy to {target}", sep="\n")
+    for said in (*notes, f"Copy to {target}"):
+        console.say(said, hang=2)
     return 0
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, is_data, output_file, read_source, save_figure
 from varlen_lab.config.schema import Config
+from varlen_lab.errors import plural
+from varlen_lab.machine import console
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 0 unless the input cannot be packed."""
-    from rich.console import Console
-
     from varlen_lab.packing.cost import Cost
     from varlen_lab.packing.rows import document_lengths
     from varlen_lab.packing.strategies import pack_lengths
@@ -51,17 +51,14 @@ def run(args: argparse.Namespace) -> int:
     reports = [plan.report(trained_in_plan(documents, plan)) for plan in plans]
     costs = [Cost.of(plan, batch_size, config.accumulative_counts) for plan in plans]
     found = [report.to_dict() | cost.to_dict() for report, cost in zip(reports, costs, strict=True)]
-    console = Console(highlight=False, soft_wrap=True)
     if args.json:
-        print(json.dumps({"source": args.source, "reports": found}, indent=2))
+        console.print_json({"source": args.source, "reports": found})
     else:
-        console.print(table(reports, costs))
-        for report, cost in zip(reports, costs, strict=True):
-            console.print(f"rows of {report.max_length:,}: {cost.note}", markup=False)
+        show(reports, costs)
     if args.output is not None:
         save(args.output, {"source": args.source, "reports": found}, lengths, plans[0])
         if not args.json:
-            console.print(f"wrote {args.output}/pack_report.json, lengths.png and rows.png", markup=False)
+            console.say(f"wrote {args.output}/pack_report.json, lengths.png and rows.png")
     return 0
 
 
@@ -72,25 +69,20 @@ def config_and_row_lengths(source: str, overrides: list[str]) -> tuple[Config, l
     return config, [2048, 4096, 8192] if usual else [config.max_length]
 
 
-def table(reports: list[PackReport], costs: list[Cost]) -> Any:
-    """Counts down the side, one column for each row length."""
-    from rich.table import Table
-
+def show(reports: list[PackReport], costs: list[Cost]) -> None:
+    """Counts down the side, one column for each row length; then what is to be known of each."""
     first = reports[0]
-    grid = Table(
-        title=f"{first.documents:,} documents, {first.tokens:,} tokens, {first.strategy}",
-        title_justify="left",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
-    grid.add_column("rows of", no_wrap=True)
-    for report in reports:
-        grid.add_column(f"{report.max_length:,}", justify="right", no_wrap=True)
+    documents, tokens = plural(first.documents, "document"), plural(first.tokens, "token")
+    console.say(f"{documents}, {tokens}, {first.strategy}")
+    rows: list[list[console.Cell]] = []
     for name, values in lines(reports, costs):
         lost = name.startswith("tokens ") or name.endswith("train nothing")
-        grid.add_row(name, *values, style="red" if lost and set(values) != {"0"} else None)
-    return grid
+        style = "red" if lost and set(values) != {"0"} else ""
+        rows.append([(text, style) for text in (name, *values)])
+    lengths = [f"{report.max_length:,}" for report in reports]
+    console.print_table(["rows of", *lengths], rows, right=lengths)
+    for report, cost in zip(reports, costs, strict=True):
+        console.say(f"rows of {report.max_length:,}: {cost.note}", hang=2)
 
 
 def lines(reports: list[PackReport], costs: list[Cost]) -> list[tuple[str, list[str]]]:
@@ -110,7 +102,7 @@ def lines(reports: list[PackReport], costs: list[Cost]) -> list[tuple[str, list[
         ("packs that train nothing", [f"{r.untrained_packs:,}" for r in reports]),
         ("attention, Σlen² of ΣT²", [f"{r.attention_share:.2%}" for r in reports]),
         ("padding, packed", [f"{c.packed_padding:.2%}" for _, c in pairs]),
-        (f"padding, {costs[0].batch_size} documents a batch", [f"{c.padding:.2%}" for _, c in pairs]),
+        (f"padding, {plural(costs[0].batch_size, 'document')} a batch", [f"{c.padding:.2%}" for _, c in pairs]),
         ("padding, grouped by length", [f"{c.grouped_padding:.2%}" for _, c in pairs]),
         ("steps an epoch, unpacked", [f"{c.steps_before:,}" for _, c in pairs]),
         ("steps an epoch, packed", [f"{c.steps_after:,}" for _, c in pairs]),

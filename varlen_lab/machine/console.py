@@ -150,22 +150,45 @@ def say(text: str, style: str = "", *, hang: int = 0, mark: Cell = "", stream: T
 
     Each line of ``text`` is folded alone, and what goes on below it is indented by ``hang`` columns more.
     """
+    say_spans([(mark, "") if isinstance(mark, str) else mark, (text, style)], hang=hang, stream=stream)
+
+
+def say_spans(spans: Line, *, hang: int = 0, stream: TextIO | None = None) -> None:
+    """The same of several texts, each with a style of its own."""
     stream = stream or sys.stdout
-    before, colour = (mark, "") if isinstance(mark, str) else mark
-    before = shown(before, stream)
-    for number, line in enumerate(as_said(before + text, stream, hang).splitlines()):
-        marked = before and number == 0
-        put([(before, colour), (line.removeprefix(before), style)] if marked else [(line, style)], stream)
+    for line in lines_of(spans, stream, hang):
+        put(line, stream)
+
+
+def say_command(command: str, before: str = "  ") -> None:
+    """A command to copy, on stdout after ``before``: where it is folded, a shell reads on."""
+    line, columns = shown(before + command), width()
+    if columns is not None and os.name != "nt":
+        line = re.sub(
+            r"""(["']).*?\1""", lambda quoted: quoted[0].replace(" ", "\ue000"), line
+        )  # never folded in quotes
+        line = " \\\n".join(folded(line, columns - 2, 4, is_terminal(sys.stdout))).replace("\ue000", " ")
+    put([(line, "")], sys.stdout)
 
 
 def as_said(text: str, stream: TextIO | None = None, hang: int = 0) -> str:
     """What ``say`` writes: lines that end in a line feed."""
-    stream = stream or sys.stdout
-    columns, whole_words = width(stream), is_terminal(stream)
-    lines = shown(text, stream).split("\n")
-    if columns is not None:
-        lines = [piece for line in lines for piece in folded(line, columns, hang, whole_words)]
-    return "".join(f"{line}\n" for line in lines)
+    lines = lines_of([(text, "")], stream or sys.stdout, hang)
+    return "".join("".join(text for text, _ in line) + "\n" for line in lines)
+
+
+def lines_of(spans: Line, stream: TextIO, hang: int) -> list[Line]:
+    """Texts with styles as ``stream`` will have them, a line each."""
+    lines: list[Line] = [[]]
+    for text, style in spans:
+        first, *others = shown(text, stream).split("\n")
+        lines[-1].append((first, style))
+        lines += [[(other, style)] for other in others]
+    columns = width(stream)
+    if columns is None:
+        return lines
+    whole_words = is_terminal(stream)
+    return [piece for line in lines for piece in folded_spans(line, columns, hang, whole_words)]
 
 
 def put(spans: Line, stream: TextIO) -> None:
@@ -197,11 +220,14 @@ def folded(line: str, columns: int, hang: int = 0, whole_words: bool = False) ->
     indent = min(indent, columns // 2)
     pieces, piece = [], " " * indent
     for word, gap in re.findall(r"(\S+)(\s*)", line):
-        while cell_len(piece.rstrip() + word if not piece.strip() else piece + word) > columns:
+        while cell_len(piece + word) > columns:
             if piece.strip():
                 pieces.append(piece.rstrip())
                 piece = " " * (indent + hang)
                 continue
+            if cell_len(word) <= columns:  # whole, with less before it
+                piece = " " * (columns - cell_len(word))
+                break
             if whole_words:
                 break
             room = columns - len(piece)
@@ -209,7 +235,33 @@ def folded(line: str, columns: int, hang: int = 0, whole_words: bool = False) ->
             pieces.append(piece + word[:cut])
             word, piece = word[cut:], " " * (indent + hang)
         piece += word + gap
-    return [*pieces, piece.rstrip()] if piece.strip() else pieces
+    return [*pieces, piece.rstrip()] if piece.strip() else pieces or [""]
+
+
+def folded_spans(spans: Line, columns: int, hang: int = 0, whole_words: bool = False) -> list[Line]:
+    """The same of a line of texts with styles: each piece keeps its own."""
+    spans = [(text.expandtabs(), style) for text, style in spans]
+    line = "".join(text for text, _ in spans)
+    pieces = folded(line, columns, hang, whole_words)
+    if pieces == [line]:
+        return [spans]
+    lines, start = [], 0
+    for piece in pieces:
+        words = piece.strip()
+        start = line.index(words, start)
+        lines.append([(piece[: piece.index(words)], ""), *sliced(spans, start, start + len(words))])
+        start += len(words)
+    return lines
+
+
+def sliced(spans: Line, start: int, stop: int) -> Line:
+    """The characters from ``start`` to ``stop`` of texts with styles."""
+    found = []
+    for text, style in spans:
+        if part := text[max(0, start) : max(0, stop)]:
+            found.append((part, style))
+        start, stop = start - len(text), stop - len(text)
+    return found
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
@@ -281,9 +333,7 @@ def fitted(spans: Line, columns: int) -> list[Line]:
         spans = spans[:-1]
     if not spans:
         return []
-    spans = [*spans[:-1], (spans[-1][0].rstrip(), spans[-1][1])]
-    pieces = folded("".join(text for text, _ in spans), columns, hang=2)
-    return [spans] if len(pieces) == 1 else [[(piece, "")] for piece in pieces]
+    return folded_spans([*spans[:-1], (spans[-1][0].rstrip(), spans[-1][1])], columns, hang=2)
 
 
 # ------------------------------------------------------------------------------------------------- long work

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.errors import InputError, plural, unknown_choice
 from varlen_lab.packing.boundaries import checked_count, checked_lengths
 from varlen_lab.packing.columns import read_columns
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
@@ -246,18 +246,22 @@ class PackReport:
     def __str__(self) -> str:
         lost = []
         if self.truncated_documents:
-            lost.append(f"{self.truncated_tokens:,} tokens truncated from {self.truncated_documents:,} documents")
+            documents = plural(self.truncated_documents, "document")
+            lost.append(f"{plural(self.truncated_tokens, 'token')} truncated from {documents}")
         if self.split_documents:
-            lost.append(f"{self.split_documents:,} documents cut across rows")
+            lost.append(f"{plural(self.split_documents, 'document')} cut across rows")
         if self.dropped_documents:
-            lost.append(f"{self.dropped_documents:,} documents dropped ({self.dropped_tokens:,} tokens)")
-        if self.untrained_documents:
-            lost.append(f"{self.untrained_documents:,} documents have no trained token left")
-        if self.untrained_packs:
-            lost.append(f"{self.untrained_packs:,} rows train nothing")
+            lost.append(
+                f"{plural(self.dropped_documents, 'document')} dropped ({plural(self.dropped_tokens, 'token')})"
+            )
+        if few := self.untrained_documents:
+            lost.append(f"{plural(few, 'document')} {'has' if few == 1 else 'have'} no trained token left")
+        if few := self.untrained_packs:
+            lost.append(f"{plural(few, 'row')} {'trains' if few == 1 else 'train'} nothing")
         return (
-            f"{self.documents:,} documents, {self.packed_tokens:,} of {self.tokens:,} tokens in {self.packs:,} rows "
-            f"of {self.max_length:,} ({self.strategy}): fill {self.fill:.1%}, {self.documents_per_pack:.1f} documents "
-            f"a row, at least {self.lower_bound:,} rows needed, varlen attention does {self.attention_share:.1%} of "
+            f"{plural(self.documents, 'document')}, {self.packed_tokens:,} of {plural(self.tokens, 'token')} in "
+            f"{plural(self.packs, 'row')} of {self.max_length:,} ({self.strategy}): fill {self.fill:.1%}, "
+            f"{self.documents_per_pack:.1f} documents a row, at least {plural(self.lower_bound, 'row')} needed, "
+            f"varlen attention does {self.attention_share:.1%} of "
             f"the full work; " + ("; ".join(lost) or "nothing cut, nothing lost")
         )
