@@ -72,7 +72,7 @@ def test_a_planted_fault_is_named(fault: str, tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "11 good records, 1 bad" in said and "mine.jsonl:7" in said and word in said and "--skip-bad" in said
     assert main(["check-custom-dataset", str(path), "--skip-bad"]) == 0
-    assert "rows of 2,048" in capsys.readouterr().out
+    assert "row of 2,048" in capsys.readouterr().out
 
 
 def test_the_rest_of_a_long_file_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
