@@ -46,7 +46,7 @@ function render({ model, el }) {
   }
 
   const start = (d) => row.ends[d] - row.lengths[d];
-  const called = (d) => (row.names[d] ? shown(row.names[d]) : `document ${(d + 1).toLocaleString("en")}`);
+  const called = (d, most = 80) => (row.names[d] ? shown(row.names[d], most) : `document ${(d + 1).toLocaleString("en")}`);
   const owner = (token) => { // the document a token belongs to: binary search
     let low = 0, high = row.ends.length - 1;
     while (low < high) {
@@ -200,7 +200,7 @@ function render({ model, el }) {
   function sentence({ query, key }) {
     const who = (token) => {
       const d = owner(token), text = row.tokens[token];
-      return `${token.toLocaleString("en")}${text ? ` “${shown(text, MARKS)}”` : ""} (${called(d)} +${token - start(d)})`;
+      return `${token.toLocaleString("en")}${text ? ` “${shown(text, 40, MARKS)}”` : ""} (${called(d, 32)} +${token - start(d)})`;
     };
     const later = row.causal && key > query;
     const why = later ? "later" : Math.abs(query - key) >= row.reach ? "outside the window" : "";
@@ -319,9 +319,9 @@ function count(number, noun) { // 1 cell, 1,000 cells
   return `${number.toLocaleString("en")} ${noun}${Number(number) === 1 ? "" : "s"}`;
 }
 
-function shown(text, marks = { " ": " " }) { // somebody else's text, its controls and odd blanks written out
-  const short = text.length > 80 ? `${text.slice(0, 80)}…` : text;
-  return short.replace(/[\p{C}\p{Z}]/gu, (sign) => marks[sign] || `\\u{${sign.codePointAt(0).toString(16)}}`);
+function shown(text, most, marks = { " ": " " }) { // somebody else's text, its controls and odd blanks written out
+  const signs = [...text.slice(0, 2 * most)], short = signs.length > most ? [...signs.slice(0, most), "…"] : signs;
+  return short.join("").replace(/[\p{C}\p{Z}]/gu, (sign) => marks[sign] || `\\u{${sign.codePointAt(0).toString(16)}}`);
 }
 
 function element(parent, kind, name) {

@@ -5,7 +5,7 @@
     train(config, on_step=LiveLosses())
 
 The explorer zooms, and says a sentence for every cell under the pointer. In JupyterLab, VS Code or Colab it is a
-widget; where widgets cannot run, it is the figure of ``draw_masks``.
+widget; where widgets cannot run, it is the figure of ``draw_masks``. Without a kernel it is ``explorer_page``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from varlen_lab.errors import InputError
+from varlen_lab.viz.explorer_page import checked
 from varlen_lab.viz.losses import draw_losses
 from varlen_lab.viz.masks import PackedRow
 
 DOCUMENTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512, 1000]
 TOTALS = [2**power for power in range(6, 18)]  # 64 to 131,072 tokens
 START = (6, 2048)  # documents and tokens of the first picture
-WIDGET_LIMIT = 10_000  # documents the browser draws in a moment
 
 
 def explore_masks(
@@ -48,12 +48,7 @@ def explore_masks(
         raise InputError("there are names or tokens but no lengths they belong to; pass the lengths first.")
     if given and tokens is not None and len(tokens) != given.total:
         raise InputError(f"there are {len(tokens):,} tokens for a row of {given.total:,}; give the text of each one.")
-    if given and len(given.lengths) > WIDGET_LIMIT:
-        raise InputError(
-            f"the row has {len(given.lengths):,} documents, the explorer shows at most {WIDGET_LIMIT:,}; "
-            "use draw_masks, or a part of it."
-        )
-    row = given or PackedRow(example_lengths(*START), window, None, causal)
+    row = checked(given or PackedRow(example_lengths(*START), window, None, causal))
     try:
         from varlen_lab.viz.widget import Explorer
     except ModuleNotFoundError:  # no anywidget or ipywidgets here: pip install varlen_lab[notebooks]

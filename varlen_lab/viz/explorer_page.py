@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.errors import InputError, plural, quoted
-from varlen_lab.viz.masks import PackedRow
+from varlen_lab.viz.masks import PackedRow, legible
 from varlen_lab.viz.policy import csp
 from varlen_lab.viz.style import DARK, LIGHT, Theme
 
@@ -79,16 +79,20 @@ def checked(row: PackedRow) -> PackedRow:
 
 
 def within_budget(texts: Iterable[str]) -> list[str]:
-    """The first of ``texts``, as many as the budget allows; what no encoding can hold is written out (``\\ud800``)."""
+    """The first of ``texts``, as many as the budget allows."""
     kept: list[str] = []
     room = TEXT_BUDGET
-    for text in texts:
-        encoded = str(text).encode("utf-8", "backslashreplace")
-        room -= len(encoded) + 3  # quotes and a comma
+    for text in map(storable, texts):
+        room -= len(text.encode("utf-8")) + 3  # quotes and a comma
         if room < 0:
             break
-        kept.append(encoded.decode("utf-8"))
+        kept.append(text)
     return kept
+
+
+def storable(text: str) -> str:
+    """Text that a file in UTF-8 can hold: half a character is written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def fragment(data: Mapping[str, Any], *, label: str, picture: str = "") -> str:
@@ -100,9 +104,9 @@ def fragment(data: Mapping[str, Any], *, label: str, picture: str = "") -> str:
     row, data = read_data(data)
     shown = f"<noscript>{picture}</noscript>\n" if picture else ""
     return (
-        f'<div class="varlen-page" role="group" aria-label="{escape(plain(label))}">\n'
+        f'<div class="varlen-page" role="group" aria-label="{escape(legible(label))}">\n'
         f'<script type="application/json">{json_in_html(data)}</script>\n'
-        f'{shown}<p class="varlen-fallback">{escape(plain(row.alt_text()))}</p>\n</div>\n'
+        f'{shown}<p class="varlen-fallback">{escape(row.alt_text())}</p>\n</div>\n'
     )
 
 
@@ -133,11 +137,6 @@ def json_in_html(data: Mapping[str, Any]) -> str:
     return text
 
 
-def plain(text: str) -> str:
-    """Text that UTF-8 can hold: half a character is written out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def page(
     row: PackedRow,
     tokens: Iterable[str] | None = None,
@@ -150,7 +149,7 @@ def page(
     ``dark``: dark always; else as the reader's browser asks.
     """
     data = row_data(row, tokens, dark=True if dark else None)
-    words = escape(plain(title))
+    words = escape(legible(title))
     light_colours, dark_colours = page_colours(DARK if dark else LIGHT), page_colours(DARK)
     return f"""<!doctype html>
 <html lang="en">
@@ -191,8 +190,7 @@ def picture(row: PackedRow, dark: bool) -> str:
     """An ``img`` of draw_masks' SVG for a browser without scripts; '' where the file would grow by too much."""
     from varlen_lab.viz.figures import draw_masks
 
-    names = None if row.names is None else [plain(name) for name in row.names]
-    figure = draw_masks(row.lengths, window=row.window, names=names, causal=row.causal, dark=dark)
+    figure = draw_masks(row.lengths, window=row.window, names=row.names, causal=row.causal, dark=dark)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="svg")
     svg = drawn.getvalue()

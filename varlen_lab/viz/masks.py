@@ -14,6 +14,7 @@ reader who does not see it. Outlines are in tokens, x = key, y = query. This mod
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,15 +136,30 @@ def stair_outline(start: int, length: int, window: int | None = None, causal: bo
 
 
 def check_names(names: Sequence[str] | None, documents: int) -> list[str] | None:
-    """One name per document as strings, or an InputError."""
+    """One name per document as strings that can be shown, or an InputError."""
     if names is None:
         return None
-    given = [names] if isinstance(names, str) else [str(name) for name in names]
+    given = [legible(str(name)) for name in ([names] if isinstance(names, str) else names)]
     if len(given) != documents:
         raise InputError(
             f"there are {len(given)} names for {documents} documents; give one per document, in row order."
         )
     return given
+
+
+def legible(text: str) -> str:
+    r"""Somebody else's text, what no file or font can hold written out: control characters, half characters.
+
+    >>> print(legible("a\x1b[31mb"))
+    a\x1b[31mb
+    """
+    odd = ("Cc", "Cf", "Cs", "Cn")  # Cf turns the direction of writing, but joins letters too (U+200C and U+200D)
+    return "".join(
+        c.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(c) in odd and not c.isspace() and c not in "\u200c\u200d"
+        else c
+        for c in text
+    )
 
 
 class PackedRow:

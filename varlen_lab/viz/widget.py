@@ -15,6 +15,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
+from varlen_lab.viz.explorer_page import ROW_TYPE, row_data, storable
 from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.style import DARK, LIGHT
 
@@ -49,7 +50,7 @@ class Explorer(ipywidgets.VBox):
         causal: bool = True,
     ) -> None:
         """``lengths_for(documents, total)`` gives the row for two slider positions; ``totals`` may be one."""
-        self.lengths_for, self.names, self.tokens = lengths_for, names, list(tokens or [])
+        self.lengths_for, self.names, self.tokens = lengths_for, names, [storable(token) for token in tokens or []]
         count, total, window = start
         self.canvas = MaskCanvas(dark=dark)
         self.documents = slider("documents", documents, count)
@@ -88,8 +89,16 @@ class Explorer(ipywidgets.VBox):
         names = self.names[: len(lengths)] if self.names else None
         return PackedRow(lengths, self.window.value or None, names, self.causal.value)
 
+    def row_data(self) -> dict[str, Any]:
+        """What a page without a kernel needs of the row: its first documents, or the examples of as many tokens."""
+        rows = None
+        if len(self.total.options) > 1:
+            examples = (self.lengths_for(count, self.total.value) for _, count in self.documents.options)
+            rows = list({len(lengths): lengths for lengths in examples}.values())
+        return row_data(self.packed_row(), self.tokens, dark=self.canvas.dark, mode=self.canvas.mode, rows=rows)
+
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The widget and beside it a picture: GitHub, a saved page and a closed kernel show that one."""
+        """The widget and beside it a picture, for GitHub and a closed kernel, and the row's data, for our own pages."""
         from varlen_lab.viz.figures import draw_masks
 
         row = self.packed_row()
@@ -98,7 +107,7 @@ class Explorer(ipywidgets.VBox):
         data, metadata = picture._repr_mimebundle_()
         # both: a front end that knows no widget takes the picture
         widget = super()._repr_mimebundle_(**options) or {}
-        return {**data, **widget, "text/plain": data["text/plain"]}, metadata
+        return {**data, **widget, "text/plain": data["text/plain"], ROW_TYPE: self.row_data()}, metadata
 
 
 def slider(name: str, values: Sequence[int], value: int) -> ipywidgets.SelectionSlider:
