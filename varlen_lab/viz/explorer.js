@@ -320,7 +320,7 @@ function count(number, noun) { // 1 cell, 1,000 cells
 }
 
 function shown(text, most, marks = { " ": " " }) { // somebody else's text, its controls and odd blanks written out
-  const signs = [...text.slice(0, 2 * most)], short = signs.length > most ? [...signs.slice(0, most), "…"] : signs;
+  const signs = [...text.slice(0, 2 * most + 2)], short = signs.length > most ? [...signs.slice(0, most), "…"] : signs;
   return short.join("").replace(/[\p{C}\p{Z}]/gu, (sign) => marks[sign] || `\\u{${sign.codePointAt(0).toString(16)}}`);
 }
 

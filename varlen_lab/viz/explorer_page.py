@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -26,6 +27,7 @@ ROW_TYPE = "application/vnd.varlen-lab.row+json"  # of an output in a notebook t
 DOCUMENT_LIMIT = 10_000  # the browser draws so many in a moment
 TEXT_BUDGET = 100_000  # bytes of names, and bytes of tokens' texts, that a page holds
 PICTURE_LIMIT = 150_000  # bytes of the picture for a browser without scripts
+UNSAFE = re.compile("[<>&\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]")
 MODES = ("both", "full", "varlen")
 EXPORT = "export default { render };\n"  # explorer.js is a module for anywidget; a page has no modules
 
@@ -104,7 +106,7 @@ def fragment(data: Mapping[str, Any], *, label: str, picture: str = "") -> str:
     row, data = read_data(data)
     shown = f"<noscript>{picture}</noscript>\n" if picture else ""
     return (
-        f'<div class="varlen-page" role="group" aria-label="{escape(legible(label))}">\n'
+        f'<div class="varlen-page" role="group" aria-label="{heading(label)}">\n'
         f'<script type="application/json">{json_in_html(data)}</script>\n'
         f'{shown}<p class="varlen-fallback">{escape(row.alt_text())}</p>\n</div>\n'
     )
@@ -130,11 +132,9 @@ def read_data(data: Mapping[str, Any]) -> tuple[PackedRow, dict[str, Any]]:
 
 
 def json_in_html(data: Mapping[str, Any]) -> str:
-    """JSON that may stand in a script element: nothing in it ends the element or a line of JavaScript."""
+    """JSON that may stand in a script element: nothing in it ends the element, a line, or the direction of writing."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
+    return UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text)
 
 
 def page(
@@ -149,7 +149,7 @@ def page(
     ``dark``: dark always; else as the reader's browser asks.
     """
     data = row_data(row, tokens, dark=True if dark else None)
-    words = escape(legible(title))
+    words = heading(title)
     light_colours, dark_colours = page_colours(DARK if dark else LIGHT), page_colours(DARK)
     return f"""<!doctype html>
 <html lang="en">
@@ -179,6 +179,11 @@ noscript img {{ max-width: 100%; height: auto; }}
 </body>
 </html>
 """
+
+
+def heading(text: str) -> str:
+    """Somebody's words as one line of HTML."""
+    return escape(" ".join(legible(text).split()))
 
 
 def page_colours(colours: Theme) -> str:
