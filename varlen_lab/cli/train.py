@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, add_no_isolate, read_config
@@ -76,7 +78,9 @@ def train_and_print(config: Config, args: argparse.Namespace, console: Console) 
     from varlen_lab.training.trainer import train
 
     def print_outlook(outlook: Outlook) -> None:
-        for line in outlook.lines():
+        if config.mode == "packed" and outlook.documents > outlook.rows:
+            warnings.warn(not_varlen(args.config), stacklevel=1)
+        for line in outlook.lines() if not args.quiet else ():
             console.print(line, markup=False)
 
     def print_results(record: dict[str, Any]) -> None:
@@ -88,7 +92,7 @@ def train_and_print(config: Config, args: argparse.Namespace, console: Console) 
         return train(
             config,
             progress=not args.quiet,
-            on_start=None if args.quiet else print_outlook,
+            on_start=print_outlook,
             on_step=print_results,
             resume=args.resume,
             deepspeed=args.deepspeed,
@@ -106,6 +110,15 @@ def train_and_print(config: Config, args: argparse.Namespace, console: Console) 
     finally:
         if torch.distributed.is_initialized() and "RANK" in os.environ:
             torch.distributed.destroy_process_group()
+
+
+def not_varlen(config: str) -> str:
+    """What a packed run must be told whose seams are open; ``config``: the word of the command line that names it."""
+    change = f"{config}: use_varlen_attn = True" if Path(config).is_file() else "--cfg-options use_varlen_attn=True"
+    return (
+        "this run is NOT varlen: with use_varlen_attn = False a token also attends to the other documents in its row; "
+        f"one line changes it, {change}"
+    )
 
 
 def summarise(history: History, console: Console, resumed: bool) -> None:

@@ -17,11 +17,13 @@ from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.documents.registry import MAP_FNS, OF_TOKENIZER, TEMPLATES
 from varlen_lab.errors import SettingError, nearest, one_of, quoted
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES, WEIGHTINGS
+from varlen_lab.training.registry import VISUALIZERS
 
 MODES = ("unpacked", "packed", "varlen")
 TYPES = {kind.__name__: kind for kind in (str, int, float, bool, tuple, list, dict)}  # as the table below names them
 INT64_LIMIT = 2**63  # no count and no seed reaches it: what computes with them has 64 bits
 WITHOUT_ADAPTER = "has no effect with method = 'full'; remove it, or set method to 'lora' or 'qlora'."
+ELSEWHERE = {"report_to": "visualizer"}  # what transformers' Trainer calls a setting, where the names are not near
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a text literal can hold it, UTF-8 and tokenizers cannot
 
 
@@ -131,7 +133,7 @@ class Config:
     seed: int = setting(0, "5/", "fixes weights from scratch and the order of the data", at_least(0))
     device: str = setting("auto", "5/", "auto (cuda where it is, else cpu), cpu, cuda, or mps, Apple's GPU", choices=("auto", "cpu", "cuda", "mps"))
     deterministic: bool = setting(False, "5/", "every run again gives the same bits, on a GPU too; what cannot is refused")
-    visualizer: str | None = setting(None, "5/", "'tensorboard' writes curves to work_dir/tensorboard", choices=("tensorboard",))
+    visualizer: str | None = setting(None, "5/", "curves of the run: tensorboard (in work_dir/tensorboard), trackio or wandb, through that package", choices=(VISUALIZERS,))
     work_dir: str | None = setting(None, "5/", "where checkpoints go; None is work_dirs/<name of this file>")
     # fmt: on
     name: str = field(default="", compare=False, metadata={})
@@ -221,7 +223,8 @@ def has_effect(config: Config, row: dataclasses.Field) -> bool:
 
 def unknown_setting(name: str) -> str:
     """The sentence for a name that is no setting."""
-    return f"unknown setting {quoted(name)}{nearest(name, setting_names())}."
+    meant = f"; did you mean {ELSEWHERE[name]!r}?" if name in ELSEWHERE else nearest(name, setting_names())
+    return f"unknown setting {quoted(name)}{meant}."
 
 
 def checked_value(row: dataclasses.Field, value: Any) -> Any:

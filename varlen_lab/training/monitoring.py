@@ -1,16 +1,12 @@
-"""What a run shows while it goes on, and what it hears: a bar, curves, the signal to stop."""
+"""What a run shows while it goes on, and what it hears: a bar, the signal to stop."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -42,28 +38,3 @@ def stop_on_sigterm() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def tensorboard(config: Config, work_dir: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """``draw(record)`` into ``work_dir/tensorboard`` if the config asks for it: numbers as curves, answers as text."""
-    if config.visualizer is None or work_dir is None:
-        yield lambda record: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "visualizer = 'tensorboard' needs tensorboard, which is not installed; pip install tensorboard."
-        ) from None
-
-    def draw(record: dict[str, Any]) -> None:
-        for name, value in record.items():
-            no_loss = name == "loss" and record.get("untrained", False)  # the curve has a gap there
-            if isinstance(value, (int, float)) and name != "step" and not no_loss:
-                writer.add_scalar(name, value, record["step"])
-        for number, text in enumerate(record.get("samples", [])):
-            writer.add_text(f"sample_{number}", text, record["step"])
-
-    with SummaryWriter(str(work_dir / "tensorboard")) as writer:
-        yield draw

@@ -30,6 +30,7 @@ from varlen_lab.training.checkpoint import (
     rng_state,
     set_rng_state,
 )
+from varlen_lab.training.curves import check_visualizer, curves
 from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
@@ -38,7 +39,7 @@ from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.leak_check import check_in_first_process
 from varlen_lab.training.limits import check_limits
-from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm, tensorboard
+from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm
 from varlen_lab.training.outlook import Outlook, Work, estimate
 from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
@@ -86,6 +87,7 @@ def prepared(
     from accelerate.utils import broadcast_object_list
 
     refuse_format(config, deepspeed, fsdp)
+    check_visualizer(config)
     accelerator = make_accelerator(config)
     first = accelerator.is_main_process
     tokenizer = load_tokenizer(config)
@@ -182,7 +184,9 @@ class Run:
         """The steps that are left, each with what is shown, measured and saved around it."""
         accelerator, history, first = self.engine.accelerator, self.history, self.engine.accelerator.is_main_process
         bar = progress_bar("train", len(self.plan), self.done, progress and first)
-        with bar, stop_on_sigterm() as stop, tensorboard(self.config, self.work_dir if first else None) as draw:
+        to_draw = self.work_dir if first and self.done < len(self.plan) else None
+        drawing = curves(self.config, to_draw, history.meta, self.done)
+        with bar, stop_on_sigterm() as stop, drawing as draw:
             for record in optimize(self.engine, self.batches(), self.done, on_nonfinite=self.keep_nonfinite):
                 self.evaluate(record)
                 history.add(record)
