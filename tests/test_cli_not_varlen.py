@@ -80,6 +80,7 @@ def test_who_calls_train_or_compare_asked_for_the_mode(small: Config, recwarn: p
     assert not [one for one in recwarn if "NOT varlen" in str(one.message)]
 
 
+@pytest.mark.slow
 def test_in_a_pipe_it_is_one_line_on_stderr(copied: Path) -> None:
     words = [sys.executable, "-m", "varlen_lab", "train", str(copied)]
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8")

@@ -59,9 +59,7 @@ class Pen(NamedTuple):
 
 def check_visualizer(config: Config) -> None:
     """InputError when the package that ``visualizer`` names is not installed, with the command that brings it."""
-    if config.visualizer is None:
-        return
-    chosen = VISUALIZERS[config.visualizer]
+    chosen = VISUALIZERS[str(config.visualizer)]
     try:
         resolve_name(chosen.needs)
     except (ImportError, AttributeError):  # a folder of this name beside the config can be imported, and is empty
@@ -71,16 +69,13 @@ def check_visualizer(config: Config) -> None:
 
 
 @contextmanager
-def curves(config: Config, work_dir: Path | None, facts: dict[str, Any], after: int) -> Iterator[Callable[..., None]]:
-    """``draw(record)`` into what the config's ``visualizer`` names; one that does nothing without it, or a work dir.
+def curves(config: Config, work_dir: Path, facts: dict[str, Any], after: int) -> Iterator[Callable[..., None]]:
+    """``draw(record)`` into what the config's ``visualizer`` names: numbers become curves, answers texts.
 
-    Numbers become curves, answers texts. ``facts``: what was run; ``after``: the step a run is resumed from.
+    ``facts``: what was run; ``after``: the step a run is resumed from.
     """
-    if config.visualizer is None or work_dir is None:
-        yield lambda record: None
-        return
     settings = {name: getattr(config, name) for name in setting_names()}
-    chosen = VISUALIZERS[config.visualizer]
+    chosen = VISUALIZERS[str(config.visualizer)]
     ask, pen = Failing(chosen), None
 
     def draw(record: dict[str, Any]) -> None:
@@ -143,11 +138,11 @@ class Failing:
         """Warnings of the package are ours to tell while the block runs; those of others are shown as ever."""
         usual = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:
+        def show(message: Any, category: type[Warning], filename: str, *more: Any, **named: Any) -> None:
             if filename.startswith(self.folder) and issubclass(category, UserWarning):
                 self.problems.append(str(message).rstrip("."))
             else:
-                usual(message, category, filename, *more)
+                usual(message, category, filename, *more, **named)
 
         warnings.showwarning = show
         try:

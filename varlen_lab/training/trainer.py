@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,8 @@ def prepared(
     from accelerate.utils import broadcast_object_list
 
     refuse_format(config, deepspeed, fsdp)
-    check_visualizer(config)
+    if config.visualizer is not None:
+        check_visualizer(config)
     accelerator = make_accelerator(config)
     first = accelerator.is_main_process
     tokenizer = load_tokenizer(config)
@@ -184,8 +185,9 @@ class Run:
         """The steps that are left, each with what is shown, measured and saved around it."""
         accelerator, history, first = self.engine.accelerator, self.history, self.engine.accelerator.is_main_process
         bar = progress_bar("train", len(self.plan), self.done, progress and first)
-        to_draw = self.work_dir if first and self.done < len(self.plan) else None
-        drawing = curves(self.config, to_draw, history.meta, self.done)
+        drawing: AbstractContextManager[Callable[..., object]] = nullcontext(lambda record: None)
+        if self.config.visualizer is not None and first and self.done < len(self.plan):
+            drawing = curves(self.config, self.work_dir, history.meta, self.done)
         with bar, stop_on_sigterm() as stop, drawing as draw:
             for record in optimize(self.engine, self.batches(), self.done, on_nonfinite=self.keep_nonfinite):
                 self.evaluate(record)
