@@ -18,10 +18,10 @@ from typing import Any
 
 from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_notebook
 from varlen_lab.course.outcomes import Outcome, one_line
-from varlen_lab.course.pages.index import index_page
+from varlen_lab.course.pages.api import write_api
 from varlen_lab.course.pages.lesson import notebook_page
+from varlen_lab.course.site import begin_site, write_page, write_site
 from varlen_lab.errors import InputError
-from varlen_lab.files.writing import written_whole
 
 CELL_SECONDS = 1800  # a cell that takes longer hangs
 QUIET = "--IPKernelApp.log_level=50"  # or kernels talk into our terminal, about encryption and interrupts
@@ -29,16 +29,20 @@ OnCell = Callable[[int, int], None]  # (cells done, cells in all)
 
 
 def walkthrough(
-    out: str | os.PathLike[str] = "runs/walkthrough", quick: bool = False, only: list[str] | None = None
+    out: str | os.PathLike[str] = "runs/walkthrough",
+    quick: bool = False,
+    only: list[str] | None = None,
+    *,
+    api: bool = True,
 ) -> int:
-    """Run the lessons in order into ``out`` and write ``out/index.html``; 1 when one failed, else 0.
+    """Run the lessons in order into ``out``, a site that opens at ``out/index.html``; 1 when one failed, else 0.
 
-    ``quick`` is passed to every notebook as ``quick=True``; ``only`` narrows the walk: names or numbers.
-    Raises InputError before anything runs when a name is unknown or a notebook has no parameter ``quick``.
+    ``quick`` is passed to every notebook as ``quick=True``; ``only`` narrows the walk: names or numbers. What an earlier
+    walk left of the others is shown with its date. ``api``: write the pages of the functions too, after a whole walk.
+    Raises InputError before anything runs when a name is unknown, a notebook has no parameter ``quick``, or ``out``
+    cannot be written.
     """
     from rich.console import Console
-
-    from varlen_lab.machine.environment import summary
 
     lessons = find_lessons()
     chosen = lessons if only is None else [find_lesson(word, lessons) for word in only]
@@ -47,14 +51,16 @@ def walkthrough(
         lesson.check(parameters)
     folder = make_folder(Path(out))
     console = Console(highlight=False, soft_wrap=True)
-    outcomes = {lesson.name: Outcome(lesson.name, lesson.title) for lesson in lessons}
+    outcomes: dict[str, Outcome] = {}
     started = time.monotonic()
+    begin_site(folder)
     try:
         for lesson in [lesson for lesson in lessons if lesson in chosen]:
             outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, parameters, console)
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
-        page = index_page(list(outcomes.values()), summary(), time.monotonic() - started, quick)
-        write_page(folder / "index.html", page)
+        write_site(folder, lessons, outcomes, time.monotonic() - started, quick)
+    if api and only is None:
+        write_api(folder / "api")
     failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
     if failed:
         console.print(f"[red]{len(failed)} of {len(chosen)} failed:[/] {', '.join(failed)}")
@@ -144,12 +150,6 @@ def make_folder(folder: Path) -> Path:
     except OSError as problem:
         raise InputError(f"{folder} cannot be created ({problem.strerror}); choose another -o.") from None
     return folder
-
-
-def write_page(path: Path, html: str) -> None:
-    """Whole or not at all."""
-    with written_whole(path, "w") as file:
-        file.write(html)
 
 
 @contextmanager

@@ -10,7 +10,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one notebook; ``executed`` is the copy with outputs, ``error`` one line if it failed."""
+    """What became of one notebook; ``executed`` is the copy with outputs, ``error`` one line if it failed.
+
+    ``earlier``: when it ran, if not in this walk.
+    """
 
     name: str
     title: str
@@ -18,11 +21,12 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
     executed: Path | None = None
+    earlier: str = ""
 
     @property
     def page(self) -> str:
-        """File name of its HTML page, or '' when there is none."""
-        return self.executed.with_suffix(".html").name if self.executed else ""
+        """File name of its HTML page."""
+        return self.executed.with_suffix(".html").name if self.executed else f"{self.name}.html"
 
 
 def duration(seconds: float) -> str:

@@ -1,52 +1,95 @@
-"""The page over all notebooks: what ran, and the outputs of every cell tagged ``walkthrough``."""
+"""The landing page of the site: the picture, three numbers, the explorer, the lessons, and what they found."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from varlen_lab.course.lessons import read_notebook
+from varlen_lab.course.lessons import Lesson, read_notebook
 from varlen_lab.course.outcomes import Outcome, duration
 from varlen_lab.course.pages.frame import templates
 from varlen_lab.course.pages.lesson import cells_html
+from varlen_lab.course.pages.numbers import LESSON, measured, written
 
 TAG = "walkthrough"
-HEAD = [70, 300, 180]  # tokens of the documents whose masks stand at the head of the index
+HEAD = [70, 300, 180]  # tokens of the documents whose masks stand at the head of the page
+MOST_DOCUMENTS = 64  # of the explorer's slider
 
 
-def index_page(outcomes: Sequence[Outcome], facts: dict[str, str], seconds: float, quick: bool) -> str:
-    """The page over all notebooks: their table, then what is tagged ``walkthrough`` in the executed copies."""
+def index_page(
+    lessons: Sequence[Lesson], outcomes: Mapping[str, Outcome], facts: Mapping[str, str], seconds: float, quick: bool
+) -> str:
+    """The landing page; ``outcomes`` by the names of ``lessons``, ``facts`` of this machine, ``seconds`` of the walk."""
     from varlen_lab.packing.boundaries import Boundaries  # here, for they import torch and numpy: pages do not need to
+    from varlen_lab.viz.explorer_page import SCRIPT, STYLE
     from varlen_lab.viz.masks import count_cells
 
     head = Boundaries.from_lengths(HEAD)
-    executed = [outcome for outcome in outcomes if outcome.executed and outcome.executed.exists()]
-    results = [(outcome, html) for outcome in executed if (html := shown_outputs(outcome))]
-    ran = [outcome for outcome in outcomes if outcome.status != "not run"]
+    rows = [(lesson, outcomes[lesson.name]) for lesson in lessons]
+    results = [(outcome, html) for lesson, outcome in rows if (html := shown_outputs(lesson, outcome))]
+    now = [outcome for _, outcome in rows if outcome.status != "not run" and not outcome.earlier]
     page = templates().get_template("index.html.j2")
     return page.render(
-        title="Varlen attention, on this machine",
-        outcomes=outcomes,
+        title="Varlen attention: see it, prove it, use it",
+        rows=[(lesson, outcome, claim(lesson.notebook)) for lesson, outcome in rows],
         results=results,
+        numbers=numbers(rows),
+        explorer=explorer(),
         facts=facts,
         quick=quick,
-        ran=ran,
-        failed=[outcome for outcome in ran if outcome.status == "failed"],
-        slowest=max((outcome.seconds for outcome in ran), default=0.0) or 1.0,
+        ran=now,
+        earlier=[outcome for _, outcome in rows if outcome.earlier],
+        failed=[outcome for outcome in now if outcome.status == "failed"],
         duration=duration(seconds),
         date=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         mask={"total": head.total, "spans": head.spans, "crossing": count_cells(head).cross_share},
+        scripts=[SCRIPT],
+        sheet=STYLE,
     )
 
 
-def shown_outputs(outcome: Outcome) -> str:
+def numbers(rows: Sequence[tuple[Lesson, Outcome]]) -> dict[str, Any]:
+    """The three numbers and the outcome of the lesson that measures them; without numbers, the reason in ``why``."""
+    outcome = next((outcome for lesson, outcome in rows if lesson.name[3:] == LESSON), None)
+    if outcome is None:
+        return {"why": "no lesson of this course measures it"}
+    if outcome.executed is None or not outcome.executed.exists():
+        return {"why": f"lesson {outcome.name[:2]} was not run", "outcome": outcome}
+    found = measured(read_notebook(outcome.executed))
+    if found is None:
+        why = "failed before it had measured" if outcome.status == "failed" else "shows no table of its three trainings"
+        return {"why": f"lesson {outcome.name[:2]} {why}", "outcome": outcome}
+    values = {"varlen": written(found.varlen), "packed": written(found.packed), "padding": (f"{100 * found.padding:.0f}\N{NO-BREAK SPACE}%", "")}
+    return {"found": values, "caption": found.caption, "outcome": outcome}
+
+
+def explorer() -> str:
+    """The explorer over example rows of one to sixty-four documents, as HTML."""
+    from varlen_lab.viz.explorer import DOCUMENTS, START, example_lengths
+    from varlen_lab.viz.explorer_page import fragment, row_data
+    from varlen_lab.viz.masks import PackedRow
+
+    documents, total = START
+    rows = [example_lengths(count, total) for count in DOCUMENTS if count <= MOST_DOCUMENTS]
+    row = PackedRow(example_lengths(documents, total), None, None)
+    return fragment(row_data(row, rows=rows), label="Attention masks of a packed row")
+
+
+def claim(notebook: Any) -> str:
+    """The sentence behind ``> **Claim.**`` in a lesson, which it then puts to the test; '' where there is none."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"^> \*\*Claim\.\*\* (.+(?:\n> .+)*)", cell.source, re.M)):
+            return re.sub(r"\*\*|`", "", found[1].replace("\n> ", " "))
+    return ""
+
+
+def shown_outputs(lesson: Lesson, outcome: Outcome) -> str:
     """Outputs, not code, of the cells tagged ``walkthrough``, and tagged markdown; '' if there are none."""
-    assert outcome.executed is not None
+    if outcome.executed is None or not outcome.executed.exists():
+        return ""
     nb = read_notebook(outcome.executed)
     tagged = [cell for cell in nb.cells if TAG in cell.metadata.get("tags", [])]
     nb.cells = [cell for cell in tagged if cell.cell_type == "markdown" or cell.get("outputs")]
-    if not nb.cells:
-        return ""
-    images = Path(nb.metadata.get("papermill", {}).get("input_path") or ".").parent
-    return cells_html(nb, images, outcome.title, code=False)
+    return cells_html(nb, lesson.path.parent, outcome.title, code=False) if nb.cells else ""

@@ -1,0 +1,108 @@
+"""The three numbers at the head of the site: read from the table that a lesson showed, never written down here.
+
+The lesson compares three trainings on the same documents, and shows ``Comparison.table()``: a row a mode. Its executed
+copy holds that table as HTML. What a reader sees in the lesson is what stands on the landing page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from typing import Any
+
+LESSON = "three_losses"  # the name of the lesson, without its number
+MODE, DIFFERENCE, PADDING = "mode", "max |Δ| to unpacked", "padding"  # columns of Comparison.table()
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What one comparison measured, and on what."""
+
+    varlen: float  # the largest difference of a step's loss to unpacked
+    packed: float  # the same where seams are ignored
+    padding: float  # the share of the unpacked batches that is padding, less what packed rows have
+    caption: str
+
+
+def measured(notebook: Any) -> Numbers | None:
+    """The numbers of an executed notebook (as nbformat reads it); None when no output of it is such a table."""
+    for table in tables(notebook):
+        head, *rows = table.rows or [[]]
+        if not {MODE, DIFFERENCE, PADDING} <= set(head):
+            continue
+        of = {row[head.index(MODE)]: dict(zip(head, row)) for row in rows if len(row) == len(head)}
+        try:
+            return Numbers(
+                varlen=number(of["varlen"][DIFFERENCE]),
+                packed=number(of["packed"][DIFFERENCE]),
+                padding=number(of["unpacked"][PADDING]) - number(of["varlen"][PADDING]),
+                caption=table.caption.strip(),
+            )
+        except (KeyError, ValueError):  # a mode was not run, or its cell holds no number
+            continue
+    return None
+
+
+def number(cell: str) -> float:
+    """``9.5e-07`` and ``59%`` as floats; ValueError for other words."""
+    return float(cell.removesuffix("%")) / 100 if cell.endswith("%") else float(cell)
+
+
+def written(value: float) -> tuple[str, str]:
+    """A number as people write it: ``("0.024", "")``, or ``("9.5", "−7")`` for 9.5 times ten to the −7."""
+    if value == 0 or abs(value) >= 1e-3:
+        return f"{value:.2g}", ""
+    digits, power = f"{value:.1e}".split("e")
+    return digits, str(int(power)).replace("-", "−")
+
+
+@dataclass
+class Table:
+    """The texts of an HTML table's cells, row by row."""
+
+    rows: list[list[str]] = field(default_factory=list)
+    caption: str = ""
+
+
+def tables(notebook: Any) -> Iterator[Table]:
+    """Every HTML table among the outputs of a notebook."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            html = output.get("data", {}).get("text/html", "")
+            reader = TableReader()
+            reader.feed("".join(html))
+            yield from reader.tables
+
+
+class TableReader(HTMLParser):
+    """Collects the tables of a piece of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[Table] = []
+        self.inside = ""
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag == "table":
+            self.tables.append(Table())
+        elif self.tables and tag == "tr":
+            self.tables[-1].rows.append([])
+        elif self.tables and tag in ("td", "th") and self.tables[-1].rows:
+            self.tables[-1].rows[-1].append("")
+        if tag in ("td", "th", "caption"):
+            self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self.inside:
+            self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self.tables or not self.inside:
+            return
+        table = self.tables[-1]
+        if self.inside == "caption":
+            table.caption += data
+        elif table.rows and table.rows[-1]:
+            table.rows[-1][-1] = re.sub(r"\s+", " ", table.rows[-1][-1] + data).strip()

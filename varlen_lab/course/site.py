@@ -1,0 +1,101 @@
+"""The folder that a walk leaves: a site that can be moved, zipped and opened without a network.
+
+    index.html          the front door                NN_name.html     every lesson
+    api/index.html      the functions, by room        NN_name.ipynb    the executed copy of a lesson that was run
+
+Every lesson has a page, so that no link leads nowhere: a lesson that this walk did not run shows what an earlier walk
+into the folder found, with its date, or else the notebook as it is, and says that it was not run. The executed copies are the
+only record of earlier walks: papermill notes in them when they ran and how long it took.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.course.lessons import Lesson, read_notebook
+from varlen_lab.course.outcomes import Outcome, one_line
+from varlen_lab.course.pages.api import no_api
+from varlen_lab.course.pages.index import index_page
+from varlen_lab.course.pages.lesson import notebook_page
+from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
+
+API = "api/index.html"
+ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill puts into an executed copy
+
+
+def begin_site(folder: Path) -> None:
+    """Before anything runs: a folder that cannot be written is said now, and a link to the functions leads somewhere."""
+    try:
+        (folder / "api").mkdir(exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o.") from None
+    if not (folder / API).exists():
+        write_page(folder / API, no_api("They are written at the end of a whole walk: varlen-lab walkthrough"))
+
+
+def write_site(
+    folder: Path, lessons: Sequence[Lesson], outcomes: Mapping[str, Outcome], seconds: float, quick: bool
+) -> None:
+    """The landing page, and the pages of ``lessons`` that were not run now; ``outcomes`` by name, of those that were.
+
+    ``seconds`` and ``quick`` are the walk's. InputError when ``folder`` cannot be written.
+    """
+    from varlen_lab.machine.environment import summary
+
+    found = {}
+    for lesson in lessons:
+        outcome = outcomes.get(lesson.name)
+        if outcome is None:
+            outcome = earlier(lesson, folder / lesson.path.name) or Outcome(lesson.name, lesson.title)
+            notebook = read_notebook(outcome.executed or lesson.path)
+            write_page(folder / outcome.page, notebook_page(notebook, outcome, lesson.path.parent))
+        found[lesson.name] = outcome
+    write_page(folder / "index.html", index_page(lessons, found, summary(), seconds, quick))
+
+
+def earlier(lesson: Lesson, executed: Path) -> Outcome | None:
+    """What an earlier walk made of a lesson; None when it never ran to its end, or the lesson has changed since."""
+    try:
+        notebook = read_notebook(executed)
+    except InputError:
+        return None
+    run, errors = notebook.metadata.get("papermill", {}), list(errors_of(notebook))
+    if "start_time" not in run or sources(notebook) != sources(lesson.notebook):
+        return None
+    if not errors and not all(cell.get("execution_count") for cell in code_cells(notebook)):  # Ctrl-C
+        return None
+    outcome = Outcome(lesson.name, lesson.title, "failed" if errors else "ok", run.get("duration") or 0.0)
+    when = datetime.datetime.fromisoformat(run["start_time"]).astimezone().strftime("%Y-%m-%d %H:%M")
+    if run.get("parameters", {}).get("quick"):
+        when += ", quick"
+    return replace(outcome, error=errors[0] if errors else "", executed=executed, earlier=when)
+
+
+def sources(notebook: Any) -> list[str]:
+    """The cells of a lesson as they were written, without those that papermill adds."""
+    return [cell.source for cell in notebook.cells if not ADDED & set(cell.metadata.get("tags", []))]
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    """The cells that run."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def errors_of(notebook: Any) -> list[str]:
+    """The exceptions that its cells ended with, a line each."""
+    outputs = [output for cell in code_cells(notebook) for output in cell.get("outputs", [])]
+    return [one_line(f"{o.ename}: {o.evalue}") for o in outputs if o.output_type == "error"]
+
+
+def write_page(path: Path, html: str) -> None:
+    """Whole or not at all; InputError where it cannot be written."""
+    try:
+        with written_whole(path, "w") as file:
+            file.write(html)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another -o.") from None
