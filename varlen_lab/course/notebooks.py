@@ -20,7 +20,7 @@ from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_no
 from varlen_lab.course.outcomes import Outcome, one_line
 from varlen_lab.course.pages.api import write_api
 from varlen_lab.course.pages.lesson import notebook_page
-from varlen_lab.course.site import begin_site, write_page, write_site
+from varlen_lab.course.site import begin_site, end_site, write_page
 from varlen_lab.errors import InputError
 
 CELL_SECONDS = 1800  # a cell that takes longer hangs
@@ -37,8 +37,8 @@ def walkthrough(
 ) -> int:
     """Run the lessons in order into ``out``, a site that opens at ``out/index.html``; 1 when one failed, else 0.
 
-    ``quick`` is passed to every notebook as ``quick=True``; ``only`` narrows the walk: names or numbers. What an earlier
-    walk left of the others is shown with its date. ``api``: write the pages of the functions too, after a whole walk.
+    ``quick`` is passed to every notebook as ``quick=True``; ``only`` narrows the walk: names or numbers. What an
+    earlier walk left of the others is shown with its date. ``api``: a whole walk writes the pages of the functions too.
     Raises InputError before anything runs when a name is unknown, a notebook has no parameter ``quick``, or ``out``
     cannot be written.
     """
@@ -53,12 +53,12 @@ def walkthrough(
     console = Console(highlight=False, soft_wrap=True)
     outcomes: dict[str, Outcome] = {}
     started = time.monotonic()
-    begin_site(folder)
+    begin_site(folder, lessons, quick)
     try:
         for lesson in [lesson for lesson in lessons if lesson in chosen]:
             outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, parameters, console)
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
-        write_site(folder, lessons, outcomes, time.monotonic() - started, quick)
+        end_site(folder, lessons, outcomes, time.monotonic() - started, quick)
     if api and only is None:
         write_api(folder / "api")
     failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]

@@ -28,6 +28,14 @@ class Outcome:
         """File name of its HTML page."""
         return self.executed.with_suffix(".html").name if self.executed else f"{self.name}.html"
 
+    @property
+    def said(self) -> str:
+        """``ran in 3.2 s``, or what else became of it."""
+        if self.status == "not run":
+            return "not run here"
+        words = f"{'ran in' if self.status == 'ok' else 'failed after'} {duration(self.seconds)}"
+        return f"{words}, {self.earlier}" if self.earlier else words
+
 
 def duration(seconds: float) -> str:
     """``72.3`` -> ``1 min 12 s``; below a minute with one decimal."""

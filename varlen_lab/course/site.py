@@ -3,9 +3,9 @@
     index.html          the front door                NN_name.html     every lesson
     api/index.html      the functions, by room        NN_name.ipynb    the executed copy of a lesson that was run
 
-Every lesson has a page, so that no link leads nowhere: a lesson that this walk did not run shows what an earlier walk
-into the folder found, with its date, or else the notebook as it is, and says that it was not run. The executed copies are the
-only record of earlier walks: papermill notes in them when they ran and how long it took.
+Every lesson has a page, so that no link leads nowhere: one that this walk did not run shows what an earlier walk into
+the folder found, with its date, or else the notebook as it is, and says that it was not run. The executed copies are
+the only record of earlier walks: papermill notes in them when they ran and how long it took.
 """
 
 from __future__ import annotations
@@ -28,34 +28,54 @@ API = "api/index.html"
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill puts into an executed copy
 
 
-def begin_site(folder: Path) -> None:
-    """Before anything runs: a folder that cannot be written is said now, and a link to the functions leads somewhere."""
+def begin_site(folder: Path, lessons: Sequence[Lesson], quick: bool) -> None:
+    """Before anything runs: the whole site as it is so far, so that no page made on the way has a link to nowhere.
+
+    InputError when ``folder`` cannot be written.
+    """
     try:
-        (folder / "api").mkdir(exist_ok=True)
+        (folder / API).parent.mkdir(exist_ok=True)
     except OSError as problem:
         raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o.") from None
     if not (folder / API).exists():
         write_page(folder / API, no_api("They are written at the end of a whole walk: varlen-lab walkthrough"))
+    for lesson in lessons:
+        write_lesson(folder, lesson, so_far(folder, lesson), lessons)
+    write_index(folder, lessons, {}, None, quick)
 
 
-def write_site(
+def end_site(
     folder: Path, lessons: Sequence[Lesson], outcomes: Mapping[str, Outcome], seconds: float, quick: bool
 ) -> None:
-    """The landing page, and the pages of ``lessons`` that were not run now; ``outcomes`` by name, of those that were.
+    """After a walk of so many ``seconds``: the landing page, and a page for the lesson that Ctrl-C ended.
 
-    ``seconds`` and ``quick`` are the walk's. InputError when ``folder`` cannot be written.
+    ``outcomes``: by name, of the lessons that were run, each of which has its page.
     """
+    for lesson in lessons:
+        if not (folder / f"{lesson.name}.html").exists():
+            write_lesson(folder, lesson, so_far(folder, lesson), lessons)
+    write_index(folder, lessons, outcomes, seconds, quick)
+
+
+def write_index(
+    folder: Path, lessons: Sequence[Lesson], outcomes: Mapping[str, Outcome], seconds: float | None, quick: bool
+) -> None:
+    """The landing page; ``seconds`` is None while the walk goes on."""
     from varlen_lab.machine.environment import summary
 
-    found = {}
-    for lesson in lessons:
-        outcome = outcomes.get(lesson.name)
-        if outcome is None:
-            outcome = earlier(lesson, folder / lesson.path.name) or Outcome(lesson.name, lesson.title)
-            notebook = read_notebook(outcome.executed or lesson.path)
-            write_page(folder / outcome.page, notebook_page(notebook, outcome, lesson.path.parent))
-        found[lesson.name] = outcome
+    found = {lesson.name: outcomes.get(lesson.name) or so_far(folder, lesson) for lesson in lessons}
     write_page(folder / "index.html", index_page(lessons, found, summary(), seconds, quick))
+
+
+def write_lesson(folder: Path, lesson: Lesson, outcome: Outcome, lessons: Sequence[Lesson]) -> None:
+    """The page of a lesson that was not run in this walk."""
+    notebook = read_notebook(outcome.executed or lesson.path)
+    write_page(folder / outcome.page, notebook_page(notebook, outcome, lesson.path.parent))
+
+
+def so_far(folder: Path, lesson: Lesson) -> Outcome:
+    """What an earlier walk into ``folder`` found, or that the lesson was not run."""
+    return earlier(lesson, folder / lesson.path.name) or Outcome(lesson.name, lesson.title)
 
 
 def earlier(lesson: Lesson, executed: Path) -> Outcome | None:

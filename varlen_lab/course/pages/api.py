@@ -1,7 +1,7 @@
 """The pages of the functions, made by pdoc from the docstrings of the public face and the faces of the rooms.
 
-pdoc looks into a module's ``__dict__``, and a face holds a name only once it was asked for, so all are asked for first. Its templates
-are followed where they say what stands on a page; the frame, the style and the content security policy are ours.
+pdoc looks into a module's ``__dict__``, and a face holds a name only once it was asked for, so all are asked for first.
+What stands on a page is pdoc's template; the frame, the style and the content security policy are ours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INSTALL = "pdoc is not installed: pip install 'varlen_lab[docs]', then varlen-la
 
 
 def write_api(folder: Path) -> bool:
-    """Write a page for the public face and for each room into ``folder``; False, and one that says why, without pdoc."""
+    """Write a page for the public face and for each room into ``folder``; without pdoc one that says so, and False."""
     try:
         import pdoc.doc
         import pdoc.render
@@ -75,7 +75,12 @@ def file_of(module: str) -> str:
 def contents(modules: dict[str, Any]) -> str:
     """The page over all modules (pdoc's, by name): what each is about, and its names with their first sentences."""
     rows = [
-        (name, file_of(name), first_sentence(module.docstring), [(m, first_sentence(m.docstring)) for m in module.own_members])
+        (
+            name,
+            file_of(name),
+            first_sentence(module.docstring),
+            [(m, first_sentence(m.docstring)) for m in module.own_members],
+        )
         for name, module in modules.items()
     ]
     return templates().get_template("api/contents.html.j2").render(title="Functions of varlen_lab", rows=rows)

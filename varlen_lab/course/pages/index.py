@@ -19,9 +19,16 @@ MOST_DOCUMENTS = 64  # of the explorer's slider
 
 
 def index_page(
-    lessons: Sequence[Lesson], outcomes: Mapping[str, Outcome], facts: Mapping[str, str], seconds: float, quick: bool
+    lessons: Sequence[Lesson],
+    outcomes: Mapping[str, Outcome],
+    facts: Mapping[str, str],
+    seconds: float | None,
+    quick: bool,
 ) -> str:
-    """The landing page; ``outcomes`` by the names of ``lessons``, ``facts`` of this machine, ``seconds`` of the walk."""
+    """The landing page; ``outcomes`` by the names of ``lessons``, ``facts`` of this machine.
+
+    ``seconds`` of the walk, None while it goes on; ``quick``: its trainings are shortened.
+    """
     from varlen_lab.packing.boundaries import Boundaries  # here, for they import torch and numpy: pages do not need to
     from varlen_lab.viz.explorer_page import SCRIPT, STYLE
     from varlen_lab.viz.masks import count_cells
@@ -42,7 +49,7 @@ def index_page(
         ran=now,
         earlier=[outcome for _, outcome in rows if outcome.earlier],
         failed=[outcome for outcome in now if outcome.status == "failed"],
-        duration=duration(seconds),
+        duration=seconds and duration(seconds),
         date=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         mask={"total": head.total, "spans": head.spans, "crossing": count_cells(head).cross_share},
         scripts=[SCRIPT],
@@ -61,7 +68,11 @@ def numbers(rows: Sequence[tuple[Lesson, Outcome]]) -> dict[str, Any]:
     if found is None:
         why = "failed before it had measured" if outcome.status == "failed" else "shows no table of its three trainings"
         return {"why": f"lesson {outcome.name[:2]} {why}", "outcome": outcome}
-    values = {"varlen": written(found.varlen), "packed": written(found.packed), "padding": (f"{100 * found.padding:.0f}\N{NO-BREAK SPACE}%", "")}
+    values = {
+        "varlen": written(found.varlen),
+        "packed": written(found.packed),
+        "padding": (f"{100 * found.padding:.0f}\N{NO-BREAK SPACE}%", ""),
+    }
     return {"found": values, "caption": found.caption, "outcome": outcome}
 
 
@@ -80,7 +91,9 @@ def explorer() -> str:
 def claim(notebook: Any) -> str:
     """The sentence behind ``> **Claim.**`` in a lesson, which it then puts to the test; '' where there is none."""
     for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (found := re.search(r"^> \*\*Claim\.\*\* (.+(?:\n> .+)*)", cell.source, re.M)):
+        if cell.cell_type == "markdown" and (
+            found := re.search(r"^> \*\*Claim\.\*\* (.+(?:\n> .+)*)", cell.source, re.M)
+        ):
             return re.sub(r"\*\*|`", "", found[1].replace("\n> ", " "))
     return ""
 
