@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import update_wrapper
 from pathlib import Path
 from types import MethodType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from transformers import TrainerCallback
 
@@ -36,7 +36,7 @@ class OnBoth(Generic[Given, Result]):
 
     def __init__(self, function: Callable[Concatenate[Any, Given], Result]) -> None:
         self.function = function
-        update_wrapper(self, function)  # help() and pages of documentation show its words
+        update_wrapper(cast(Any, self), function)  # help() and pages of documentation show its words
 
     def __get__(self, instance: Any, owner: Any) -> Callable[Given, Result]:
         return MethodType(self.function, owner() if instance is None else instance)
