@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from varlen_lab.course.lessons import Lesson, value_of
+from varlen_lab.course.lessons import DIFFICULTIES, Lesson, find_lessons
+from varlen_lab.course.parameters import value_of
 from varlen_lab.errors import InputError
 
 PARAMETERS = "quick = False\ndevice = 'auto'\nsteps = 30\nlr: float = 1e-3\nname = None"
@@ -69,3 +70,29 @@ def test_parameters_cell_that_is_not_plain_python_is_named(tmp_path: Path) -> No
 )
 def test_words_of_the_command_line_become_values(text: str, value: object) -> None:
     assert value_of(text) == value and type(value_of(text)) is type(value)
+
+
+def test_minutes_and_difficulty_are_read_from_metadata_and_may_be_missing(tmp_path: Path) -> None:
+    path = write_lesson(tmp_path / "00_a.ipynb")
+    assert (Lesson(path).minutes, Lesson(path).difficulty) == (None, None)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata |= {"minutes": 12, "difficulty": "hard"}
+    nbformat.write(notebook, path)
+    assert (Lesson(path).minutes, Lesson(path).difficulty) == (12, "hard")
+    notebook.metadata |= {"minutes": "long", "difficulty": "<b>"}
+    nbformat.write(notebook, path)
+    assert (Lesson(path).minutes, Lesson(path).difficulty) == (None, None)
+
+
+def test_every_lesson_states_its_time_and_difficulty() -> None:
+    for lesson in find_lessons():
+        assert lesson.minutes and 5 <= lesson.minutes <= 30 and lesson.difficulty in DIFFICULTIES, lesson.name
+
+
+def test_a_walk_gives_quick_to_the_lessons_that_have_it_and_a_device_only_where_there_is_one(tmp_path: Path) -> None:
+    has = Lesson(write_lesson(tmp_path / "00_a.ipynb"))
+    has_not = Lesson(write_lesson(tmp_path / "01_b.ipynb", parameters="steps: int = 3"))
+    assert has.walked_with(quick=True, device="cpu") == {"quick": True, "device": "cpu"}
+    assert has_not.walked_with(quick=True, device=None) == {} == has.walked_with(quick=False, device=None)
+    with pytest.raises(InputError, match="01_b has no parameter device"):
+        has_not.walked_with(quick=False, device="cpu")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,10 +12,15 @@ from typing import Any
 import nbformat
 import pytest
 
+from varlen_lab.course.comparing import numbers_of
 from varlen_lab.course.lessons import Lesson, find_lessons
 from varlen_lab.course.pages.index import TAG
+from varlen_lab.course.parameters import INJECTED
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+import refresh  # noqa: E402
+
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[str(p.relative_to(FOLDER)) for p in NOTEBOOKS])
@@ -59,21 +66,53 @@ def test_notebook_is_valid(path: Path) -> None:
 
 
 @each_notebook
-def test_notebook_is_committed_without_outputs_and_run_metadata(path: Path) -> None:
+def test_notebook_is_kept_as_one_clean_run_leaves_it(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
-    for cell in notebook.cells:
-        assert not cell.get("outputs") and not cell.get("execution_count")
-        assert not {"papermill", "execution"} & set(cell.metadata)
-    assert path.stat().st_size <= 250_000
+    assert not {"papermill", "widgets"} & set(notebook.metadata)
+    for number, cell in enumerate(cells(path, "code"), start=1):
+        assert cell.execution_count == number
+        assert not {"papermill", "execution", "collapsed"} & set(cell.metadata)
+        assert all(refresh.WIDGET not in output.get("data", {}) for output in cell.outputs)
+    assert refresh.unfit(notebook) == []
+    assert path.stat().st_size <= refresh.LIMIT
+    assert any(cell.outputs for cell in cells(path, "code"))
 
 
 @each_notebook
-def test_notebook_has_one_parameters_cell_with_quick_and_device(path: Path) -> None:
-    tagged = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
-    assert len(tagged) == 1
-    parameters = Lesson(path).parameters
-    assert parameters["quick"] is False and parameters["device"] == "auto"
+def test_some_numbers_of_a_notebook_are_compared_and_kept(path: Path) -> None:
+    compared = [cell for cell in cells(path, "code") if "tolerance" in cell.metadata]
+    assert compared
+    for cell in compared:
+        assert numbers_of(cell), f"cell [{cell.execution_count}] has a tolerance and no number"
+        assert 0 <= cell.metadata["tolerance"] <= 0.1
+        assert "machine" not in cell.metadata.get("tags", [])
+
+
+@each_notebook
+def test_each_parameter_is_typed_and_used(path: Path) -> None:
+    code = cells(path, "code")
+    place = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
+    assert [i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])] == [place]
+    assert code[place + 1].source.endswith("check_parameters()")
+    assert not code[place].source.startswith(INJECTED)
+    assert all(isinstance(node, ast.AnnAssign) for node in ast.parse(code[place].source).body)
+    used = {name for cell in code[place + 1 :] for name in names_read(cell.source)}
+    parameters = Lesson(path).typed_parameters
+    assert parameters and set(parameters) <= used
+    assert all(one.default is not ... and one.takes(one.default) for one in parameters.values())
+
+
+def names_read(source: str) -> set[str]:
+    """Names whose value a cell reads, in braces of its shell lines too."""
+    lines = source.splitlines()
+    shell = "".join(line for line in lines if line.lstrip().startswith(("!", "%")))
+    tree = ast.parse("\n".join("pass" if line.lstrip().startswith(("!", "%")) else line for line in lines))
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return read | set(re.findall(r"\{(\w+)", shell))
+
+
+def test_a_parameter_that_nothing_reads_is_found() -> None:
+    assert names_read("steps = 3\nf(seed)\n!ls {folder.name} quick") == {"f", "seed", "folder"}
 
 
 @each_notebook

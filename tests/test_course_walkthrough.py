@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from test_course_lessons import write_lesson
 
@@ -192,11 +193,20 @@ def test_typo_in_a_parameter_runs_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_quick_walk_over_a_lesson_without_quick_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_a_lesson_does_not_know_or_the_machine_has_not_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    write_lesson(tmp_path / "notebooks" / "00_a.ipynb", parameters="device = 'auto'")
-    with pytest.raises(InputError, match="no parameter 'quick'"):
-        walkthrough(quick=True)
+    write_lesson(tmp_path / "notebooks" / "00_a.ipynb", parameters="steps: int = 3")
+    write_lesson(tmp_path / "notebooks" / "01_b.ipynb", parameters="device: str = 'auto'")
+    assert main(["walkthrough", "--device", "cpu"]) == 2
+    assert "00_a has no parameter device" in capsys.readouterr().err
+    assert main(["walkthrough", "--only", "01", "--device", "gpu"]) == 2
+    assert "must be one of auto, cpu, cuda, mps" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["walkthrough", "--only", "01", "--device", "cuda"]) == 2
+        said = capsys.readouterr().err
+        assert "device = 'cuda' cannot be had" in said and said.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 

@@ -91,11 +91,12 @@ def announce(backend: str, device: str, dtype: str) -> None:
 
 
 def say_backend(backend: str, device: str, dtype: str, why: str = "") -> None:
-    """A line on stderr; of several processes the first speaks."""
+    """A line on stderr, but on stdout in a notebook, which shows stderr as an error; the first process speaks."""
     if is_first():
+        in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
         # tqdm's own print keeps a progress bar that is being drawn on a line of its own
         words = f"varlen_lab: attention backend {backend} ({device}, {dtype})"
-        tqdm.write(f"{words}, {why}" if why else words, file=sys.stderr)
+        tqdm.write(f"{words}, {why}" if why else words, file=sys.stdout if in_notebook else sys.stderr)
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

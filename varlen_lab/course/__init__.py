@@ -20,5 +20,6 @@ if TYPE_CHECKING:
     from varlen_lab.course.lessons import find_lessons as find_lessons
     from varlen_lab.course.notebooks import run_notebook as run_notebook
     from varlen_lab.course.notebooks import walkthrough as walkthrough
+    from varlen_lab.course.parameters import check_parameters as check_parameters
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)

@@ -1,14 +1,13 @@
 """A lesson is a notebook, ``notebooks/NN_name.ipynb``: what it says of itself is read, nothing is executed.
 
 The file is the only record of a lesson. Its number and name are those of the file, its title is the first heading,
-its parameters are the plain ``name = literal`` lines of the one cell tagged ``parameters``, and ``gpu: true`` in its
-metadata marks it as one to run on a GPU too. So a notebook that is laid into the folder is found by ``run``, by
-``walkthrough``, by the GPU benchmark and by the tests.
+its parameters are the plain ``name: type = literal`` lines of the one cell tagged ``parameters``. Its metadata say
+``minutes`` and ``difficulty``, and ``gpu: true`` marks it as one to run on a GPU too. So a notebook that is laid into
+the folder is found by ``run``, by ``walkthrough``, by the GPU benchmark and by the tests.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from varlen_lab.course.parameters import Parameter, read_parameters, refuse_unfit
 from varlen_lab.errors import InputError, nearest
+
+DIFFICULTIES = ("easy", "medium", "hard")
 
 
 @dataclass(frozen=True)
@@ -44,25 +46,30 @@ class Lesson:
         """Whether the GPU benchmark runs it as well, with ``device`` set to the GPU."""
         return self.notebook.metadata.get("gpu") is True
 
-    @cached_property
+    @property
+    def minutes(self) -> int | None:
+        """How long a reader takes, exercises and running included; None where the lesson does not say."""
+        stated = self.notebook.metadata.get("minutes")
+        return stated if isinstance(stated, int) else None
+
+    @property
+    def difficulty(self) -> str | None:
+        """``easy``, ``medium`` or ``hard``; None where the lesson does not say."""
+        stated = self.notebook.metadata.get("difficulty")
+        return stated if stated in DIFFICULTIES else None
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Names and defaults; ``...`` stands for a default whose value is not known without running the cell."""
-        found: dict[str, Any] = {}
+        return {name: one.default for name, one in self.typed_parameters.items()}
+
+    @cached_property
+    def typed_parameters(self) -> dict[str, Parameter]:
+        """What the cell tagged ``parameters`` says, by name."""
+        found: dict[str, Parameter] = {}
         for cell in self.notebook.cells:
-            if cell.cell_type != "code" or "parameters" not in cell.metadata.get("tags", []):
-                continue
-            try:
-                statements = ast.parse(cell.source).body
-            except SyntaxError as problem:
-                raise InputError(
-                    f"{self.path.name}: the parameters cell is not plain Python (line {problem.lineno}); "
-                    "keep it to lines like quick = False."
-                ) from None
-            for node in statements:
-                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-                    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                    value = literal(node.value, otherwise=...)
-                    found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+            if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+                found |= read_parameters(cell.source, self.path.name)
         return found
 
     @cached_property
@@ -71,23 +78,24 @@ class Lesson:
         return read_notebook(self.path)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """InputError for a name the notebook does not have, or a value of another type than its default.
+        """InputError for a name the notebook does not have, or a value that its parameter does not take."""
+        refuse_unfit(self.path.name, self.typed_parameters, parameters)
 
-        papermill only warns about a name it does not find, so a typo would run the defaults in silence.
+    def walked_with(self, *, quick: bool, device: str | None) -> dict[str, Any]:
+        """What a walk gives this lesson: ``quick`` where it has such a parameter, and ``device`` where one is said.
+
+        InputError when it knows no device, or when the machine has no such device.
         """
-        for name, value in parameters.items():
-            if name not in self.parameters:
-                names = ", ".join(self.parameters)
-                has = f"it has {names}" if names else "it has no cell tagged parameters"
-                raise InputError(f"{self.path.name} has no parameter {name!r}{nearest(name, self.parameters)}; {has}.")
-            default = self.parameters[name]
-            if default is None or default is ... or type(value) is type(default):
-                continue
-            if not (isinstance(default, float) and type(value) is int):  # 1 for 1e-3 is fine, True for 1 is not
-                kind = type(default).__name__
+        given: dict[str, Any] = {"quick": True} if quick and "quick" in self.parameters else {}
+        if device is not None:
+            if "device" not in self.parameters:
                 raise InputError(
-                    f"{self.path.name}: {name} is {default!r} by default, so {value!r} must be a {kind} too."
+                    f"{self.name} has no parameter device, it does the same on every machine; say --only and the "
+                    "lessons that have one, as in --only 05 08 --device cuda."
                 )
+            given["device"] = device
+        self.check(given)
+        return given
 
 
 def find_lessons() -> list[Lesson]:
@@ -128,17 +136,3 @@ def read_notebook(path: Path) -> Any:
         raise InputError(f"{path} cannot be read ({problem.strerror}); is the path right?") from None
     except Exception:  # nbformat raises several kinds, all of them mean the same to a reader
         raise InputError(f"{path} is not a notebook: it holds no valid notebook JSON.") from None
-
-
-def value_of(word: str) -> Any:
-    """A word of the command line as a Python value: ``20`` int, ``true`` bool, anything else text."""
-    constants = {"true": True, "false": False, "none": None}
-    return constants[word.lower()] if word.lower() in constants else literal(word, otherwise=word)
-
-
-def literal(source: str | ast.expr, otherwise: Any) -> Any:
-    """The value of a Python literal; ``otherwise`` when ``source`` is none."""
-    try:
-        return ast.literal_eval(source)
-    except (ValueError, SyntaxError):
-        return otherwise

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from varlen_lab.course.comparing import compare_walk
 from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_notebook
 from varlen_lab.course.outcomes import Outcome, one_line
 from varlen_lab.course.pages.api import write_api
@@ -34,21 +35,22 @@ def walkthrough(
     only: list[str] | None = None,
     *,
     api: bool = True,
+    device: str | None = None,
+    compare: bool = False,
 ) -> int:
     """Run the lessons in order into ``out``, a site that opens at ``out/index.html``; 1 when one failed, else 0.
 
-    ``quick`` is passed to every notebook as ``quick=True``; ``only`` narrows the walk: names or numbers. What an
-    earlier walk left of the others is shown with its date. ``api``: a whole walk writes the pages of the functions too.
-    Raises InputError before anything runs when a name is unknown, a notebook has no parameter ``quick``, or ``out``
-    cannot be written.
+    ``only`` narrows the walk: names or numbers. An earlier walk of the others is shown with its date. ``api``: a
+    whole walk writes the pages of the functions too. ``quick`` and ``device`` become parameters of the lessons:
+    ``quick=True`` where one has it. ``compare`` sets the numbers of lessons that ran in full beside those they are kept
+    with; 1 where one differs. Raises InputError before anything runs when a name is unknown, a lesson has no parameter
+    ``device``, the machine has no such device, or ``out`` cannot be written.
     """
     from rich.console import Console
 
     lessons = find_lessons()
     chosen = lessons if only is None else [find_lesson(word, lessons) for word in only]
-    parameters = {"quick": True} if quick else {}
-    for lesson in chosen:
-        lesson.check(parameters)
+    given = {lesson.name: lesson.walked_with(quick=quick, device=device) for lesson in chosen}
     folder = make_folder(Path(out))
     console = Console(highlight=False, soft_wrap=True)
     outcomes: dict[str, Outcome] = {}
@@ -56,7 +58,7 @@ def walkthrough(
     begin_site(folder, lessons, quick)
     try:
         for lesson in [lesson for lesson in lessons if lesson in chosen]:
-            outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, parameters, console)
+            outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, given[lesson.name], console)
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
         end_site(folder, lessons, outcomes, time.monotonic() - started, quick)
     if api and only is None:
@@ -64,8 +66,9 @@ def walkthrough(
     failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
     if failed:
         console.print(f"[red]{len(failed)} of {len(chosen)} failed:[/] {', '.join(failed)}")
+    differing = compare_walk(chosen, outcomes, given) if compare else []
     console.print(f"open {folder / 'index.html'}", markup=False)
-    return 1 if failed else 0
+    return 1 if failed or differing else 0
 
 
 def run_shown(lesson: Lesson, output: Path, parameters: Mapping[str, Any], console: Any) -> Outcome:

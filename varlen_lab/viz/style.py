@@ -34,7 +34,8 @@ STROKE = 1.4  # points: nothing that matters is drawn thinner
 FONT = "DejaVu Sans"  # the one that comes with matplotlib: a figure looks the same everywhere
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
 HATCH = "////"
-SAVED_DPI = 200  # dots per inch of what is saved or shown: two pixels for each of GitHub's
+SAVED_DPI = 200  # dots per inch of what is saved: two pixels for each of GitHub's
+NOTEBOOK_DPI = 150  # of what a notebook shows, and keeps: six of these pictures in a file of 250 kB
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,9 @@ class Picture(Figure):
             Path(fname).write_bytes(svg)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-        """What a notebook shows: a PNG at half size, so that it is sharp, with its alt text."""
+        """What a notebook shows: a PNG with three dots for two pixels, so that it is sharp, with its alt text."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
+        self.savefig(buffer, format="png", dpi=NOTEBOOK_DPI)
         png = base64.b64encode(buffer.getvalue()).decode("ascii")
         width, height = (round(100 * side) for side in self.inches)
         details = {"width": width, "height": height, "alt": self.alt_text}
