@@ -18,6 +18,7 @@ import pytest
 from browser_lab import CANVAS, opened, served
 
 from varlen_lab.viz.explorer import START, example_lengths
+from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.style import LIGHT
 
 pytestmark = pytest.mark.browser
@@ -96,6 +97,9 @@ def test_the_notebook_shows_the_row_python_sent(lab: SimpleNamespace) -> None:
     assert (now["documents"], now["total"], now["mode"]) == (*START, "both")
     expect_picture(lab, example_lengths(*START))
     assert "packs 6 documents" in lab.canvas.get_attribute("aria-label")
+    cells = PackedRow(example_lengths(*START), None, None).cells
+    assert now["cells"] == {"full": str(cells.full), "own": str(cells.own)}
+    assert lab.page.locator(".varlen-kind").all_inner_texts() == ["own document", "another document", "not seen"]
 
 
 def test_a_slider_moves_by_keyboard_and_soon(lab: SimpleNamespace) -> None:

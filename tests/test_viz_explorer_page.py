@@ -236,11 +236,8 @@ def test_a_page_fits_and_follows_the_light(show: Callable[..., SimpleNamespace],
     below = first["x"] == second["x"] and first["y"] + first["side"] < second["y"]
     assert (beside, below) == (width == 1280, width == 420)
     assert at.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert at.page.locator(".varlen-legend").inner_text().split("\n") == [
-        "own document",
-        "another document",
-        "not seen",
-    ]
+    legend = at.page.locator(".varlen-kind")
+    assert legend.all_inner_texts() == ["own document", "another document", "not seen"] and legend.first.is_visible()
     assert at.page.locator(".varlen-fallback").count() == 0
     at.page.emulate_media(color_scheme="dark" if scheme == "light" else "light")
     at.page.wait_for_function(
@@ -291,6 +288,7 @@ def test_everything_moves_by_keyboard(show: Callable[..., SimpleNamespace]) -> N
     assert at.page.locator(".varlen-live[aria-live]").text_content() == now["says"]
     assert now["says"] == "query 10 (note +10) → key 1 (note +1): full sees, varlen sees"
     assert step("+")["view"]["size"] == 275 and step("0")["view"]["size"] == 550
+    assert step("Tab", "Tab", "Tab", "Enter", "Enter")["view"]["size"] == 137.5
 
 
 @pytest.mark.browser
@@ -319,6 +317,11 @@ def test_a_finger_points_and_scrolls(show: Callable[..., SimpleNamespace]) -> No
     at.page.touchscreen.tap(*spot(at, 0, 30.5, 100.5))
     assert at.state()["cell"] and at.page.locator(".varlen-tip").is_visible()
     assert at.canvas.evaluate("(canvas) => getComputedStyle(canvas).touchAction") == "manipulation"
+    at.page.get_by_role("button", name="zoom in").tap()
+    view = at.state()["view"]
+    assert view["size"] == 275 and view["key"] <= at.state()["cell"]["key"] <= view["key"] + 275
+    at.page.get_by_role("button", name="whole row").tap()
+    assert at.state()["view"]["size"] == 550
 
 
 @pytest.mark.browser

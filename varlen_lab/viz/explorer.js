@@ -1,13 +1,14 @@
 // The mask explorer in the browser: draws one packed row on a canvas and says what lies under the pointer.
 //
-// `model` holds `row` (lengths, names, window, causal, tokens, words), `mode`, `dark` and the colours. In a notebook it is
-// anywidget's and the kernel fills it; in a page it is explorer_page.js's. Everything else happens here: counts, zoom,
-// hover and keyboard need no kernel. A view is {key, query, size}: the square of tokens that is shown. Cost is the
-// documents in view, never tokens squared. `canvas.dataset.state` tells what is on the screen, as JSON.
+// `model` holds `row` (lengths, names, window, causal, tokens, words), `mode`, `dark` and the colours. In a notebook it
+// is anywidget's and the kernel fills it; in a page it is explorer_page.js's. Everything else happens here: counts,
+// zoom, hover and keyboard need no kernel. A view is {key, query, size}: the square of tokens that is shown. Cost is
+// the documents in view, never tokens squared. `canvas.dataset.state` tells what is on the screen, as JSON.
 
 const GAP = 26, LEFT = 8, HEAD = 30, STRIP = 16, STROKE = 1.4, STAIRS = 2.5; // CSS pixels; STAIRS: pixels per token
 const BESIDE = 560; // CSS pixels: in less room the squares stand below each other
 const KINDS = { own: "own document", cross: "another document", empty: "not seen" }; // the legend
+const BUTTONS = [["-", "−", "zoom out"], ["0", "⤢", "whole row"], ["+", "+", "zoom in"]];
 const MARKS = { " ": "␣", "\n": "↵", "\t": "⇥" }; // in the text of a token
 const MOVES = { ArrowLeft: ["key", -1], ArrowRight: ["key", 1], ArrowUp: ["query", -1], ArrowDown: ["query", 1] };
 
@@ -21,9 +22,13 @@ function render({ model, el }) {
   const live = element(box, "div", "varlen-live");
   live.setAttribute("aria-live", "polite");
   const legend = element(box, "div", "varlen-legend");
-  for (const [kind, words] of Object.entries(KINDS)) element(legend, "span", `varlen-kind varlen-${kind}`).textContent = words;
+  for (const [kind, words] of Object.entries(KINDS)) {
+    element(legend, "span", `varlen-kind varlen-${kind}`).textContent = words;
+  }
+  const buttons = element(legend, "span", "varlen-buttons"); // a finger has no keys
   const help = element(box, "div", "varlen-help");
   help.textContent = "drag: zoom · double click or 0: whole row · arrows: move, with shift ten tokens · + and −: zoom";
+  canvas.setAttribute("aria-description", help.textContent);
 
   const paper = matchMedia("print"); // is white
 
@@ -98,11 +103,15 @@ function render({ model, el }) {
     pen.font = "600 14px sans-serif";
     pen.textBaseline = "alphabetic";
     pen.textAlign = "left";
-    pen.fillText(kind === "varlen" ? "Varlen" : row.causal ? "Full causal" : "Full", x, y - 11);
+    const name = kind === "varlen" ? "Varlen" : row.causal ? "Full causal" : "Full";
+    const named = x + 14 + pen.measureText(name).width;
+    pen.fillText(name, x, y - 11);
     pen.fillStyle = colours.quiet;
     pen.font = "12px sans-serif";
+    const cells = count(kind === "varlen" ? row.cells.own : row.cells.full, "cell"), axes = "query ↓  key →";
+    if (named + pen.measureText(axes + cells).width + 14 < x + side) pen.fillText(axes, named, y - 11);
     pen.textAlign = "right";
-    pen.fillText(count(kind === "varlen" ? row.cells.own : row.cells.full, "cell"), x + side, y - 11);
+    pen.fillText(cells, x + side, y - 11);
     pen.save();
     pen.beginPath();
     pen.rect(x, y, side, side);
@@ -199,8 +208,8 @@ function render({ model, el }) {
 
   function sentence({ query, key }) {
     const who = (token) => {
-      const d = owner(token), text = row.tokens[token];
-      return `${token.toLocaleString("en")}${text ? ` “${shown(text, 40, MARKS)}”` : ""} (${called(d, 32)} +${token - start(d)})`;
+      const d = owner(token), text = row.tokens[token] ? ` “${shown(row.tokens[token], 40, MARKS)}”` : "";
+      return `${token.toLocaleString("en")}${text} (${called(d, 32)} +${token - start(d)})`;
     };
     const later = row.causal && key > query;
     const why = later ? "later" : Math.abs(query - key) >= row.reach ? "outside the window" : "";
@@ -269,28 +278,41 @@ function render({ model, el }) {
     point(at(event), true);
   });
   on(canvas, "dblclick", () => { zoom(0, 0, row.total); point(null, false); });
-  on(canvas, "keydown", (event) => {
-    const now = cell || { key: Math.floor(view.key), query: Math.floor(view.query), panel: panels[0].kind };
-    const far = event.shiftKey ? 10 : 1, next = { ...now };
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (MOVES[event.key]) {
-      const [axis, by] = MOVES[event.key];
-      if (cell) next[axis] = Math.max(0, Math.min(row.total - 1, now[axis] + by * far));
+  function press(key, far) { // a key of the canvas or a button below it; false: not one of ours
+    const first = { key: Math.floor(view.key), query: Math.floor(view.query), panel: panels[0].kind };
+    let next = cell;
+    if (MOVES[key]) {
+      const [axis, by] = MOVES[key];
+      next = cell ? { ...cell, [axis]: Math.max(0, Math.min(row.total - 1, cell[axis] + by * far)) } : first;
       const out = next[axis] < view[axis] || next[axis] >= view[axis] + view.size; // the view follows the cursor
       const low = { key: view.key, query: view.query, [axis]: next[axis] - view.size / 2 };
       if (out) zoom(low.key, low.query, view.size);
-    } else if (event.key === "+" || event.key === "=" || event.key === "-") {
-      const size = event.key === "-" ? view.size * 2 : view.size / 2;
-      zoom(now.key - size / 2, now.query - size / 2, size);
-    } else if (event.key === "0" || event.key === "Escape") {
+    } else if (key === "+" || key === "=" || key === "-") { // around the cell, or the middle
+      const size = key === "-" ? view.size * 2 : view.size / 2;
+      const middle = (axis) => (cell ? cell[axis] : view[axis] + view.size / 2);
+      zoom(middle("key") - size / 2, middle("query") - size / 2, size);
+    } else if (key === "0" || key === "Escape") {
       zoom(0, 0, row.total);
-    } else return;
+    } else return false;
+    point(next, true);
+    return true;
+  }
+  on(canvas, "keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !press(event.key, event.shiftKey ? 10 : 1)) return;
     event.preventDefault();
     event.stopPropagation(); // in JupyterLab these keys move between cells
-    point(next, true);
   });
+  for (const [key, sign, words] of BUTTONS) {
+    const button = element(buttons, "button", "");
+    button.type = "button";
+    button.textContent = sign;
+    button.title = words;
+    button.setAttribute("aria-label", words);
+    on(button, "click", () => press(key, 1));
+  }
 
-  const redraw = () => draw(), sizes = new ResizeObserver(redraw), media = [paper, matchMedia("(prefers-color-scheme: dark)")];
+  const redraw = () => draw(), sizes = new ResizeObserver(redraw);
+  const media = [paper, matchMedia("(prefers-color-scheme: dark)")];
   const news = [["change:row", take], ["change:mode", redraw], ["change:dark", redraw]];
   for (const [name, action] of news) model.on(name, action);
   for (const query of media) query.addEventListener("change", redraw);
@@ -320,8 +342,8 @@ function count(number, noun) { // 1 cell, 1,000 cells
 }
 
 function shown(text, most, marks = { " ": " " }) { // somebody else's text, its controls and odd blanks written out
-  const signs = [...text.slice(0, 2 * most + 2)], short = signs.length > most ? [...signs.slice(0, most), "…"] : signs;
-  return short.join("").replace(/[\p{C}\p{Z}]/gu, (sign) => marks[sign] || `\\u{${sign.codePointAt(0).toString(16)}}`);
+  const signs = [...text.slice(0, 2 * most + 2)], cut = signs.length > most;
+  return (cut ? `${signs.slice(0, most).join("")}…` : text).replace(/[\p{C}\p{Z}]/gu, (sign) => marks[sign] || `\\u{${sign.codePointAt(0).toString(16)}}`);
 }
 
 function element(parent, kind, name) {

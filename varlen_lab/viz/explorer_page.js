@@ -17,9 +17,8 @@ function start(place) {
 
   const bar = element(place, "div", "varlen-bar");
   const rows = data.rows || counts(data.lengths.length).map((documents) => data.lengths.slice(0, documents));
-  const documents = slider(bar, "documents", rows, rows.findIndex((row) => row.length === data.lengths.length), (row) => (
-    row.length.toLocaleString("en")
-  ));
+  const now = rows.findIndex((row) => row.length === data.lengths.length);
+  const documents = slider(bar, "documents", rows, now, (row) => row.length.toLocaleString("en"));
   const reaches = windows(data.lengths.reduce((sum, length) => sum + length, 0), data.window);
   const reach = slider(bar, "window", reaches, reaches.indexOf(data.window || 0), (tokens) => (
     tokens ? count(tokens, "token") : "off"
@@ -45,7 +44,8 @@ function start(place) {
   render({ model, el: element(place, "div", "varlen-drawn") });
   if (data.tokens.length && data.tokens.length < data.total) {
     const kept = data.tokens.length.toLocaleString("en");
-    element(place, "p", "varlen-note").textContent = `This page holds the text of the first ${kept} of ${count(data.total, "token")}.`;
+    const words = `This page holds the text of the first ${kept} of ${count(data.total, "token")}.`;
+    element(place, "p", "varlen-note").textContent = words;
   }
   for (const fallback of place.querySelectorAll(".varlen-fallback")) fallback.remove();
 }
@@ -72,6 +72,7 @@ function slider(bar, name, values, at, words) {
     told.textContent = words(value());
     input.setAttribute("aria-valuetext", told.textContent);
   };
+  told.style.minWidth = `${Math.max(...values.map((each) => words(each).length))}ch`; // what follows stays where it is
   input.addEventListener("input", tell);
   label.hidden = values.length < 2;
   tell();
@@ -88,8 +89,8 @@ function option(bar, type, words, checked) {
 // ------------------------------------------------------------------------------ the words of PackedRow (masks.py)
 
 function decimals(value, places) { // as Python writes it: a half goes to the even neighbour
-  const places_ = { minimumFractionDigits: places, maximumFractionDigits: places };
-  return value.toLocaleString("en", { ...places_, roundingMode: "halfEven" });
+  const digits = { minimumFractionDigits: places, maximumFractionDigits: places };
+  return value.toLocaleString("en", { ...digits, roundingMode: "halfEven" });
 }
 
 function percent(share) {
@@ -124,8 +125,8 @@ function summarize(row) {
 function describe(row) { // what a reader hears who does not see the squares
   const { cells, saving, kind, crossing, counts: said } = measure(row);
   const reach = row.window ? ` with a window of ${count(row.window, "token")}` : "";
-  return `Two attention masks${reach} of one row of ${said}. ${kind}: ${count(cells.full, "cell")}, ${crossing} of them look `
-    + `into another document. Varlen: ${count(cells.own, "cell")}, ${saving} times fewer.`;
+  const full = `${kind}: ${count(cells.full, "cell")}, ${crossing} of them look into another document`;
+  return `Two attention masks${reach} of one row of ${said}. ${full}. Varlen: ${count(cells.own, "cell")}, ${saving} times fewer.`;
 }
 
 let started = 0;
