@@ -10,7 +10,7 @@ FAST   := not slow and not gpu and not browser and not real
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install real walkthrough test lint lab clean distclean
+.PHONY: help install real walkthrough test lint lab wheel clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(STAMP) ## ruff, mypy and the import contracts
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
+
+wheel: $(STAMP) ## build dist/*.whl, and try it where there is no clone and no extra
+	@$(BIN)/python tests/built_wheel.py
 
 clean: ## remove the walkthrough pages and all caches (.venv and work_dirs stay)
 	rm -rf runs/walkthrough build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

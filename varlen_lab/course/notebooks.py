@@ -89,10 +89,11 @@ def run_notebook(
 
     Raises InputError when ``path`` is not a notebook or ``parameters`` names one it does not have.
     """
+    lesson = Lesson(path)
+    total = len(lesson.notebook.cells)  # first: it says so when Jupyter is not installed
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    lesson = Lesson(path)
     lesson.check(parameters or {})
     if output.suffix != ".ipynb":
         raise InputError(f"{output} must end in .ipynb (the page takes its name); for example -o run.ipynb")
@@ -102,7 +103,6 @@ def run_notebook(
     # a result of an earlier run must not be taken for this one's when no kernel comes
     for stale in (output, output.with_suffix(".html")):
         stale.unlink(missing_ok=True)
-    total = len(lesson.notebook.cells)
     error, started = "", time.monotonic()
     try:
         papermill.execute_notebook(
