@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,6 +82,9 @@ def test_a_name_that_no_file_can_hold_is_written_out(tmp_path: Path) -> None:
     words = ["masks", "--lengths", "7", "3", "--names", "\udcff", "a\x1b[31mb"]
     assert main([*words, "-o", str(tmp_path / "m.svg"), "--html", str(tmp_path / "m.html")]) == 0
     ElementTree.parse(tmp_path / "m.svg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a page is read with the browser's fonts
+        assert main(["masks", "--lengths", "7", "--names", "\u6863\u6848", "--html", str(tmp_path / "zh.html")]) == 0
     assert data_of(tmp_path / "m.html")["names"] == ["\\udcff", "a\\x1b[31mb"]
 
 

@@ -264,6 +264,15 @@ def test_dark_stays_dark_and_paper_is_white(show: Callable[..., SimpleNamespace]
 
 
 @pytest.mark.browser
+def test_a_dark_explorer_is_read_on_a_light_page(show: Callable[..., SimpleNamespace]) -> None:
+    part = fragment(row_data(LETTERS, dark=True), label="dark")
+    at = show(f'<meta charset="utf-8"><style>{STYLE}</style>{part}<script>{SCRIPT}</script>')
+    box = at.page.locator(".varlen-explorer")
+    assert box.evaluate("(node) => getComputedStyle(node).backgroundColor") == "rgb(13, 17, 23)"
+    assert box.evaluate("(node) => getComputedStyle(node).color") == "rgb(240, 246, 252)"
+
+
+@pytest.mark.browser
 def test_everything_moves_by_keyboard(show: Callable[..., SimpleNamespace]) -> None:
     at = show(page(LETTERS))
 

@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dark", action="store_true", help="for a dark page")
     parser.add_argument("-o", "--output", type=Path, help=f"png, svg or pdf (default: {PICTURE}, or none with --html)")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page to walk through the masks; of CONFIG, with its texts"
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write a page to walk through the masks, with the text of every token of CONFIG's row",
     )
     parser.add_argument("--dpi", type=int, default=150, help="dots per inch of a png (default: 150)")
 

@@ -88,6 +88,7 @@ function render({ model, el }) {
     pen.clearRect(0, 0, width, height);
     for (const [name, value] of Object.entries(colours)) box.style.setProperty(`--varlen-${name}`, value);
     const kinds = both ? ["full", "varlen"] : [mode];
+    box.style.background = model.get("dark") === null ? "" : colours.page; // asked for, on whatever page
     panels = kinds.map((kind, n) => (
       beside ? { kind, x: LEFT + n * (side + GAP), y: HEAD, side } : { kind, x: LEFT, y: HEAD + n * tall, side }
     ));

@@ -11,6 +11,7 @@ import base64
 import io
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -195,9 +196,11 @@ def picture(row: PackedRow, dark: bool) -> str:
     """An ``img`` of draw_masks' SVG for a browser without scripts; '' where the file would grow by too much."""
     from varlen_lab.viz.figures import draw_masks
 
-    figure = draw_masks(row.lengths, window=row.window, names=row.names, causal=row.causal, dark=dark)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fonts that lack a sign: most readers see the browser's fonts
+        figure = draw_masks(row.lengths, window=row.window, names=row.names, causal=row.causal, dark=dark)
+        figure.savefig(drawn, format="svg")
     svg = drawn.getvalue()
     if len(svg) > PICTURE_LIMIT:
         return ""
