@@ -264,6 +264,16 @@ def test_dark_stays_dark_and_paper_is_white(show: Callable[..., SimpleNamespace]
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [320, 420, 700, 1280])
+def test_a_wide_row_and_long_words_fit(show: Callable[..., SimpleNamespace], width: int) -> None:
+    row = PackedRow([131] * 1000, 65_536, ["a_name_without_a_blank" * 9] * 1000)
+    at = show(page(row, title="a_title_without_a_blank" * 9), width)
+    at.page.mouse.move(*spot(at, 0, 65_000, 66_000))
+    assert at.page.locator(".varlen-tip").is_visible()
+    assert at.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.browser
 def test_a_dark_explorer_is_read_on_a_light_page(show: Callable[..., SimpleNamespace]) -> None:
     part = fragment(row_data(LETTERS, dark=True), label="dark")
     at = show(f'<meta charset="utf-8"><style>{STYLE}</style>{part}<script>{SCRIPT}</script>')
