@@ -129,11 +129,9 @@ def _format_warning(
 ) -> str:
     """A warning of ours as one sentence, those of others as Python writes them, with file and line."""
     ours = category is UserWarning and os.path.dirname(os.path.dirname(__file__)) in filename
-    return (
-        console.as_said(f"note: {message}", sys.stderr)
-        if ours
-        else _python_warning(message, category, filename, lineno, line)
-    )
+    if ours:
+        return console.as_said(f"note: {message}", sys.stderr, hang=2)
+    return console.shown(_python_warning(message, category, filename, lineno, line), sys.stderr)
 
 
 def _print_error(sentence: str) -> None:

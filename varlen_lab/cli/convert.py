@@ -35,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and print the check."""
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]?i?B", args.max_shard_size, re.IGNORECASE):
         raise InputError(f"--max-shard-size is {args.max_shard_size!r}, it is a size such as 2GB or 500MB.")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of shards and weights, there and back
     if args.kind == "merge":
         from varlen_lab.training.conversion import merge
 

@@ -58,7 +58,8 @@ COUNTABLE = Rule(lambda value: not isinstance(value, int) or value < INT64_LIMIT
 FINITE = Rule(lambda value: not isinstance(value, float) or value < float("inf"), "it must be a finite number.")
 WHOLE_CHARACTERS = Rule(
     lambda value: not isinstance(value, str | list) or not HALF_CHARACTER.search("".join(value)),
-    "which holds half of a character (a lone surrogate); write it whole.",
+    "which holds half of a character (a lone surrogate, or a byte that is no text here); write it whole, rename the "
+    "file, or start Python with PYTHONUTF8=1.",
 )
 
 

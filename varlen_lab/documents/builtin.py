@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from varlen_lab.documents import compiled
 from varlen_lab.files.writing import cached_text, fingerprint
+from varlen_lab.machine.console import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -101,18 +102,12 @@ def question(entry: Entry) -> str:
 
 def collect(progress: bool = False) -> list[Entry]:
     """Every docstring of the standard library, in no promised order, duplicates included."""
-    from rich.console import Console
-    from rich.progress import track
-
     # A second process reads the C modules while this one parses; -I -S: no site packages, no user settings.
     command = [sys.executable, "-I", "-S", "-W", "ignore", compiled.__file__]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         entries: list[Entry] = []
-        bar = Console(stderr=True)
-        what = "Reading the standard library"
-        for path, module in track(
-            list(source_files()), what, console=bar, transient=True, disable=not (progress and bar.is_terminal)
-        ):
+        sources = list(source_files())
+        for path, module in track(sources, "Reading the standard library", len(sources)) if progress else sources:
             entries += entries_of(path.read_bytes(), module)
         printed, errors = child.communicate()
     if child.returncode:

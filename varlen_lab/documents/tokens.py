@@ -34,6 +34,7 @@ from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.documents.templates import Segments, named_segments
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import content_digest
+from varlen_lab.machine.console import track
 from varlen_lab.packing.registry import IGNORE
 
 if TYPE_CHECKING:
@@ -65,17 +66,13 @@ def encode(
     """
     import datasets
     import pyarrow as pa
-    from rich.console import Console
-    from rich.progress import track
 
     facts = facts_of(tokenizer, prompt_template, special_tokens_in_text)
     tables = []
     typed: list[set[str]] = []
     refused = len(skipped or ())
     starts = range(0, len(dialogues), DIALOGUES_AT_ONCE)
-    bar = Console(stderr=True)
-    hidden = not (progress and bar.is_terminal)  # it would leave an empty line in a log
-    for start in track(starts, "Tokenising", console=bar, transient=True, disable=hidden):
+    for start in track(starts, "Tokenising", len(starts)) if progress else starts:
         batch = with_control_tokens(dialogues[start : start + DIALOGUES_AT_ONCE], facts, typed)
         tables.append(documents_of(pieces_of(batch, tokenizer, prompt_template, skipped), facts))
     kept = sum(len(table) for table in tables)

@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from varlen_lab.errors import InputError
+
 DRAFT_BYTES = 6  # random, in the name of a draft
 DAY = 24 * 3600  # seconds: no file takes that long to write
 
@@ -114,12 +116,14 @@ def sync(path: Path) -> None:
 
 
 def cache_dir() -> Path:
-    """``$VARLEN_LAB_CACHE``, else ``$XDG_CACHE_HOME/varlen_lab``, else ``~/.cache/varlen_lab``."""
-    if chosen := os.environ.get("VARLEN_LAB_CACHE"):
-        return Path(chosen).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser() / "varlen_lab"
-    return Path("~/.cache").expanduser() / "varlen_lab"
+    """``$VARLEN_LAB_CACHE``, else ``$XDG_CACHE_HOME/varlen_lab``, else ``~/.cache/varlen_lab``; InputError: no home."""
+    chosen, xdg = os.environ.get("VARLEN_LAB_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(xdg or "~/.cache").expanduser() / "varlen_lab"
+    except RuntimeError:  # a container's user may have no home
+        raise InputError("there is no home folder to keep files in; set VARLEN_LAB_CACHE to a folder.") from None
 
 
 def fingerprint(*facts: object) -> str:
