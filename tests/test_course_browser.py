@@ -1,0 +1,92 @@
+"""Lessons in a real JupyterLab: "Run All Cells" leaves no pink box, which is what JupyterLab makes of stderr.
+
+Needs what tests/test_viz_browser.py needs. ``PICTURES=folder`` keeps a screenshot of each notebook, to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser_lab import chromium, leaves, served
+from nbformat.v4 import new_code_cell, new_notebook
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+PINK = '.jp-RenderedText[data-mime-type*="stderr"]'
+FAULTS = f'{PINK}, .jp-RenderedText[data-mime-type*="error"]'
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a JupyterLab, and the folder that it shows."""
+    home = tmp_path_factory.mktemp("lab")
+    with served(home) as server:
+        yield server, home
+
+
+def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
+    """What stands in boxes of stderr and errors once all cells of the notebook at ``path`` have run."""
+    from playwright.sync_api import sync_playwright
+
+    server, home = lab
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # what is seen is of this run
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, home / f"{theme}-{path.name}")
+    chosen = home / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    chosen.write_text(json.dumps({"theme": THEMES[theme]}))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 1000})
+        page.set_default_timeout(60_000)
+        broken: list[str] = []
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.on("request", lambda request: broken.append(request.url) if leaves(request.url, server) else None)
+        page.goto(f"{server}/lab/tree/{theme}-{path.name}?reset")
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        assert page.locator("body").get_attribute("data-jp-theme-light") == str(theme == "light").lower()
+        page.locator(".jp-Notebook .jp-Cell").first.click()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
+        count = sum(cell.cell_type == "code" for cell in notebook.cells)
+        page.wait_for_function(
+            "count => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
+            ".filter(one => /\\d/.test(one.textContent)).length === count",
+            arg=count,
+            timeout=300_000,
+        )
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        page.wait_for_timeout(500)
+        assert prompts.count() == count
+        found = page.locator(FAULTS).all_inner_texts()
+        if pictures := os.environ.get("PICTURES"):
+            page.set_viewport_size({"width": 1100, "height": 9000})
+            page.wait_for_timeout(1000)
+            page.screenshot(path=Path(pictures) / f"{path.stem}-{theme}.png")
+        browser.close()
+    assert broken == []
+    return found
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", ["04_edit_the_config", "06_convert"])
+def test_run_all_cells_leaves_no_pink_box(lab: tuple[str, Path], name: str, theme: str) -> None:
+    assert run_all(lab, NOTEBOOKS / f"{name}.ipynb", theme) == []
+
+
+def test_a_pink_box_is_found(lab: tuple[str, Path], tmp_path: Path) -> None:
+    notebook = new_notebook(cells=[new_code_cell("import sys; print('pink', file=sys.stderr)"), new_code_cell("1 / 0")])
+    notebook.metadata = nbformat.read(NOTEBOOKS / "00_why_varlen.ipynb", as_version=4).metadata
+    nbformat.write(notebook, tmp_path / "pink.ipynb")
+    pink, error = run_all(lab, tmp_path / "pink.ipynb", "light")
+    assert pink.strip() == "pink" and "ZeroDivisionError" in error

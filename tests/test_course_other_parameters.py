@@ -1,0 +1,51 @@
+"""Each lesson runs with every one of its parameters set otherwise, and shows something else then."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from turns import by_turns
+
+from varlen_lab.course.comparing import text_of
+from varlen_lab.course.lessons import find_lessons
+from varlen_lab.course.notebooks import run_notebook
+
+DATA = Path(__file__).resolve().parent.parent / "data" / "dialogues.jsonl"
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "00_why_varlen": {"family": "mistral"},
+    "01_install": {"device": "cpu", "lengths": [5, 90], "seed": 1},
+    "02_find_a_config": {"words": "gemma 2b", "name": "tiny_llama_full_docstrings_e1"},
+    "03_copy_the_config": {"name": "tiny_qwen_full_docstrings_e1"},
+    "04_edit_the_config": {"max_length": 512, "row_number": 7},
+    "05_train": {"quick": True, "device": "cpu", "steps": 2, "seed": 1},
+    "06_convert": {"device": "cpu", "steps": 1},
+    "07_masks": {"documents": 50, "tokens": 4096, "window": 32, "seed": 1},
+    "08_three_losses": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "max_length": 256},
+    "09_packing": {"data": str(DATA), "max_length": 256},
+}
+
+
+def texts(path: Path) -> list[str]:
+    """What the code cells of a notebook show, without the cell that papermill puts in."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    own = [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    return [re.sub(r" at 0x\w+|\r", "", "".join(text_of(output) for output in cell.outputs)) for cell in own]
+
+
+def test_every_parameter_of_every_lesson_is_tried() -> None:
+    assert {lesson.name: set(lesson.parameters) for lesson in find_lessons()} == {
+        name: set(parameters) for name, parameters in OTHERWISE.items()
+    }
+
+
+@pytest.mark.parametrize("name", by_turns(OTHERWISE, always=0))
+def test_a_lesson_runs_with_other_parameters(name: str, tmp_path: Path) -> None:
+    lesson = next(lesson for lesson in find_lessons() if lesson.name == name)
+    outcome = run_notebook(lesson.path, tmp_path / "run.ipynb", OTHERWISE[name])
+    assert outcome.error == ""
+    others = zip(texts(lesson.path), texts(tmp_path / "run.ipynb"), strict=True)
+    assert sum(kept != now for kept, now in others) >= 1
