@@ -40,7 +40,7 @@ def load_config(word: str | Path) -> Config:
 
 
 def load(path: str | Path) -> Config:
-    """Read a config file. Nothing in it is executed; every complaint names file and line."""
+    """Read a config file. Nothing in it is executed; every complaint, an InputError, names file and line."""
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -58,7 +58,7 @@ def load(path: str | Path) -> Config:
 
 
 def load_text(source: str, origin: str) -> Config:
-    """The Config that a config file's text describes; ``origin`` is what complaints call the file."""
+    """The Config that a config file's text describes; ``origin`` is what complaints (InputError) call the file."""
     values, lines = parse(source, origin)
     try:
         return Config(**values)
@@ -150,6 +150,7 @@ def parse_overrides(pairs: list[str], flag: str = "--cfg-options") -> dict[str, 
     """``["lr=1e-4", "data_path=a.jsonl"]`` as settings: a literal where it reads as one, else the text itself.
 
     As in XTuner ``true`` and ``false`` may be written small. A setting that is text takes what stands there as text.
+    InputError for a pair that names no setting.
     """
     rows = {row.name: row for row in schema()}
     changes: dict[str, Any] = {}
@@ -181,7 +182,10 @@ def value_of(text: str, kind: str) -> Any:
 
 
 def override(config: Config, pairs: list[str], flag: str = "--cfg-options", *, acting: bool = True) -> Config:
-    """The config with ``name=value`` pairs put in; ``acting``: one that then does nothing is refused."""
+    """The config with ``name=value`` pairs put in; ``acting``: one that then does nothing is refused.
+
+    InputError for a pair that names no setting or breaks a rule; it begins with ``flag``.
+    """
     if not pairs:
         return config
     try:

@@ -99,7 +99,10 @@ class Lesson:
 
 
 def find_lessons() -> list[Lesson]:
-    """The numbered notebooks in order: of the folder we stand in, else of the clone this package is installed from."""
+    """The numbered notebooks in order: of the folder we stand in, else of the clone this package is installed from.
+
+    InputError where there are none.
+    """
     for folder in (Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"):
         if paths := sorted(folder.glob("[0-9][0-9]_*.ipynb")):
             return [Lesson(path) for path in paths]
@@ -110,7 +113,10 @@ def find_lessons() -> list[Lesson]:
 
 
 def find_lesson(word: str, lessons: list[Lesson] | None = None) -> Lesson:
-    """A lesson by name (05_train) or number (05); without ``lessons`` to choose from, any notebook by its path."""
+    """A lesson by name (05_train) or number (05); without ``lessons`` to choose from, any notebook by its path.
+
+    InputError, with the name that was perhaps meant, where there is none.
+    """
     if lessons is None:
         if Path(word).is_file():
             return Lesson(Path(word))

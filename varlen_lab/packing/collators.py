@@ -249,7 +249,7 @@ def token_weights(feature: Feature, weighting: str) -> np.ndarray:
     """The weight of every token of a packed row, float64 of shape (tokens,); 0 where nothing is trained.
 
     ``weighting``: a name of ``WEIGHTINGS``. The weights of one of its units (token, document or row) add up to 1.
-    The first token of a document is never trained, whatever its label says.
+    The first token of a document is never trained, whatever its label says. InputError for an unknown name.
     """
     if weighting not in WEIGHTINGS:
         raise unknown_choice("loss_weighting", weighting, WEIGHTINGS)

@@ -47,7 +47,7 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to the model; a model from scratch takes the built-in one.
 
     A tiny stand-in saved by ``varlen_lab.models`` has no tokenizer but the built-in one's vocabulary size, and is
-    given it; any other folder without a tokenizer is refused.
+    given it; any other folder without a tokenizer is an InputError.
     """
     name = config.pretrained_model_name_or_path
     if name is None:
@@ -90,7 +90,10 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
 def load_rows(
     config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
 ) -> tuple[Dataset, PackReport]:
-    """The rows of a run: packed, or one document a row when unpacked; and what became of the documents."""
+    """The rows of a run: packed, or one document a row when unpacked; and what became of the documents.
+
+    Columns ``input_ids``, ``labels`` and ``seq_lengths``. InputError for data that cannot be read or trains nothing.
+    """
     return load_rows_and_held_out(config, tokenizer, progress=progress)[:2]
 
 
