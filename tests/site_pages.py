@@ -61,6 +61,8 @@ def execute(lesson: Lesson, out: Path, *html: str, error: str = "", stopped: boo
         code[-1].outputs.append(new_output("error", ename="ValueError", evalue=error, traceback=[]))
     notebook.metadata.papermill = {
         "start_time": "2026-01-02T03:04:05.000000+00:00",
+        "input_path": str(lesson.path.resolve()),
+        "output_path": str((out / lesson.path.name).resolve()),
         "duration": 3.5,
         "parameters": {"quick": quick},
     }

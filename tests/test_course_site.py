@@ -102,6 +102,11 @@ def test_a_planted_request_or_script_is_found(site: Path, html: str) -> None:
     assert len(forbidden(page)) == 1
 
 
+def test_nothing_in_the_folder_names_the_folder_it_was_made_in(site: Path, tmp_path: Path) -> None:
+    texts = {file.name: file.read_text(encoding="utf-8") for file in site.rglob("*") if file.is_file()}
+    assert "01_three_losses.ipynb" in texts and [name for name, text in texts.items() if str(tmp_path) in text] == []
+
+
 # ------------------------------------------------------------------------------------------ numbers
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from varlen_lab.course.comparing import compare_walk
 from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_notebook
 from varlen_lab.course.outcomes import Outcome, one_line
-from varlen_lab.course.pages.api import write_api
+from varlen_lab.course.pages.api import INSTALL, write_api
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.site import begin_site, end_site, write_page
 from varlen_lab.errors import InputError
@@ -61,8 +61,8 @@ def walkthrough(
             outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, given[lesson.name], console)
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
         end_site(folder, lessons, outcomes, time.monotonic() - started, quick)
-    if api and only is None:
-        write_api(folder / "api")
+    if api and only is None and not write_api(folder / "api"):
+        console.print(f"no pages of the functions: {INSTALL}", markup=False)
     failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
     if failed:
         console.print(f"[red]{len(failed)} of {len(chosen)} failed:[/] {', '.join(failed)}")

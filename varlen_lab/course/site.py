@@ -51,6 +51,9 @@ def end_site(
 
     ``outcomes``: by name, of the lessons that were run, each of which has its page.
     """
+    for outcome in outcomes.values():
+        if outcome.executed and outcome.executed.exists():
+            forget_folders(outcome.executed)
     for lesson in lessons:
         if not (folder / f"{lesson.name}.html").exists():
             write_lesson(folder, lesson, so_far(folder, lesson), lessons)
@@ -71,6 +74,16 @@ def write_lesson(folder: Path, lesson: Lesson, outcome: Outcome, lessons: Sequen
     """The page of a lesson that was not run in this walk."""
     notebook = read_notebook(outcome.executed or lesson.path)
     write_page(folder / outcome.page, notebook_page(notebook, outcome, lesson.path.parent))
+
+
+def forget_folders(executed: Path) -> None:
+    """Leave of papermill's notes where the notebook lay only its name: the copy may be sent on."""
+    notebook = read_notebook(executed)
+    run = notebook.metadata.get("papermill", {})
+    run |= {key: Path(run[key]).name for key in ("input_path", "output_path") if run.get(key)}
+    import nbformat
+
+    write_page(executed, nbformat.writes(notebook))
 
 
 def so_far(folder: Path, lesson: Lesson) -> Outcome:

@@ -30,7 +30,7 @@ ROOMS = (  # in the order in which a reader needs them
     "files",
     "course",
 )
-INSTALL = "pdoc is not installed: pip install 'varlen_lab[docs]', then varlen-lab walkthrough writes these pages"
+INSTALL = "pdoc is not installed; pip install 'varlen_lab[docs]', and varlen-lab walkthrough writes them"
 
 
 def write_api(folder: Path) -> bool:
