@@ -73,7 +73,8 @@ def write_index(
 def write_lesson(folder: Path, lesson: Lesson, outcome: Outcome, lessons: Sequence[Lesson]) -> None:
     """The page of a lesson that was not run in this walk."""
     notebook = read_notebook(outcome.executed or lesson.path)
-    write_page(folder / outcome.page, notebook_page(notebook, outcome, lesson.path.parent))
+    pages = [*(each.name for each in lessons), "index", "api/index"]
+    write_page(folder / outcome.page, notebook_page(notebook, outcome, lesson.path.parent, pages))
 
 
 def forget_folders(executed: Path) -> None:

@@ -54,6 +54,7 @@ def draw_masks(
             write_names(axes, row, picture.colours, varlen, side)
         draw_strips(picture, row, left, HEAD + side, side, varlen)
     write_axis_names(picture, LEFT, HEAD)
+    picture.folds_at(LEFT, LEFT + side + GAP, foot=0.38)
     colours = picture.colours
     legend = {"own document": colours.own, "another document": colours.cross, "not seen": colours.empty}
     end = write_legend(picture, LEFT, height - 0.17, legend | {"label −100": colours.ink})

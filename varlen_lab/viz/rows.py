@@ -63,6 +63,7 @@ def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False)
     words = f"{plural(len(before), 'document')}, one scale; padded rows longest first; hatched: no token there"
     cut = "" if not plan.cut else f"; orange edge: {plural(plan.cut, 'document')} cut there"
     picture.write_caption(LEFT, words + cut)
+    picture.folds_at(LEFT, right, foot=0.34)
     return picture
 
 

@@ -139,6 +139,8 @@ def draw_seen(
     write_legend(picture, LEFT, height - 0.17 - (0.22 if caption else 0), legend)
     if caption:
         picture.write_caption(LEFT, caption, above=0.14)
+    if not bars or len(seen.mass) % 2 == 0:  # or the cut would go through the bar of a layer
+        picture.folds_at(LEFT, right, foot=0.38 + (0.22 if caption else 0))
     return picture
 
 

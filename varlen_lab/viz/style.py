@@ -98,6 +98,11 @@ class Picture(Figure):
         super().__init__(figsize=(width, height), dpi=100, facecolor=colours.page)
         self.colours, self.title, self.alt_text = colours, title, alt_text
         self.inches = (width, height)
+        self.fold: tuple[float, float, float] | None = None
+
+    def folds_at(self, left: float, right: float, foot: float) -> None:
+        """A narrow page may stack its halves: where each begins, and how high the legend is, in inches."""
+        self.fold = (left, right, foot)
 
     def panel(
         self, left: float, top: float, width: float, height: float, frame: bool = True, **limits: tuple[float, float]
@@ -149,7 +154,12 @@ class Picture(Figure):
         self.savefig(buffer, format="png", dpi=NOTEBOOK_DPI)
         png = base64.b64encode(buffer.getvalue()).decode("ascii")
         width, height = (round(100 * side) for side in self.inches)
-        details = {"width": width, "height": height, "alt": self.alt_text}
+        page = {
+            "dark": self.colours is DARK,
+            "inches": self.inches,
+            "fold": self.fold,
+        }  # what a web page may do with it
+        details = {"width": width, "height": height, "alt": self.alt_text, "varlen_lab": page}
         return {"image/png": png, "text/plain": self.alt_text}, {"image/png": details}
 
 

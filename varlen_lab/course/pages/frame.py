@@ -21,7 +21,8 @@ def templates() -> Any:
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    found.globals["style"] = (HERE / "style.css").read_text(encoding="utf-8") + code_colours()
+    sheets = "".join((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "cells.css"))
+    found.globals["style"] = sheets + code_colours()
     found.globals["csp"] = csp
     found.filters["duration"] = duration
     return found

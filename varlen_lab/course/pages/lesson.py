@@ -2,55 +2,117 @@
 
 from __future__ import annotations
 
-from functools import cache
+import re
+from collections.abc import Collection
+from html import escape
 from pathlib import Path
 from typing import Any
 
+from varlen_lab.course.lessons import Lesson
 from varlen_lab.course.outcomes import Outcome
-from varlen_lab.course.pages.frame import HERE, templates
+from varlen_lab.course.pages.cleaning import Page, clean
+from varlen_lab.course.pages.folds import tag_of, unfolded
+from varlen_lab.course.pages.frame import templates
+from varlen_lab.course.pages.outputs import ROW, markdown_html, output_html
 
 PAPERMILL_MARKER = "papermill-error-cell-tag"
-OUTPUT_ORDER = [  # richest first; widgets and JavaScript are left out on purpose
-    "text/html",
-    "text/markdown",
-    "image/svg+xml",
-    "image/png",
-    "image/jpeg",
-    "text/latex",
-    "text/plain",
-]
+HEADING = re.compile(r"<(/?)h([1-6])\b")
 
 
-def notebook_page(nb: Any, outcome: Outcome, images: Path) -> str:
-    """The page of one executed notebook; pictures its markdown names are read from the folder ``images``."""
-    nb.cells = [cell for cell in nb.cells if PAPERMILL_MARKER not in cell.metadata.get("tags", [])]
-    body = cells_html(nb, images, outcome.title)
+def notebook_page(nb: Any, outcome: Outcome, images: Path, pages: Collection[str] | None = None) -> str:
+    """The page of one executed notebook; pictures its markdown names are read from the folder ``images``.
+
+    ``pages``: names of what will stand beside it (``06_convert``, ``index``), which its links may lead to; None: what
+    stands there now.
+    """
+    pages = standing_beside(outcome) if pages is None else pages
+    body = cells_html(nb, images, outcome.title, pages=pages)
+    scripts, sheet = explorer(nb)
+    before, after = neighbours(outcome.name, images, pages)
     page = templates().get_template("notebook.html.j2")
-    return page.render(title=outcome.title, outcome=outcome, body=body)
-
-
-def cells_html(nb: Any, images: Path, title: str, *, code: bool = True) -> str:
-    """The cells of ``nb`` as an HTML fragment."""
-    resources = {"metadata": {"path": str(images), "name": title}}
-    return cells_exporter(code).from_notebook_node(nb, resources)[0]
-
-
-@cache
-def cells_exporter(code: bool) -> Any:
-    """nbconvert with our template: local pictures become data URIs, nothing is fetched."""
-    import nbconvert
-    from traitlets.config import Config
-
-    # installed into a folder of its own (pip install --target) it does not find its own templates
-    beside = Path(nbconvert.__file__).parents[1] / "share" / "jupyter" / "nbconvert" / "templates"
-    config = Config()
-    config.NbConvertBase.display_data_priority = OUTPUT_ORDER
-    return nbconvert.HTMLExporter(
-        config=config,
-        extra_template_basedirs=[str(HERE), str(beside)],
-        extra_template_paths=[str(beside)],
-        template_name="cells",
-        embed_images=True,
-        exclude_anchor_links=True,
-        exclude_input=not code,
+    return page.render(
+        title=outcome.title,
+        outcome=outcome,
+        body=body,
+        headed="<h1" in body,
+        before=before,
+        after=after,
+        index="index" in pages,
+        api="api/index" in pages,
+        scripts=scripts,
+        sheet=sheet,
     )
+
+
+def standing_beside(outcome: Outcome) -> set[str]:
+    """Names of the pages in the folder of the executed copy."""
+    folder = outcome.executed.parent if outcome.executed else None
+    found = [*folder.glob("*.html"), *folder.glob("api/index.html")] if folder else []
+    return {path.relative_to(folder).with_suffix("").as_posix() for path in found if folder}
+
+
+def neighbours(name: str, folder: Path, pages: Collection[str]) -> tuple[Lesson | None, Lesson | None]:
+    """The lessons before and after ``name`` in ``folder`` that have a page."""
+    names = sorted(path.stem for path in folder.glob("[0-9][0-9]_*.ipynb"))
+    if name not in names:
+        return None, None
+    place = names.index(name)
+    near = (names[place - 1] if place else "", names[place + 1] if place + 1 < len(names) else "")
+    before, after = (Lesson(folder / f"{each}.ipynb") if each in pages else None for each in near)
+    return before, after
+
+
+def explorer(nb: Any) -> tuple[list[str], str]:
+    """The scripts and the style sheet that the outputs of ``nb`` need: the explorer's, if it is among them."""
+    outputs = (output for cell in nb.cells for output in cell.get("outputs", []))
+    if not any(ROW in output.get("data", {}) for output in outputs):
+        return [], ""
+    from varlen_lab.viz.explorer_page import SCRIPT, STYLE
+
+    return [SCRIPT], STYLE
+
+
+def cells_html(nb: Any, images: Path, title: str, *, code: bool = True, pages: Collection[str] = ()) -> str:
+    """The cells of ``nb`` as an HTML fragment, with their ``code`` or below the second heading of another page."""
+    page = Page(images, title, pages)
+    cells = [cell for cell in nb.cells if PAPERMILL_MARKER not in cell.metadata.get("tags", [])]
+    parts = [tag_of(each) if isinstance(each, tuple) else cell_html(each, page, code) for each in unfolded(cells)]
+    return in_order("\n".join(filter(None, parts)), above=0 if code else 2)
+
+
+def cell_html(cell: Any, page: Page, code: bool) -> str:
+    """One cell; '' for one with nothing to show."""
+    if cell.cell_type == "markdown":
+        html = clean(markdown_html(cell.source, cell.get("attachments")), page)
+        return f'<section class="prose">\n{html}\n</section>' if html.strip() else ""
+    if cell.cell_type != "code":
+        return ""
+    shown = [html for output in cell.outputs if (html := output_html(output, cell, page))]
+    parts = [f'<div class="input">{highlighted(cell.source)}</div>'] if code and cell.source.strip() else []
+    if shown:
+        parts.append('<div class="outputs">\n' + "\n".join(shown) + "\n</div>")
+    tags = "".join(f" tag-{escape(str(tag))}" for tag in cell.metadata.get("tags", []))
+    return f'<section class="cell{tags}">\n' + "\n".join(parts) + "\n</section>" if parts else ""
+
+
+def highlighted(source: str) -> str:
+    """The source of a cell in colours."""
+    from nbconvert.filters import Highlight2HTML
+
+    return str(Highlight2HTML(pygments_lexer="ipython3")(source))
+
+
+def in_order(html: str, above: int) -> str:
+    """The same HTML with headings that begin below level ``above`` and never skip a level; one first-level heading."""
+    last = above
+    first = True
+
+    def level(mark: re.Match[str]) -> str:
+        nonlocal last, first
+        if not mark[1]:
+            wanted = int(mark[2]) + above
+            least = above + 1 if first else above + 2 - bool(above)
+            last, first = min(max(wanted, least), last + 1, 6), False
+        return f"<{mark[1]}h{last}"
+
+    return HEADING.sub(level, html)
