@@ -104,7 +104,8 @@ def collect(progress: bool = False) -> list[Entry]:
     """Every docstring of the standard library, in no promised order, duplicates included."""
     # A second process reads the C modules while this one parses; -I -S: no site packages, no user settings.
     command = [sys.executable, "-I", "-S", "-W", "ignore", compiled.__file__]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, encoding="utf-8", errors="replace") as child:
         entries: list[Entry] = []
         sources = list(source_files())
         for path, module in track(sources, "Reading the standard library", len(sources)) if progress else sources:

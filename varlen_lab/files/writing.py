@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.windows import flags_to_sync, replace
 
 DRAFT_BYTES = 6  # random, in the name of a draft
 DAY = 24 * 3600  # seconds: no file takes that long to write
@@ -40,12 +41,13 @@ def written_whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     draft = draft_beside(path)
     try:
         # "x" makes a new file or fails, and never follows a link; the user's umask decides who may read it
-        with draft.open(mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}  # the same bytes on every system
+        with draft.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
             yield file
             # first out of Python, then down to the disk: a name must not be moved onto bytes that may get lost
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        replace(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -66,11 +68,11 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             sync(inside)
         # a folder cannot replace another in one move: between these two there is none
         if os.path.lexists(path):
-            os.replace(path, old)
-        os.replace(draft, path)
+            replace(path, old)
+        replace(draft, path)
     except BaseException:
         if os.path.lexists(old) and not os.path.lexists(path):
-            os.replace(old, path)
+            replace(old, path)
         raise
     finally:
         remove(draft)
@@ -84,11 +86,12 @@ def draft_beside(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder with all it holds; nothing happens when there is none."""
+    """Delete a file, a link or a folder with all it holds; nothing happens when there is none, or it may not be."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # Windows deletes nothing that is open
+            path.unlink(missing_ok=True)
 
 
 def remove_unfinished(folder: Path, names: str = "*", older_than: float = 0) -> None:
@@ -105,7 +108,7 @@ def remove_unfinished(folder: Path, names: str = "*", older_than: float = 0) -> 
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, down to the disk; OSError when a file's contents do not get there."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, flags_to_sync(path))
         try:
             os.fsync(handle)
         finally:

@@ -42,7 +42,7 @@ def version(package: str) -> str | None:
 def processor() -> str:
     """The processor's name, as the system tells it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:  # not Linux
@@ -120,10 +120,9 @@ def device_rows() -> Iterator[Row]:
 
 def memory_row() -> Row:
     """Total memory; the lessons need about 3 GiB."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    except (AttributeError, ValueError, OSError):
-        return Row("memory", "unknown on this system", "note")
+    import psutil
+
+    total = psutil.virtual_memory().total / GIB
     return Row("memory", f"{total:.1f} GiB", "ok" if total >= 4 else "note")
 
 
@@ -134,7 +133,7 @@ def reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then that of the whole life
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii", newline="\n")
 
 
 def peak_memory() -> int:
@@ -144,11 +143,16 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8", errors="replace"))
         return int(found[1]) * 1024 if found else 0
-    except OSError:
+    except OSError:  # not Linux
+        pass
+    try:
         import resource
+    except ImportError:  # Windows
+        import psutil
 
-        # macOS counts bytes, the others kB
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return psutil.Process().memory_info().peak_wset
+    # macOS counts bytes, the others kB
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 
+from varlen_lab.files.windows import WINDOWS
+
 GIB = 2**30
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # a config's words -> torch's
 FIRST_WITH_BF16 = (8, 0)  # Ampere; before it torch computes bf16 in software, far slower than fp32
@@ -76,11 +78,11 @@ def dtype_name(dtype: object) -> str:
 def driver_versions() -> tuple[str | None, str | None]:
     """Version of the NVIDIA driver and the newest CUDA it runs, as ``nvidia-smi`` prints them in its head."""
     try:
-        said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20).stdout
+        done = subprocess.run(["nvidia-smi"], capture_output=True, encoding="utf-8", errors="replace", timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None, None
-    driver = re.search(r"Driver Version:\s*([\d.]+)", said)
-    cuda = re.search(r"CUDA Version:\s*([\d.]+)", said)
+    driver = re.search(r"Driver Version:\s*([\d.]+)", done.stdout)
+    cuda = re.search(r"CUDA Version:\s*([\d.]+)", done.stdout)
     return driver and driver[1], cuda and cuda[1]  # type: ignore[return-value]
 
 
@@ -145,9 +147,11 @@ def without_gpu(facts: GpuFacts) -> str:
     if facts.driver is None:
         return "there is no NVIDIA GPU here: no driver answers (nvidia-smi); run this on a machine that has one"
     if facts.built_for is None:
+        # PyPI's wheel for Windows has no CUDA
+        where = "as pytorch.org lists them for Windows" if WINDOWS else "such as PyPI's wheel of torch {} for Linux"
         return (
             f"there is a GPU (driver {facts.driver}) but torch {facts.torch} was built without CUDA; install a build "
-            f"with it, such as PyPI's wheel of torch {facts.torch.split('+')[0]} for Linux"
+            f"with it, {where.format(facts.torch.split('+')[0])}"
         )
     if facts.driver_cuda and version(facts.driver_cuda)[0] < version(facts.built_for)[0]:
         return (
@@ -173,4 +177,5 @@ def flash_attn_wheel(facts: GpuFacts) -> str:
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     cuda = facts.built_for.split(".")[0] if facts.built_for else "12"
     short = ".".join(facts.torch.split("+")[0].split(".")[:2])
-    return f"flash_attn-2.*+cu{cuda}torch{short}cxx11abiTRUE-{python}-{python}-linux_{platform.machine()}.whl"
+    system = "win_amd64" if WINDOWS else f"linux_{platform.machine()}"
+    return f"flash_attn-2.*+cu{cuda}torch{short}cxx11abiTRUE-{python}-{python}-{system}.whl"

@@ -14,6 +14,7 @@ import socket
 from typing import NamedTuple
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.windows import WINDOWS
 
 NUMBERS = {  # name -> least, most, what it is
     "NPROC_PER_NODE": (1, 9999, "the number of processes to start on this machine, such as 2"),
@@ -74,6 +75,8 @@ def this_process() -> Place | None:
         number(name)
     need(("RANK", "WORLD_SIZE"), f"{' and '.join(known)} {'is' if len(known) == 1 else 'are'} set", START_THEM)
     count = number("WORLD_SIZE")
+    if count > 1:
+        refuse_on_windows()
     if count == 1 and "LOCAL_RANK" not in os.environ:
         return None  # some clusters tell it to every lonely process
     need(("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "RANK and WORLD_SIZE are set", START_THEM)
@@ -96,6 +99,7 @@ def to_start() -> tuple[int, Place | None]:
         raise InputError(f"NODE_RANK is {number('NODE_RANK')} and NNODES is not set, so there is one machine; set it.")
     if here == machines == 1:  # it asks for nobody, whatever else PORT and ADDR are for on this machine
         return 0, None
+    refuse_on_windows()
     port = number("PORT", 29500)
     if machines == 1:
         check_address()
@@ -103,6 +107,15 @@ def to_start() -> tuple[int, Place | None]:
     remedy = "set NODE_RANK=0, 1, ... and the first machine's name as ADDR"
     need(("NODE_RANK", "ADDR"), f"NNODES is {machines}", remedy)
     return here, Place("machine", number("NODE_RANK"), machines, os.environ["ADDR"], port, ("NODE_RANK", "PORT"))
+
+
+def refuse_on_windows() -> None:
+    """InputError on Windows: torch for Windows comes without the store its launcher meets at, and without NCCL."""
+    if WINDOWS:
+        raise InputError(
+            "several processes do not work with torch for Windows, which lacks libuv and NCCL; start one process "
+            "(without NPROC_PER_NODE, NNODES and torchrun), or run this in WSL."
+        )
 
 
 def check_address() -> None:

@@ -218,7 +218,7 @@ def drop_made_up_tokens(path: Path, tokens: int) -> None:
     facts = json.loads(path.read_text(encoding="utf-8"))
     own = [one for one in facts["added_tokens"] if one["id"] < tokens]
     if own != facts["added_tokens"]:
-        path.write_text(json.dumps(facts | {"added_tokens": own}, ensure_ascii=False), encoding="utf-8")
+        path.write_text(json.dumps(facts | {"added_tokens": own}, ensure_ascii=False), encoding="utf-8", newline="\n")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ import torch
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.windows import WINDOWS
 from varlen_lab.files.writing import add_to_digest, remove, written_whole
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             )
         path = path / RUN_FILE
     try:
-        # mapped, not read: who needs the step or the config alone does not load the weights
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # mapped, not read: who needs the step or the config alone does not load the weights. Windows deletes no file
+        # that is mapped, and a resumed run deletes old checkpoints
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=not WINDOWS)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as problem:
         raise InputError(
             f"{path} cannot be read as a checkpoint ({type(problem).__name__}); it is cut short, or it holds more than "
@@ -214,7 +216,7 @@ class History:
         self.taken += 1
         if self.path is not None:
             # closed after each line, so that a kill costs at most the line being written
-            with full_disk_told(self.path), self.path.open("a", encoding="utf-8") as file:
+            with full_disk_told(self.path), self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(record) + "\n")
 
     @property

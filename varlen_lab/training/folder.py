@@ -82,6 +82,7 @@ def write_folder(
         del made
         gc.collect()  # peft's wrapper and its model name each other
         found = logits_of(reopen(draft))
+        gc.collect()  # its weights are mapped, and Windows moves no folder with a file that is
         copied, gap = (float((logits - found).abs().max()) for logits in (own, expected))
         if not (copied <= TOLERANCE and gap <= tolerance):
             raise InputError(
@@ -89,8 +90,9 @@ def write_folder(
                 "a bug of ours: please report it."
             )
         for name, text in texts.items():
-            (draft / name).write_text(text, encoding="utf-8")
-        (draft / MANIFEST).write_text(json.dumps({**facts, "dtype": dtype, "logits": gap}, indent=1), encoding="utf-8")
+            (draft / name).write_text(text, encoding="utf-8", newline="\n")
+        manifest = json.dumps({**facts, "dtype": dtype, "logits": gap}, indent=1)
+        (draft / MANIFEST).write_text(manifest, encoding="utf-8", newline="\n")
     return Written(parameters, dtype, notes, gap)
 
 

@@ -33,8 +33,11 @@ def stop_on_sigterm() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # a notebook's thread cannot take signals
         yield asked
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    # Windows sends no SIGTERM; it has Ctrl-Break, which would end Python at once
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    before = {number: signal.signal(number, lambda number, frame: asked.set()) for number in numbers}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
