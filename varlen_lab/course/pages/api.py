@@ -53,8 +53,8 @@ def write_api(folder: Path) -> bool:
             for name, module in modules.items():
                 page = draft / file_of(name)
                 page.parent.mkdir(exist_ok=True)
-                page.write_text(pdoc.render.html_module(module, modules), encoding="utf-8")
-            (draft / "index.html").write_text(contents(modules), encoding="utf-8")
+                page.write_text(pdoc.render.html_module(module, modules), encoding="utf-8", newline="\n")
+            (draft / "index.html").write_text(contents(modules), encoding="utf-8", newline="\n")
     return True
 
 
