@@ -10,7 +10,7 @@ FAST   := not slow and not gpu and not browser and not real
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install real walkthrough test lint lab wheel clean distclean
+.PHONY: help install real walkthrough notebooks test lint lab wheel clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ real: $(STAMP) ## add SmolLM2-135M-Instruct (98 MB, Apache-2.0): the model that 
 
 walkthrough: $(STAMP) ## run every notebook and write runs/walkthrough/index.html
 	@$(BIN)/varlen-lab walkthrough
+
+notebooks: $(STAMP) ## run every notebook and keep its outputs in it, as GitHub shows them
+	@$(BIN)/python docs/refresh.py
 
 test: $(STAMP) ## the fast tests: on all cores, then those that measure time, alone
 	@$(BIN)/python -m pytest -n logical --dist worksteal -m "$(FAST) and not alone"
