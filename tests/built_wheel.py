@@ -2,11 +2,11 @@
 
 python tests/built_wheel.py                               builds it into dist/ and looks at it
 python tests/built_wheel.py FILE                          looks at a wheel that is built already
-python tests/built_wheel.py FILE --python VENV/bin/python   runs what pip has installed there
+python tests/built_wheel.py FILE --installed-in VENV      runs the verbs where pip has installed it
 
-Without ``--python`` the verbs run in an environment that is made in seconds: its packages are links to those beside
-this Python, and only to those that the wheel names as its dependencies. So a package that is merely installed here is
-missing there, as it would be for a newcomer. ``.ci/run`` and the workflow that publishes call this file.
+Without ``--installed-in`` the verbs run in an environment that is made in seconds: its packages are links to those
+beside this Python, and only to those that the wheel names as its dependencies. So a package that is merely installed
+here is missing there, as it would be for a newcomer. ``.ci/run`` and the workflow that publishes call this file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ WALKS = (
         Says("python tiny.py", leaves="model/config.json"),
         Says("audit --model model", 0, "ok: 8 documents"),
         Says("audit --model model --attn sdpa", 1, "cache"),
-        Says("check-env", 0, "Ready."),
+        Says("check-env", 0, "Ready. Next: varlen-lab audit --model MODEL"),
         Says("masks --lengths 70 300 180 -o m.png", leaves="m.png"),
         Says("masks --lengths 70 300 180 --html m.html", leaves="m.html"),
         Says("run lesson.ipynb", 2, "pip install 'varlen_lab[notebooks]'"),
@@ -137,7 +137,7 @@ def dependencies(wheel: Path) -> list[str]:
 def environment(folder: Path, wheel: Path) -> Path:
     """The Python of a new environment in ``folder`` that holds the wheel and links to its dependencies."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    python = python_of(folder)
     here, there = (Path(sysconfig.get_path("purelib", vars=base)) for base in ({}, paths_of(folder)))
     for name in dependencies(wheel):
         files = importlib.metadata.distribution(name).files or ()
@@ -147,6 +147,11 @@ def environment(folder: Path, wheel: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*pip, str(wheel)], check=True)
     return python
+
+
+def python_of(folder: Path) -> Path:
+    """The interpreter of the environment in ``folder``; its path is not resolved, or it would be that of another."""
+    return folder.absolute() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def paths_of(folder: Path) -> dict[str, str]:
@@ -163,9 +168,8 @@ def walk(python: Path, folder: Path, steps: Iterable[Says]) -> list[str]:
     for step in steps:
         first, *rest = step.words.split()
         words = [str(python), *rest] if first == "python" else [str(command), first, *rest]
-        done = subprocess.run(
-            words, cwd=folder, env=kept, capture_output=True, text=True, encoding="utf-8", timeout=300
-        )
+        piped = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}  # a pipe on Windows is cp1252
+        done = subprocess.run(words, cwd=folder, env=kept, timeout=300, **piped)  # type: ignore[call-overload]
         said = done.stdout + done.stderr
         sentence = done.returncode != 2 or (not done.stdout and len(done.stderr.strip().splitlines()) == 1)
         left = not step.leaves or (folder / step.leaves).exists()
@@ -195,12 +199,13 @@ def main() -> int:
     """0 when nothing is wrong; each fault on stderr."""
     parser = argparse.ArgumentParser(description="Look at the built wheel, and run its verbs without a clone.")
     parser.add_argument("wheel", nargs="?", type=Path, help="the file; without it one is built into dist/")
-    parser.add_argument("--python", type=Path, help="of an environment where that file is installed")
+    parser.add_argument("--installed-in", type=Path, metavar="VENV", help="an environment that has that file already")
     args = parser.parse_args()
     wheel = args.wheel or build(ROOT / "dist")
     wrong = faults(wheel)
     with tempfile.TemporaryDirectory() as folder:
-        wrong = wrong or run_verbs(args.python.absolute() if args.python else environment(Path(folder), wheel))
+        there = args.installed_in
+        wrong = wrong or run_verbs(python_of(there) if there else environment(Path(folder), wheel))
     print("\n".join(wrong), file=sys.stderr, end="\n" * bool(wrong))
     if not wrong:
         print(f"{wheel.name}: {wheel.stat().st_size // 1024} kB, {sum(map(len, WALKS))} commands as they should be")

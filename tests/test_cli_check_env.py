@@ -8,6 +8,8 @@ from machines import A100, H100, LAPTOP, M2, T4
 
 from varlen_lab.attention import choosing, routes
 from varlen_lab.cli import check_env, main
+from varlen_lab.course import lessons
+from varlen_lab.errors import InputError
 from varlen_lab.machine import environment
 from varlen_lab.machine.gpu import GpuFacts
 
@@ -83,3 +85,14 @@ def test_it_is_quick(on) -> None:
     on(LAPTOP)
     with within(1.0):
         on(LAPTOP)
+
+
+def test_what_comes_next_is_there(on, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk through the lessons where there are lessons: a wheel has none."""
+    assert on(LAPTOP)[0].endswith("Ready. Next: varlen-lab walkthrough")
+
+    def none() -> list[lessons.Lesson]:
+        raise InputError("there are no notebooks here")
+
+    monkeypatch.setattr(lessons, "find_lessons", none)
+    assert on(LAPTOP)[0].endswith("Ready. Next: varlen-lab audit --model MODEL")

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from varlen_lab.errors import first_line
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.machine import console
 from varlen_lab.machine.environment import PACKAGES, Row, survey, version
 from varlen_lab.machine.gpu import DTYPES, automatic_device, automatic_dtype, gpu_facts
@@ -71,9 +71,20 @@ def advise(rows: list[Row], ok: bool) -> None:
         for row in commands:
             console.say_command(row.command, before=f"  {row.name}: ")
     if ok:
-        console.say(" Next: varlen-lab walkthrough", mark=("\nReady.", "green"))
+        console.say(f" Next: varlen-lab {next_verb()}", mark=("\nReady.", "green"))
     else:
         console.say(f" see the rows marked {MARKS['missing'][0]} above.", mark=("\nNot ready:", "red"))
+
+
+def next_verb() -> str:
+    """The walk through the lessons where there are any; installed from a wheel there are none."""
+    from varlen_lab.course.lessons import find_lessons
+
+    try:
+        find_lessons()
+    except InputError:
+        return "audit --model MODEL"
+    return "walkthrough"
 
 
 def versions() -> dict[str, str | None]:
