@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from test_course_lessons import write_lesson
 
 from varlen_lab.cli import main
 from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons
-from varlen_lab.course.notebooks import run_notebook, walkthrough
-from varlen_lab.course.outcomes import duration, one_line
+from varlen_lab.course.notebooks import run_notebook, run_shown, walkthrough
+from varlen_lab.course.outcomes import Outcome, duration, one_line
 from varlen_lab.errors import InputError
 
 DOT = base64.b64decode(
@@ -258,3 +258,30 @@ def test_durations_read_as_people_say_them() -> None:
 def test_one_line_drops_colours_and_cuts() -> None:
     assert one_line("\x1b[31mred\x1b[0m\n  line") == "red line"
     assert len(one_line("x" * 999)) == 200
+
+
+def test_what_a_notebook_keeps_is_not_taken_for_this_runs_when_no_kernel_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import papermill
+
+    kept = new_code_cell("f()", outputs=[new_output("stream", name="stdout", text="OF ANOTHER DAY")])
+    lesson = write_lesson(tmp_path / "00_a.ipynb", kept)
+
+    def no_kernel(*_: object, **__: object) -> None:
+        raise RuntimeError("no kernel came")
+
+    monkeypatch.setattr(papermill, "execute_notebook", no_kernel)
+    assert run_notebook(lesson, tmp_path / "out" / "00_a.ipynb").status == "failed"
+    page = (tmp_path / "out" / "00_a.html").read_text(encoding="utf-8")
+    assert "no kernel came" in page and "OF ANOTHER DAY" not in page
+
+
+def test_a_walk_says_what_became_of_a_lesson_on_any_console(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lesson = Lesson(write_lesson(tmp_path / "00_a.ipynb"))
+    failed = Outcome("00_a", "A", "failed", 1.0, "ValueError: [red]\x1b[2J")
+    monkeypatch.setattr("varlen_lab.course.notebooks.run_notebook", lambda *_, **__: failed)
+    assert run_shown(lesson, tmp_path / "out.ipynb", {}) is failed
+    assert capsys.readouterr().out == f"✗ {'00_a':<24}    1.0 s  ValueError: [red]\\x1b[2J\n"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from varlen_lab.errors import InputError
+from varlen_lab.machine.console import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every cell ran, 1 when one failed; either way the copy and the page are written."""
-    from rich.console import Console
-
     from varlen_lab.course.lessons import find_lesson
     from varlen_lab.course.notebooks import run_shown
     from varlen_lab.course.parameters import pairs_of
@@ -39,9 +38,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"-p {rest[0]} has no value; write -p {rest[0]}=VALUE.")
     lesson = find_lesson(words[0])
     output = args.output or Path("runs") / lesson.path.name
-    console = Console(highlight=False, soft_wrap=True)
-    outcome = run_shown(lesson, output, parameters, console)
-    console.print(f"  {output}\n  {output.with_suffix('.html')}", markup=False)
+    outcome = run_shown(lesson, output, parameters)
+    say(f"  {output}\n  {output.with_suffix('.html')}")
     return 0 if outcome.status == "ok" else 1
 
 

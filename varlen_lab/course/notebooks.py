@@ -23,6 +23,7 @@ from varlen_lab.course.pages.api import INSTALL, write_api
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.site import begin_site, end_site, write_page
 from varlen_lab.errors import InputError
+from varlen_lab.machine.console import is_terminal, say
 
 CELL_SECONDS = 1800  # a cell that takes longer hangs
 QUIET = "--IPKernelApp.log_level=50"  # or kernels talk into our terminal, about encryption and interrupts
@@ -46,39 +47,34 @@ def walkthrough(
     with; 1 where one differs. Raises InputError before anything runs when a name is unknown, a lesson has no parameter
     ``device``, the machine has no such device, or ``out`` cannot be written.
     """
-    from rich.console import Console
-
     lessons = find_lessons()
     chosen = lessons if only is None else [find_lesson(word, lessons) for word in only]
     given = {lesson.name: lesson.walked_with(quick=quick, device=device) for lesson in chosen}
     folder = make_folder(Path(out))
-    console = Console(highlight=False, soft_wrap=True)
     outcomes: dict[str, Outcome] = {}
     started = time.monotonic()
     begin_site(folder, lessons, quick)
     try:
         for lesson in [lesson for lesson in lessons if lesson in chosen]:
-            outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, given[lesson.name], console)
+            outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, given[lesson.name])
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
         end_site(folder, lessons, outcomes, time.monotonic() - started, quick)
     if api and only is None and not write_api(folder / "api"):
         console.print(f"no pages of the functions: {INSTALL}", markup=False)
     failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
     if failed:
-        console.print(f"[red]{len(failed)} of {len(chosen)} failed:[/] {', '.join(failed)}")
+        say(", ".join(failed), mark=(f"{len(failed)} of {len(chosen)} failed: ", "red"), hang=2)
     differing = compare_walk(chosen, outcomes, given) if compare else []
-    console.print(f"open {folder / 'index.html'}", markup=False)
+    say(f"open {folder / 'index.html'}")
     return 1 if failed or differing else 0
 
 
-def run_shown(lesson: Lesson, output: Path, parameters: Mapping[str, Any], console: Any) -> Outcome:
-    """``run_notebook``, with a bar on ``console`` while it runs and one line when it is done."""
-    from rich.markup import escape
-
-    with progress_of_cells(console, lesson.name) as on_cell:
+def run_shown(lesson: Lesson, output: Path, parameters: Mapping[str, Any]) -> Outcome:
+    """``run_notebook``, with a bar while it runs where a person looks at it, and one line when it is done."""
+    with progress_of_cells(lesson.name) as on_cell:
         outcome = run_notebook(lesson.path, output, parameters, on_cell=on_cell)
-    mark, error = ("[red]✗[/]", f"  [red]{escape(outcome.error)}[/]") if outcome.error else ("[green]✓[/]", "")
-    console.print(f"{mark} {escape(outcome.name):<24} {outcome.seconds:6.1f} s{error}")
+    mark = ("✗ ", "red") if outcome.error else ("✓ ", "green")
+    say(f"{outcome.name:<24} {outcome.seconds:6.1f} s  {outcome.error}".rstrip(), mark=mark, hang=2)
     return outcome
 
 
@@ -124,6 +120,10 @@ def run_notebook(
     seconds = time.monotonic() - started
     outcome = Outcome(lesson.name, lesson.title, "failed" if error else "ok", seconds, error, output)
     executed = read_notebook(output if output.exists() else path)  # as it was written when no kernel came
+    if not output.exists():  # its outputs are of another day
+        for cell in executed.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
     write_page(output.with_suffix(".html"), notebook_page(executed, outcome, path.parent))
     return outcome
 
@@ -156,8 +156,9 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def progress_of_cells(console: Any, name: str) -> Iterator[OnCell]:
-    """A bar over the cells of one notebook; it vanishes when the notebook is done. Yields the callback."""
+def progress_of_cells(name: str) -> Iterator[OnCell]:
+    """A bar on stderr over the cells of one notebook; it vanishes when the notebook is done. Yields the callback."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -167,7 +168,7 @@ def progress_of_cells(console: Any, name: str) -> Iterator[OnCell]:
         TextColumn("cells"),
         TimeElapsedColumn(),
     )
-    quiet = not console.is_terminal  # a log keeps the finished lines only
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+    quiet = not is_terminal(sys.stderr)  # a log keeps the finished lines only
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
