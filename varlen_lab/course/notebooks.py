@@ -60,7 +60,7 @@ def walkthrough(
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
         end_site(folder, lessons, outcomes, time.monotonic() - started, quick)
     if api and only is None and not write_api(folder / "api"):
-        console.print(f"no pages of the functions: {INSTALL}", markup=False)
+        say(f"no pages of the functions: {INSTALL}", hang=2)
     failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
     if failed:
         say(", ".join(failed), mark=(f"{len(failed)} of {len(chosen)} failed: ", "red"), hang=2)
