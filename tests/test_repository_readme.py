@@ -66,7 +66,7 @@ def test_commands_files_and_names_exist(text: str) -> None:
 @pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
 def test_the_table_of_steps_has_every_lesson_in_order(text: str) -> None:
     linked = re.findall(r"\| \[(\d\d) [^\]]+\]\((notebooks/\S+\.ipynb)\) \|$", text, flags=re.MULTILINE)
-    names = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    names = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
     assert linked == [(name[:2], f"notebooks/{name}.ipynb") for name in names]
 
 
@@ -115,3 +115,21 @@ def test_the_code_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     exec(block, given)
     assert float(given["loss"].detach()) > 0
     assert given["receipt"].ok and (tmp_path / "receipt.json").is_file()
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
+def test_what_comes_before_more_is_two_screens(text: str) -> None:
+    """A screen of GitHub shows about 45 lines of text; the picture takes as much room as a dozen."""
+    before = text[: text.index("\n## More" if "\n## More" in text else "\n## 更多")]
+    lines = re.sub(r"<picture>.*?</picture>", "\n" * 12, before, flags=re.DOTALL).splitlines()
+    assert len(lines) <= 90 and before.count("```sh") == 1 and "make walkthrough" in before and "make test" in before
+    assert ".venv/bin/varlen-lab" in before  # how it is called after make
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
+def test_links_within_the_page_have_a_heading(text: str) -> None:
+    headings = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"(?m)^#+ (.*)$", text)
+    }
+    within = re.findall(r"\]\(#([^)]+)\)", text)
+    assert len(within) >= 9 and [link for link in within if link not in headings] == []
