@@ -315,14 +315,18 @@ def test_auto_takes_the_exact_path_on_a_cpu() -> None:
     assert choose("cuda", torch.float32) == "sdpa"
 
 
-def test_auto_is_announced_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_is_announced_once_in_the_log_and_nowhere_else(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     from varlen_lab.attention.dispatch import announce
 
     announce.cache_clear()
     q, k, v = tensors([3])
-    for _ in range(2):
-        attend(q, k, v, Boundaries.from_lengths([3]))
-    assert capsys.readouterr().err == "varlen_lab: attention backend sdpa (cpu, float64)\n"
+    with caplog.at_level("INFO", "varlen_lab"):
+        for _ in range(2):
+            attend(q, k, v, Boundaries.from_lengths([3]))
+    assert caplog.messages == ["attention backend sdpa (cpu, float64)"]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_named_backend_never_falls_back() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from varlen_lab.errors import InputError
+from varlen_lab.machine.console import Cell, print_table
 from varlen_lab.studies.census import as_json, written
 from varlen_lab.studies.census_page import CAUSES, must_be_writable, page, write_both
-from varlen_lab.studies.census_table import head, lines, totals
+from varlen_lab.studies.census_table import head, rows, totals
 from varlen_lab.studies.one_class import EXACT, LEAKS, NOT_BUILT, RAISES, REFUSED, SILENT, Outcome
 from varlen_lab.studies.registry import OURS, STYLES
 
@@ -81,22 +83,28 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path: Path)
             must_be_writable(folder)
 
 
-def test_the_table_fits_80_columns_whatever_the_verdict() -> None:
-    for verdict in ALL:
-        each = [outcome(verdict, style) for style in STYLES]
-        for shown in ([head(list(STYLES))], lines(each, True), lines(each[:1], True), totals([each])):
-            assert max(map(len, shown)) <= 80, shown
-    every = [[outcome(verdict, style) for style in STYLES] for verdict in ALL]
-    every.append([Outcome(LONG, style, EXACT, 1e-7, isolated=("layers.0.mixer",) * 30) for style in STYLES])
-    assert max(map(len, totals(every))) <= 80
-    assert max(map(len, lines(every[-1], True))) <= 80
+def printed(capsys: pytest.CaptureFixture[str], head: Sequence[str], cells: Iterable[Sequence[Cell]]) -> list[str]:
+    """The lines of a table as ``varlen-lab census`` prints it."""
+    print_table(head, cells)
+    return capsys.readouterr().out.splitlines()
 
 
-def test_a_word_a_style_and_the_reasons_below_where_they_are_asked_for() -> None:
+def test_the_table_fits_80_columns_whatever_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    long = [Outcome(LONG, style, EXACT, 1e-7, isolated=("layers.0.mixer",) * 30) for style in STYLES]
+    every = [*([outcome(verdict, style) for style in STYLES] for verdict in ALL), long]
+    tables = [(head(list(STYLES)), rows(each, True)) for each in every]
+    tables += [([], rows(each[:1], True)) for each in every]
+    tables += [(found[0], found[1:]) for found in [totals([each]) for each in every] + [totals(every)]]
+    for table in tables:
+        shown = printed(capsys, *table)
+        assert max(map(len, shown)) <= 80, shown
+
+
+def test_a_word_a_style_and_the_reasons_below_where_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     each = [outcome(verdict, style) for verdict, style in zip((EXACT, RAISES, REFUSED, LEAKS), STYLES, strict=True)]
-    (line,) = lines(each, False)
+    (line,) = printed(capsys, [], rows(each, False))
     assert line.split() == [LONG, "exact", "raises", "refused", "leaks"]
-    below = " ".join(part.strip() for part in lines(each, True)[1:])
+    below = " ".join(part.strip() for part in printed(capsys, [], rows(each, True))[1:])
     assert below.startswith("flash: why it is raises") and "cache: recurrent layer (SomeMambaMixer" in below
     assert "positions" not in below
-    assert lines(each[:1], True) == [f"{LONG}  exact"]
+    assert printed(capsys, [], rows(each[:1], True)) == [f"{LONG}  exact"]

@@ -33,7 +33,7 @@ def test_a_family_that_is_added_is_found_everywhere(
     assert type(tiny("dummy")).__name__ == "LlamaForCausalLM"
     assert main(["support", "--family", "dummy"]) == 0
     shown = capsys.readouterr().out
-    assert "dummy 1" in shown and "dummy-1b" in shown and "❌" in shown and "1 variants" in shown
+    assert "dummy 1" in shown and "dummy-1b" in shown and "❌" in shown and "1 variant in 1 family:" in shown
 
 
 @pytest.mark.slow

@@ -58,12 +58,13 @@ def choosing(monkeypatch: pytest.MonkeyPatch, choice: Choice | None) -> None:
 
 
 def test_what_was_chosen_is_used_and_written_down(
-    config: Config, took: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: Config, took: set[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     choosing(monkeypatch, RECEIPT)
-    history = train(config, progress=False)
+    with caplog.at_level("INFO", "varlen_lab"):
+        history = train(config, progress=False)
     assert took == {"reference"} and history.meta["backend"] == "reference"
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "attention backend reference (cpu, float32), fastest of 2: 1.00 ms beside sdpa 2.00" in said
     assert said.count("attention backend") == 1
     work_dir = Path(config.work_dir or "")

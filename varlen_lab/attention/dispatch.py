@@ -13,18 +13,18 @@ v = [8, 4, 100, 0, 6]; the keys of head 0 are [0, ln 3, 5, 0, 0], those of head 
 With full causal attention token 2 would mix in the 8 and the 4. The test of this module does the same sums.
 
 A backend that is named is used, or refuses with a sentence; it never falls back. ``auto`` takes the first that can do
-it (``choosing``) and says so once on stderr; a training run times them before (``timing``) and names one.
+it (``choosing``) and says so once, in the log; a training run times them before (``timing``) and names one.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from functools import cache
 from pkgutil import resolve_name
 
 import torch
-from tqdm import tqdm
 
 from varlen_lab.attention.calls import kernel_called
 from varlen_lab.attention.choosing import first_able, job_of_call
@@ -91,12 +91,18 @@ def announce(backend: str, device: str, dtype: str) -> None:
 
 
 def say_backend(backend: str, device: str, dtype: str, why: str = "") -> None:
-    """A line on stderr, but on stdout in a notebook, which shows stderr as an error; the first process speaks."""
-    if is_first():
-        in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
-        # tqdm's own print keeps a progress bar that is being drawn on a line of its own
-        words = f"varlen_lab: attention backend {backend} ({device}, {dtype})"
-        tqdm.write(f"{words}, {why}" if why else words, file=sys.stdout if in_notebook else sys.stderr)
+    """What was chosen: in a notebook a line of its output, elsewhere a record of the logger ``varlen_lab`` (INFO).
+
+    The command shows its records on terminals, above the bar that is being drawn; a pipe has them where it asks for
+    them. Of several processes the first speaks.
+    """
+    if not is_first():
+        return
+    words = f"attention backend {backend} ({device}, {dtype})" + (f", {why}" if why else "")
+    if type(sys.stderr).__module__.startswith("ipykernel"):  # stdout, for a notebook shows stderr as an error
+        print(f"varlen_lab: {words}")
+    else:
+        logging.getLogger("varlen_lab").info(words)
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -41,8 +41,24 @@ if TYPE_CHECKING:
 _python_warning = warnings.formatwarning
 
 
+class _Help(argparse.HelpFormatter):
+    """argparse's help, no line of it longer than the console, which argparse itself does not promise."""
+
+    def __init__(self, prog: str, **layout: Any) -> None:
+        self._columns = console.width() or console.USUAL_WIDTH
+        super().__init__(prog, **{"width": self._columns - 2} | layout)
+
+    def format_help(self) -> str:
+        """The whole text."""
+        lines = super().format_help().splitlines()
+        return "".join(f"{piece}\n" for line in lines for piece in console.folded(line, self._columns, hang=2))
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse, with its errors told our way: one sentence, no usage dump, exit code 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": _Help} | settings)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; `{self.prog} --help` shows what is possible")
@@ -55,7 +71,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="varlen-lab",
         description="See, prove and use variable-length attention.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
+        formatter_class=lambda prog: _Help(prog, max_help_position=18),
         epilog="Start with `varlen-lab check-env`, then `varlen-lab walkthrough`.",
     )
     parser.add_argument("--version", action="version", version=f"varlen-lab {__version__}")
@@ -91,9 +107,12 @@ def main(argv: list[str] | None = None) -> int:
         warnings.formatwarning = _format_warning
         _silence_other_libraries()
         console.prepare()
-    if not sys.stderr.isatty():  # other libraries' bars do not ask whether a log wants them
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        if console.is_terminal(sys.stderr):
+            logging.getLogger("varlen_lab").addHandler(_OnTerminal())
+            logging.getLogger("varlen_lab").setLevel(logging.INFO)
+    # other libraries' bars: loading 20 tensors, writing a shard; set to 0 they are shown, as for a long download
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     verb = words[0] if words and not words[0].startswith("-") else None
     try:
         if verb is not None and verb not in VERBS:
@@ -122,6 +141,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _print_error("interrupted")
         return 130
+
+
+class _OnTerminal(logging.Handler):
+    """Our own log, for people who look on: a line each, above the bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by ``logging``."""
+        from tqdm import tqdm
+
+        tqdm.write(console.as_said(f"varlen_lab: {record.getMessage()}", sys.stderr), file=sys.stderr, end="")
 
 
 def _format_warning(
@@ -208,6 +237,19 @@ def output_file(path: Path, mode: str = "wb", instead: str = "-o") -> Iterator[I
             yield file
     except OSError as problem:
         raise InputError(f"{path} cannot be written ({problem.strerror}); choose another {instead}") from None
+
+
+def to_paste(parts: Sequence[str], room: int = console.USUAL_WIDTH) -> str:
+    """``parts`` in one line for a report, the first and each that still has ``room``: what matters most comes first.
+
+    >>> to_paste(["audit ok: a model", "8 documents", "a very long name of a device", "fp32"], room=40)
+    'audit ok: a model, 8 documents, fp32'
+    """
+    line, *others = filter(None, parts)
+    for part in others:
+        if len(line) + len(part) + 2 <= room:
+            line += f", {part}"
+    return line
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:

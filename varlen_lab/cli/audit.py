@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_no_isolate, open_rows, read_config
+from varlen_lab.cli import add_no_isolate, open_rows, read_config, to_paste
 from varlen_lab.errors import InputError
+from varlen_lab.machine.console import USUAL_WIDTH, Cell, print_json, print_table, say, width
 from varlen_lab.machine.gpu import DTYPES, dtype_name
 
 if TYPE_CHECKING:
     from varlen_lab.config.schema import Config
+    from varlen_lab.leaks.report import AuditReport
 
 AUTO = "auto"
 PRECISIONS = {**DTYPES, "fp64": "float64"}
+WHOLE_MATRIX = 16  # documents: of more nobody is told who hears whom
+CORNER = "↓ hears →"
 DOCUMENTS = 8  # of the row of a config's data that is audited, or nearly as many
 
 
@@ -58,9 +63,10 @@ def run(args: argparse.Namespace) -> int:
         report = audit_isolated(model.train(training), batch, isolate=config.isolate)
     report = replace(report, notes=(*notes, *report.notes))
     if args.json:
-        print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         show(report)
+        say(to_paste(in_brief(report, args.model or args.config, model.device.type)), "bold", hang=2)
     return 0 if report.ok else 1
 
 
@@ -114,20 +120,54 @@ def known_attention(attention: str) -> str:
     return attention
 
 
-def show(report: Any) -> None:
-    """The report, and the leak matrix where there is one to see."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(str(report), markup=False)
-    if not (report.leaks > 0).any() or len(report.lengths) > 16:  # NaN is greater than nothing
+def show(report: AuditReport) -> None:
+    """The report, and who hears whom where there is a leak to see: as a matrix if it fits, else in words."""
+    colours = {"✓ ": "green", "✗ ": "red"}
+    for line in str(report).splitlines():
+        mark = next((mark for mark in colours if line.startswith(mark)), "")
+        say(line.removeprefix(mark), mark=(mark, colours.get(mark, "")), hang=2)
+    if not (report.leaks > 0).any() or len(report.lengths) > WHOLE_MATRIX:  # NaN is greater than nothing
         return
-    table = Table(title="who hears whom (largest gradient)", title_justify="left", box=None, pad_edge=False)
-    table.add_column("outputs ↓  inputs →", style="bold")
-    for number, length in enumerate(report.lengths, start=1):
-        table.add_column(f"{number} ({length})", justify="right")
-    for number, row in enumerate(report.leaks, start=1):
-        cells = ["·" if value == 0 else f"[red]{value:.0e}[/]" for value in row]
-        table.add_row(str(number), *cells)
-    console.print(table)
+    names = [f"{number} ({length})" for number, length in enumerate(report.lengths, start=1)]
+    numbers = ["" if value == 0 else f"{value:.0e}" for value in report.leaks.flat]
+    cells = [numbers[start : start + len(names)] for start in range(0, len(numbers), len(names))]
+    heads = [str(number) for number in range(1, len(names) + 1)]
+    wide = max(map(len, numbers + heads)) + 2
+    if max(map(len, [CORNER, *names])) + wide * len(heads) <= (width() or USUAL_WIDTH):
+        say("who hears whom: document (tokens), largest gradient")
+        print_table([CORNER, *heads], as_matrix(names, cells), right=heads)
+    else:
+        say("who hears whom: document (tokens), by largest gradient", hang=2)
+        for name, row in zip(names, cells, strict=True):
+            heard = [f"{other} by {value}" for other, value in zip(names, row, strict=True) if value]
+            if heard:
+                say(f"  {name} hears {', '.join(heard)}", hang=2)
+
+
+def as_matrix(names: Sequence[str], cells: Sequence[Sequence[str]]) -> Iterator[list[Cell]]:
+    """A row a document: its name, and in red what it hears."""
+    for name, row in zip(names, cells, strict=True):
+        yield [(name, "bold"), *((value, "red") if value else "·" for value in row)]
+
+
+def in_brief(report: AuditReport, name: str, device: str) -> list[str]:
+    """For a line of a report, what matters most first: the verdict, of what, how large, measured on what."""
+    import torch
+    import transformers
+
+    from varlen_lab.errors import plural
+
+    kinds = [finding.kind for finding in report.findings]
+    measured = report.parity.logits == report.parity.logits  # no NaN
+    return [
+        f"audit {'ok' if report.ok else 'not ok'}: {Path(name).name or name}",
+        *dict.fromkeys(kinds),
+        f"logits {report.parity.logits:.0e}" if measured else "",
+        f"leak {abs(report.leaks).max():.0e}" if report.leaking and measured else "",
+        next((word for word, name in PRECISIONS.items() if name == dtype_name(report.parity.dtype)), ""),
+        device,
+        plural(len(report.lengths), "document"),
+        plural(sum(report.lengths), "token"),
+        f"torch {torch.__version__}",
+        f"transformers {transformers.__version__}",
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from varlen_lab.cli.audit import known_attention
 from varlen_lab.errors import InputError
+from varlen_lab.machine.console import USUAL_WIDTH, folded, print_json, print_table, say, track, width
 from varlen_lab.studies.registry import OURS, STYLES
 
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line a class and the totals; 1 where our batch is silently wrong or raises what is no sentence."""
-    from varlen_lab.studies.census import as_json, causal_lm_types, census, written
+    from varlen_lab.studies.census import as_json, causal_lm_types, census
     from varlen_lab.studies.census_page import must_be_writable, write_both
     from varlen_lab.studies.one_class import NEVER
 
@@ -44,41 +45,36 @@ def run(args: argparse.Namespace) -> int:
     if args.write:
         must_be_writable(args.write)  # before minutes of work
     work = census(args.names, styles, args.attn and known_attention(args.attn), not args.no_isolate)
-    outcomes = with_bar(work, len(set(args.names)) or len(causal_lm_types()))
+    outcomes = list(track(work, "measuring", len(set(args.names)) or len(causal_lm_types())))
     kept = as_json(outcomes)
     if args.write:
         write_both(kept, args.write)
     if args.json:
-        print(written(kept), end="")
+        print_json(kept)
     else:
         show(outcomes, args.causes or len(set(styles)) == 1, kept["versions"])
     return int(any(each.style == OURS and each.verdict in NEVER for outcome in outcomes for each in outcome))
 
 
-def with_bar(work: Any, total: int) -> list[Any]:
-    """All that ``work`` gives, with a bar on stderr where that is a terminal: stdout holds the result alone."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return list(track(work, "Measuring", total, console=console, transient=True, disable=not console.is_terminal))
-
-
 def show(outcomes: list[Any], causes: bool, versions: dict[str, str]) -> None:
     """The table, the totals, what the words mean and what it was measured on."""
-    from rich.console import Console
-    from rich.text import Text
+    from varlen_lab.studies.census_table import head, meanings, measured_on, rows, totals
 
-    from varlen_lab.studies.census_table import COLOURS, head, lines, measured_on, totals
+    styles = [each.style for each in outcomes[0]]
+    print_table(head(styles), (row for outcome in outcomes for row in rows(outcome, causes)))
+    say("")
+    verdicts, *counts = totals(outcomes)
+    print_table(verdicts, counts, right=verdicts[1:])
+    for words in (verdicts[1:], styles):
+        say("")
+        wide = max(map(len, words)) + 2
+        for word, meaning in meanings(words):
+            beside_table(word.ljust(wide) + meaning, hang=wide)
+    say("")
+    beside_table(measured_on(len(outcomes), versions), "dim")
 
-    console = Console(highlight=False, soft_wrap=True)
-    if len(outcomes[0]) > 1:
-        console.print(head([each.style for each in outcomes[0]]), style="bold", markup=False)
-    for outcome in outcomes:
-        for line in lines(outcome, causes):
-            text = Text(line)
-            for colour, words in () if line.startswith(" ") else COLOURS:
-                text.highlight_words(words, colour)
-            console.print(text)
-    console.print("\n" + "\n".join(totals(outcomes)), markup=False)
-    console.print("\n" + measured_on(len(outcomes), versions), markup=False, style="dim")
+
+def beside_table(text: str, style: str = "", hang: int = 0) -> None:
+    """Folded like a table, in a pipe too."""
+    for line in folded(text, width() or USUAL_WIDTH, hang):
+        say(line, style)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_config, add_no_isolate, output_file, read_config, save_figure
-from varlen_lab.errors import InputError
+from varlen_lab.cli import add_config, add_no_isolate, output_file, read_config, save_figure, to_paste
+from varlen_lab.errors import InputError, plural
+from varlen_lab.machine.console import print_json, print_table, say
 from varlen_lab.machine.ranks import is_first
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from varlen_lab.studies.verdict import Comparison
+
+COST = ("real tokens/s", "padding", "CPU seconds", "peak MiB", "backend")  # columns of the second table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_no_isolate(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("-o", "--output", type=Path, help="folder for comparison.json and losses.png")
+    parser.add_argument("--json", action="store_true", help="print what comparison.json holds; a list if several seeds")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,48 +35,47 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, [*args.cfg_options, *args.no_isolate])
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
-    from rich.console import Console
-
     from varlen_lab.config.schema import MODES
     from varlen_lab.studies.comparison import compare
 
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=160)
-    console.quiet = not is_first()
-    progress = not (args.quiet or console.quiet)
+    first = is_first()  # of several processes it speaks for all
+    progress = first and not args.quiet
     comparisons: list[Comparison] = []
     for seed in range(config.seed, config.seed + args.seeds):
         modes = tuple(args.modes or MODES)
         kernel = comparisons[0].kernel if comparisons else None  # every seed on the one that the first chose
         comparison = compare(config.replace(seed=seed), modes, start=args.start, progress=progress, kernel=kernel)
         comparisons.append(comparison)
-        show(console, comparison)
-    if args.output is not None and not console.quiet:
+        if first and not args.json:
+            show(comparison)
+    if first and args.output is not None:
         save(args.output, comparisons)
-        console.print(f"wrote {args.output}/comparison.json and losses.png", markup=False)
+    if first and args.json:
+        found = [json.loads(comparison.to_json()) for comparison in comparisons]
+        print_json(found[0] if args.seeds == 1 else found)
+    elif first:
+        if args.output is not None:
+            say(f"wrote {args.output}/comparison.json and losses.png")
+        for comparison in comparisons:
+            say(to_paste(comparison.in_brief()), "bold", hang=2)
     return 0 if all(comparison.keeps_apart for comparison in comparisons) else 1
 
 
-def show(console: Console, comparison: Comparison) -> None:
-    """The table, what it says, and what it was measured on."""
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
+def show(comparison: Comparison) -> None:
+    """Losses and cost in two tables, what they say, and what they were measured on."""
     rows = comparison.table()
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column in ("mode", "backend") else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(formatted(column, value) for column, value in row.items()))
-    console.print(table)
-    console.print(comparison.verdict(), markup=False, soft_wrap=True)
-    if comparison.first_step is not None:
-        console.print(comparison.first_step.sentence(), markup=False, soft_wrap=True)
-    if comparison.packed_verdict():
-        console.print(comparison.packed_verdict(), markup=False, soft_wrap=True)
-    if comparison.untrained_steps:
-        what = f"{comparison.untrained_steps} of {len(next(iter(comparison.losses.values())))} steps"
-        console.print(f"{what} had no token to train on and moved no weight", markup=False, soft_wrap=True)
-    console.print(comparison.caption, markup=False, style="dim", soft_wrap=True)
+    losses = [column for column in rows[0] if column not in COST]
+    for columns in (losses, ["mode", *COST]):
+        cells = ([formatted(column, row[column]) for column in columns] for row in rows)
+        print_table(columns, cells, right=[column for column in columns if column not in ("mode", "backend")])
+        say("")
+    proof = comparison.first_step.sentence() if comparison.first_step else ""
+    for sentence in filter(None, (comparison.verdict(), proof, comparison.packed_verdict())):
+        say(sentence, hang=2)
+    if untrained := comparison.untrained_steps:
+        steps = plural(len(next(iter(comparison.losses.values()))), "step")
+        say(f"{untrained} of {steps} had no token to train on and moved no weight", hang=2)
+    say(comparison.caption, "dim", hang=2)
 
 
 def save(folder: Path, comparisons: list[Comparison]) -> None:
@@ -90,7 +92,7 @@ def save(folder: Path, comparisons: list[Comparison]) -> None:
     save_figure(draw_losses(losses, caption=first.caption), folder / "losses.png")
 
 
-def formatted(column: str, value: object) -> str:
+def formatted(column: str, value: Any) -> str:
     """A number as its column wants it."""
     if not isinstance(value, float):
         return str(value)

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from varlen_lab.config.names import closest_names, config_facts, search_names
+from varlen_lab.machine.console import print_json, print_table, say
+
+# What a name does not say comes first: where the rest does not fit beside it, it goes below.
+HEAD = {
+    "name": "name",
+    "varlen": "varlen",
+    "max_length": "max_length",
+    "gpu_gib": "GPU GiB",
+    "family": "family",
+    "size": "size",
+    "method": "method",
+    "dataset": "dataset",
+    "epochs": "epochs",
+}
+NUMBERS = ("max_length", "GPU GiB")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,24 +36,11 @@ def run(args: argparse.Namespace) -> int:
     found = search_names(pattern)
     if not found:
         close = ", ".join(closest_names(pattern)) or "none; without -p all names are listed"
-        print(f"nothing matches {pattern!r}; closest: {close}", file=sys.stderr)
+        say(f"nothing matches {pattern!r}; closest: {close}", hang=2, stream=sys.stderr)
         return 1
     rows = [{"name": name, **config_facts(name)} for name in found]
     if args.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
-        return 0
-    for line in table(rows):
-        print(line)
+        print_json(rows)
+    else:
+        print_table(list(HEAD.values()), ([str(row[fact]) for fact in HEAD] for row in rows), right=NUMBERS)
     return 0
-
-
-def table(rows: list[dict[str, object]]) -> list[str]:
-    """The rows in columns, whole whatever the width; by hand, for rich takes half a second for all names."""
-    head = [column.replace("gpu_gib", "GPU GiB") for column in rows[0]]
-    cells = [head, *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
-    # bold for people; a pipe gets plain text
-    if sys.stdout.isatty():
-        lines[0] = f"\033[1m{lines[0]}\033[0m"
-    return lines

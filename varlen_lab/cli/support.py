@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-COLUMNS = ("model", "class", "backend", "max |Δ logits|", "|Δ loss|", "max |Δ grad|", "leak", "here", "XTuner's page")
+from varlen_lab.errors import plural
+from varlen_lab.machine.console import Cell, print_json, print_table, say, track
+
+if TYPE_CHECKING:
+    from varlen_lab.studies.support import Support
+
+HEAD = ("ours", "model", "XTuner", "logits", "grad", "leak", "class")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,51 +25,61 @@ def run(args: argparse.Namespace) -> int:
     """Print one row a variant under its family; 1 when any is ❌."""
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
-
     from varlen_lab.models.building import families, variants
-    from varlen_lab.models.registry import FAMILIES
-    from varlen_lab.studies.support import LENGTHS, LIMIT, Support, measure
+    from varlen_lab.studies.support import measure
 
     wanted = args.family or families()
     work = [(family, variant) for family in wanted for variant in variants(family)]  # a typo is found before any work
-    # on stderr, so that stdout holds the table or the JSON and nothing else
-    progress = Console(stderr=True)
-    hidden = not progress.is_terminal
-    rows: list[Support] = [
-        measure(*each) for each in track(work, "Auditing", console=progress, transient=True, disable=hidden)
-    ]
-    ok = all(row.ok for row in rows)
+    rows = [measure(*each) for each in track(work, "auditing", len(work))]
     if args.json:
-        print(json.dumps([asdict(row) | {"ok": row.ok} for row in rows], indent=1, ensure_ascii=False))
-        return 0 if ok else 1
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if "Δ" in column or column == "leak" else "left", no_wrap=True)
+        print_json([asdict(row) | {"ok": row.ok} for row in rows])
+    else:
+        print_table(HEAD, table(wanted, rows), right=("logits", "grad", "leak"))
+        for line in notes(wanted, rows):
+            say(line, "dim")
+        for row in rows:
+            for finding in row.findings:
+                say(f"{row.variant}: {finding}", hang=2)
+    return 0 if all(row.ok for row in rows) else 1
+
+
+def table(wanted: Sequence[str], rows: Sequence[Support]) -> Iterator[Sequence[Cell]]:
+    """A row a family with our mark and that of XTuner's page, below it a row a variant, and what leaks below that."""
+    from varlen_lab.models.registry import FAMILIES
+
     for family in wanted:
-        mine = [row for row in rows if row.family == family]
-        record = FAMILIES[family]
-        table.add_row(f"[bold]{record.title}[/]", *[""] * 6, mark(all(row.ok for row in mine)), mark(record.on_page))
+        mine, record = [row for row in rows if row.family == family], FAMILIES[family]
+        yield mark(all(row.ok for row in mine)), (record.title, "bold"), mark(record.on_page), "", "", "", ""
         for row in mine:
-            numbers = (f"{value:.1e}" for value in (row.logits, row.loss, row.gradients))
-            leak = f"{row.leak:.1e}" if row.leak else "0"
-            table.add_row(f"  {row.variant}", row.native_class, row.backend, *numbers, leak, mark(row.ok), "")
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=160)
-    console.print(table)
-    console.print(
-        f"{len(rows)} variants in {len(wanted)} families: tiny random stand-ins of the real architectures, "
-        f"{len(LENGTHS)} documents of {sum(LENGTHS)} tokens packed against each alone, fp32; ✅ is no leak and "
-        f"|Δ logits| ≤ {LIMIT:.0e}",
-        style="dim",
-        soft_wrap=True,
+            numbers = [f"{value:.0e}" for value in (row.logits, row.gradients)]
+            leak = f"{row.leak:.0e}" if row.leak else "0"
+            yield mark(row.ok), f" {row.variant}", "", *numbers, leak, row.native_class
+            if not row.ok:
+                yield ((f"       {why(row)}", "red"),)
+
+
+def why(row: Support) -> str:
+    """Which leak it is: the kind of each finding and where, such as ``merged documents, batch['cu_seq_lens_q']``."""
+    found = [finding.split(": ")[0] for finding in row.findings]
+    return "; ".join(found) or (f"leak of {row.leak:.0e}" if row.leak else f"logits differ by {row.logits:.0e}")
+
+
+def notes(wanted: Sequence[str], rows: Sequence[Support]) -> Iterator[str]:
+    """What was measured, what the marks and numbers mean, and by which attention."""
+    from varlen_lab.studies.support import LENGTHS, LIMIT
+
+    families = f"{len(wanted)} {'family' if len(wanted) == 1 else 'families'}"
+    yield (
+        f"{plural(len(rows), 'variant')} in {families}: tiny random stand-ins of the real architectures, "
+        f"{plural(len(LENGTHS), 'document')} of {plural(sum(LENGTHS), 'token')} packed against each alone, fp32"
     )
-    for row in rows:
-        for finding in row.findings:
-            console.print(f"{row.variant}: {finding}", markup=False, soft_wrap=True)
-    return 0 if ok else 1
+    yield (
+        f"ours: ✅ is no leak and logits within {LIMIT:.0e}; XTuner: what its page says of the family; "
+        "logits, grad: largest difference; leak: largest gradient across a seam"
+    )
+    usual = max({row.backend for row in rows}, key=[row.backend for row in rows].count)
+    others = [f"{row.variant} by {row.backend}" for row in rows if row.backend != usual]
+    yield f"attention by {usual}" + (f", but {', '.join(others)}" if others else "")
 
 
 def mark(yes: bool) -> str:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, add_no_isolate, read_config
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.machine import launch, ranks
+from varlen_lab.machine.console import say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from varlen_lab.training.checkpoint import History
     from varlen_lab.training.outlook import Outlook
 
@@ -51,10 +50,9 @@ def run(args: argparse.Namespace) -> int:
     count, machine = ranks.to_start()
     if count:
         return launch.start_processes(count, args.argv, machine)
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True, quiet=not ranks.is_first())
-    summarise(train_and_print(config, args, console), console, bool(args.resume))
+    history = train_and_print(config, args)
+    if ranks.is_first():  # of several processes it speaks for all
+        summarise(history, bool(args.resume))
     return 0
 
 
@@ -68,25 +66,27 @@ def config_of(args: argparse.Namespace) -> Config:
     return config.replace(**{name: value for name, value in flags.items() if value is not None})
 
 
-def train_and_print(config: Config, args: argparse.Namespace, console: Console) -> History:
+def train_and_print(config: Config, args: argparse.Namespace) -> History:
     """Train, with the outlook before it and held-out losses and answers on the way printed.
 
     InputError for a full GPU, and where another process of the run is gone.
     """
     import torch
 
+    from varlen_lab.training.monitoring import beside_bars
     from varlen_lab.training.trainer import train
 
     def print_outlook(outlook: Outlook) -> None:
         if config.mode == "packed" and outlook.documents > outlook.rows:
             warnings.warn(not_varlen(args.config), stacklevel=1)
-        for line in outlook.lines() if not args.quiet else ():
-            console.print(line, markup=False)
+        for line in outlook.lines() if ranks.is_first() and not args.quiet else ():
+            say(line, hang=2)
 
     def print_results(record: dict[str, Any]) -> None:
         facts = [f"held-out loss {record['held_out_loss']:.4f}"] if "held_out_loss" in record else []
         for line in facts + [f"says: {text!r}" for text in record.get("samples", [])]:
-            console.print(f"step {record['step']}: {line}", markup=False)
+            with beside_bars():
+                say(f"step {record['step']}: {line}", hang=2)
 
     try:
         return train(
@@ -121,32 +121,32 @@ def not_varlen(config: str) -> str:
     )
 
 
-def summarise(history: History, console: Console, resumed: bool) -> None:
+def summarise(history: History, resumed: bool) -> None:
     """What was trained, on what, how fast, and where it lies."""
     if resumed:
         before = len(history.records) - history.taken
         where = f"from step {before}" if before else "from step 0, there is no checkpoint to resume"
-        what = f"{history.taken} steps taken now" if history.taken else "the run is finished, there is nothing to do"
-        console.print(f"resumed {where}: {what}", markup=False)
+        taken = f"{plural(history.taken, 'step')} taken now"
+        say(f"resumed {where}: {taken if history.taken else 'the run is finished, there is nothing to do'}", hang=2)
     if not history.records:
         return
     meta, last = history.meta, history.records[-1]
     losses = history.trained_losses or [float("nan")]
-    console.print(f"{meta['data_report']}", markup=False)
+    say(meta["data_report"], hang=2)
     several = f" · {meta['processes']} processes ({meta['engine']})" if meta["processes"] > 1 else ""
-    console.print(
+    say(
         f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}{several}: "
-        f"loss {losses[0]:.4f} → {losses[-1]:.4f} in {last['step']} steps, "
+        f"loss {losses[0]:.4f} → {losses[-1]:.4f} in {plural(last['step'], 'step')}, "
         f"{history.tokens_per_second:,.0f} real tokens/s ({history.trained_per_second:,.0f} trained on), "
         f"padding {history.padding_share:.1%}, "
         f"{history.utilisation:.0%} of the device's speed",
-        markup=False,
+        hang=2,
     )
-    skipped = sum(record.get("skipped", False) for record in history.records)
-    if skipped:
-        console.print(f"{skipped} steps were skipped, their loss or gradient was not finite", style="yellow")
-    if history.untrained_steps:
-        console.print(f"{history.untrained_steps} steps had no token to train on and moved no weight", style="yellow")
+    if skipped := sum(record.get("skipped", False) for record in history.records):
+        were = "was skipped, its" if skipped == 1 else "were skipped, their"
+        say(f"{plural(skipped, 'step')} {were} loss or gradient was not finite", "yellow", hang=2)
+    if untrained := history.untrained_steps:
+        say(f"{plural(untrained, 'step')} had no token to train on and moved no weight", "yellow", hang=2)
     if history.stopped:
-        console.print("stopped by SIGTERM; go on with --resume")
-    console.print(f"saved {history.checkpoint}", markup=False)
+        say("stopped by SIGTERM; go on with --resume")
+    say(f"saved {history.checkpoint}")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from varlen_lab.errors import plural
+
 if TYPE_CHECKING:
     from varlen_lab.leaks.measure import Parity
 
@@ -83,8 +85,8 @@ class AuditReport:
         else:
             measured = self.measured()
         lines = [
-            f"{'✓ ok' if self.ok else '✗ not ok'}: {len(self.lengths)} document{'s' * (len(self.lengths) != 1)} of "
-            f"{sum(self.lengths)} tokens, "
+            f"{'✓ ok' if self.ok else '✗ not ok'}: {plural(len(self.lengths), 'document')} of "
+            f"{plural(sum(self.lengths), 'token')}, "
             f"attention {self.attention!r}, {self.mode} mode",
             *measured,
             *(f"✗ {finding}" for finding in self.findings),
@@ -94,8 +96,9 @@ class AuditReport:
 
     def measured(self) -> list[str]:
         """The two measurements, a line each."""
+        hearing = f"{plural(self.leaking, 'document')} hear{'s' * (self.leaking == 1)} another one"
         return [
-            f"leak: {self.leaking} documents hear another one (largest gradient {np.abs(self.leaks).max():.1e})"
+            f"leak: {hearing} (largest gradient {np.abs(self.leaks).max():.1e})"
             if self.leaking
             else "leak: none, every gradient across a seam is exactly 0",
             f"packed against alone: max |Δ logits| {self.parity.logits:.1e}, |Δ loss| {self.parity.loss:.1e}, "

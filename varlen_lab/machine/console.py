@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from varlen_lab.machine.streams import unfailing
 
 USUAL_WIDTH = 80  # of a table where nobody says how wide the console is
 LEAST_WIDTH = 20
+INDENT = 4  # of a table's columns that moved to a line below
 PLAIN_LETTERS = "varlen_lab.plain_letters"  # the name of our error handler among Python's codecs
 PLAIN = {
     "✓": "ok",
@@ -216,8 +218,8 @@ def folded(line: str, columns: int, hang: int = 0, whole_words: bool = False) ->
     if cell_len(line) <= columns:
         return [line]
     indent = len(line) - len(line.lstrip(" "))
-    hang = min(hang, columns // 2)
     indent = min(indent, columns // 2)
+    hang = min(hang, columns // 2 - indent)  # a word that must be broken has room
     pieces, piece = [], " " * indent
     for word, gap in re.findall(r"(\S+)(\s*)", line):
         while cell_len(piece + word) > columns:
@@ -265,10 +267,22 @@ def sliced(spans: Line, start: int, stop: int) -> Line:
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
-    """``value`` as JSON on stdout; what the console's encoding lacks, and a terminal's commands, as ``\\u`` escapes."""
+    """``value`` as JSON on stdout; what the console's encoding lacks, and a terminal's commands, as ``\\u`` escapes.
+
+    NaN and infinity become null: JSON has no word for them.
+    """
     utf = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    text = json.dumps(value, indent=indent, ensure_ascii=not utf)
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=not utf)
     print(re.sub("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", json_escape, text))
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None for every number in it that JSON cannot write."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_escape(found: re.Match[str]) -> str:
@@ -282,7 +296,8 @@ def json_escape(found: re.Match[str]) -> str:
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Sequence[str] = ()) -> None:
     """``rows`` under ``head`` on stdout, whole whatever the width: columns that do not fit go to lines below, indented.
 
-    ``right``: names of columns that are set to the right, as numbers are.
+    A row of one cell runs across all columns. ``right``: names of columns that are set to the right, as numbers are.
+    No ``head``, no line for it.
     """
     cells = [[as_cell(cell) for cell in row] for row in rows]
     lines = laid_out([(shown(name), "bold") for name in head], cells, [name in right for name in head], width())
@@ -293,47 +308,60 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: S
 def as_cell(cell: Cell) -> tuple[str, str]:
     """Text and style of a cell, as the console will have it."""
     text, style = (cell, "") if isinstance(cell, str) else cell
-    return shown(text), style
+    return shown(text).replace("\n", "\\n").expandtabs(), style
 
 
-def laid_out(
-    head: Sequence[tuple[str, str]],
-    rows: Sequence[Sequence[tuple[str, str]]],
-    right: Sequence[bool],
-    columns: int | None,
-) -> list[list[tuple[str, str]]]:
+def laid_out(head: Line, rows: Sequence[Line], right: Sequence[bool], columns: int | None) -> list[Line]:
     """Lines of (text, style) spans: the head and every row, each over as many lines as ``columns`` (or 80) ask for."""
     from rich.cells import cell_len
 
     columns = columns or USUAL_WIDTH
-    table = [head, *rows]
-    widths = [max(cell_len(row[n][0]) for row in table) for n in range(len(head))]
-    groups: list[list[int]] = [[]]
-    for n, wide in enumerate(widths):
-        used = sum(widths[m] + 2 for m in groups[-1]) + 4 * (len(groups) > 1)
-        if groups[-1] and used + wide > columns:
-            groups.append([])
-        groups[-1].append(n)
-    lines = []
+    count = max(map(len, [head, *rows]))
+    table = [head, *rows] if head else rows
+    widths = [max((cell_len(row[n][0]) for row in table if len(row) == count), default=0) for n in range(count)]
+    groups = grouped(widths, columns)
+    lines: list[Line] = []
     for row in table:
+        if len(row) < count:
+            ((text, style),) = row
+            lines += [[(piece, style)] for piece in folded(text, columns, hang=2)]
+            continue
         for number, group in enumerate(groups):
-            spans = [(" " * 4, "")] if number else []
+            spans = [(" " * INDENT, "")] if number else []
             for n in group:
                 text, style = row[n]
                 room = " " * (widths[n] - cell_len(text))
-                spans += [(room, ""), (text, style)] if right[n] else [(text, style), (room, "")]
+                spans += [(room, ""), (text, style)] if any(right[n : n + 1]) else [(text, style), (room, "")]
                 spans.append(("  ", ""))
             lines += fitted(spans, columns)
     return lines
 
 
+def grouped(widths: Sequence[int], columns: int) -> list[list[int]]:
+    """Numbers of the columns that share a line: as many as fit, two blanks between them, all but the first indented.
+
+    >>> grouped([30, 30, 30], 80)
+    [[0, 1], [2]]
+    """
+    groups: list[list[int]] = [[]]
+    for n, wide in enumerate(widths):
+        used = sum(widths[m] + 2 for m in groups[-1]) + INDENT * (len(groups) > 1)
+        if groups[-1] and used + wide > columns:
+            groups.append([])
+        groups[-1].append(n)
+    return groups
+
+
 def fitted(spans: Line, columns: int) -> list[Line]:
-    """The spans without blanks at the end, and folded where even one cell is wider than the console; [] if empty."""
+    """The spans without blanks at the end, and folded where even one cell is wider than the console; [] if empty.
+
+    A word, such as a name, stays whole whatever the width: it is there to be copied.
+    """
     while spans and not spans[-1][0].strip():
         spans = spans[:-1]
     if not spans:
         return []
-    return folded_spans([*spans[:-1], (spans[-1][0].rstrip(), spans[-1][1])], columns, hang=2)
+    return folded_spans([*spans[:-1], (spans[-1][0].rstrip(), spans[-1][1])], columns, hang=2, whole_words=True)
 
 
 # ------------------------------------------------------------------------------------------------- long work
@@ -351,5 +379,6 @@ def track(work: Iterable[Item], words: str, total: int) -> Iterator[Item]:
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, transient=True, disable=not is_terminal(sys.stderr)) as progress:
+    hidden = not is_terminal(sys.stderr) or console.is_dumb_terminal  # which cannot go back to draw it again
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         yield from progress.track(work, total, description=words)

@@ -17,7 +17,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import DAY, cache_dir, folder_written_whole, remove, remove_unfinished
+from varlen_lab.machine.console import track
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -223,14 +224,14 @@ def drop_made_up_tokens(path: Path, tokens: int) -> None:
 
 @contextmanager
 def bars_on_terminals_only() -> Iterator[None]:
-    """Inside, transformers' bar of dequantised tensors is drawn on a terminal and nowhere else: it has no setting."""
+    """Inside, the bar of dequantised tensors is ours, drawn on a terminal and nowhere else: theirs has no setting."""
     from transformers import modeling_gguf_pytorch_utils as loader
 
     bar = getattr(loader, "tqdm", None)
     if bar is None:
         yield
         return
-    loader.tqdm = partial(bar, disable=None)  # tqdm's word for "where the output is no terminal"
+    loader.tqdm = lambda tensors, **words: track(tensors, "unpacking", len(tensors))
     try:
         yield
     finally:

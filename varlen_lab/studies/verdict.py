@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from varlen_lab.attention.timing import Choice
+from varlen_lab.errors import plural
 from varlen_lab.training.checkpoint import History
 
 ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
@@ -41,7 +42,7 @@ class FirstStep:
         step = "the first step" if self.number == 1 else f"step {self.number}, the first with a seam,"
         return (
             f"gradients and logits of {step} equal documents alone: {max(self.logits, self.gradients):.0e} "
-            f"over {self.documents} documents of {self.tokens:,} tokens{how}"
+            f"over {plural(self.documents, 'document')} of {plural(self.tokens, 'token')}{how}"
         )
 
 
@@ -104,6 +105,24 @@ class Comparison:
         kernel = self.histories["varlen"].meta["backend"] if "varlen" in self.histories else meta["backend"]
         return f"{meta['config']} · varlen backend {kernel} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}"
 
+    def in_brief(self) -> list[str]:
+        """For a line of a report, what matters most first: the verdict, of what, how far apart, measured on what."""
+        history = next(iter(self.histories.values()))
+        meta, proven = history.meta, {"unpacked", "varlen"} <= set(self.histories)
+        proof = self.first_step
+        return [
+            f"compare {'ok' if self.keeps_apart else 'not ok' if proven else 'of ' + ', '.join(self.histories)}: "
+            f"{meta['config']}",
+            f"loss {max(map(abs, self.difference('varlen'))):.0e}" if proven else "",
+            meta["dtype"],
+            meta["device"].split()[0],
+            plural(len(history.records), "step"),
+            plural(round(history.total("tokens")), "token"),
+            f"gradients {proof.gradients:.0e}" if proof else "",
+            f"seed {meta['seed']}",
+            *(f"{name} {meta[name]}" for name in ("torch", "transformers") if name in meta),
+        ]
+
     def table(self) -> list[dict[str, Any]]:
         """One row a mode: losses, real tokens a second, padding share, backend, distance to unpacked."""
         base = "unpacked" if "unpacked" in self.histories else next(iter(self.histories))
@@ -143,12 +162,13 @@ class Comparison:
         above, head = sum(gap > 0 for gap in gaps), gaps[:6]
         if self.start is None:
             return (
-                f"packed without seams is another training: above varlen in {above} of {len(gaps)} steps. From "
-                "scratch this count depends on the seed; --from CHECKPOINT shows what a trained model loses"
+                f"packed without seams is another training: above varlen in {above} of {plural(len(gaps), 'step')}. "
+                "From scratch this count depends on the seed; --from CHECKPOINT shows what a trained model loses"
             )
         return (
             f"packed without seams, going on from {self.start}: above varlen in {sum(gap > 0 for gap in head)} of the "
-            f"first {len(head)} steps, by {sum(head) / len(head):.3f} on average; later the model gets used to it"
+            f"first {plural(len(head), 'step')}, by {sum(head) / len(head):.3f} on average; later the model gets used "
+            "to it"
         )
 
     def verdict(self) -> str:
@@ -160,7 +180,8 @@ class Comparison:
         if start is None:
             alone = self.histories["unpacked"].meta.get("one_at_a_time")
             how = " (one document at a time, for in a padded batch they hear one another)" if alone else ""
-            return f"varlen equals unpacked{how} in all {steps} steps: the largest difference is {worst:.1e}"
+            every = "the one step" if steps == 1 else f"all {steps} steps"
+            return f"varlen equals unpacked{how} in {every}: the largest difference is {worst:.1e}"
         if start == 1:
             return f"varlen differs from unpacked at the first step, by {self.difference('varlen')[0]:.1e}: it leaks"
         within = f"varlen equals unpacked within {max(self.tolerance()):.0e} up to step {start - 1} of {steps}"

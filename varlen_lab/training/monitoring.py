@@ -6,24 +6,46 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from tqdm import tqdm
+
+from varlen_lab.machine.console import USUAL_WIDTH, width
+
+LEAST_BAR = 6  # columns from which one sees how far it is; hours take two of them
 
 
-def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:
-    """A bar on stderr that fits 80 columns; quiet in a pipe, and where it was not asked for."""
-    from tqdm.auto import tqdm
+class FittingBar(tqdm):  # type: ignore[type-arg]
+    """A bar as wide as the console: of the facts behind it, parted by ", ", the last are left out, none is cut."""
 
-    return tqdm(
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the line is made of; tqdm asks for it whenever it draws one."""
+        facts = super().format_dict
+        columns = (width(self.fp) or USUAL_WIDTH) - 1  # some terminals begin a new line after the last column
+        rest = f"{facts['prefix']} {facts['total']}/{facts['total']}  ETA 00:00, "
+        parts = (facts["postfix"] or "").split(", ")
+        while parts and len(rest) + LEAST_BAR + len(", ".join(parts)) > columns:
+            parts.pop()
+        return {**facts, "ncols": columns, "postfix": ", ".join(parts)}
+
+
+def progress_bar(title: str, total: int, done: int, show: bool) -> tqdm:  # type: ignore[type-arg]
+    """A bar on stderr with the count and the time to go; quiet in a pipe, and where it was not asked for."""
+    return FittingBar(
         desc=title,
         total=total,
         initial=done,
         disable=None if show else True,  # None: only a terminal gets it
-        dynamic_ncols=True,
-        bar_format="{desc} {n_fmt}/{total_fmt} {bar} {remaining}{postfix}",
+        bar_format="{desc} {n_fmt}/{total_fmt} {bar} ETA {remaining}{postfix}",
     )
+
+
+@contextmanager
+def beside_bars() -> Iterator[None]:
+    """Inside, words can be written to stdout or stderr: a bar that is being drawn makes room for them."""
+    with tqdm.external_write_mode():
+        yield
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from varlen_lab.config.schema import Config
+from varlen_lab.errors import plural
 from varlen_lab.machine.gpu import GIB
 from varlen_lab.models.adapters import bytes_held, weight_count
 from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype
@@ -152,15 +153,15 @@ class Outlook:
         change = "the same documents, unpacked, would take as many steps"
         if self.unpacked_steps != self.steps:
             ratio = self.unpacked_steps / self.steps
-            change = f"unpacked it would be {self.unpacked_steps:,} steps of {ratio:.1f} times fewer documents"
+            change = f"unpacked it would be {plural(self.unpacked_steps, 'step')} of {ratio:.1f} times fewer documents"
         every_batch = (
             [f"{self.engine} exchanges gradients with every batch, {self.batches} times a step; zero1 does so once"]
             if self.engine in ("zero2", "zero3") and self.batches > 1
             else []
         )
         return [
-            f"{self.documents:,} documents in {self.rows:,} rows, {self.epochs:.2g} epochs: "
-            f"{self.steps:,} steps{processes}",
+            f"{plural(self.documents, 'document')} in {plural(self.rows, 'row')}, "
+            f"{self.epochs:.2g} epoch{'s' * (self.epochs != 1)}: {plural(self.steps, 'step')}{processes}",
             f"a step has about {self.documents_per_step:.1f} documents and {self.tokens_per_step:,.0f} tokens, "
             f"{self.trained_share:.0%} of them trained on; {change}",
             *self.untrained_line(),
@@ -174,10 +175,12 @@ class Outlook:
         """The rows and steps without a trained token, if there are any."""
         if not self.untrained_rows:
             return []
-        steps = f", {self.untrained_steps:,} of {self.steps:,} steps are left out" if self.untrained_steps else ""
+        left_out = f", {self.untrained_steps:,} of {plural(self.steps, 'step')} left out"
+        steps = left_out if self.untrained_steps else ""
+        have = "has" if self.untrained_rows == 1 else "have"
         return [
-            f"{self.untrained_rows:,} of {self.rows:,} rows have no token to train on, their answers were cut away or "
-            f"lie behind max_length{steps}"
+            f"{self.untrained_rows:,} of {plural(self.rows, 'row')} {have} no token to train on, the answers were cut "
+            f"away or lie behind max_length{steps}"
         ]
 
 
