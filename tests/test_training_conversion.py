@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,35 @@ def test_logits_that_do_not_come_back_stop_the_conversion(
     with pytest.raises(InputError, match="logits of the converted model differ"):
         convert(*trained, tmp_path / "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+@pytest.mark.parametrize("fault", ["a file on the way", "a read-only folder", "a disk that takes nothing"])
+def test_a_place_that_cannot_be_written_is_a_sentence(
+    fault: str, trained: tuple[Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, checkpoint = trained
+    place = tmp_path / "place"
+    place.mkdir()
+    if fault == "a file on the way":
+        place.rmdir()
+        place.write_bytes(b"")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def denied(self: Path, *given: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    if fault == "a disk that takes nothing":
+        monkeypatch.setattr(os, "fsync", full)
+    if fault == "a read-only folder":
+        monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(
+        InputError, match=r"hf could not be written \((Not a dir|Permission|No space).*another SAVE_DIR"
+    ):
+        convert(config, checkpoint, place / "hf")
+    monkeypatch.undo()
+    assert place.is_file() or not list(place.iterdir())
 
 
 def test_weights_that_do_not_fit_are_refused(trained: tuple[Config, Path], tmp_path: Path) -> None:

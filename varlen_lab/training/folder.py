@@ -10,7 +10,8 @@ from __future__ import annotations
 import gc
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def write_folder(
     ``facts`` are kept in its manifest, ``texts`` (file name to text) beside it. InputError when the logits differ by
     more than rounding, and when there is no room.
     """
-    with folder_written_whole(save_dir) as draft:
+    with folder_in_a_sentence(save_dir) as draft:
         made = make()
         try:
             parameters, dtype, notes = save(made.model, draft, tokenizer, prompt_template, max_shard_size)
@@ -94,6 +95,21 @@ def write_folder(
         manifest = json.dumps({**facts, "dtype": dtype, "logits": gap}, indent=1)
         (draft / MANIFEST).write_text(manifest, encoding="utf-8", newline="\n")
     return Written(parameters, dtype, notes, gap)
+
+
+@contextmanager
+def folder_in_a_sentence(save_dir: Path) -> Iterator[Path]:
+    """``folder_written_whole``; InputError where the system says no, as a read-only disk does."""
+    try:
+        with folder_written_whole(save_dir) as draft:
+            yield draft
+    except OSError as problem:
+        if problem.errno is None:  # transformers' own, of a model that is not there
+            raise
+        where = f": {problem.filename}" if problem.filename else ""
+        raise InputError(
+            f"{save_dir} could not be written ({problem.strerror}{where}); make room, or choose another SAVE_DIR."
+        ) from None
 
 
 def save(
