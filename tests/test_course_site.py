@@ -255,6 +255,26 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(taken: str, lessons: li
         begin_site(out, lessons, False)
 
 
+def test_the_folder_of_the_lessons_takes_no_site(
+    lessons: list[Lesson], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "notebooks").iterdir()}
+    with pytest.raises(InputError, match="holds the lessons themselves"):
+        notebooks.walkthrough("notebooks", api=False)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "notebooks").iterdir()} == before
+
+
+def test_ctrl_c_before_the_first_lesson_leaves_a_whole_site(
+    lessons: list[Lesson], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notebooks, "begin_site", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        walk(tmp_path, monkeypatch)
+    assert "none of 3 ran" in text_of(tmp_path / "out" / "index.html")
+    assert {link for link in dead_links(tmp_path / "out")} == set()
+
+
 # ------------------------------------------------------------------------------------------ the functions
 
 

@@ -21,7 +21,7 @@ from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_no
 from varlen_lab.course.outcomes import Outcome, one_line
 from varlen_lab.course.pages.api import INSTALL, write_api
 from varlen_lab.course.pages.lesson import notebook_page
-from varlen_lab.course.site import begin_site, end_site, write_page
+from varlen_lab.course.site import begin_site, end_site, refuse_folder_of, write_page
 from varlen_lab.errors import InputError
 from varlen_lab.machine.console import is_terminal, say
 
@@ -53,8 +53,9 @@ def walkthrough(
     folder = make_folder(Path(out))
     outcomes: dict[str, Outcome] = {}
     started = time.monotonic()
-    begin_site(folder, lessons, quick)
+    refuse_folder_of(lessons, folder)
     try:
+        begin_site(folder, lessons, quick)
         for lesson in [lesson for lesson in lessons if lesson in chosen]:
             outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, given[lesson.name])
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"

@@ -28,17 +28,18 @@ API = "api/index.html"
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill puts into an executed copy
 
 
+def refuse_folder_of(lessons: Sequence[Lesson], folder: Path) -> None:
+    """InputError when ``folder`` is where the lessons themselves lie."""
+    if any(lesson.path.parent.resolve() == folder.resolve() for lesson in lessons):
+        raise InputError(f"{folder} holds the lessons themselves; choose another -o.")
+
+
 def begin_site(folder: Path, lessons: Sequence[Lesson], quick: bool) -> None:
     """Before anything runs: the whole site as it is so far, so that no page made on the way has a link to nowhere.
 
     InputError when ``folder`` cannot be written.
     """
-    try:
-        (folder / API).parent.mkdir(exist_ok=True)
-    except OSError as problem:
-        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o.") from None
-    if not (folder / API).exists():
-        write_page(folder / API, no_api("They are written at the end of a whole walk: varlen-lab walkthrough"))
+    write_missing(folder, [], lessons)
     for lesson in lessons:
         write_lesson(folder, lesson, so_far(folder, lesson), lessons)
     write_index(folder, lessons, {}, None, quick)
@@ -51,13 +52,21 @@ def end_site(
 
     ``outcomes``: by name, of the lessons that were run, each of which has its page.
     """
-    for outcome in outcomes.values():
-        if outcome.executed and outcome.executed.exists():
-            forget_folders(outcome.executed)
-    for lesson in lessons:
+    write_missing(folder, lessons, lessons)
+    write_index(folder, lessons, outcomes, seconds, quick)
+
+
+def write_missing(folder: Path, missing: Sequence[Lesson], lessons: Sequence[Lesson]) -> None:
+    """A page for each of ``missing`` that has none, and one in the place of the functions."""
+    try:
+        (folder / API).parent.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o.") from None
+    if not (folder / API).exists():
+        write_page(folder / API, no_api("They are written at the end of a whole walk: varlen-lab walkthrough"))
+    for lesson in missing:
         if not (folder / f"{lesson.name}.html").exists():
             write_lesson(folder, lesson, so_far(folder, lesson), lessons)
-    write_index(folder, lessons, outcomes, seconds, quick)
 
 
 def write_index(
@@ -67,6 +76,9 @@ def write_index(
     from varlen_lab.machine.environment import summary
 
     found = {lesson.name: outcomes.get(lesson.name) or so_far(folder, lesson) for lesson in lessons}
+    for outcome in found.values():
+        if outcome.executed and outcome.executed.exists():
+            forget_folders(outcome.executed)
     write_page(folder / "index.html", index_page(lessons, found, summary(), seconds, quick))
 
 
@@ -79,11 +91,11 @@ def write_lesson(folder: Path, lesson: Lesson, outcome: Outcome, lessons: Sequen
 
 def forget_folders(executed: Path) -> None:
     """Leave of papermill's notes where the notebook lay only its name: the copy may be sent on."""
+    import nbformat
+
     notebook = read_notebook(executed)
     run = notebook.metadata.get("papermill", {})
     run |= {key: Path(run[key]).name for key in ("input_path", "output_path") if run.get(key)}
-    import nbformat
-
     write_page(executed, nbformat.writes(notebook))
 
 
