@@ -70,7 +70,8 @@ def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
         assert prompts.count() == count
         found = page.locator(FAULTS).all_inner_texts()
         if pictures := os.environ.get("PICTURES"):
-            page.set_viewport_size({"width": 1100, "height": 9000})
+            page.set_viewport_size({"width": 1100, "height": 5000})
+            page.locator(".jp-Notebook .jp-Cell").first.scroll_into_view_if_needed()
             page.wait_for_timeout(1000)
             page.screenshot(path=Path(pictures) / f"{path.stem}-{theme}.png")
         browser.close()
