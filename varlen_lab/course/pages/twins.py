@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -35,27 +36,36 @@ class Twins(NamedTuple):
 
 def twins(data: bytes, page: Mapping[str, Any]) -> Twins:
     """The twins of a PNG; ``page`` is what its Picture said of it: ``dark``, ``inches``, ``fold``."""
+    try:
+        width = float(page["inches"][0])
+        fold = tuple(float(part) for part in page.get("fold") or ())
+    except (ValueError, TypeError, KeyError, IndexError):
+        return Twins()
+    return made(data, bool(page.get("dark")), width, fold) if width > 0 else Twins()
+
+
+@lru_cache(maxsize=64)  # the landing page shows figures of the lessons again
+def made(data: bytes, dark: bool, width: float, fold: tuple[float, ...]) -> Twins:
+    """The twins of a PNG that is ``width`` inches wide and folds as Picture.folds_at says, if at all."""
     from PIL import Image
 
     try:
         image = Image.open(io.BytesIO(data)).convert("RGB")
-        width = float(page["inches"][0])
-        fold = [float(part) for part in page.get("fold") or ()]
         counted = image.getcolors(SHADES)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, Image.DecompressionBombError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return Twins()
-    if counted is None or not width > 0:
+    if counted is None:
         return Twins()
     counted.sort(reverse=True)
     shades = np.array([colour for _, colour in counted], dtype=np.int64)
     palette = few(shades, np.array([count for count, _ in counted]))
     index = places(np.asarray(image), shades, cKDTree(palette).query(shades)[1])
-    dark = None if page.get("dark") else in_the_dark(palette)
+    night = None if dark else in_the_dark(palette)
     stack = stacked(index, image.width / width, *fold) if len(fold) == 3 else None
     return Twins(
-        dark=png(index, dark) if dark is not None else b"",
+        dark=png(index, night) if night is not None else b"",
         stacked=png(stack, palette) if stack is not None else b"",
-        stacked_dark=png(stack, dark) if stack is not None and dark is not None else b"",
+        stacked_dark=png(stack, night) if stack is not None and night is not None else b"",
         narrow=round(100 * width * stack.shape[1] / image.width) if stack is not None else 0,
     )
 
@@ -163,5 +173,5 @@ def png(index: np.ndarray, palette: np.ndarray) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(index, dtype=np.uint8), mode="P")
     image.putpalette(palette.astype(np.uint8).tobytes())
     file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
+    image.save(file, "PNG", compress_level=7)
     return file.getvalue()
