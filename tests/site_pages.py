@@ -46,7 +46,8 @@ def lessons_in(folder: Path) -> list[Lesson]:
         ("01_three_losses", "Three losses", "02_last", [shown]),
         ("02_last", "The last lesson", "00_first", []),
     ):
-        write_lesson(folder / f"{name}.ipynb", *cells, new_markdown_cell(f"Next: [{after}]({after}.ipynb)"), title=title)
+        leads_on = new_markdown_cell(f"Next: [{after}]({after}.ipynb)")
+        write_lesson(folder / f"{name}.ipynb", *cells, leads_on, title=title)
     return [Lesson(path) for path in sorted(folder.glob("*.ipynb"))]
 
 
