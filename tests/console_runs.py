@@ -1,7 +1,7 @@
 """The command in consoles one has not got: another encoding, a pipe without a reader, a full disk, a terminal.
 
-``Consoles`` starts one Python that has imported what verbs import; for each run it forks, and the copy sets its standard
-streams up as a Python does that starts in that console, and is the command. A run takes its own time and no imports.
+``Consoles`` starts one Python that has imported what verbs import; for each run it forks, and the copy sets its
+standard streams up as a Python does that starts in that console, and is the command. A run costs no imports.
 Run as a program, this file is that Python: a job a line on stdin, an exit code a line on stdout.
 """
 
@@ -86,9 +86,9 @@ def import_what_verbs_import() -> None:
     import rich.progress  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    import varlen_lab.cli  # noqa: F401
-    import varlen_lab.leaks.rows  # noqa: F401
-    import varlen_lab.studies.comparison  # noqa: F401
+    import varlen_lab.cli
+    import varlen_lab.leaks.rows
+    import varlen_lab.studies.comparison
     import varlen_lab.training.trainer  # noqa: F401
 
 
@@ -120,7 +120,7 @@ def be_the_command(job: dict[str, Any], terminal: int) -> None:
     os.environ.pop("COLUMNS", None)
     os.environ.update(job["environment"])
     os.chdir(job["folder"])
-    sys.stdin = open(os.devnull)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
     encoding, _, errors = job["environment"]["PYTHONIOENCODING"].partition(":")
     for number, name in ((1, "out"), (2, "err")):
         stream = None
