@@ -161,7 +161,8 @@ def test_no_line_is_longer_than_the_console(name: str, columns: int, run) -> Non
         for line in re.split(r"[\r\n]+", without_colours(text)):
             one_word = how == "a terminal" and " " not in line.strip()
             assert cell_len(line) <= columns or one_word, (how, line)
-        assert "…" not in text.replace("prompt…", ""), how
+        # rich hides the cursor while a bar is there, which may be cut
+        assert "…" not in re.sub(r"(?s)\x1b\[\?25l.*?\x1b\[\?25h", "", text), how
 
 
 @pytest.mark.parametrize("name", each)
@@ -271,4 +272,5 @@ sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.endswith("error: there is no home folder to keep files in; set VARLEN_LAB_CACHE to a folder.\n")
+    said = "error: there is no home folder to keep files in; set VARLEN_LAB_CACHE to a folder."
+    assert " ".join(done.stderr.split()).endswith(said)
