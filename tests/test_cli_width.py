@@ -240,6 +240,8 @@ def test_a_report_is_a_line_to_paste(stubs: None, capsys: pytest.CaptureFixture[
     assert last[0].startswith(f"compare ok: {CONFIG}, loss 0e+00, fp32, cpu, 3 steps")
     assert all(len(line) <= 80 for line in lines + last)
     assert to_paste(["a" * 90, "b"]) == "a" * 90
+    alone = Comparison({"varlen": history("varlen")})
+    assert alone.in_brief()[0] == f"compare proves nothing: {CONFIG}"
 
 
 def test_one_of_each_is_singular(

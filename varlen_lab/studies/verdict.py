@@ -111,8 +111,7 @@ class Comparison:
         meta, proven = history.meta, {"unpacked", "varlen"} <= set(self.histories)
         proof = self.first_step
         return [
-            f"compare {'ok' if self.keeps_apart else 'not ok' if proven else 'of ' + ', '.join(self.histories)}: "
-            f"{meta['config']}",
+            f"compare {'proves nothing' if not proven else 'ok' if self.keeps_apart else 'not ok'}: {meta['config']}",
             f"loss {max(map(abs, self.difference('varlen'))):.0e}" if proven else "",
             meta["dtype"],
             meta["device"].split()[0],
