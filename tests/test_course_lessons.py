@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from varlen_lab.course.lessons import DIFFICULTIES, Lesson, find_lessons
+from varlen_lab.course.lessons import DIFFICULTIES, PAGES, RUNNING, Lesson, find_lessons
 from varlen_lab.course.parameters import value_of
 from varlen_lab.errors import InputError
 
@@ -96,3 +97,14 @@ def test_a_walk_gives_quick_to_the_lessons_that_have_it_and_a_device_only_where_
     assert has_not.walked_with(quick=True, device=None) == {} == has.walked_with(quick=False, device=None)
     with pytest.raises(InputError, match="01_b has no parameter device"):
         has_not.walked_with(quick=False, device="cpu")
+
+
+@pytest.mark.parametrize("package", [*RUNNING, *PAGES])
+def test_without_a_package_of_the_extra_a_lesson_is_refused_in_a_sentence(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lesson(tmp_path / "00_a.ipynb")
+    assert Lesson(path).title == "A lesson"
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"^{package} is not installed; pip install 'varlen_lab\[notebooks\]'"):
+        _ = Lesson(path).title

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TOP_LEVEL = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["dev"]]
 CONDA_NAMES = {"torch": "pytorch"}
+COMES_WITH = {  # what is imported as a part of a package that is declared
+    "huggingface-hub": "transformers",
+    "ipython": "ipykernel",
+    "jupyter-client": "ipykernel",
+    "pyarrow": "datasets",
+    "pygments": "rich",
+    "traitlets": "ipykernel",
+}
+OPTIONAL = {"kernels"}  # check-env names it as a route to a kernel
 
 
 def constraints() -> dict[str, Version]:
@@ -47,6 +60,36 @@ def test_every_constraint_is_one_exact_public_version() -> None:
 def test_constraints_pin_what_pyproject_asks_for(line: str) -> None:
     wanted = Requirement(line)
     assert constraints()[canonical(wanted.name)] in wanted.specifier
+
+
+def imported(source: str) -> Iterator[str]:
+    """Top-level names of the packages that a module imports, those inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [str(node.module)]
+        yield from (name.partition(".")[0] for name in names)
+
+
+def undeclared(names: set[str]) -> set[str]:
+    """Packages behind imported names that pyproject does not name, and no package that it names brings."""
+    lines = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    declared = {canonical(Requirement(line).name) for line in lines} | OPTIONAL
+    brought = {
+        name
+        for name, other in COMES_WITH.items()
+        if other in declared and name in {canonical(Requirement(line).name) for line in requires(other) or ()}
+    }
+    known = packages_distributions()
+    packages = {name: {canonical(one) for one in known.get(name, [name])} for name in names}
+    return {name for name, found in packages.items() if not found & (declared | brought)}
+
+
+def test_what_the_library_imports_is_declared() -> None:
+    files = (ROOT / "varlen_lab").rglob("*.py")
+    names = {name for file in files for name in imported(file.read_text(encoding="utf-8"))}
+    assert undeclared(names - sys.stdlib_module_names - {"varlen_lab"}) == set()
+    assert undeclared(set(imported("def f():\n    from sympy.core import S\n    import bs4\n"))) == {"sympy"}
 
 
 def test_hooks_use_the_versions_of_the_constraints() -> None:

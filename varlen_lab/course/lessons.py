@@ -18,6 +18,8 @@ from typing import Any
 from varlen_lab.course.parameters import Parameter, read_parameters, refuse_unfit
 from varlen_lab.errors import InputError, nearest
 
+RUNNING = ("nbformat", "nbconvert", "ipykernel", "papermill")  # names of modules, of the extra notebooks
+PAGES = ("jinja2", "bs4", "bleach", "tinycss2", "defusedxml", "PIL")
 DIFFICULTIES = ("easy", "medium", "hard")
 
 
@@ -131,7 +133,7 @@ def find_lesson(word: str, lessons: list[Lesson] | None = None) -> Lesson:
 
 def read_notebook(path: Path) -> Any:
     """The notebook at ``path`` in the current format; InputError when it, or Jupyter, is not there."""
-    for package in ("nbformat", "nbconvert", "ipykernel", "papermill"):  # all of them: said before anything runs
+    for package in (*RUNNING, *PAGES):  # all of them: said before anything runs
         if importlib.util.find_spec(package) is None:
             raise InputError(f"{package} is not installed; pip install 'varlen_lab[notebooks]' brings it.")
     import nbformat
