@@ -25,9 +25,10 @@ PICTURE = "https://colab.research.google.com/assets/colab-badge.svg"
 def badge(repository: str) -> str:
     """The block for ``repository`` (owner/name), with nothing in it where that is empty."""
     if not repository:
-        return "<!-- badge --><!-- /badge -->"
+        return "<!-- badge -->\n<!-- /badge -->"
     page = f"https://colab.research.google.com/github/{repository}/blob/main/{NOTEBOOK}"
-    return f"<!-- badge -->[![Open in Colab]({PICTURE})]({page})<!-- /badge -->"
+    # on a line of its own: markdown reads nothing in a line that begins with a comment
+    return f"<!-- badge -->\n[![Open in Colab]({PICTURE})]({page})\n<!-- /badge -->"
 
 
 def write(root: Path) -> str:

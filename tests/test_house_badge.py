@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -23,7 +24,7 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / "notebooks").mkdir()
     shutil.copy(NOTEBOOK, tmp_path / "notebooks")
     for name in badge.READMES:
-        (tmp_path / name).write_text("# a\n\n<!-- badge --><!-- /badge -->\n\nmore\n", encoding="utf-8")
+        (tmp_path / name).write_text("# a\n\n<!-- badge -->\n<!-- /badge -->\nmore\n", encoding="utf-8")
     return tmp_path
 
 
@@ -40,9 +41,9 @@ def test_a_badge_comes_and_goes_with_the_setting(clone: Path) -> None:
     before = {path: path.read_bytes() for path in clone.rglob("*.*") if path.is_file()}
     assert with_repository(clone, "ann/lab") == ""
     for name in badge.READMES:
-        assert "(https://colab.research.google.com/github/ann/lab/blob/main/notebooks/colab.ipynb)" in (
-            clone / name
-        ).read_text(encoding="utf-8")
+        page = MarkdownIt().render((clone / name).read_text(encoding="utf-8"))
+        assert '<a href="https://colab.research.google.com/github/ann/lab/blob/main/notebooks/colab.ipynb"><img' in page
+        assert "<p>more</p>" in page
     assert 'repository: str = "ann/lab"' in parameters(clone)
     assert with_repository(clone, "") == ""
     assert {path: path.read_bytes() for path in before} == before
