@@ -161,7 +161,7 @@ def check_config(answer: str, **wanted: Any) -> Verdict:
 
 
 def check_window(answer: Sequence[int]) -> Verdict:
-    """The ``window_size`` that makes torch's ``varlen_attn`` causal."""
+    """The ``window_size`` that makes torch's ``varlen_attn`` causal: two numbers, tokens to the left and right."""
     given = tuple(as_list(answer))
     if given == (-1, 0):
         return right("(-1, 0): everything to the left, nothing to the right.")

@@ -274,7 +274,7 @@ def tiny(family: str, variant: str | None = None, *, seed: int = 0, **config: An
     """A tiny random model of a family's real architecture, with varlen attention, in fp32.
 
     ``config`` overrides any key of its config. Saved with ``save_pretrained`` it is an ordinary HF folder; its
-    vocabulary has the size of the built-in tokenizer's.
+    vocabulary has the size of the built-in tokenizer's. InputError for a family or variant that there is not.
     """
     known = family_named(family).variants
     variant = variant or next(iter(known))

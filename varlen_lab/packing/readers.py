@@ -44,7 +44,9 @@ Piece = tuple[np.ndarray, np.ndarray]  # input_ids and labels of one segment
 class PackedStream(torch.utils.data.IterableDataset):
     """Packed rows of at most ``max_length`` tokens from an iterable of ``{"input_ids", "labels"}``.
 
-    ``overlong`` as in ``pack_lengths``; ``dropped_tokens`` counts what ``truncate`` and ``drop`` have cost so far.
+    A row has int64 ``input_ids``, ``labels`` and ``seq_lengths``. ``overlong`` as in ``pack_lengths``; ``lookahead``
+    documents wait for a place; ``dropped_tokens`` counts what ``truncate`` and ``drop`` have cost so far. InputError
+    for an unknown ``overlong``, and while reading for a document that cannot be packed.
     """
 
     def __init__(

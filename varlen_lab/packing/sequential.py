@@ -32,6 +32,9 @@ LOOKAHEAD = 512  # documents; on SFT-like lengths the rows are then within 1 % o
 class SequentialPacker:
     """Lengths in, one at a time; rows out, as lists of the numbers of the documents (0 is the first ever fed).
 
+    Rows hold at most ``max_length`` tokens, ``lookahead`` documents wait for a place. InputError where one of them is
+    below 1.
+
     >>> packer = SequentialPacker(10, lookahead=2)
     >>> [row for length in (4, 4, 7, 3, 3) for row in packer.feed(length)] + packer.finish()
     [[0, 1], [2, 3], [4]]
@@ -47,7 +50,10 @@ class SequentialPacker:
         self.room = self.max_length
 
     def feed(self, length: int) -> list[list[int]]:
-        """Take the next document; the rows that are decided now (often none)."""
+        """Take a document of ``length`` tokens; the rows that are decided now (often none).
+
+        InputError if it fits no row.
+        """
         if not 1 <= length <= self.max_length:
             raise InputError(
                 f"document {self.fed} has {length} tokens, a row takes from 1 to {self.max_length:,}; cut it first."

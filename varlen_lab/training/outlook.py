@@ -117,7 +117,7 @@ def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class Outlook:
-    """A run before it starts."""
+    """A run before it starts: counts that are exact, and bytes and seconds that are estimated (``estimate``)."""
 
     documents: int
     rows: int
@@ -141,12 +141,12 @@ class Outlook:
     balance: list[str]  # what processes wait for each other, and what the setting does not do here: sentences
 
     def utilisation(self, record: dict[str, Any]) -> float:
-        """Share of what the devices could have done in the time of a step that its arithmetic took."""
+        """The share of its devices' arithmetic that a step used; ``record``: its own, as ``History.records`` has it."""
         needed = self.work.operations(record["tokens"], record["sum_squared_lengths"])
         return needed / max(record["seconds"], 1e-9) / self.operations_per_second
 
     def lines(self) -> list[str]:
-        """As ``train`` prints it."""
+        """The sentences that ``train`` prints before the first step."""
         shared = f", shared out over {self.processes}," if SHARED_OUT[self.engine] and self.processes > 1 else ""
         frozen = "" if self.trainable == self.parameters else f", {self.trainable:,} of them trained"
         processes = f" in {self.processes} processes" if self.processes > 1 else ""

@@ -90,7 +90,10 @@ class Batch(NamedTuple):
 
 
 def collator(mode: str, pad_token_id: int) -> Callable[[list[Any]], dict[str, Any]]:
-    """The collator of a mode; all three take the same packed rows."""
+    """The collator of a mode of ``MODES``: a list of packed rows in, the batch as a dict of tensors out.
+
+    All three take the same rows. Only those of padded modes need ``pad_token_id``.
+    """
     if mode == "varlen":
         return VarlenCollator()
     return PackedCollator(pad_token_id) if mode == "packed" else PaddedCollator(pad_token_id)
@@ -103,7 +106,10 @@ def batched(
     workers: int = 0,
     weighting: str = "token",
 ) -> Iterator[list[Batch]]:
-    """The batches of each step, collated, by ``workers`` processes ahead of time if there are any."""
+    """The batches of each of ``steps``, whose numbers are those of ``rows``: CPU tensors, as ``collate`` makes them.
+
+    ``workers`` processes make them ahead of time, if there are any. ``weighting``: a name of ``WEIGHTINGS``.
+    """
     from torch.utils.data import DataLoader
 
     loader = iter(
