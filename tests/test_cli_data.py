@@ -40,7 +40,7 @@ def test_masks_stand_in_place(config_file: str, capsys: pytest.CaptureFixture[st
 
 def test_a_row_that_is_not_there(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["log-dataset", config_file, "--row", "999"]) == 2
-    assert "--row is 999, there are" in capsys.readouterr().err
+    assert "--row is 999, the data packs into rows 0 to " in capsys.readouterr().err
 
 
 FAULTS = {

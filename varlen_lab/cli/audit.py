@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_no_isolate, open_rows, read_config, to_paste
+from varlen_lab.config.text import names_model
 from varlen_lab.errors import InputError
 from varlen_lab.machine.console import USUAL_WIDTH, Cell, print_json, print_table, say, width
 from varlen_lab.machine.gpu import DTYPES, dtype_name
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the report; 0 when packing changes nothing, 1 on a finding."""
     if (args.config is None) == (args.model is None):
         raise InputError("pass either a CONFIG or --model DIR; for example: varlen-lab audit --model ./my_model.")
+    if args.config and names_model(args.config):
+        raise InputError(f"{args.config} is a model and no config; write varlen-lab audit --model {args.config}")
     training = args.mode == "train"
     if args.model:
         from varlen_lab.leaks.rows import audit_model

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     rows, tokenizer, report = open_rows(config)
     if not -len(rows) <= args.row < len(rows):
-        raise InputError(f"--row is {args.row}, there are {len(rows)} rows; take 0 to {len(rows) - 1}.")
+        raise InputError(f"--row is {args.row}, the data packs into rows 0 to {len(rows) - 1}; choose one of them.")
     number = args.row % len(rows)
     row = {name: value.tolist() for name, value in rows[number].items()}
     # the text of "pretrain" is written as it stands
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     tokens, documents = plural(len(row["input_ids"]), "token"), plural(len(row["seq_lengths"]), "document")
     console.say(
         f"row {number} of {len(rows)}: {tokens} in {documents}, "
-        f"{trained} trained on; cu_seqlens {seams(row['seq_lengths'])}"
+        f"{trained:,} trained on; cu_seqlens {seams(row['seq_lengths'])}"
     )
     for line in lines(row, tokenizer, args.show):
         console.say_spans(line)
@@ -74,7 +74,7 @@ def lines(row: dict[str, list[int]], tokenizer: Any, show: str) -> Iterator[cons
     """The row as it is printed: a rule before each document, then what was asked for."""
     for number, (ids, labels, start) in enumerate(documents_of(row)):
         count = sum(label != IGNORE for label in labels)
-        place = f"tokens {start} to {start + len(ids) - 1}, positions 0 to {len(ids) - 1}, {count} trained on"
+        place = f"tokens {start:,} to {start + len(ids) - 1:,}, positions 0 to {len(ids) - 1:,}, {count:,} trained on"
         yield [(f"── document {number}: {place} ──", "bold")]
         if show in ("text", "all"):
             yield coloured(ids, labels, tokenizer, masked=False)

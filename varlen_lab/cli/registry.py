@@ -75,7 +75,7 @@ VERBS: dict[str, Verb] = {
     ),
     "convert": Verb(
         "convert",
-        "checkpoints to Hugging Face folders: pth_to_hf",
+        "checkpoints to Hugging Face folders: pth_to_hf, merge",
         "Convert checkpoints: `convert pth_to_hf CONFIG PTH SAVE_DIR`; `convert merge LLM ADAPTER SAVE_DIR`.",
     ),
     "pack-report": Verb(

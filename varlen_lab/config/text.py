@@ -25,18 +25,26 @@ LARGEST_FILE = 2**20  # bytes; more is no config, and Python's parser takes a th
 
 def load_config(word: str | Path) -> Config:
     """The Config of a file, or of a name that ``list-cfg`` shows; InputError with the near name."""
-    if Path(word).is_file():
+    if Path(word).is_file() and not names_model(word):
         return load(word)
     from varlen_lab.config.names import config_names, named_config  # a config file needs none of the tables
 
     if word in config_names():
         return named_config(str(word))
+    if names_model(word):
+        raise InputError(f"{word} is a model and no config; varlen-lab copy-cfg --model {word} DIR makes one for it.")
     if Path(word).is_dir():
-        raise InputError(f"{word} is a folder and no config; varlen-lab copy-cfg --model {word} DIR makes one for it.")
+        raise InputError(f"{word} is a folder and no config; name a file in it, or a name from list-cfg.")
     if Path(word).suffix == ".py" or "/" in str(word):
         raise InputError(f"there is no config file {word}; varlen-lab copy-cfg NAME DIR makes one.")
     hint = nearest(str(word), config_names()) or "; varlen-lab list-cfg shows the names."
     raise InputError(f"there is no config file and no config name {str(word)!r}{hint}")
+
+
+def names_model(word: str | Path) -> bool:
+    """Whether a word where a config should stand names a model: a folder of one, a .gguf file or a package of one."""
+    path = Path(word)
+    return (path / "config.json").is_file() or path.suffix.lower() == ".gguf" or str(word).startswith("pip:")
 
 
 def load(path: str | Path) -> Config:

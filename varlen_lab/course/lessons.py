@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,13 +123,22 @@ def find_lesson(word: str, lessons: list[Lesson] | None = None) -> Lesson:
     if lessons is None:
         if Path(word).is_file():
             return Lesson(Path(word))
-        lessons = find_lessons()
+        lessons = lessons_beside(Path(word)) if Path(word).suffix == ".ipynb" else find_lessons()
     wanted = Path(word).stem
     for lesson in lessons:
-        if wanted in (lesson.name, lesson.name[:2]):
+        if wanted.zfill(2) in (lesson.name, lesson.name[:2]):
             return lesson
     names = [lesson.name for lesson in lessons]
     raise InputError(f"there is no notebook {word!r}{nearest(wanted, names)}; the lessons are {', '.join(names)}")
+
+
+def lessons_beside(path: Path) -> list[Lesson]:
+    """The lessons where ``path``, a file that is not there, may be one by its name alone; else InputError."""
+    if path.name == str(path):
+        with suppress(InputError):
+            return find_lessons()
+    hint = nearest(path.name, (other.name for other in path.parent.glob("*.ipynb")))
+    raise InputError(f"there is no notebook {path}{hint or '; check the path'}.")
 
 
 def read_notebook(path: Path) -> Any:

@@ -76,9 +76,8 @@ def refuse_unfit(where: str, known: Mapping[str, Parameter], given: Mapping[str,
             has = f"it has {', '.join(known)}" if known else "it has no cell tagged parameters"
             raise UnfitParameter(f"{where} has no parameter {name!r}; {has}{nearest(name, known)}.")
         if value is not ... and not known[name].takes(value):
-            raise UnfitParameter(
-                f"{where}: {name} is {known[name].default!r} by default, so {value!r} must be a {known[name].type} too."
-            )
+            as_in = "" if known[name].default is ... else f", as in {known[name].default!r}"
+            raise UnfitParameter(f"{where}: {name} is {value!r}, it must be {known[name].type}{as_in}.")
     if "device" in given:
         refuse_missing_device(given["device"])
 

@@ -124,7 +124,8 @@ def open_model(
             ) from None
         raise InputError(
             f"there is no model at {path!r}: it is neither a folder with a config.json nor a hub name that can be "
-            f"reached from here ({first_line(problem)}); check pretrained_model_name_or_path."
+            f"reached from here ({first_line(problem)}); check the path or the name, in a config "
+            "pretrained_model_name_or_path."
         ) from None
 
 
