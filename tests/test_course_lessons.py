@@ -117,14 +117,14 @@ def test_a_lesson_is_found_by_its_number_with_and_without_the_nought() -> None:
 def test_a_notebook_that_is_not_there_is_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the lessons, where there are none; and never a lesson of that name for a file of another folder."""
     write_lesson(tmp_path / "05_mine.ipynb")
-    with pytest.raises(InputError, match="no notebook .*did you mean '05_mine.ipynb'"):
+    with pytest.raises(InputError, match="did you mean '05_mine"):
         find_lesson(str(tmp_path / "05_mime.ipynb"))
 
     def none() -> list[Lesson]:
         raise InputError("there are no notebooks here")
 
     monkeypatch.setattr("varlen_lab.course.lessons.find_lessons", none)
-    with pytest.raises(InputError, match=r"there is no notebook nothere.ipynb; check the path"):
+    with pytest.raises(InputError, match=r"no notebook nothere\.ipynb; check the path"):
         find_lesson("nothere.ipynb")
     with pytest.raises(InputError, match="there are no notebooks here"):
         find_lesson("05")
