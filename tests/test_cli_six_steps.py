@@ -204,6 +204,10 @@ def test_a_config_for_any_model_trains(
     assert all(f"# {line}" in path.read_text() for line in shown.splitlines()[:-1])
     assert all(6.5 < loss < 8.5 for loss in trained_on(path, dialogues, tmp_path))
     assert main(["copy-cfg", "--model", "Tiny-Model.Q8_0.gguf", "configs"]) == 2  # it may hold edits by now
+    capsys.readouterr()
+    assert main(["copy-cfg", "--model", "Tiny-Model.Q8_0.gguf", "other", "--set", "max_length=128"]) == 0
+    shown = capsys.readouterr().out
+    assert "max_length" not in shown and "prompt_template" in shown  # what is said of a setting is what is written
 
 
 def test_a_config_of_a_model_is_for_its_positions_and_its_template(tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_train_says_it_first(config_file: str, capsys: pytest.CaptureFixture[str
     assert "of this device's speed" in said and "unpacked it would be" in said
 
 
+def test_unpacked_steps_of_more_documents_are_called_so(small: Config) -> None:
+    """Few rows and many batches a step: a step of lines then reaches further than a step of rows."""
+    told: list = []
+    train(small.replace(max_steps=1), progress=False, on_start=told.append)
+    fewer, more = (" ".join(replace(told[0], steps=20, unpacked_steps=n).lines()) for n in (50, 2))
+    assert "unpacked it would be 50 steps of 2.5 times fewer documents" in fewer
+    assert "unpacked it would be 2 steps of 10.0 times as many documents" in more
+
+
 def test_words_for_numbers() -> None:
     assert [size(2**20 * 40), size(2**30 * 3.2)] == ["40 MiB", "3.2 GiB"]
     assert [duration(0.2), duration(40), duration(420), duration(11_520)] == [

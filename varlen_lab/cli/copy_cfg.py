@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the file whole, or not at all."""
     config, notes, folder = chosen(args)
     config = override(config, args.set, "--set")
+    settled = [word.partition("=")[0].strip() for word in args.set]
+    notes = [note for note in notes if note.partition(" = ")[0] not in settled]  # what was found is not what is written
     target = folder / f"{config.name}_copy.py"
     # the one file of a person's own that this command could destroy
     if target.exists() and not args.force:

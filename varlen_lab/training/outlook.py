@@ -153,7 +153,8 @@ class Outlook:
         change = "the same documents, unpacked, would take as many steps"
         if self.unpacked_steps != self.steps:
             ratio = self.unpacked_steps / self.steps
-            change = f"unpacked it would be {plural(self.unpacked_steps, 'step')} of {ratio:.1f} times fewer documents"
+            change = f"unpacked it would be {plural(self.unpacked_steps, 'step')} of "
+            change += f"{ratio:.1f} times fewer documents" if ratio > 1 else f"{1 / ratio:.1f} times as many documents"
         every_batch = (
             [f"{self.engine} exchanges gradients with every batch, {self.batches} times a step; zero1 does so once"]
             if self.engine in ("zero2", "zero3") and self.batches > 1
