@@ -6,11 +6,9 @@ copy holds that table as HTML. What a reader sees in the lesson is what stands o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 LESSON = "three_losses"  # the name of the lesson, without its number
 MODE, DIFFERENCE, PADDING = "mode", "max |Δ| to unpacked", "padding"  # columns of Comparison.table()
@@ -38,7 +36,7 @@ def measured(notebook: Any) -> Numbers | None:
                 varlen=number(of["varlen"][DIFFERENCE]),
                 packed=number(of["packed"][DIFFERENCE]),
                 padding=number(of["unpacked"][PADDING]) - number(of["varlen"][PADDING]),
-                caption=table.caption.strip(),
+                caption=table.caption,
             )
         except (KeyError, ValueError):  # a mode was not run, or its cell holds no number
             continue
@@ -58,51 +56,25 @@ def written(value: float) -> tuple[str, str]:
     return digits, str(int(power)).replace("-", "−")
 
 
-@dataclass
-class Table:
-    """The texts of an HTML table's cells, row by row."""
+class Table(NamedTuple):
+    """The texts of an HTML table's cells, row by row, and its caption."""
 
-    rows: list[list[str]] = field(default_factory=list)
-    caption: str = ""
+    rows: list[list[str]]
+    caption: str
 
 
 def tables(notebook: Any) -> Iterator[Table]:
     """Every HTML table among the outputs of a notebook."""
+    import bs4
+
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            html = output.get("data", {}).get("text/html", "")
-            reader = TableReader()
-            reader.feed("".join(html))
-            yield from reader.tables
+            html = "".join(output.get("data", {}).get("text/html", ""))
+            for table in bs4.BeautifulSoup(html, "html.parser").find_all("table"):
+                rows = [[words(each) for each in row.find_all(["td", "th"])] for row in table.find_all("tr")]
+                yield Table(rows, words(table.caption) if table.caption else "")
 
 
-class TableReader(HTMLParser):
-    """Collects the tables of a piece of HTML."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tables: list[Table] = []
-        self.inside = ""
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag == "table":
-            self.tables.append(Table())
-        elif self.tables and tag == "tr":
-            self.tables[-1].rows.append([])
-        elif self.tables and tag in ("td", "th") and self.tables[-1].rows:
-            self.tables[-1].rows[-1].append("")
-        if tag in ("td", "th", "caption"):
-            self.inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self.inside:
-            self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if not self.tables or not self.inside:
-            return
-        table = self.tables[-1]
-        if self.inside == "caption":
-            table.caption += data
-        elif table.rows and table.rows[-1]:
-            table.rows[-1][-1] = re.sub(r"\s+", " ", table.rows[-1][-1] + data).strip()
+def words(tag: Any) -> str:
+    """The text of an element, its white space folded."""
+    return " ".join(tag.get_text().split())
