@@ -27,7 +27,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
 from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, nearest, one_of
-from varlen_lab.files.writing import written_whole
+from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.machine import console
 from varlen_lab.machine.streams import lost_output
 
@@ -235,12 +235,10 @@ def open_rows(config: Config) -> tuple[Dataset, Any, PackReport]:
 @contextmanager
 def output_file(path: Path, mode: str = "wb", instead: str = "-o") -> Iterator[IO[Any]]:
     """An open file that becomes ``path`` whole or not at all; InputError where it cannot be written."""
-    try:
+    with writable(path, instead):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path, mode) as file:
             yield file
-    except OSError as problem:
-        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another {instead}") from None
 
 
 def to_paste(parts: Sequence[str], room: int = console.USUAL_WIDTH) -> str:

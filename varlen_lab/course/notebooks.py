@@ -23,6 +23,7 @@ from varlen_lab.course.pages.api import INSTALL, write_api
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.site import begin_site, end_site, refuse_folder_of, write_page
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import writable
 from varlen_lab.machine.console import is_terminal, say
 
 CELL_SECONDS = 1800  # a cell that takes longer hangs
@@ -148,11 +149,9 @@ def this_python() -> type:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create ``folder``, or say in one sentence why it cannot be."""
-    try:
+    """``folder``, made; InputError where it cannot be."""
+    with writable(folder, "-o"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise InputError(f"{folder} cannot be created ({problem.strerror}); choose another -o.") from None
     return folder
 
 

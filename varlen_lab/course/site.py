@@ -22,7 +22,7 @@ from varlen_lab.course.pages.api import no_api
 from varlen_lab.course.pages.index import index_page
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.errors import InputError
-from varlen_lab.files.writing import written_whole
+from varlen_lab.files.writing import writable, written_whole
 
 API = "api/index.html"
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill puts into an executed copy
@@ -58,10 +58,8 @@ def end_site(
 
 def write_missing(folder: Path, missing: Sequence[Lesson], lessons: Sequence[Lesson]) -> None:
     """A page for each of ``missing`` that has none, and one in the place of the functions."""
-    try:
+    with writable(folder, "-o"):
         (folder / API).parent.mkdir(exist_ok=True)
-    except OSError as problem:
-        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another -o.") from None
     if not (folder / API).exists():
         write_page(folder / API, no_api("They are written at the end of a whole walk: varlen-lab walkthrough"))
     for lesson in missing:
@@ -140,8 +138,5 @@ def errors_of(notebook: Any) -> list[str]:
 
 def write_page(path: Path, html: str) -> None:
     """Whole or not at all; InputError where it cannot be written."""
-    try:
-        with written_whole(path, "w") as file:
-            file.write(html)
-    except OSError as problem:
-        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another -o.") from None
+    with writable(path, "-o"), written_whole(path, "w") as file:
+        file.write(html)

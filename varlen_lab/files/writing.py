@@ -80,6 +80,15 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
+@contextmanager
+def writable(path: Path, instead: str) -> Iterator[None]:
+    """Inside, what the system says of ``path`` is an InputError; ``instead``: the option that names another place."""
+    try:
+        yield
+    except OSError as problem:
+        raise InputError(f"{path} cannot be written ({problem.strerror}); choose another {instead}.") from None
+
+
 def draft_beside(path: Path) -> Path:
     """A name nobody else has, in the same folder: a move is atomic only within one file system."""
     return path.with_name(f".{path.name[:200]}-{secrets.token_hex(DRAFT_BYTES)}.partial")

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from varlen_lab.errors import InputError
-from varlen_lab.files.writing import written_whole
+from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.studies.census import written
 from varlen_lab.studies.census_table import LEGEND, shown
 from varlen_lab.studies.one_class import LEAKS, NOT_BUILT, RAISES, REFUSED, SILENT
@@ -43,26 +41,18 @@ BECAUSE = {
 
 def must_be_writable(folder: Path) -> None:
     """Makes ``folder`` and a file in it, for a moment; InputError where it cannot."""
-    with can_be_written(folder), TemporaryFile(dir=folder):
-        pass
+    with writable(folder, "--write"):
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
 
 
 def write_both(kept: Mapping[str, Any], folder: Path) -> None:
     """``census.json`` and ``census.md`` in ``folder``, which is made; InputError where they cannot be written."""
-    with can_be_written(folder):
+    with writable(folder, "--write"):
+        folder.mkdir(parents=True, exist_ok=True)
         for name, text in zip(NAMES, (written(kept), page(kept)), strict=True):
             with written_whole(folder / name, "w") as file:
                 file.write(text)
-
-
-@contextmanager
-def can_be_written(folder: Path) -> Iterator[None]:
-    """Makes ``folder``; what the system says of it, or of a file in it, is an InputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as problem:
-        raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another --write.") from None
 
 
 def page(kept: Mapping[str, Any]) -> str:
