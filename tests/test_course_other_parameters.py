@@ -49,3 +49,19 @@ def test_a_lesson_runs_with_other_parameters(name: str, tmp_path: Path) -> None:
     assert outcome.error == ""
     others = zip(texts(lesson.path), texts(tmp_path / "run.ipynb"), strict=True)
     assert sum(kept != now for kept, now in others) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "parameters", "said"),
+    [
+        ("03_copy_the_config", {"name": "internlm_7b"}, "there is no config file and no config name 'internlm_7b'"),
+        ("05_train", {"steps": 0}, "max_steps is 0, it must be at least 1"),
+        ("07_masks", {"documents": 0}, "documents is 0, it must be from 1 to tokens"),
+    ],
+)
+def test_a_value_of_the_type_that_cannot_be_is_said_in_a_sentence(
+    name: str, parameters: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    lesson = next(lesson for lesson in find_lessons() if lesson.name == name)
+    assert said in run_notebook(lesson.path, tmp_path / "run.ipynb", parameters).error
