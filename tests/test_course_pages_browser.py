@@ -16,8 +16,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from varlen_lab.course.outcomes import Outcome
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.viz import draw_losses, draw_masks
-from varlen_lab.viz.explorer_page import ROW_TYPE, row_data
+from varlen_lab.viz.explorer_page import row_data
 from varlen_lab.viz.masks import PackedRow
+from varlen_lab.viz.policy import ROW_TYPE
 from varlen_lab.viz.style import DARK, LIGHT
 
 pytestmark = pytest.mark.browser

@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varlen_lab.viz.explorer import example_lengths, explore_masks
-from varlen_lab.viz.explorer_page import DOCUMENT_LIMIT, ROW_TYPE, SCRIPT, STYLE, TEXT_BUDGET, fragment, page, row_data
+from varlen_lab.viz.explorer_page import DOCUMENT_LIMIT, SCRIPT, STYLE, TEXT_BUDGET, fragment, page, row_data
 from varlen_lab.viz.masks import PackedRow
-from varlen_lab.viz.policy import csp
+from varlen_lab.viz.policy import ROW_TYPE, csp
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

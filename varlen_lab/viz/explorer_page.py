@@ -24,7 +24,6 @@ from varlen_lab.viz.policy import csp
 from varlen_lab.viz.style import DARK, LIGHT, Theme
 
 HERE = Path(__file__).parent
-ROW_TYPE = "application/vnd.varlen-lab.row+json"  # of an output in a notebook that holds what row_data returns
 DOCUMENT_LIMIT = 10_000  # the browser draws so many in a moment
 TEXT_BUDGET = 100_000  # bytes of names, and bytes of tokens' texts, that a page holds
 PICTURE_LIMIT = 150_000  # bytes of the picture for a browser without scripts

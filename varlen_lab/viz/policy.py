@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 
+ROW_TYPE = "application/vnd.varlen-lab.row+json"  # an output that the explorer's script may draw: row_data of a row
 NOTHING = "'none'"
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'"

@@ -15,8 +15,9 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from varlen_lab.viz.explorer_page import ROW_TYPE, row_data, storable
+from varlen_lab.viz.explorer_page import row_data, storable
 from varlen_lab.viz.masks import PackedRow
+from varlen_lab.viz.policy import ROW_TYPE
 from varlen_lab.viz.style import DARK, LIGHT
 
 HERE = Path(__file__).parent

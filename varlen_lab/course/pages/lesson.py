@@ -13,7 +13,8 @@ from varlen_lab.course.outcomes import Outcome
 from varlen_lab.course.pages.cleaning import Page, clean
 from varlen_lab.course.pages.folds import tag_of, unfolded
 from varlen_lab.course.pages.frame import templates
-from varlen_lab.course.pages.outputs import ROW, markdown_html, output_html
+from varlen_lab.course.pages.outputs import markdown_html, output_html
+from varlen_lab.viz.policy import ROW_TYPE
 
 PAPERMILL_MARKER = "papermill-error-cell-tag"
 HEADING = re.compile(r"<(/?)h([1-6])\b")
@@ -65,7 +66,7 @@ def neighbours(name: str, folder: Path, pages: Collection[str]) -> tuple[Lesson 
 def explorer(nb: Any) -> tuple[list[str], str]:
     """The scripts and the style sheet that the outputs of ``nb`` need: the explorer's, if it is among them."""
     outputs = (output for cell in nb.cells for output in cell.get("outputs", []))
-    if not any(ROW in output.get("data", {}) for output in outputs):
+    if not any(ROW_TYPE in output.get("data", {}) for output in outputs):
         return [], ""
     from varlen_lab.viz.explorer_page import SCRIPT, STYLE
 

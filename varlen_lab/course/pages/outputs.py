@@ -11,8 +11,8 @@ from varlen_lab.course.pages.cleaning import Page, clean
 from varlen_lab.course.pages.figures import figure
 from varlen_lab.course.pages.pictures import from_base64
 from varlen_lab.errors import InputError
+from varlen_lab.viz.policy import ROW_TYPE
 
-ROW = "application/vnd.varlen-lab.row+json"  # equals explorer_page.ROW_TYPE, which costs matplotlib to read
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STRAY = re.compile(r"<IPython\.core\.display\.\w+ object>|Output\(\)")  # how a thing is called that shows nothing
 
@@ -96,7 +96,7 @@ def markdown_html(source: str, attachments: Any = None) -> str:
 
 
 SHOWN: dict[str, Callable[[Any, Any, Any, Page], str]] = {  # richest first
-    ROW: row_html,
+    ROW_TYPE: row_html,
     "text/html": markup,
     "text/markdown": markdown,
     "image/svg+xml": image,
