@@ -37,6 +37,47 @@ CUT = """() => {
 }"""
 
 
+FAINT = """() => {  // texts that stand out from their ground by less than 4.5 to 1 (WCAG AA), large ones by less than 3
+    const parts = (colour) => {
+        const found = colour.match(/[\\d.]+/g).map(Number), unit = colour.startsWith("color(") ? 255 : 1;
+        return [...found.slice(0, 3).map(each => each * unit), found.length > 3 ? found[3] : 1];
+    };
+    const over = (top, below) => [0, 1, 2].map(at => top[at] * top[3] + below[at] * (1 - top[3]));
+    const light = (colour) => {
+        const [r, g, b] = colour.map(each => ((each / 255 + 0.055) / 1.055) ** 2.4); // dark ones a little too light
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    };
+    const ground = (element) => {
+        if (!element) return [255, 255, 255];
+        const own = parts(getComputedStyle(element).backgroundColor);
+        return own[3] === 1 ? own.slice(0, 3) : over(own, ground(element.parentElement));
+    };
+    const faint = [];
+    for (const element of document.querySelectorAll("body *")) {
+        const texts = [...element.childNodes].filter(node => node.nodeType === 3 && node.textContent.trim());
+        if (!texts.length || !element.getClientRects().length) continue;
+        const style = getComputedStyle(element), below = ground(element);
+        const two = [over(parts(style.color), below), below];
+        const [low, high] = two.map(light).sort((a, b) => a - b);
+        if (high / low < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5))
+            faint.push(`${(high / low).toFixed(1)} ${element.className} ${texts[0].textContent.trim()}`);
+    }
+    return faint;
+}"""
+COLOURED = '<pre><span style="color: #000080; font-weight: bold">rich</span> plain</pre><a href="#error">link</a>'
+CODE = """
+%matplotlib inline
+from os import path as place  # a comment
+@place.cached(7, 1.5, None)
+class Row(ValueError):
+    \'\'\'Words.\'\'\'
+    def cells(self, n: int = 0x1F) -> str:
+        raise KeyError(f"{n!r}: {self.x:.2f} \\\\n" + 'x' % len(r"a")) if n is not True else self
+"""
+DIFF = "```diff\n@@ 1 @@\n- varlen = False\n+ varlen = True\n```\n\n```sh\nexport A=1; echo '$A' # c\n```"
+TERMINAL = "".join(f"\x1b[{one}m{one} \x1b[1m{one} \x1b[0m" for one in (*range(30, 38), *range(90, 98)))
+
+
 def shown(figure: Any) -> Any:
     data, details = figure._repr_mimebundle_()
     return new_code_cell("draw()", outputs=[new_output("display_data", data, metadata=details)])
@@ -60,6 +101,12 @@ def rich_notebook() -> Any:
             new_markdown_cell(
                 f"<details><summary>Solution</summary>\n\n```python\nanswer = '{WORD}'\n```\n\nfolded\n\n</details>"
             ),
+            new_code_cell(CODE, outputs=[new_output("stream", text="\x1b[38;5;28mgreen \x1b[34mblue\x1b[0m")]),
+            new_markdown_cell(
+                DIFF + '\n\n<div style="background: #eef">note</div>\n\nin <span style="color:navy">navy</span>'
+            ),
+            new_code_cell("x", outputs=[new_output("stream", text=TERMINAL)]),
+            new_code_cell("x", outputs=[new_output("display_data", {"text/html": COLOURED})]),
             new_markdown_cell('<img src="https://a.example/x.png" onerror="document.title = \'ran\'">'),
             new_code_cell("1/0", outputs=[new_output("error", ename="E", evalue="e", traceback=[WORD])]),
         ]
@@ -109,6 +156,16 @@ def test_the_page_opens_quietly_and_nothing_is_cut(page: Any, site: Path) -> Non
 def test_what_would_be_cut_is_found(page: Any) -> None:
     page.evaluate("document.querySelectorAll('pre').forEach(pre => { pre.style.whiteSpace = 'pre' })")
     assert any(each.startswith("PRE") for each in page.evaluate(CUT))
+
+
+def test_all_text_stands_out_from_its_ground(page: Any) -> None:
+    page.locator("details").evaluate_all("all => all.forEach(each => { each.open = true })")
+    assert page.evaluate(FAINT) == []
+
+
+def test_faint_text_is_found(page: Any) -> None:
+    page.evaluate("document.querySelector('.prose p').style.color = 'rgb(128 128 128 / 0.6)'")
+    assert page.evaluate(FAINT)
 
 
 def test_the_solution_is_folded_until_it_is_opened_by_keyboard(page: Any) -> None:

@@ -139,4 +139,4 @@ def errors_of(notebook: Any) -> list[str]:
 def write_page(path: Path, html: str) -> None:
     """Whole or not at all; InputError where it cannot be written."""
     with writable(path, "-o"), written_whole(path, "w") as file:
-        file.write(html)
+        file.write(html.encode("utf-8", "replace").decode("utf-8"))  # a notebook can hold half a character

@@ -25,6 +25,7 @@ from varlen_lab.viz.style import DARK, LIGHT, Theme
 
 HERE = Path(__file__).parent
 DOCUMENT_LIMIT = 10_000  # the browser draws so many in a moment
+ROW_LIMIT = 1_000  # steps of a slider
 TEXT_BUDGET = 100_000  # bytes of names, and bytes of tokens' texts, that a page holds
 PICTURE_LIMIT = 150_000  # bytes of the picture for a browser without scripts
 UNSAFE = re.compile("[<>&\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]")
@@ -118,8 +119,10 @@ def read_data(data: Mapping[str, Any]) -> tuple[PackedRow, dict[str, Any]]:
         lengths, texts, rows = data["lengths"], data.get("tokens") or [], data.get("rows")
         names, dark, mode = data.get("names") or [], data.get("dark"), data.get("mode", "both")
         row = PackedRow(lengths, data.get("window"), None, data.get("causal", True))
+        if rows is not None and len(rows) > ROW_LIMIT:
+            raise InputError(f"the explorer has {len(rows):,} rows to choose from, it shows at most {ROW_LIMIT:,}.")
         rows = None if rows is None else [checked(PackedRow(each, None, None)).lengths.tolist() for each in rows]
-    except (KeyError, TypeError, AttributeError) as problem:
+    except (KeyError, TypeError, AttributeError, OverflowError) as problem:
         raise InputError(f"this is no row of the explorer ({problem!r}); make one with row_data.") from None
     if not all(isinstance(texts_, list) and all(isinstance(t, str) for t in texts_) for texts_ in (names, texts)):
         raise InputError("names and tokens of a row must be lists of texts; make the row with row_data.")

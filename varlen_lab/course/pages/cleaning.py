@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,12 +24,15 @@ from varlen_lab.course.pages.pictures import file_picture, picture, uri_picture
 ALLOWED = tomllib.loads((Path(__file__).parent / "allowed.toml").read_text(encoding="utf-8"))["html"]
 TAGS, GONE = frozenset(ALLOWED["tags"].split()), ALLOWED["gone"].split()
 ATTRIBUTES = {tag: frozenset(names.split()) for tag, names in ALLOWED["attributes"].items()}
+NONE: frozenset[str] = frozenset()
 DEEPEST = 200
+MOST_TAGS = 20_000  # a table of so many cells takes a parser seconds, and a reader none of them
 PROPERTIES = re.compile(  # of a style attribute: how a thing looks in its place, never where it is
     r"background(-color)?|border(-.+)?|color|display|flex(-.+)?|font(-.+)?|gap|grid-template-columns|justify-content|"
     r"align-items|letter-spacing|line-height|list-style-type|margin(-.+)?|(max-|min-)?(width|height)|opacity|"
     r"overflow(-.+)?|padding(-.+)?|text-(align|decoration|indent|transform)|vertical-align|white-space|word-break"
 )
+COLOURED = re.compile(r"(^|; )(color|background)")  # chosen for white paper: it keeps that on a dark page
 FUNCTIONS = {"rgb", "rgba", "hsl", "hsla", "calc", "min", "max"}
 LINK = re.compile(r"(https?://|mailto:|#)\S*|[^:\s\\]+", re.I)  # the last: a path, for a colon would make it a scheme
 DATA = re.compile(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+")
@@ -48,11 +52,17 @@ class Page:
 
 
 def clean(html: str, page: Page) -> str:
-    """HTML of somebody else as HTML that is safe in ``page``; what no parser takes is shown as text."""
+    """HTML of somebody else as HTML that is safe in ``page``; what no parser takes is shown as text.
+
+    Of very much HTML the beginning, and a sentence that says so.
+    """
     import bs4
 
+    html = html.encode("utf-8", "replace").decode("utf-8")  # half a character, which JSON can hold
+    cut = next((tag.start() for tag in islice(re.finditer("<", html), MOST_TAGS, None)), None)
     try:
-        return finished(gate().clean(without_machinery(html)), page)
+        cleaned = finished(gate().clean(without_machinery(html[:cut])), page)
+        return cleaned + ("" if cut is None else "<p>Only the beginning is shown here; the notebook holds all.</p>")
     except (RecursionError, bs4.ParserRejectedMarkup):  # nested too deep, or torn
         return f'<pre class="text">{escape(html[:10_000])}</pre>'
 
@@ -75,6 +85,10 @@ def without_machinery(html: str) -> str:
     for tag in soup.find_all(GONE):
         if not tag.decomposed:
             tag.decompose()
+    for tag in soup.find_all(True):  # bleach asks again, but thousands of attributes take its parser minutes
+        tag.attrs = {
+            name: tag.attrs[name] for name in ATTRIBUTES["*"] | ATTRIBUTES.get(tag.name, NONE) if name in tag.attrs
+        }
     return str(soup)
 
 
@@ -102,7 +116,7 @@ def gate() -> Any:
 
 def passes(tag: str, name: str, value: str) -> bool:
     """May the attribute stand? Addresses are asked here first, for ``data:`` is for pictures alone."""
-    if name not in ATTRIBUTES["*"] | ATTRIBUTES.get(tag, frozenset()):
+    if name not in ATTRIBUTES["*"] | ATTRIBUTES.get(tag, NONE):
         return False
     return LINK.fullmatch(value.strip()) is not None if name == "href" else True
 
@@ -162,6 +176,9 @@ def finished(html: str, page: Page) -> str:
             table.wrap(
                 soup.new_tag("div", attrs={"class": "wide", "role": "region", "aria-label": "table", "tabindex": "0"})
             )
+    for block in soup.find_all(True, recursive=False):
+        if any(COLOURED.search(str(tag.get("style", ""))) for tag in (block, *block.find_all(style=True))):
+            block["class"] = f"{block.get('class', '')} coloured".strip()
     return str(soup)
 
 

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 MARK = re.compile(
-    r"^ {0,3}(?P<fence>```+|~~~+)|(?P<open><details\b[^>]*>)|(?P<close></details\s*>)|`[^`\n]+`", re.M | re.I
+    r"^ {0,3}(?P<fence>```+|~~~+)|(?P<open><details\b[^<>]*>)|(?P<close></details\s*>)|`[^`\n]+`", re.M | re.I
 )
 SUMMARY = re.compile(r"\s*<summary\b[^>]*>(.*?)</summary\s*>", re.S | re.I)
 OPEN, CLOSE = "open", "close"

@@ -29,10 +29,10 @@ def templates() -> Any:
 
 
 def code_colours() -> str:
-    """Pygments' colours for code, one set for light pages and one for dark ones."""
+    """Pygments' colours for code, for light pages and for dark ones: two sets that are readable on our grounds."""
     from pygments.formatters import HtmlFormatter
 
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "nord"))
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("xcode", "one-dark"))
     return f"{without_backgrounds(light)}\n@media (prefers-color-scheme: dark) {{\n{without_backgrounds(dark)}\n}}\n"
 
 

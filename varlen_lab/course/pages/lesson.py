@@ -13,7 +13,7 @@ from varlen_lab.course.outcomes import Outcome
 from varlen_lab.course.pages.cleaning import Page, clean
 from varlen_lab.course.pages.folds import tag_of, unfolded
 from varlen_lab.course.pages.frame import templates
-from varlen_lab.course.pages.outputs import markdown_html, output_html
+from varlen_lab.course.pages.outputs import ERROR, markdown_html, output_html
 from varlen_lab.viz.policy import ROW_TYPE
 
 PAPERMILL_MARKER = "papermill-error-cell-tag"
@@ -66,7 +66,7 @@ def neighbours(name: str, folder: Path, pages: Collection[str]) -> tuple[Lesson 
 def explorer(nb: Any) -> tuple[list[str], str]:
     """The scripts and the style sheet that the outputs of ``nb`` need: the explorer's, if it is among them."""
     outputs = (output for cell in nb.cells for output in cell.get("outputs", []))
-    if not any(ROW_TYPE in output.get("data", {}) for output in outputs):
+    if not any(ROW_TYPE in (output.get("data") or {}) for output in outputs):
         return [], ""
     from varlen_lab.viz.explorer_page import SCRIPT, STYLE
 
@@ -76,9 +76,17 @@ def explorer(nb: Any) -> tuple[list[str], str]:
 def cells_html(nb: Any, images: Path, title: str, *, code: bool = True, pages: Collection[str] = ()) -> str:
     """The cells of ``nb`` as an HTML fragment, with their ``code`` or below the second heading of another page."""
     page = Page(images, title, pages)
-    cells = [cell for cell in nb.cells if PAPERMILL_MARKER not in cell.metadata.get("tags", [])]
+    cells = [cell for cell in nb.cells if PAPERMILL_MARKER not in tags_of(cell)]
     parts = [tag_of(each) if isinstance(each, tuple) else cell_html(each, page, code) for each in unfolded(cells)]
-    return in_order("\n".join(filter(None, parts)), above=0 if code else 2)
+    html = in_order("\n".join(filter(None, parts)), above=0 if code else 2)
+    first, last, rest = html.rpartition(ERROR)  # it is the one that ended the notebook; others were expected
+    return first.replace(ERROR, "<pre ") + last + rest
+
+
+def tags_of(cell: Any) -> list[str]:
+    """The tags of a cell."""
+    tags = cell.metadata.get("tags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def cell_html(cell: Any, page: Page, code: bool) -> str:
@@ -88,11 +96,11 @@ def cell_html(cell: Any, page: Page, code: bool) -> str:
         return f'<section class="prose">\n{html}\n</section>' if html.strip() else ""
     if cell.cell_type != "code":
         return ""
-    shown = [html for output in cell.outputs if (html := output_html(output, cell, page))]
+    shown = [html for output in cell.get("outputs", []) if (html := output_html(output, cell, page))]
     parts = [f'<div class="input">{highlighted(cell.source)}</div>'] if code and cell.source.strip() else []
     if shown:
         parts.append('<div class="outputs">\n' + "\n".join(shown) + "\n</div>")
-    tags = "".join(f" tag-{escape(str(tag))}" for tag in cell.metadata.get("tags", []))
+    tags = "".join(f" tag-{escape(tag)}" for tag in tags_of(cell))
     return f'<section class="cell{tags}">\n' + "\n".join(parts) + "\n</section>" if parts else ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 from varlen_lab.course.pages.cleaning import Page, clean
@@ -14,27 +13,48 @@ from varlen_lab.errors import InputError
 from varlen_lab.viz.policy import ROW_TYPE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+NO_PICTURE = {"image/png": ""}
+ERROR = '<pre id="error" '  # how the HTML of an error begins
+LONGEST = 200_000  # characters of an output's text
+COMMANDS = re.compile(r"\x1b\][^\x07\x1b]*(\x07|\x1b\\)?|\x1b[^\[\]]|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\x1b$")
 STRAY = re.compile(r"<IPython\.core\.display\.\w+ object>|Output\(\)")  # how a thing is called that shows nothing
 
 
 def output_html(output: Any, cell: Any, page: Page) -> str:
-    """An output as nbformat holds it; '' for one that says nothing here, such as a widget's name."""
-    from nbconvert.filters import ansi2html
-
-    if output.output_type == "stream":
-        kind = " stderr" if output.name == "stderr" else ""
-        return f'<pre class="text{kind}">{ansi2html(rewritten(output.text))}</pre>' if output.text.strip() else ""
-    if output.output_type == "error":
-        lines = "\n".join(ansi2html(line) for line in output.traceback) or escape(f"{output.ename}: {output.evalue}")
-        return f'<pre class="text traceback" id="error">{lines}</pre>'
+    """An output as nbformat holds it; '' for one that says nothing here, such as a widget's name, or has lost parts."""
+    kind, data = output.get("output_type"), output.get("data")
+    if kind == "stream":
+        return text_html(joined(output.get("text", "")), " stderr" if output.get("name") == "stderr" else "")
+    if kind == "error":
+        said = f"{output.get('ename', 'error')}: {output.get('evalue', '')}"
+        lines = "\n".join(map(str, output.get("traceback") or [])) or said
+        return text_html(lines, " traceback").replace("<pre ", ERROR, 1)
     for mime, show in SHOWN.items():
-        if mime in output.data and (html := show(output.data[mime], output, cell, page)):
+        if isinstance(data, dict) and mime in data and (html := show(data[mime], output, cell, page)):
             return html
     return ""
 
 
+def text_html(text: str, kind: str = "") -> str:
+    """Text with a terminal's colours, as a terminal leaves it; '' for none. Of very much its beginning and its end."""
+    from nbconvert.filters import ansi2html
+
+    if not text.strip():
+        return ""
+    if len(text) > LONGEST:
+        left_out = f"\n… {len(text) - LONGEST:,} characters are left out here; the notebook holds them …\n"
+        text = f"{text[: LONGEST // 2]}\x1b[0m{left_out}{text[-LONGEST // 2 :]}"
+    html = ansi2html(rewritten(text))
+    coloured = " coloured" if ' style="' in html else ""  # of 256; the sixteen of a terminal are classes
+    return f'<pre class="text{kind}{coloured}">{html}</pre>'
+
+
 def rewritten(text: str) -> str:
-    """Lines as a terminal leaves them: what follows a carriage return stands in place of what was before."""
+    """Lines as a terminal leaves them: what follows a carriage return stands in place of what was before.
+
+    Commands to a terminal other than colours, such as its links and titles, are no text.
+    """
+    text = COMMANDS.sub("", text)
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
 
@@ -67,7 +87,11 @@ def markdown(value: Any, output: Any, cell: Any, page: Page) -> str:
 
 def image(value: Any, output: Any, cell: Any, page: Page) -> str:
     """A picture with its alt text: its own, the cell's, or at least what page it stands on."""
-    about = [each for mime, each in output.metadata.items() if mime.startswith("image/") and isinstance(each, dict)]
+    about = [
+        each
+        for mime, each in output.get("metadata", {}).items()
+        if mime.startswith("image/") and isinstance(each, dict)
+    ]
     details: dict[str, Any] = about[0] if about else {}
     alt = details.get("alt") or cell.metadata.get("alt") or f"Figure of {page.title}"
     data = joined(value).encode("utf-8") if joined(value).lstrip().startswith("<") else from_base64(joined(value))
@@ -76,23 +100,28 @@ def image(value: Any, output: Any, cell: Any, page: Page) -> str:
 
 def plain(value: Any, output: Any, cell: Any, page: Page) -> str:
     """Text; the name of a widget is none, for the widget itself cannot be here."""
-    from nbconvert.filters import ansi2html
-
     text = joined(value)
-    if WIDGET in output.data or STRAY.fullmatch(text.strip()) or not text.strip():
-        return ""
-    return f'<pre class="text">{ansi2html(text)}</pre>'
+    return "" if WIDGET in output.data or STRAY.fullmatch(text.strip()) else text_html(text)
 
 
 def markdown_html(source: str, attachments: Any = None) -> str:
     """Markdown as nbconvert writes it, not clean yet; pictures stay addresses."""
-    from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-    renderer = IPythonRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-    try:
-        return str(MarkdownWithMath(renderer=renderer).render(source))
-    except InvalidNotebook:  # names an attachment that is not there
-        return markdown_html(source.replace("](attachment:", "](missing-"))
+    attached = Attached(attachments if isinstance(attachments, dict) else {})
+    renderer = IPythonRenderer(escape=False, attachments=attached, exclude_anchor_links=True)
+    return str(MarkdownWithMath(renderer=renderer).render(source))
+
+
+class Attached(dict[str, Any]):
+    """The attachments of a cell; one that is not there, or is none, is a picture without anything in it."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> dict[str, str]:
+        found = self.get(name)
+        return {mime: joined(data) for mime, data in found.items()} if isinstance(found, dict) and found else NO_PICTURE
 
 
 SHOWN: dict[str, Callable[[Any, Any, Any, Page], str]] = {  # richest first

@@ -40,11 +40,12 @@ def uri_picture(address: str, alt: str, width: Any = None) -> str:
 
 
 def file_picture(folder: Path, name: str, alt: str, width: Any = None) -> str:
-    """As ``picture``, from a file whose path starts at ``folder``."""
+    """As ``picture``, from a file in ``folder`` or below; a notebook takes nothing else of this machine with it."""
     try:
-        path = folder / name
-        return picture(path.read_bytes(), alt, width) if path.stat().st_size <= LARGEST else ""
-    except (OSError, ValueError):  # not there, or no name that a file can have
+        path = (folder / name).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()  # no device, which has no end
+        return picture(path.read_bytes(), alt, width) if inside and path.stat().st_size <= LARGEST else ""
+    except (OSError, ValueError, RuntimeError):  # not there, no name that a file can have, or a link to itself
         return ""
 
 
@@ -83,10 +84,13 @@ def safe_svg(data: bytes) -> bytes:
         return b""
     if root.tag != f"{{{SVG}}}svg":
         return b""
-    prune(root)
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
-    return ElementTree.tostring(root, encoding="utf-8")
+    try:
+        prune(root)
+        return ElementTree.tostring(root, encoding="utf-8")
+    except RecursionError:  # no drawing is nested so deep
+        return b""
 
 
 def prune(element: Any) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
 from itertools import combinations
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,9 +40,10 @@ def twins(data: bytes, page: Mapping[str, Any]) -> Twins:
     try:
         width = float(page["inches"][0])
         fold = tuple(float(part) for part in page.get("fold") or ())
-    except (ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError):
         return Twins()
-    return made(data, bool(page.get("dark")), width, fold) if width > 0 else Twins()
+    usable = width > 0 and all(map(isfinite, (width, *fold)))
+    return made(data, bool(page.get("dark")), width, fold) if usable else Twins()
 
 
 @lru_cache(maxsize=64)  # the landing page shows figures of the lessons again
