@@ -20,7 +20,7 @@ from varlen_lab.course.pages.pictures import file_picture, safe_svg
 from varlen_lab.course.pages.twins import twins
 from varlen_lab.course.site import write_page
 from varlen_lab.viz import draw_masks
-from varlen_lab.viz.explorer_page import ROW_TYPE
+from varlen_lab.viz.policy import ROW_TYPE
 
 HALF = "\ud800"  # half a character: JSON can hold it, UTF-8 cannot
 
