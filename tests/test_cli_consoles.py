@@ -22,6 +22,7 @@ from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.names import named_config
 from varlen_lab.config.text import render
 from varlen_lab.machine import console
+from varlen_lab.machine.letters import COMMANDS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="consoles are made with fork and pseudo-terminals")
 
@@ -193,7 +194,7 @@ def without_colours(text: str) -> str:
 
 def no_commands(text: str) -> bool:
     """Whether nothing in a text is a command but ends of lines."""
-    return not console.COMMANDS.search(text.replace("\r", "\n"))
+    return not COMMANDS.search(text.replace("\r", "\n"))
 
 
 # ------------------------------------------------------------------------------------- what the laws would find
@@ -274,3 +275,57 @@ sys.exit(main())
     assert done.returncode == 2 and "Traceback" not in done.stderr
     said = "error: there is no home folder to keep files in; set VARLEN_LAB_CACHE to a folder."
     assert " ".join(done.stderr.split()).endswith(said)
+
+
+NAMES = {
+    "no file": ["pack-report", "none\nfile.jsonl"],
+    "no data": ["check-custom-dataset", "folder\nname"],
+    "no ending": ["masks", "--lengths", "3", "-o", "x\ny.foo"],
+    "no checkpoint": ["convert", "pth_to_hf", NAME, "a\nb", "c"],
+    "no notebook": ["run", "nb\nx.ipynb"],
+    "no name": ["run", "05", "-p", "a\nb=3"],
+    "no config": ["train", "cfg\nx.py"],
+}
+
+
+def test_a_line_feed_in_a_name_makes_no_second_line(consoles: Consoles) -> None:
+    """An error stays one sentence, and a file's name cannot write a line that looks like ours."""
+    (consoles.folder / "folder\nname").mkdir()
+    (consoles.folder / "nb\nx.ipynb").write_text("{}")
+    (consoles.folder / "cfg\nx.py").write_text("nope = 1\n")
+    for how, words in NAMES.items():
+        shown = consoles.run(*words)
+        assert shown.code == 2 and shown.err.count(b"\n") == 1 and b"\\n" in shown.err, (how, shown.err)
+    shown = consoles.run("masks", "--lengths", "3", "--names", "a\nb", "-o", "x\nwrote y.png")
+    assert shown.code == 0 and shown.out == b"wrote x\\nwrote y.png\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train"], ["compare"], ["pack-report"], ["run"], ["audit", "--model"], ["copy-cfg", NAME], ["run", "05", "-o"]],
+    ids=" ".join,
+)
+def test_a_name_that_is_too_long_is_a_sentence(words: list[str], consoles: Consoles) -> None:
+    """Asking the system for it fails in a way of its own."""
+    shown = consoles.run(*words, "a" * 5000 + (".ipynb" if "-o" in words else ""))
+    assert shown.code == 2 and not shown.traceback and shown.err.startswith(b"error: ")
+    assert b"File name too long" in shown.err and shown.err.count(b"\n") == 1 and len(shown.err) < 300
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a path that somebody can choose otherwise is their matter."""
+    from varlen_lab import cli
+
+    for problem in (OSError(5, "Input/output error", "x"), OSError(13, "Permission denied"), KeyError("x")):
+
+        def fails(verb: str | None, problem: BaseException = problem) -> None:
+            raise problem
+
+        monkeypatch.setattr(cli, "build_parser", fails)
+        with pytest.raises(type(problem)):
+            cli.main(["check-env"])
+
+
+def test_a_verdict_of_the_audit_is_not_said_twice_in_ascii(consoles: Consoles) -> None:
+    shown = consoles.run("check-env", PYTHONIOENCODING="ascii")
+    assert b"\n+ " in shown.out and b"ok ok" not in shown.out

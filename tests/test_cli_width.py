@@ -28,7 +28,7 @@ from varlen_lab.config.names import named_config
 from varlen_lab.leaks import rows as leak_rows
 from varlen_lab.leaks.measure import Parity
 from varlen_lab.leaks.report import AuditReport, Finding
-from varlen_lab.machine.console import print_table
+from varlen_lab.machine.tables import print_table
 from varlen_lab.models.building import tiny
 from varlen_lab.models.registry import FAMILIES
 from varlen_lab.studies import census as census_room

@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from varlen_lab.errors import plural
-from varlen_lab.machine import console
-from varlen_lab.machine.console import as_said, folded, laid_out, print_json, print_table, say, shown, track, width
+from varlen_lab.machine import letters
+from varlen_lab.machine.console import as_said, print_json, say, say_spans, track, width
+from varlen_lab.machine.folding import Cell, folded
+from varlen_lab.machine.letters import shown
+from varlen_lab.machine.tables import laid_out, print_table
+from varlen_lab.machine.telling import tell
 
 WORDS = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=30)
 
@@ -92,7 +96,7 @@ def test_a_tab_counts_as_the_columns_it_takes(monkeypatch: pytest.MonkeyPatch) -
 
 
 def table(
-    capsys: pytest.CaptureFixture[str], head: Sequence[str], rows: Sequence[Sequence[console.Cell]], *right: str
+    capsys: pytest.CaptureFixture[str], head: Sequence[str], rows: Sequence[Sequence[Cell]], *right: str
 ) -> list[str]:
     print_table(head, rows, right=right)
     return capsys.readouterr().out.splitlines()
@@ -154,13 +158,13 @@ def test_a_terminals_commands_are_shown_not_obeyed(capsys: pytest.CaptureFixture
     print_table([hostile], [[hostile]])
     print_json({hostile: hostile})
     out = capsys.readouterr().out
-    assert not console.COMMANDS.search(out) and len(out.splitlines()) == 6
+    assert not letters.COMMANDS.search(out) and len(out.splitlines()) == 6
     assert json.loads("".join(out.splitlines()[3:])) == {hostile: hostile}
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "gbk", "utf-8"])
 def test_every_mark_of_ours_has_plain_letters(encoding: str) -> None:
-    text = shown("".join(console.PLAIN) + "中\udcff", Stream(encoding))
+    text = shown("".join(letters.PLAIN) + "中\udcff", Stream(encoding))
     text.encode(encoding, "strict")
     if encoding == "ascii":
         assert text.count("?") == 1 and text.endswith("?\\xff")  # 中 alone is not known
@@ -169,7 +173,7 @@ def test_every_mark_of_ours_has_plain_letters(encoding: str) -> None:
 def test_an_encoding_error_that_is_none_of_ours_stays_one() -> None:
     problem = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no")
     with pytest.raises(UnicodeDecodeError):
-        console.in_plain_letters(problem)
+        letters.in_plain_letters(problem)
 
 
 # ------------------------------------------------------------------------------------------------- JSON
@@ -219,7 +223,7 @@ def test_any_encoding_is_written_to(encoding: str) -> None:
     done = python(SAYS, PYTHONIOENCODING=encoding)
     assert done.returncode == 0 and done.stderr == b""
     text = done.stdout.decode(encoding)
-    assert "done" in text and ("sum  <= ok done" in text) == (encoding in ("ascii", "latin-1"))
+    assert "done" in text and ("sum  <= + done" in text) == (encoding in ("ascii", "latin-1"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process cannot be started without streams there")
@@ -232,3 +236,32 @@ def test_a_stream_that_is_closed_is_no_fault_and_its_number_is_taken(closed: tup
 
 def test_plural() -> None:
     assert [plural(count, "row") for count in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
+
+
+# ------------------------------------------------------------------------------------------------- one line
+
+
+def test_a_line_feed_that_came_with_a_name_makes_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or a file's name could write what looks like a line of ours. What has lines by itself is said as spans."""
+    name = "data\nerror: all is lost"
+    say(name)
+    assert capsys.readouterr().out == "data\\nerror: all is lost\n"
+    assert as_said(name) == "data\\nerror: all is lost\n"
+    say_spans([("a text\nof two lines", "")])
+    assert capsys.readouterr().out == "a text\nof two lines\n"
+
+
+def test_what_is_told_on_the_way_is_no_error_in_a_notebook(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "varlen_lab")
+    tell("isolated: \x1b[31m\n1 layer")
+    assert caplog.messages == ["isolated: \x1b[31m\n1 layer"] and capsys.readouterr() == ("", "")
+    kernel = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+    monkeypatch.setattr(sys, "stderr", kernel())
+    tell("isolated: \x1b[31m\n1 layer")
+    assert capsys.readouterr().out == "varlen_lab: isolated: \\x1b[31m\\n1 layer\n"
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    tell("of the second process")
+    assert capsys.readouterr().out == ""

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.errors import InputError
-from varlen_lab.machine.console import Cell, print_table
+from varlen_lab.machine.folding import Cell
+from varlen_lab.machine.tables import print_table
 from varlen_lab.studies.census import as_json, written
 from varlen_lab.studies.census_page import CAUSES, must_be_writable, page, write_both
 from varlen_lab.studies.census_table import head, rows, totals

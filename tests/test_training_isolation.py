@@ -59,13 +59,18 @@ def exact(found: comparison.Comparison) -> bool:
 
 @pytest.mark.parametrize("kind", HYBRIDS)
 def test_compare_is_exact_and_says_what_is_isolated(
-    kind: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    config: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = config.replace(model_config=hybrid(kind))
     out = tmp_path / "out"
+    caplog.set_level("INFO", "varlen_lab")
     assert command(config, tmp_path, "compare", "--modes", "unpacked", "varlen", "-o", str(out)) == 0
     said, (name, layers) = capsys.readouterr(), LAYERS[kind]
-    assert said.err.count(f"isolated: {layers} layers ({name} run document by document)") == 1
+    assert caplog.text.count(f"isolated: {layers} layers ({name} run document by document)") == 1
     assert "varlen equals unpacked in all 2 steps" in said.out
     found = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
     varlen = found["runs"]["varlen"]["meta"]
@@ -79,12 +84,19 @@ def test_compare_is_exact_and_says_what_is_isolated(
 
 @pytest.mark.parametrize("kind", HYBRIDS)
 def test_train_says_it_once_and_keeps_it(
-    kind: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    config: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """On the way as a record of the log, which a terminal shows, and below the result, for a pipe."""
+    caplog.set_level("INFO", "varlen_lab")
     assert command(config.replace(model_config=hybrid(kind)), tmp_path, "train") == 0
     name, layers = LAYERS[kind]
     words = f"isolated: {layers} layers ({name} run document by document)"
-    assert capsys.readouterr().err.count(words) == 1
+    said = capsys.readouterr()
+    assert caplog.text.count(words) == 1 == said.out.count(words) and words not in said.err
     meta = History.read(tmp_path / "w" / "history.jsonl").meta
     assert meta["isolated"] == words and meta["leak_check"]["logits"] < 1e-5 and meta["leak_check"]["gradients"] < 1e-5
     assert len(meta["leak_check"]["isolated"]) == int(layers[0])

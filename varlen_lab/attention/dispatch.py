@@ -18,9 +18,7 @@ it (``choosing``) and says so once, in the log; a training run times them before
 
 from __future__ import annotations
 
-import logging
 import math
-import sys
 from functools import cache
 from pkgutil import resolve_name
 
@@ -31,7 +29,7 @@ from varlen_lab.attention.choosing import first_able, job_of_call
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError, unknown_choice
-from varlen_lab.machine.ranks import is_first
+from varlen_lab.machine.telling import tell
 from varlen_lab.packing.boundaries import Boundaries
 
 
@@ -91,18 +89,8 @@ def announce(backend: str, device: str, dtype: str) -> None:
 
 
 def say_backend(backend: str, device: str, dtype: str, why: str = "") -> None:
-    """What was chosen: in a notebook a line of its output, elsewhere a record of the logger ``varlen_lab`` (INFO).
-
-    The command shows its records on terminals, above the bar that is being drawn; a pipe has them where it asks for
-    them. Of several processes the first speaks.
-    """
-    if not is_first():
-        return
-    words = f"attention backend {backend} ({device}, {dtype})" + (f", {why}" if why else "")
-    if type(sys.stderr).__module__.startswith("ipykernel"):  # stdout, for a notebook shows stderr as an error
-        print(f"varlen_lab: {words}")
-    else:
-        logging.getLogger("varlen_lab").info(words)
+    """What was chosen, told on the way."""
+    tell(f"attention backend {backend} ({device}, {dtype})" + (f", {why}" if why else ""))
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ a config's data, saving a figure. ``CONFIG`` on a command line is a file that ex
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -26,9 +27,11 @@ from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
 from varlen_lab.documents.registry import READERS
-from varlen_lab.errors import InputError, nearest, one_of
+from varlen_lab.errors import InputError, LeakFound, nearest, one_of, quoted
 from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.machine import console
+from varlen_lab.machine.folding import folded
+from varlen_lab.machine.letters import shown
 from varlen_lab.machine.streams import lost_output
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 
 _python_warning = warnings.formatwarning
+# what can be wrong with a path that somebody named: too long, not theirs, a loop of links, no room behind it
+OF_PATHS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOSPC}
 
 
 class _Help(argparse.HelpFormatter):
@@ -51,7 +56,7 @@ class _Help(argparse.HelpFormatter):
     def format_help(self) -> str:
         """The whole text."""
         lines = super().format_help().splitlines()
-        return "".join(f"{piece}\n" for line in lines for piece in console.folded(line, self._columns, hang=2))
+        return "".join(f"{piece}\n" for line in lines for piece in folded(line, self._columns, hang=2))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -140,8 +145,14 @@ def main(argv: list[str] | None = None) -> int:
             )
         return code
     except InputError as error:
-        _print_error(str(error))
+        # what a leak check found stands below its sentence; any other line feed came with a name
+        _print_error(*(str(error).split("\n") if isinstance(error, LeakFound) else [str(error)]))
         return error.exit_code
+    except OSError as problem:
+        if problem.errno not in OF_PATHS or not isinstance(problem.filename, (str, bytes)):
+            raise
+        _print_error(f"{quoted(os.fsdecode(problem.filename))}: {problem.strerror}; name another path.")
+        return InputError.exit_code
     except KeyboardInterrupt:
         _print_error("interrupted")
         return 130
@@ -164,11 +175,11 @@ def _format_warning(
     ours = category is UserWarning and os.path.dirname(os.path.dirname(__file__)) in filename
     if ours:
         return console.as_said(f"note: {message}", sys.stderr, hang=2)
-    return console.shown(_python_warning(message, category, filename, lineno, line), sys.stderr)
+    return shown(_python_warning(message, category, filename, lineno, line), sys.stderr)
 
 
-def _print_error(sentence: str) -> None:
-    """One sentence on stderr, ``error:`` in red on a terminal."""
+def _print_error(sentence: str, *below: str) -> None:
+    """One sentence on stderr, ``error:`` in red on a terminal, and what stands below it."""
     # Of several processes the first says what is wrong for all, and the launcher then ends the others. Who is still
     # alive after two seconds has a complaint of its own.
     rank = os.environ.get("RANK", "0")  # which may be what is wrong
@@ -176,6 +187,8 @@ def _print_error(sentence: str) -> None:
         time.sleep(2)
         sentence = f"process {rank}: {sentence}"
     console.say(sentence, mark=("error: ", "bold red"), hang=2, stream=sys.stderr)
+    for line in below:
+        console.say(line, hang=2, stream=sys.stderr)
 
 
 def add_config(

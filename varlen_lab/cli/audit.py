@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from varlen_lab.cli import add_no_isolate, open_rows, read_config, to_paste
 from varlen_lab.config.text import names_model
 from varlen_lab.errors import InputError
-from varlen_lab.machine.console import USUAL_WIDTH, Cell, print_json, print_table, say, width
+from varlen_lab.machine.console import USUAL_WIDTH, print_json, say, width
+from varlen_lab.machine.folding import Cell
 from varlen_lab.machine.gpu import DTYPES, dtype_name
+from varlen_lab.machine.tables import print_table
 
 if TYPE_CHECKING:
     from varlen_lab.config.schema import Config

@@ -8,7 +8,9 @@ from typing import Any
 
 from varlen_lab.cli.audit import known_attention
 from varlen_lab.errors import InputError
-from varlen_lab.machine.console import USUAL_WIDTH, folded, print_json, print_table, say, track, width
+from varlen_lab.machine.console import USUAL_WIDTH, print_json, say, track, width
+from varlen_lab.machine.folding import folded
+from varlen_lab.machine.tables import print_table
 from varlen_lab.studies.registry import OURS, STYLES
 
 

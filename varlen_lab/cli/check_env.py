@@ -67,13 +67,15 @@ def all_rows() -> Iterator[Row]:
 def advise(rows: list[Row], ok: bool) -> None:
     """The commands that would bring or mend something, and what comes next."""
     if commands := [row for row in rows if row.command]:
-        console.say("\nWhat would bring or mend them:")
+        console.say("")
+        console.say("What would bring or mend them:")
         for row in commands:
             console.say_command(row.command, before=f"  {row.name}: ")
+    console.say("")
     if ok:
-        console.say(f" Next: varlen-lab {next_verb()}", mark=("\nReady.", "green"))
+        console.say(f" Next: varlen-lab {next_verb()}", mark=("Ready.", "green"))
     else:
-        console.say(f" see the rows marked {MARKS['missing'][0]} above.", mark=("\nNot ready:", "red"))
+        console.say(f" see the rows marked {MARKS['missing'][0]} above.", mark=("Not ready:", "red"))
 
 
 def next_verb() -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, add_no_isolate, output_file, read_config, save_figure, to_paste
 from varlen_lab.errors import InputError, plural
-from varlen_lab.machine.console import print_json, print_table, say
+from varlen_lab.machine.console import print_json, say
 from varlen_lab.machine.ranks import is_first
+from varlen_lab.machine.tables import print_table
 
 if TYPE_CHECKING:
     from varlen_lab.studies.verdict import Comparison

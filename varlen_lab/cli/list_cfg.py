@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from varlen_lab.config.names import closest_names, config_facts, search_names
-from varlen_lab.machine.console import print_json, print_table, say
+from varlen_lab.machine.console import print_json, say
+from varlen_lab.machine.tables import print_table
 
 # What a name does not say comes first: where the rest does not fit beside it, it goes below.
 HEAD = {

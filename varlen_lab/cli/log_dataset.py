@@ -10,6 +10,7 @@ from typing import Any
 from varlen_lab.cli import add_config, open_rows, read_source
 from varlen_lab.errors import InputError, plural
 from varlen_lab.machine import console
+from varlen_lab.machine.folding import Line
 from varlen_lab.packing.registry import IGNORE
 
 SHOWS = ("text", "masked_text", "input_ids", "labels", "all")
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     rows, tokenizer, report = open_rows(config)
     if not -len(rows) <= args.row < len(rows):
-        raise InputError(f"--row is {args.row}, the data packs into rows 0 to {len(rows) - 1}; choose one of them.")
+        there = "one row, 0" if len(rows) == 1 else f"rows 0 to {len(rows) - 1}; choose one of them"
+        raise InputError(f"--row is {args.row}, the data packs into {there}.")
     number = args.row % len(rows)
     row = {name: value.tolist() for name, value in rows[number].items()}
     # the text of "pretrain" is written as it stands
@@ -70,7 +72,7 @@ def documents_of(row: dict[str, list[int]]) -> Iterator[tuple[list[int], list[in
         yield row["input_ids"][start:end], row["labels"][start:end], start
 
 
-def lines(row: dict[str, list[int]], tokenizer: Any, show: str) -> Iterator[console.Line]:
+def lines(row: dict[str, list[int]], tokenizer: Any, show: str) -> Iterator[Line]:
     """The row as it is printed: a rule before each document, then what was asked for."""
     for number, (ids, labels, start) in enumerate(documents_of(row)):
         count = sum(label != IGNORE for label in labels)
@@ -86,7 +88,7 @@ def lines(row: dict[str, list[int]], tokenizer: Any, show: str) -> Iterator[cons
             yield [(f"labels {labels}", "")]
 
 
-def coloured(ids: list[int], labels: list[int], tokenizer: Any, masked: bool) -> console.Line:
+def coloured(ids: list[int], labels: list[int], tokenizer: Any, masked: bool) -> Line:
     """The text of a document, what is trained on in green; ``masked``: each other token as ``[-100]``, in place."""
     spans = []
     for trained, run_of in groupby(zip(ids, labels), key=lambda pair: pair[1] != IGNORE):

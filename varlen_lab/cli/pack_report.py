@@ -11,6 +11,8 @@ from varlen_lab.cli import add_config, is_data, output_file, read_source, save_f
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import plural
 from varlen_lab.machine import console
+from varlen_lab.machine.folding import Cell
+from varlen_lab.machine.tables import print_table
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 
 if TYPE_CHECKING:
@@ -74,13 +76,13 @@ def show(reports: list[PackReport], costs: list[Cost]) -> None:
     first = reports[0]
     documents, tokens = plural(first.documents, "document"), plural(first.tokens, "token")
     console.say(f"{documents}, {tokens}, {first.strategy}")
-    rows: list[list[console.Cell]] = []
+    rows: list[list[Cell]] = []
     for name, values in lines(reports, costs):
         lost = name.startswith("tokens ") or name.endswith("train nothing")
         style = "red" if lost and set(values) != {"0"} else ""
         rows.append([(text, style) for text in (name, *values)])
     lengths = [f"{report.max_length:,}" for report in reports]
-    console.print_table(["rows of", *lengths], rows, right=lengths)
+    print_table(["rows of", *lengths], rows, right=lengths)
     for report, cost in zip(reports, costs, strict=True):
         console.say(f"rows of {report.max_length:,}: {cost.note}", hang=2)
 

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     lesson = find_lesson(words[0])
     output = args.output or Path("runs") / lesson.path.name
     outcome = run_shown(lesson, output, parameters)
-    say(f"  {output}\n  {output.with_suffix('.html')}")
+    for written in (output, output.with_suffix(".html")):
+        say(f"  {written}")
     return 0 if outcome.status == "ok" else 1
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from varlen_lab.errors import plural
-from varlen_lab.machine.console import Cell, print_json, print_table, say, track
+from varlen_lab.machine.console import print_json, say, track
+from varlen_lab.machine.folding import Cell
+from varlen_lab.machine.tables import print_table
 
 if TYPE_CHECKING:
     from varlen_lab.studies.support import Support

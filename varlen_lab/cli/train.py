@@ -133,6 +133,8 @@ def summarise(history: History, resumed: bool) -> None:
     meta, last = history.meta, history.records[-1]
     losses = history.trained_losses or [float("nan")]
     say(meta["data_report"], hang=2)
+    if isolated := meta.get("isolated"):
+        say(isolated, hang=2)
     several = f" · {meta['processes']} processes ({meta['engine']})" if meta["processes"] > 1 else ""
     say(
         f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}{several}: "

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from varlen_lab.errors import plural
-from varlen_lab.machine.console import Cell
+from varlen_lab.machine.folding import Cell
 from varlen_lab.studies.one_class import EXACT, LEAKS, LENGTHS, LIMIT, NOT_BUILT, RAISES, REFUSED, SILENT, Outcome
 from varlen_lab.studies.registry import STYLES
 

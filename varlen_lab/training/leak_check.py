@@ -6,7 +6,6 @@ A run that goes on from a checkpoint is checked again: its kernel, or transforme
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +13,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
@@ -23,6 +21,7 @@ from varlen_lab.leaks.checking import isolated_in_words
 from varlen_lab.leaks.isolating import check_and_isolate, of_same_classes, row_of_copy, tiny_copy
 from varlen_lab.leaks.report import AuditReport, known
 from varlen_lab.leaks.running import CannotRun, weights_frozen
+from varlen_lab.machine.telling import tell
 from varlen_lab.models.adapters import bytes_held
 from varlen_lab.models.building import resolve_dtype
 from varlen_lab.models.isolation import isolate_layers, isolated_layers
@@ -65,8 +64,8 @@ def check_in_first_process(
         raise told[0]
     isolate_layers(model, told[0]["isolated"])
     said = isolated_in_words(model)
-    if said and accelerator.is_main_process:
-        tqdm.write(f"varlen_lab: {said}", file=sys.stderr)
+    if said:
+        tell(said)
     return {"leak_check": told[0]} | ({"isolated": said} if said else {})
 
 
