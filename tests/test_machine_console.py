@@ -16,11 +16,10 @@ from rich.cells import cell_len
 
 from varlen_lab.errors import plural
 from varlen_lab.machine import letters
-from varlen_lab.machine.console import as_said, print_json, say, say_spans, track, width
+from varlen_lab.machine.console import as_said, print_json, say, say_spans, tell, track, width
 from varlen_lab.machine.folding import Cell, folded
 from varlen_lab.machine.letters import shown
 from varlen_lab.machine.tables import laid_out, print_table
-from varlen_lab.machine.telling import tell
 
 WORDS = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=30)
 

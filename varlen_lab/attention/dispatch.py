@@ -29,7 +29,7 @@ from varlen_lab.attention.choosing import first_able, job_of_call
 from varlen_lab.attention.reference import Options
 from varlen_lab.attention.registry import BACKENDS
 from varlen_lab.errors import InputError, unknown_choice
-from varlen_lab.machine.telling import tell
+from varlen_lab.machine.console import tell
 from varlen_lab.packing.boundaries import Boundaries
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 import math
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any, TextIO, TypeVar
 
 from varlen_lab.machine.folding import Cell, Line, folded, folded_spans
 from varlen_lab.machine.letters import PLAIN_LETTERS, in_one_line, in_plain_letters, json_escape, shown
+from varlen_lab.machine.ranks import is_first
 from varlen_lab.machine.streams import unfailing
 
 USUAL_WIDTH = 80  # of a table where nobody says how wide the console is
@@ -136,6 +138,20 @@ def put(spans: Line, stream: TextIO) -> None:
 
     line = Text.assemble(*((text, style) for text, style in spans if text))
     Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False).print(line)
+
+
+def tell(words: str) -> None:
+    """What a run decides on the way, such as its backend: in a notebook a line of its output, elsewhere a record of the logger ``varlen_lab`` (INFO).
+
+    The command shows its records on terminals, above the bar that is being drawn; a pipe has them where it asks for
+    them. Of several processes the first speaks.
+    """
+    if not is_first():
+        return
+    if type(sys.stderr).__module__.startswith("ipykernel"):  # stdout, for a notebook shows stderr as an error
+        print(f"varlen_lab: {in_one_line(shown(words))}")
+    else:
+        logging.getLogger("varlen_lab").info("%s", words)
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:

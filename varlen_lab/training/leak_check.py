@@ -21,7 +21,7 @@ from varlen_lab.leaks.checking import isolated_in_words
 from varlen_lab.leaks.isolating import check_and_isolate, of_same_classes, row_of_copy, tiny_copy
 from varlen_lab.leaks.report import AuditReport, known
 from varlen_lab.leaks.running import CannotRun, weights_frozen
-from varlen_lab.machine.telling import tell
+from varlen_lab.machine.console import tell
 from varlen_lab.models.adapters import bytes_held
 from varlen_lab.models.building import resolve_dtype
 from varlen_lab.models.isolation import isolate_layers, isolated_layers
