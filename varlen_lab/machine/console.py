@@ -141,7 +141,7 @@ def put(spans: Line, stream: TextIO) -> None:
 
 
 def tell(words: str) -> None:
-    """What a run decides on its way: in a notebook a line of output, elsewhere a record of the log ``varlen_lab`` (INFO).
+    """What a run decides on its way: in a notebook a line of output, elsewhere a record of the log ``varlen_lab``.
 
     The command shows its records on terminals, above the bar that is being drawn; a pipe has them where it asks for
     them. Of several processes the first speaks.
