@@ -81,7 +81,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
         prog="varlen-lab",
         description="See, prove and use variable-length attention.",
         formatter_class=lambda prog: _Help(prog, max_help_position=18),
-        epilog="Start with `varlen-lab check-env`, then `varlen-lab walkthrough`.",
+        epilog="Start with `varlen-lab check-env`; it says what comes next.",
     )
     parser.add_argument("--version", action="version", version=f"varlen-lab {__version__}")
     parser.set_defaults(options=["--help", "--version"])
