@@ -81,6 +81,7 @@ def test_our_own_bug_keeps_its_traceback(verb: types.ModuleType) -> None:
         (["zzz"], "the verbs are check-env"),
         (["walkthrough", "--quik"], "did you mean '--quick'?"),
         (["masks", "--lengths", "70", "x"], "invalid int value: 'x'"),
+        (["masks", "--lengths", "70,300,180"], "write --lengths 70 300 180"),
         (["--hepl"], "`varlen-lab --help`"),
         (["audit", "--modle", "m"], "did you mean '--model'?"),  # not --mode: the letters are those of --model
         (["log-dataset", "x", "--show", "lables"], "did you mean 'labels'?"),

@@ -25,6 +25,12 @@ from varlen_lab.errors import InputError
 LOSSES = {"unpacked": [5.0, 4.0], "packed": [5.25, 4.0], "varlen": [5.0, 4.0 + 2e-7]}
 
 
+def interrupt() -> None:
+    """Ctrl-C, also where whoever started the tests ignores it, as a shell does for what runs in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
+
+
 @pytest.fixture
 def lessons(tmp_path: Path) -> list[Lesson]:
     return lessons_in(tmp_path / "notebooks")
@@ -208,7 +214,7 @@ def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: str = "", **h
         output.with_suffix(".html").unlink(missing_ok=True)
         if lesson.name == stop_at:
             execute(lesson, output.parent, stopped=True)
-            signal.raise_signal(signal.SIGINT)
+            interrupt()
         executed = execute(lesson, output.parent, f"<p>RAN {lesson.name}</p>")
         output.with_suffix(".html").write_text(f"<p>RAN {lesson.name}</p>", encoding="utf-8")
         return Outcome(lesson.name, lesson.title, "ok", 1.0, "", executed)
@@ -268,7 +274,7 @@ def test_the_folder_of_the_lessons_takes_no_site(
 def test_ctrl_c_before_the_first_lesson_leaves_a_whole_site(
     lessons: list[Lesson], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notebooks, "begin_site", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(notebooks, "begin_site", lambda *_: interrupt())
     with pytest.raises(KeyboardInterrupt):
         walk(tmp_path, monkeypatch)
     assert "none of 3 ran" in text_of(tmp_path / "out" / "index.html")

@@ -70,7 +70,7 @@ def test_prompt_completion(capsys: pytest.CaptureFixture[str]) -> None:
     path = CASES / "prompt_completion.jsonl"
     assert [words(one) for one in read_dialogues(path, progress=False).dialogues] == [["Hi", "Hello."]]
     assert main(["check-custom-dataset", str(path)]) == 0
-    assert "1 good records, 0 bad" in capsys.readouterr().out
+    assert "1 good record, 0 bad" in capsys.readouterr().out
 
 
 def test_xtuner_pretrain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,7 +110,7 @@ def test_a_hand_worked_report() -> None:
     assert (report.truncated_documents, report.truncated_tokens, report.lower_bound) == (1, 2, 3)
     assert report.fill == pytest.approx(24 / 30)
     assert report.attention_share == pytest.approx((49 + 9 + 16 + 100) / (100 + 16 + 100))
-    assert "2 tokens truncated from 1 documents" in str(report)
+    assert "2 tokens truncated from 1 document" in str(report)
     assert "nothing lost" in str(pack_lengths([1, 2], 10).report())
 
 

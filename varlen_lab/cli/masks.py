@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", type=int, metavar="N", help="which row of CONFIG, counted from 0 (default: 0)")
     parser.add_argument(
         "--lengths",
-        type=int,
+        type=length,
         nargs="+",
         metavar="N",
         help="instead of CONFIG: tokens of each document, in row order: --lengths 70 300 180",
@@ -49,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a page to walk through the masks, with the text of every token of CONFIG's row",
     )
     parser.add_argument("--dpi", type=int, default=150, help="dots per inch of a png (default: 150)")
+
+
+def length(word: str) -> int:
+    """A word behind ``--lengths`` as a number; what argparse says of another one tells how several are written."""
+    try:
+        return int(word)
+    except ValueError:
+        instead = f", write --lengths {' '.join(word.replace(',', ' ').split())}" if "," in word else ""
+        raise argparse.ArgumentTypeError(f"invalid int value: {word!r}{instead}") from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from varlen_lab.errors import plural
 from varlen_lab.leaks.measure import in_float64
 from varlen_lab.leaks.report import Finding, grouped
 from varlen_lab.leaks.running import HALF, as_if_alone, host_of, inputs_of, run, run_alone, text_positions
@@ -114,26 +115,25 @@ def finding_of(config: Any, restart: bool, modules: list[Origin]) -> Finding:
     ``restart``: whether the batch's position_ids start at 0 in every document.
     """
     where = grouped(type(modules[0].module).__name__, [one.path for one in modules])
-    count = len(set[int]().union(*(one.documents for one in modules)))
+    count = plural(len(set[int]().union(*(one.documents for one in modules))), "document")
     if any(one.moved for one in modules) and restart:
-        what = f"{count} documents have other positions than alone, where this class does not count from 0"
+        what = f"{count} at other positions than alone, where this class does not count from 0"
         fix = "let position_ids start in every document where the class starts by itself (often pad_token_id + 1)"
         return Finding("position_ids offset", where, what, fix)
     if any(one.moved for one in modules):
-        what = f"{count} documents have other positions in the row than alone, and it makes something else of them"
+        what = f"{count} at other positions in the row than alone, and it makes something else of them"
         fix = "let position_ids start again at 0 in every document; VarlenCollator does"
         return Finding(RUN_ON, where, what, fix)
     kind = getattr(modules[0].module, "rope_type", None)
     if kind is None:
-        what = f"it is given the same as alone and returns something else in {count} documents: it counts along the row"
+        what = f"it is given the same as alone and returns something else in {count}: it counts along the row"
         return Finding(COUNTS, where, what, "train this model unpacked; position_ids do not reach it")
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     longest = parameters.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
     return Finding(
         "rope scaling",
         f"{where} (config.rope_parameters: rope_type {kind!r})",
-        f"its frequencies are chosen from the longest position of the row, so {count} documents are turned otherwise "
-        "than alone",
+        f"its frequencies are chosen from the longest position of the row, which turns {count} otherwise than alone",
         f"keep documents longer than {longest} tokens in rows of their own, or train this model unpacked",
     )
 

@@ -13,7 +13,7 @@ import torch
 
 from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.attention.registry import BACKENDS
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 from varlen_lab.leaks.prompts import masked_out, prompts_trained
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.running import NATIVE, attention_name, host_of
@@ -86,7 +86,7 @@ def told_by_seams(batch: Mapping[str, Any]) -> tuple[Boundaries, list[str]]:
     if not starts or starts[0] or ends == set(starts) or all(start % ids.shape[1] == 0 for start in starts):
         return seams, []
     others = Boundaries(torch.tensor([*starts, ids.numel()], dtype=torch.int32, device=ids.device))
-    what = f"cu_seq_lens_q tells of {len(seams)} documents and position_ids of {len(others)}, at other places"
+    what = f"cu_seq_lens_q tells of {plural(len(seams), 'document')} and position_ids of {len(others)}, at other places"
     return others, [f"{what}: those of position_ids were measured; pass boundaries where they are not the documents"]
 
 
@@ -137,14 +137,15 @@ def native_traps(model: Any, batch: Mapping[str, Any], documents: Boundaries, im
         yield Finding(
             "cu_seq_lens ignored",
             "batch['cu_seq_lens_q']",
-            f"{implementation} does not read cu_seq_lens, and position_ids do not restart at {len(through)} seams",
+            f"{implementation} does not read cu_seq_lens, and position_ids do not restart at "
+            f"{plural(len(through), 'seam')}",
             "load the model with attn_implementation='varlen', or pass position_ids that restart at every seam",
         )
     elif through:
         yield Finding(
             "position_ids not restarted",
             "batch['position_ids']",
-            f"positions run through {len(through)} of {len(inner)} seams (the first at token {through[0]})",
+            f"positions run through {len(through)} of {plural(len(inner), 'seam')} (the first at token {through[0]})",
             "let position_ids start again at 0 in every document; VarlenCollator does",
         )
     mask = batch.get("attention_mask")
@@ -200,7 +201,7 @@ def trained_first_labels(batch: Mapping[str, Any], documents: Boundaries) -> Ite
         yield Finding(
             "border label",
             "batch['labels']",
-            f"the first label of {len(wrong)} documents is trained on (the first at token {wrong[0]}), "
+            f"the first label of {plural(len(wrong), 'document')} is trained on (the first at token {wrong[0]}), "
             "so the last token of one document has to predict the first of the next",
             "set the first label of every document to -100; VarlenCollator does",
         )

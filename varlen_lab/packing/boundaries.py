@@ -27,7 +27,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 import varlen_lab.machine.repeatable  # noqa: F401  its import is the work: before anything here computes
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, plural
 
 INT32_LIMIT = 2**31  # cu_seqlens is int32, and the attention kernels take nothing wider
 
@@ -177,7 +177,7 @@ class Boundaries:
         return Boundaries(moved, self.longest)
 
     def __repr__(self) -> str:
-        return f"Boundaries({len(self)} documents, {self.total} tokens, longest {self.max_seqlen})"
+        return f"Boundaries({plural(len(self), 'document')}, {plural(self.total, 'token')}, longest {self.max_seqlen})"
 
 
 def checked_lengths(lengths: Any, one_row: bool = False) -> np.ndarray:
