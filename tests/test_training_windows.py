@@ -45,11 +45,11 @@ def test_the_six_steps_come_to_the_same_numbers_and_bytes(small: Config, tmp_pat
     on_windows(tmp_path, "train", config, "--cfg-options", *options)
     losses = [record["loss"] for record in history(tmp_path / "w")]
     options[6] = "save_total_limit=-1"
-    (tmp_path / "w" / "iter_3.pth").rename()  # of another run: what is newest is gone on from
+    (tmp_path / "w" / "iter_3.pth").unlink()  # of another run: what is newest is gone on from
     on_windows(tmp_path, "train", config, "--cfg-options", *options, "dataloader_num_workers=1")
     options[6] = "save_total_limit=1"
     said = on_windows(tmp_path, "train", config, "--cfg-options", *options, "--resume", str(Path("w") / "iter_2.pth"))
-    assert "resumed from step 2: 1 steps taken now" in said
+    assert "resumed from step 2: 1 step taken now" in said
     assert [record["loss"] for record in history(tmp_path / "w")] == losses
     assert not (tmp_path / "w" / "iter_2.pth").exists()  # it was gone on from, and could be deleted
     on_windows(tmp_path, "convert", "pth_to_hf", str(Path("w") / config), str(Path("w") / "iter_3.pth"), "hf")
