@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from console_runs import CLOSED, FULL, GONE, Consoles, Shown
 from rich.cells import cell_len
+from turns import by_turns
 
 from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.names import named_config
@@ -77,7 +78,8 @@ NO_READER = {
     "stderr on a full disk": {"err": FULL},
 }
 ALL = QUICK | SLOWER | ERRORS
-each = [pytest.param(name, marks=pytest.mark.slow if name in SLOWER else (), id=name.replace(" ", "_")) for name in ALL]
+QUICKLY = [pytest.param(name, id=name.replace(" ", "_")) for name in QUICK | ERRORS]
+each = [*QUICKLY, *by_turns(SLOWER, always=0)]
 
 
 @pytest.fixture(scope="module")
