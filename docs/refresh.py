@@ -115,11 +115,12 @@ def unfit(notebook: Any) -> list[str]:
 
 def of_a_machine(text: str) -> list[str]:
     """Paths, names and dates in ``text`` that belong to one machine or one day."""
-    words = {re.escape(word) for word in (tempfile.gettempdir(), socket.gethostname()) if len(word) > 3}
+    here = (tempfile.gettempdir(), socket.gethostname(), str(FOLDER.parent), sys.prefix)
+    words = {re.escape(word) for word in here if len(word) > 3}
     if getpass.getuser() != "root":
         words.add(re.escape(getpass.getuser()))
     patterns = [
-        r"(?<![\w.])/(?:root|home|Users|tmp|work|usr|private|var)/[^\s'\"]*",
+        r"(?<![\w.])/(?:root|home|Users|tmp|usr|private|var)/[^\s'\"]*",
         r"\b[A-Z]:\\[^\s'\"]+",
         r"\b20[23]\d-[01]\d-[0-3]\d[ T]\d\d:\d\d",
         *(rf"\b{word}\b" if word[:1].isalnum() else word for word in words),

@@ -1,4 +1,4 @@
-"""A JupyterLab with its own settings, and a page of a real browser in it: what test_viz_browser.py starts from."""
+"""A real browser, and a JupyterLab with its own settings in it: what tests marked ``browser`` start from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,18 @@ def chromium() -> str:
     if found is None:
         (pytest.fail if os.environ.get("VARLEN_LAB_BROWSER") == "1" else pytest.skip)(missing)
     return str(found)
+
+
+@contextmanager
+def started() -> Iterator[Any]:
+    """That browser, as playwright has it; one at a time in a process."""
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @contextmanager
@@ -84,10 +97,7 @@ def served(home: Path) -> Iterator[str]:
 @contextmanager
 def opened(server: str) -> Iterator[SimpleNamespace]:
     """The notebook, run to its end in the browser: ``page``, and what went wrong in it so far."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+    with started() as browser:
         page = browser.new_page(viewport={"width": 1300, "height": 1100})
         page.set_default_timeout(60_000)
         errors: list[str] = []
@@ -105,7 +115,6 @@ def opened(server: str) -> Iterator[SimpleNamespace]:
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         page.wait_for_timeout(1000)
         yield SimpleNamespace(page=page, canvas=page.locator(CANVAS), errors=errors, abroad=abroad)
-        browser.close()
 
 
 def leaves(url: str, server: str) -> bool:

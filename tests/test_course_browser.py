@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser_lab import chromium, leaves, served
+from browser_lab import leaves, served, started
 from nbformat.v4 import new_code_cell, new_notebook
 
 pytestmark = pytest.mark.browser
@@ -33,8 +33,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
 
 def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
     """What stands in boxes of stderr and errors once all cells of the notebook at ``path`` have run."""
-    from playwright.sync_api import sync_playwright
-
     server, home = lab
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # what is seen is of this run
@@ -44,8 +42,7 @@ def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
     chosen = home / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
     chosen.parent.mkdir(parents=True, exist_ok=True)
     chosen.write_text(json.dumps({"theme": THEMES[theme]}))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+    with started() as browser:
         page = browser.new_page(viewport={"width": 1100, "height": 1000})
         page.set_default_timeout(60_000)
         broken: list[str] = []
@@ -74,7 +71,6 @@ def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
             page.locator(".jp-Notebook .jp-Cell").first.scroll_into_view_if_needed()
             page.wait_for_timeout(1000)
             page.screenshot(path=Path(pictures) / f"{path.stem}-{theme}.png")
-        browser.close()
     assert broken == []
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_lab import chromium
+from browser_lab import started
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from varlen_lab.course.outcomes import Outcome
@@ -115,13 +115,8 @@ def rich_notebook() -> Any:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    executable = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+    with started() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_lab import chromium
+from browser_lab import started
 from expect import refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,13 +172,8 @@ def test_data_that_is_no_mapping_is_refused(value: Any) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A Chromium; each test opens pages of its own."""
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
+    with started() as browser:
+        yield browser
 
 
 @pytest.fixture

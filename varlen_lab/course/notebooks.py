@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.site import begin_site, end_site, refuse_folder_of, write_page
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import writable
-from varlen_lab.machine.console import is_terminal, say
+from varlen_lab.machine.console import bar, say
 
 CELL_SECONDS = 1800  # a cell that takes longer hangs
 QUIET = "--IPKernelApp.log_level=50"  # or kernels talk into our terminal, about encryption and interrupts
@@ -73,7 +72,7 @@ def walkthrough(
 
 def run_shown(lesson: Lesson, output: Path, parameters: Mapping[str, Any]) -> Outcome:
     """``run_notebook``, with a bar while it runs where a person looks at it, and one line when it is done."""
-    with progress_of_cells(lesson.name) as on_cell:
+    with bar(lesson.name) as on_cell:
         outcome = run_notebook(lesson.path, output, parameters, on_cell=on_cell)
     mark = ("✗ ", "red") if outcome.error else ("✓ ", "green")
     say(f"{outcome.name:<24} {outcome.seconds:6.1f} s  {outcome.error}".rstrip(), mark=mark, hang=2)
@@ -153,22 +152,3 @@ def make_folder(folder: Path) -> Path:
     with writable(folder, "-o"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextmanager
-def progress_of_cells(name: str) -> Iterator[OnCell]:
-    """A bar on stderr over the cells of one notebook; it vanishes when the notebook is done. Yields the callback."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("  {task.description:<24}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("cells"),
-        TimeElapsedColumn(),
-    )
-    quiet = not is_terminal(sys.stderr)  # a log keeps the finished lines only
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

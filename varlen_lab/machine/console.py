@@ -15,11 +15,12 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
 from varlen_lab.machine.folding import Cell, Line, folded, folded_spans
-from varlen_lab.machine.letters import PLAIN_LETTERS, in_one_line, in_plain_letters, json_escape, shown
+from varlen_lab.machine.letters import PLAIN_LETTERS, in_one_line, in_plain_letters, json_shown, shown
 from varlen_lab.machine.ranks import is_first
 from varlen_lab.machine.streams import unfailing
 
@@ -161,7 +162,7 @@ def print_json(value: Any, indent: int | None = 1) -> None:
     """
     utf = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(finite(value), indent=indent, ensure_ascii=not utf)
-    print(re.sub("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", json_escape, text))
+    print(json_shown(text))
 
 
 def finite(value: Any) -> Any:
@@ -178,6 +179,16 @@ def finite(value: Any) -> Any:
 
 def track(work: Iterable[Item], words: str, total: int) -> Iterator[Item]:
     """All that ``work`` gives, with a bar on stderr (count, time to go) where a person looks at it; else silent."""
+    with bar(words) as update:
+        update(0, total)
+        for done, item in enumerate(work, start=1):
+            yield item
+            update(done, total)
+
+
+@contextmanager
+def bar(words: str) -> Iterator[Callable[[int, int], None]]:
+    """The bar alone, for work that is no loop of ours: yields ``update(done, total)``; it vanishes at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -190,4 +201,5 @@ def track(work: Iterable[Item], words: str, total: int) -> Iterator[Item]:
     )
     hidden = not is_terminal(sys.stderr) or console.is_dumb_terminal  # which cannot go back to draw it again
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        yield from progress.track(work, total, description=words)
+        task = progress.add_task(words, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -48,6 +48,7 @@ PLAIN = {
 }
 # control characters but tab and line feed; marks that turn the direction of writing; line ends that are none
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+COMMANDS_IN_JSON = re.compile(f"{COMMANDS.pattern}|[\ud800-\udfff]")  # and half characters, which no encoding has
 
 
 def in_plain_letters(problem: UnicodeError) -> tuple[str, int]:
@@ -81,6 +82,6 @@ def escaped(character: str) -> str:
     return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
-def json_escape(found: re.Match[str]) -> str:
-    """One character as JSON writes what it cannot show."""
-    return f"\\u{ord(found[0]):04x}"
+def json_shown(text: str) -> str:
+    """JSON with what would command a terminal, and half characters, as JSON's own escapes."""
+    return COMMANDS_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

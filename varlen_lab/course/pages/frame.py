@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 @cache
 def templates() -> Any:
-    """Jinja over the templates of this folder; text is escaped, what nbconvert made is passed as it is."""
+    """Jinja over the templates of this folder; text is escaped, the HTML of cells comes clean."""
     import jinja2
 
     found = jinja2.Environment(
