@@ -14,6 +14,7 @@ from varlen_lab.errors import LeakFound
 from varlen_lab.leaks.before import check_before_training, few_documents, leak_found
 from varlen_lab.leaks.planting import LENGTHS, plant, specimen
 from varlen_lab.leaks.registry import FAULTS, Fault
+from varlen_lab.leaks.report import hearing
 from varlen_lab.models.building import build_model, tiny
 from varlen_lab.models.miniature import miniature
 from varlen_lab.models.recomputing import recompute
@@ -206,3 +207,16 @@ def test_it_costs_less_than_two_steps(small: Config) -> None:
         assert check_before_training(model, batch).ok
         taken.append(time.process_time() - start)
     assert min(taken) < 2 * step
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((1,), "1 document hears another one"),
+        ((2,), "2 documents hear another one"),
+        ((1, 5), "1 of 5 documents hears another one"),
+        ((3, 5), "3 of 5 documents hear another one"),
+    ],
+)
+def test_who_hears_whom_is_said_in_one_and_in_many(counts: tuple[int, ...], words: str) -> None:
+    assert hearing(*counts) == words

@@ -61,6 +61,13 @@ def test_the_note_when_nothing_changes() -> None:
     assert "accumulative_counts = 1 instead of 4" in Cost.of(pack_lengths([2] * 40, 10), 1, accumulative_counts=4).note
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"), [(1, "there is 1 step instead of 40:"), (2, "there are 2 steps instead of 80:")]
+)
+def test_the_note_counts_steps(rows: int, words: str) -> None:
+    assert words in Cost.of(pack_lengths([1] * 40 * rows, 40), 1).note
+
+
 @pytest.fixture
 def dialogues_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.jsonl"

@@ -20,7 +20,7 @@ from varlen_lab.leaks.causes import keeps_apart
 from varlen_lab.leaks.checking import OF_LAYERS, REFUSED, audit
 from varlen_lab.leaks.measure import leak_matrix
 from varlen_lab.leaks.precision import certified, is_rounding
-from varlen_lab.leaks.report import AuditReport
+from varlen_lab.leaks.report import AuditReport, hearing
 from varlen_lab.leaks.running import CannotRun, attention_name, host_of, logits_of, noise_off, weights_frozen
 from varlen_lab.leaks.traps import documents_of, wrong_labels
 from varlen_lab.packing.boundaries import Boundaries
@@ -74,7 +74,7 @@ def leak_found(model: Any, report: AuditReport, taken: int = 0, *, then: str = "
     if refused:
         what = "told where they begin it refuses them, and otherwise its layers carry something across"
     elif report.leaking:
-        what = f"{report.leaking} of {len(report.lengths)} documents hear another one"
+        what = hearing(report.leaking, len(report.lengths))
     elif not is_rounding(report.parity):
         what = f"packed logits differ from those of documents alone by up to {report.parity.logits:.1e}"
     then = then or (f"after {taken} steps, though it did before them" if taken else "so no step was taken")

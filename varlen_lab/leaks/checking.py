@@ -28,7 +28,7 @@ from varlen_lab.leaks.mistakes import IGNORES_SEAMS
 from varlen_lab.leaks.origins import COUNTS, RUN_ON, origins
 from varlen_lab.leaks.positions import harmless_positions
 from varlen_lab.leaks.precision import MOVED, Certified, certified, gone_in_float64, in_precision, is_rounding
-from varlen_lab.leaks.report import AuditReport, Finding, grouped
+from varlen_lab.leaks.report import AuditReport, Finding, grouped, hearing
 from varlen_lab.leaks.running import (
     CannotRun,
     attention_name,
@@ -162,9 +162,7 @@ def causes(
     What the attention does and the trap that made it do so, layers that leak by themselves, positions.
     """
     leaking = int((leaks != 0).any(1).sum())
-    size = (
-        f"{leaking} of {len(leaks)} documents hear another one" if leaking else f"max |Δ logits| {agreement.logits:.1e}"
-    )
+    size = hearing(leaking, len(leaks)) if leaking else f"max |Δ logits| {agreement.logits:.1e}"
     calls, layers, unexamined = Explanation(), list[LeakingLayer](), list[str]()
     try:
         calls = explain(model, batch, documents)

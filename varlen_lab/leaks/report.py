@@ -96,14 +96,19 @@ class AuditReport:
 
     def measured(self) -> list[str]:
         """The two measurements, a line each."""
-        hearing = f"{plural(self.leaking, 'document')} hear{'s' * (self.leaking == 1)} another one"
         return [
-            f"leak: {hearing} (largest gradient {np.abs(self.leaks).max():.1e})"
+            f"leak: {hearing(self.leaking)} (largest gradient {np.abs(self.leaks).max():.1e})"
             if self.leaking
             else "leak: none, every gradient across a seam is exactly 0",
             f"packed against alone: max |Δ logits| {self.parity.logits:.1e}, |Δ loss| {self.parity.loss:.1e}, "
             f"max |Δ gradient| {self.parity.gradients:.1e}",
         ]
+
+
+def hearing(leaking: int, documents: int | None = None) -> str:
+    """``1 document hears another one``, or ``1 of 5 documents hears another one`` where it is said of how many."""
+    who = plural(leaking, "document") if documents is None else f"{leaking} of {plural(documents, 'document')}"
+    return f"{who} hear{'s' * (leaking == 1)} another one"
 
 
 def known(value: float) -> float | None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from varlen_lab.errors import plural
 from varlen_lab.packing.boundaries import checked_count
 from varlen_lab.packing.strategies import Packs
 
@@ -78,8 +79,9 @@ class Cost:
             if fewer < self.accumulative_counts
             else ""
         )
+        there = f"{'is' if self.steps_after == 1 else 'are'} {plural(self.steps_after, 'step')}"
         return (
-            f"A step sees {times:.1f} times as many documents as before, and there are {self.steps_after:,} steps "
+            f"A step sees {times:.1f} times as many documents as before, and there {there} "
             f"instead of {self.steps_before:,}: {keep}try a learning rate up to {times**0.5:.1f} times as high (the "
             "square root of the batch, a rule of thumb for Adam), and compare the losses."
         )
