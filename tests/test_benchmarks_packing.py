@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lengths import DISTRIBUTIONS, draw
-from benchmarks.packing import lengths_section, problem
+from benchmarks.packing import CPP, LISTED, OURS, contenders, lengths_section, problem
 from varlen_lab.packing.strategies import pack_lengths
 
 LENGTHS = np.array([4, 4, 7, 3, 3])
@@ -35,3 +35,18 @@ def test_a_missing_peer_is_named(capsys: pytest.CaptureFixture[str], monkeypatch
     said = capsys.readouterr().out
     assert "binpacking is not measured" in said and "alpaca-like, rows of 2,048" in said
     assert all(met for _, met in goals)
+
+
+def test_a_list_and_an_array_are_planned_alike() -> None:
+    lengths = draw("alpaca-like", 500)
+    plans = [
+        contenders()[name].load()(given, 2048) for name, given in ((OURS, lengths), (OURS + LISTED, lengths.tolist()))
+    ]
+    assert np.array_equal(plans[0].order, plans[1].order) and np.array_equal(plans[0].offsets, plans[1].offsets)
+
+
+def test_lightbinpack_is_checked_like_ours() -> None:
+    pytest.importorskip("lightbinpack", reason="pip install --no-deps lightbinpack, with a C++ compiler")
+    lengths = draw("alpaca-like", 500)
+    for name, given in ((CPP, lengths), (CPP + LISTED, lengths.tolist())):
+        assert problem(contenders()[name].load()(given, 2048), lengths, 2048, of_lengths=False) == ""

@@ -98,6 +98,8 @@ def best_fit(lengths: np.ndarray, max_length: int, seed: int | None = None, look
     ``seed`` shuffles which of several equally long segments goes where; the rows' lengths do not change.
     """
     runs, rows = place_counts(np.bincount(lengths), max_length)
+    if rows == len(lengths):  # a row each
+        return Placement(longest_first(lengths, seed), np.arange(rows + 1))
     first, number, each, placed = runs.T
     # Segments of each row. A run adds `each` to all its rows: up where it begins, down behind its end, then summed up,
     # so a run costs two numbers however many rows it has.
@@ -106,19 +108,11 @@ def best_fit(lengths: np.ndarray, max_length: int, seed: int | None = None, look
     np.subtract.at(changes, first + number, each)
     offsets = np.concatenate([[0], np.cumsum(np.cumsum(changes[:-1]))])
 
-    # Where the segments of a run go: `each` neighbours in each of `number` rows, behind the `placed` ones there.
-    amount = number * each
-    if rows == len(lengths):
-        target = np.arange(rows)  # a row each: nothing shares
-    else:
-        within = np.arange(len(lengths)) - np.repeat(np.cumsum(amount) - amount, amount)
-        if each.max() == 1:  # divmod is what costs most below, and here it has nothing to do
-            row, place = np.repeat(first, amount) + within, np.repeat(placed, amount)
-        else:
-            row, place = np.divmod(within, np.repeat(each, amount))
-            row += np.repeat(first, amount)
-            place += np.repeat(placed, amount)
-        target = offsets[row] + place
+    # A run visits `number` rows; a visit puts `taken` neighbours behind those that are there.
+    row = np.arange(number.sum()) + np.repeat(first - (np.cumsum(number) - number), number)
+    taken = np.repeat(each, number)
+    begins = offsets[row] + np.repeat(placed, number)
+    target = np.repeat(begins - (np.cumsum(taken) - taken), taken) + np.arange(len(lengths))
     order = np.empty(len(lengths), dtype=np.int64)
     order[target] = longest_first(lengths, seed)
     return Placement(order, offsets)
