@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from turns import by_turns
 
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
@@ -196,8 +197,7 @@ def test_the_pages_own_model_trains_and_converts(small: Config, tmp_path: Path) 
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "hf").config.attention_bias
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("family", "variant"), [(f, v) for f in families() for v in variants(f)])
+@pytest.mark.parametrize(("family", "variant"), by_turns(((f, v) for f in families() for v in variants(f)), always=0))
 def test_every_stand_in_trains_and_comes_back(family: str, variant: str, small: Config, tmp_path: Path) -> None:
     """Three steps in varlen mode, conversion, and the folder gives the trained model's logits."""
     tiny(family, variant).save_pretrained(tmp_path / "base")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hybrids import HYBRIDS, LAYERS, hybrid
 from several import in_processes
+from turns import by_turns
 
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
@@ -240,9 +242,7 @@ def in_several(text: str, planted: bool, fsdp: bool) -> Any:
         )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fsdp", [False, True])
-@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize(("planted", "fsdp"), by_turns(product([True, False], repeat=2), always=0))
 def test_several_processes_isolate_the_same_layers(planted: bool, fsdp: bool, config: Config, tmp_path: Path) -> None:
     config = config if planted else config.replace(model_config=hybrid("lfm2"))
     with pytest.MonkeyPatch.context() as patch:

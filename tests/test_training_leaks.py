@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hybrids import SIZES, hybrid
 from several import in_processes
+from turns import by_turns
 
 from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
@@ -206,9 +208,7 @@ class Counted:
         return self.function(*given, **more)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fsdp", [False, True])
-@pytest.mark.parametrize("leaky", [False, True])
+@pytest.mark.parametrize(("leaky", "fsdp"), by_turns(product([True, False], repeat=2), always=0))
 def test_the_first_process_checks_and_all_are_told(fsdp: bool, leaky: bool, config: Config, tmp_path: Path) -> None:
     text = render(config.replace(isolate=False))
     first, second = in_processes(2, tmp_path / "several", in_several, text, leaky, fsdp)

@@ -1,4 +1,4 @@
-"""Which of many classes a run of the tests takes: some always, a fifth each day, all with VARLEN_LAB_ALL=1."""
+"""Which of many parameters a run of the tests takes: some always, a fifth each day, all with VARLEN_LAB_ALL=1."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from typing import Any
 
 import pytest
 
-DAYS = 5  # until every class had its turn
+DAYS = 5  # until every one had its turn
 
 
-def by_turns(names: Iterable[str], always: int) -> list[Any]:
-    """A parameter for each name: ``always`` of them for ``make test``, the others slow, a fifth of them today's.
+def by_turns(names: Iterable[Any], always: int) -> list[Any]:
+    """A parameter for each name, or tuple of several: ``always`` of them for ``make test``, the others slow.
 
-    The same seed shuffles them each time, so that classes that are alike, neighbours in transformers' list, are spread.
+    A fifth of those is today's, of less than five one. The same seed shuffles them each time, so that classes that are
+    alike, neighbours in transformers' list, are spread.
     """
     shuffled = list(names)
     random.Random(0).shuffle(shuffled)
-    today = date.today().toordinal() % DAYS
-    turn = f"{date.today()} has turn {today + 1} of {DAYS}"
+    days = min(DAYS, max(1, len(shuffled)))
+    today = date.today().toordinal() % days
+    turn = f"{date.today()} has turn {today + 1} of {days}"
     waits = pytest.mark.skip(reason=f"{turn}, this one's is another day's; VARLEN_LAB_ALL=1 runs all")
     chosen = []
     for place, name in enumerate(shuffled):
         marks = [] if place < always else [pytest.mark.slow]
-        if marks and place % DAYS != today and not os.environ.get("VARLEN_LAB_ALL"):
+        if marks and place % days != today and not os.environ.get("VARLEN_LAB_ALL"):
             marks.append(waits)
-        chosen.append(pytest.param(name, marks=marks))
+        chosen.append(pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=marks))
     return chosen
 
 
