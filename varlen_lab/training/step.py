@@ -28,6 +28,7 @@ from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collate_weights, token_weights
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.engines import Engine
+from varlen_lab.training.lm_head import large, loss_from_hidden
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import Step
 
@@ -234,7 +235,11 @@ def over_processes(accelerator: Accelerator, counts: torch.Tensor) -> torch.Tens
 def token_loss_sum(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Weighted sum of the next-token losses of a batch, in nats.
 
-    Seams are masked in the labels, so one shift serves all.
+    Seams are masked in the labels, so one shift serves all. Logits that would not fit are never built.
     """
+    if large(model, batch.labels.numel()):
+        loss = loss_from_hidden(model, batch.inputs, batch.labels, batch.weights)
+        if loss is not None:
+            return loss
     # use_cache=False: a cache would hide restarting positions from transformers' own mask detection
     return summed_loss(model(**batch.inputs, use_cache=False).logits, batch.labels, batch.weights)
