@@ -1,15 +1,23 @@
-"""The blockwise loss is F.cross_entropy, in value and gradient, whatever the blocks."""
+"""The blockwise loss is F.cross_entropy, in value and gradient, whatever the blocks; so is the one without logits."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from varlen_lab.models.building import families, tiny, variants
+from varlen_lab.models.miniature import miniature
+from varlen_lab.packing.collators import VarlenCollator
+from varlen_lab.training import chunks, from_hidden, lm_head
 from varlen_lab.training import loss as cross_entropy
 from varlen_lab.training.loss import summed_loss
+from varlen_lab.training.step import Batch, token_loss_sum
 
 
 def plain(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -84,3 +92,240 @@ def test_nothing_to_train_on_is_zero() -> None:
     loss = summed_loss(logits, torch.full((1, 4), -100))
     loss.backward()
     assert float(loss) == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def packed() -> Batch:
+    """Four documents in a row, some of whose tokens are not trained."""
+    lengths = [5, 9, 3, 13]
+    ids = torch.randint(5, 90, (sum(lengths),), generator=torch.Generator().manual_seed(1)).tolist()
+    labels = [-100 if n in (0, 5, 7, 14, 17) else token for n, token in enumerate(ids)]
+    inputs = VarlenCollator()([{"input_ids": ids, "labels": labels, "seq_lengths": lengths}])
+    return Batch(inputs, inputs.pop("labels"), len(ids))
+
+
+def both_ways(
+    model: torch.nn.Module, batch: Batch, patch: pytest.MonkeyPatch
+) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """Loss and gradients of the logits, then those from hidden states, four tokens a chunk."""
+    found = []
+    for budget in (10**15, 0):
+        patch.setattr(lm_head, "LOGITS_BUDGET", budget)
+        patch.setattr(chunks, "LOGITS_IN_A_CHUNK", {"cpu": 4 * lm_head.classes_of(model, lm_head.head_of(model))})
+        model.zero_grad()
+        loss = token_loss_sum(model, batch)
+        (loss * 0.3).backward()
+        found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    return found
+
+
+def built(model: torch.nn.Module) -> list[str]:
+    """Why a model's logits are built, if they are: an empty list says that they are not."""
+    answers = from_hidden.found[lm_head.unwrapped(model)].values()
+    return [one for one in answers if isinstance(one, str)]
+
+
+def assert_same(model: torch.nn.Module, patch: pytest.MonkeyPatch, batch: Batch | None = None, rtol: float = 1e-6):
+    (plain, expected), (mine, gradients) = both_ways(model, batch or packed(), patch)
+    assert built(model) == [] and "forward" not in vars(lm_head.head_of(model))
+    assert plain.dtype == mine.dtype and gradients.keys() == expected.keys()
+    torch.testing.assert_close(mine, plain, rtol=min(rtol, 1e-5), atol=0)
+    largest = max(float(one.abs().max()) for one in expected.values())
+    for name, one in expected.items():
+        torch.testing.assert_close(gradients[name], one, rtol=0, atol=rtol * max(largest, 1e-6), msg=name)
+
+
+@pytest.mark.parametrize("family", families())
+def test_every_family_from_hidden_states(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in variants(family):
+        still = {"attention_dropout": 0.0} if family == "starcoder" else {}
+        still = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0} if variant == "starcoder" else still
+        assert_same(tiny(family, variant, **still).eval(), monkeypatch, rtol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["cohere", "granite", "nanochat", "opt", "falcon_h1"])
+def test_scaled_and_capped_logits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = miniature(kind, "sdpa")
+    batch = packed()
+    assert_same(model, monkeypatch, batch._replace(inputs={"input_ids": batch.inputs["input_ids"]}), rtol=2e-6)
+    assert any(tail.calls for tail in from_hidden.found[model].values() if not isinstance(tail, str))
+
+
+def with_bias(model: Any) -> Any:
+    model.lm_head = torch.nn.Linear(model.lm_head.in_features, model.lm_head.out_features, bias=True)
+    return model
+
+
+def in_autocast(model: Any) -> Any:
+    model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    return model
+
+
+def with_lora(model: Any, dropout: float = 0.0) -> Any:
+    peft = pytest.importorskip("peft")
+    how = {"target_modules": ["q_proj", "lm_head"], "init_lora_weights": False, "lora_dropout": dropout}
+    return peft.get_peft_model(model, peft.LoraConfig(r=4, **how))
+
+
+def frozen(model: Any) -> Any:
+    model.lm_head.requires_grad_(False)
+    return model
+
+
+HEADS: dict[str, tuple[Any, float]] = {
+    "tied": (lambda: tiny("llama", tie_word_embeddings=True), 2e-6),
+    "bias": (lambda: with_bias(tiny("llama")), 2e-6),
+    "frozen": (lambda: frozen(tiny("llama")), 2e-6),
+    "lora": (lambda: with_lora(tiny("llama")), 2e-6),
+    "dropped in eval mode": (lambda: with_lora(tiny("llama"), 0.5).eval(), 2e-6),
+    "weight norm": (lambda: (m := tiny("llama"), torch.nn.utils.parametrizations.weight_norm(m.lm_head))[0], 2e-6),
+    "fp64": (lambda: tiny("llama").double(), 1e-13),
+    "bf16": (lambda: tiny("llama").bfloat16(), 2e-2),
+    "autocast": (lambda: in_autocast(tiny("gemma", "gemma2-9b")), 2e-2),
+    "autocast norm": (lambda: in_autocast(tiny("baichuan", "baichuan2-7b")), 2e-2),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_heads(head: str, weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, rtol = HEADS[head]
+    batch = packed()
+    if weighted:
+        weights = torch.rand(batch.labels.shape, generator=torch.Generator().manual_seed(2))
+        weights[:, 9] = 0
+        batch = batch._replace(weights=weights)
+    assert_same(make(), monkeypatch, batch, rtol)
+
+
+def test_a_batch_without_a_label_and_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = tiny("llama"), packed()
+    (_, expected), (loss, gradients) = both_ways(
+        model, batch._replace(labels=torch.full_like(batch.labels, -100)), monkeypatch
+    )
+    assert float(loss) == 0 and gradients.keys() == expected.keys() and not any(map(torch.any, gradients.values()))
+    with torch.no_grad():
+        assert not token_loss_sum(model, batch).requires_grad
+
+
+def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof draws nothing, leaves no gradient, and a model that fails gets its head back."""
+    model, batch = with_lora(tiny("llama")), packed()
+    monkeypatch.setattr(lm_head, "LOGITS_BUDGET", 0)
+    head, state = lm_head.head_of(model), torch.get_rng_state()
+    head.forward = head.forward  # as Accelerate leaves it
+    mine = vars(head)["forward"]
+    from_hidden.proven(model, model, batch.inputs)
+    assert vars(head)["forward"] is mine and torch.equal(torch.get_rng_state(), state)
+    assert model.training and all(p.grad is None for p in model.parameters())
+    monkeypatch.setattr(from_hidden, "summed_loss_of", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        token_loss_sum(model, batch)
+    assert vars(head)["forward"] is mine
+
+
+def test_a_loss_goes_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_head, "LOGITS_BUDGET", 0)
+    loss = token_loss_sum(tiny("llama"), packed())
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="earlier backward pass"):
+        loss.backward()
+
+
+def after_the_head(change: Any) -> Any:
+    """A model that does ``change`` to its logits."""
+
+    def make() -> Any:
+        model = tiny("llama")
+        run = model.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            out = run(*args, **kwargs)
+            out.logits = change(out.logits, model)
+            return out
+
+        model.forward = forward
+        return model
+
+    return make
+
+
+class Backwards(torch.nn.Linear):
+    """A head that mixes tokens."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + 0.1 * x.flip(1))
+
+
+def other_head(kind: type) -> Any:
+    def make() -> Any:
+        model = tiny("llama")
+        model.lm_head.__class__ = kind
+        return model
+
+    return make
+
+
+class Unseen(torch.nn.Linear):
+    """A head that nobody calls."""
+
+
+def uncalled() -> Any:
+    model = tiny("llama")
+    made = Unseen(4, 5)
+    model.get_output_embeddings = lambda: made
+    return model
+
+
+UNSUITED: dict[str, tuple[Any, str]] = {
+    "by numpy": (after_the_head(lambda logits, _: torch.from_numpy(logits.detach().numpy() / 2)), "more goes into"),
+    "places": (after_the_head(lambda logits, _: logits * torch.arange(logits.shape[1])[:, None]), "more goes into"),
+    "written over": (after_the_head(lambda x, _: (x.data.__setitem__((..., 0), 9.0), x)[1]), "cannot be repeated"),
+    "over all tokens": (after_the_head(lambda logits, _: logits - logits.mean(1, keepdim=True)), "would differ"),
+    "a weight of its own": (after_the_head(lambda x, m: x * m.model.norm.weight[0]), "more goes into"),
+    "mixes tokens": (other_head(Backwards), "would differ"),
+    "dropout": (lambda: with_lora(tiny("llama"), 0.5).train(), "at random"),
+    "never called": (uncalled, "called 0 times"),
+}
+
+
+@pytest.mark.parametrize("fault", UNSUITED)
+def test_what_cannot_be_proven_keeps_its_logits(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, reason = UNSUITED[fault]
+    model, batch = make(), packed()
+    monkeypatch.setattr(lm_head, "LOGITS_BUDGET", 0)
+    with pytest.warns(UserWarning, match=reason):
+        torch.manual_seed(0)
+        kept = token_loss_sum(model, batch).detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        torch.manual_seed(0)
+        assert torch.equal(token_loss_sum(model, batch).detach(), kept)
+        torch.manual_seed(0)
+        whole = model(**batch.inputs, use_cache=False).logits
+    assert torch.equal(summed_loss(whole, batch.labels).detach(), kept)
+
+
+def test_no_logits_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the budget no tensor of T x V elements exists; a byte below it the plain loss is computed, bit for bit."""
+    model, batch = tiny("llama"), packed()
+    classes = lm_head.classes_of(model, model.lm_head)
+    size = 2 * 4 * batch.labels.numel() * classes
+    monkeypatch.setattr(chunks, "LOGITS_IN_A_CHUNK", {"cpu": 4 * classes})
+    largest: list[torch.Size] = []
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.shape[-1:] == (classes,) and func is not torch.ops.aten.t.default:
+                largest.append(out.shape)
+            return out
+
+    for budget, whole in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(lm_head, "LOGITS_BUDGET", budget)
+        largest.clear()
+        with Largest():
+            loss = token_loss_sum(model, batch)
+        assert (max(shape[:-1].numel() for shape in largest) >= batch.labels.numel()) == whole
+        if whole:
+            plain = summed_loss(model(**batch.inputs, use_cache=False).logits, batch.labels)
+            assert torch.equal(loss, plain)

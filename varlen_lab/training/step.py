@@ -28,7 +28,8 @@ from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collate_weights, token_weights
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.engines import Engine
-from varlen_lab.training.lm_head import large, loss_from_hidden
+from varlen_lab.training.from_hidden import loss_from_hidden
+from varlen_lab.training.lm_head import large
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.plan import Step
 

@@ -1,0 +1,140 @@
+"""Whether the loss by chunks is the loss of a model's logits: both are computed on a few tokens, with their gradients.
+
+Nothing is assumed about a head or about what follows it. The model runs once; what it does with the head's output is
+repeated and must give its logits bit for bit, and chunks of two tokens must give the loss and the gradients of the
+hidden states and of the head's weights, up to the rounding of a logit. So a head that mixes tokens, or weights that
+reach the logits from elsewhere, are found. Random numbers, buffers and gradients stay as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from varlen_lab.training.chunks import Head, summed_loss_of
+from varlen_lab.training.lm_head import classes_of, head_of, head_replaced
+from varlen_lab.training.loss import BlockwiseLoss
+from varlen_lab.training.tail import Tail, Watch
+
+# of the largest value, for each unit of the largest logit
+ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+TOKENS = 2  # in a chunk
+
+
+class Unsuited(Exception):
+    """Why a model keeps its logits, as the end of a sentence."""
+
+
+def prove(model: torch.nn.Module, plain: torch.nn.Module, ids: torch.Tensor) -> Tail:
+    """Compute both ways on a few tokens; Unsuited where they do not agree, or where that cannot be tried."""
+    head = suited_head(model, plain)
+    taken: list[Any] = []
+    with ExitStack() as until_after, rng_kept(ids.device), torch.enable_grad():
+
+        def watching(hidden: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+            leaf = hidden.detach().requires_grad_()
+            logits = forward(leaf)
+            watch = Watch(logits)
+            # a copy: what comes next may write over the logits
+            taken.append((leaf, forward, autocast_of(ids.device.type), watch, logits.detach().clone()))
+            if len(taken) == 1:
+                until_after.enter_context(watch)
+            return logits
+
+        try:
+            with head_replaced(head, watching):
+                logits = plain(input_ids=ids, use_cache=False).logits
+        except Exception as error:  # whatever a model does not like about it
+            raise Unsuited(f"a forward pass of {ids.shape[1]} tokens fails ({error})") from error
+    if len(taken) != 1:
+        raise Unsuited(f"its head is called {len(taken)} times in a forward pass")
+    leaf, forward, autocast, watch, before = taken[0]
+    if leaf.shape[:-1] != ids.shape:
+        raise Unsuited(f"{tuple(leaf.shape)} hidden states go into its head for {ids.shape[1]} tokens")
+    tail = watch.tail(logits)
+    if tail is None:
+        raise Unsuited("more goes into its logits than the output of its head")
+    with torch.no_grad():
+        if not torch.equal(tail(before), logits):
+            raise Unsuited("what it does with the output of its head cannot be repeated")
+    one = Head(head, forward, tail if tail.last else None, classes_of(model, head), tokens=TOKENS)
+    with autocast:
+        compare(one, leaf, logits)
+    return tail
+
+
+def suited_head(model: torch.nn.Module, plain: torch.nn.Module) -> torch.nn.Module:
+    """The head of a model whose forward pass may be changed; Unsuited for any other."""
+    head = head_of(plain)
+    if head is None:
+        raise Unsuited("it does not say which module is its head")
+    if any(hasattr(p, "ds_id") for p in plain.parameters()):
+        raise Unsuited("DeepSpeed keeps its weights in slices")
+    if any(hasattr(p, "device_mesh") for p in plain.parameters()):
+        raise Unsuited("FSDP keeps its weights in slices")
+    if hasattr(model, "_orig_mod") or getattr(plain, "_compiled_call_impl", None) is not None:
+        raise Unsuited("torch.compile has the whole of it")
+    dropped = (one for one in head.modules() if isinstance(one, torch.nn.modules.dropout._DropoutNd))
+    if any(one.p > 0 and one.training for one in dropped):
+        raise Unsuited("its head drops values at random, and chunks would drop others")
+    return head
+
+
+def compare(head: Head, hidden: torch.Tensor, logits: torch.Tensor) -> None:
+    """Unsuited where chunks do not give the loss and the gradients of these ``logits`` (1, N, V)."""
+    sources = [hidden, *head.trained]
+    if not leaves(logits) <= {id(one) for one in sources}:
+        raise Unsuited("its logits depend on weights outside of its head")
+    rows = logits.flatten(0, 1)
+    target = torch.arange(len(rows), device=rows.device) % rows.shape[1]
+    scale = torch.linspace(0.5, 1.5, len(rows), device=rows.device)
+    with torch.enable_grad():
+        both = [
+            BlockwiseLoss.apply(rows, target, scale),
+            summed_loss_of(head, hidden.flatten(0, 1), target, scale),
+        ]
+        gradients = [torch.autograd.grad(loss, sources, allow_unused=True) for loss in both]
+    # as much as a logit is rounded, so much its exponential is: the larger the logits, the more
+    allowed = ROUNDING.get(logits.dtype, 1e-6) * max(1.0, float(rows.detach().abs().max()))
+    for what, one, other in zip(["the loss", *["gradients"] * len(sources)], *map(flat, both, gradients), strict=True):
+        if (one is None) != (other is None):
+            raise Unsuited(f"by chunks {what} would be another")
+        if one is None or other is None:
+            continue
+        size, apart = float(one.abs().max()), float((one - other).abs().max())
+        if not apart <= allowed * max(size, 1e-30):  # NaN is no agreement
+            raise Unsuited(f"by chunks {what} would differ by {apart / max(size, 1e-30):.0e}")
+
+
+def flat(loss: torch.Tensor, gradients: tuple[torch.Tensor | None, ...]) -> list[torch.Tensor | None]:
+    return [loss.detach(), *gradients]
+
+
+def leaves(tensor: torch.Tensor) -> set[int]:
+    """The ids of the leaves that a tensor's gradient would reach."""
+    seen, todo, ids = set(), [tensor.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            ids.add(id(node.variable))
+        todo += [before for before, _ in node.next_functions]
+    return ids
+
+
+def autocast_of(kind: str) -> Any:
+    """The autocast that is in force now, to be entered later."""
+    return torch.autocast(kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind))
+
+
+@contextmanager
+def rng_kept(device: torch.device) -> Iterator[None]:
+    """What was drawn in here is as if it had not been drawn."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
