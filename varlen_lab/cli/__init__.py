@@ -29,7 +29,7 @@ from varlen_lab.config.text import load_config, override
 from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, LeakFound, nearest, one_of, quoted
 from varlen_lab.files.writing import writable, written_whole
-from varlen_lab.machine import console
+from varlen_lab.machine import console, starting
 from varlen_lab.machine.folding import folded
 from varlen_lab.machine.letters import shown
 from varlen_lab.machine.streams import lost_output
@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # a terminal, not a program that has its own way to show warnings
         warnings.formatwarning = _format_warning
         _silence_other_libraries()
+        starting.begin()
         console.prepare()
         if console.is_terminal(sys.stderr):
             logging.getLogger("varlen_lab").addHandler(_OnTerminal())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from varlen_lab.cli import add_no_isolate, open_rows, read_config, to_paste
 from varlen_lab.config.text import names_model
 from varlen_lab.errors import InputError
+from varlen_lab.machine import threads
 from varlen_lab.machine.console import USUAL_WIDTH, print_json, say, width
 from varlen_lab.machine.folding import Cell
 from varlen_lab.machine.gpu import DTYPES, dtype_name
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.config} is a model and no config; write varlen-lab audit --model {args.config}")
     training = args.mode == "train"
     if args.model:
+        threads.suit(None, args.model)
         from varlen_lab.leaks.rows import audit_model
 
         model, notes = from_name(args.model, args.attn, args.dtype, isolate=not args.no_isolate)
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         from varlen_lab.leaks.isolating import audit_isolated
 
         config = read_config(args.config, args.no_isolate).with_mode("varlen")
+        threads.suit(config.model_config, config.pretrained_model_name_or_path)
         model, batch = from_config(config, args.attn)
         notes = []
         if args.dtype not in (None, AUTO):

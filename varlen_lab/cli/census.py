@@ -8,6 +8,7 @@ from typing import Any
 
 from varlen_lab.cli.audit import known_attention
 from varlen_lab.errors import InputError
+from varlen_lab.machine import threads
 from varlen_lab.machine.console import USUAL_WIDTH, print_json, say, track, width
 from varlen_lab.machine.folding import folded
 from varlen_lab.machine.tables import print_table
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line a class and the totals; 1 where our batch is silently wrong or raises what is no sentence."""
+    threads.use_one_thread()  # all of them are tiny
     from varlen_lab.studies.census import as_json, causal_lm_types, census
     from varlen_lab.studies.census_page import must_be_writable, write_both
     from varlen_lab.studies.one_class import NEVER

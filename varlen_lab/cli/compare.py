@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, add_no_isolate, output_file, read_config, save_figure, to_paste
 from varlen_lab.errors import InputError, plural
+from varlen_lab.machine import threads
 from varlen_lab.machine.console import print_json, say
 from varlen_lab.machine.ranks import is_first
 from varlen_lab.machine.tables import print_table
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, [*args.cfg_options, *args.no_isolate])
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
+    threads.suit(config.model_config, config.pretrained_model_name_or_path)  # all modes on the same number
     from varlen_lab.config.schema import MODES
     from varlen_lab.studies.comparison import compare
 

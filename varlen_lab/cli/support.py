@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from varlen_lab.errors import plural
+from varlen_lab.machine import threads
 from varlen_lab.machine.console import print_json, say, track
 from varlen_lab.machine.folding import Cell
 from varlen_lab.machine.tables import print_table
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one row a variant under its family; 1 when any is ❌."""
+    threads.use_one_thread()  # all of them are tiny
     from dataclasses import asdict
 
     from varlen_lab.models.building import families, variants

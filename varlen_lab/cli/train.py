@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from varlen_lab.cli import add_config, add_no_isolate, read_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, plural
-from varlen_lab.machine import launch, ranks
+from varlen_lab.machine import launch, ranks, threads
 from varlen_lab.machine.console import say
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     count, machine = ranks.to_start()
     if count:
         return launch.start_processes(count, args.argv, machine)
+    threads.suit(config.model_config, config.pretrained_model_name_or_path)
     history = train_and_print(config, args)
     if ranks.is_first():  # of several processes it speaks for all
         summarise(history, bool(args.resume))

@@ -21,6 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from varlen_lab.errors import InputError
+from varlen_lab.machine.environment import cores
 from varlen_lab.machine.meeting import COME_WITHIN, check_port, meet
 from varlen_lab.machine.ranks import Place, number, this_process
 
@@ -50,7 +51,7 @@ def start_processes(count: int, words: list[str], machine: Place | None = None) 
         check_port(number("PORT"), "PORT")
     met = meet(machine) if machine else []
     # or every process would start a thread on every core
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,

@@ -12,6 +12,8 @@ import warnings
 
 import torch
 
+from varlen_lab.machine import threads
+
 # those that torch gives to MKL on a CPU, each with too little for a second thread
 for _function in (torch.cos, torch.sin, torch.exp, torch.log, torch.tanh):
     for _dtype in (torch.float32, torch.float64):
@@ -19,7 +21,9 @@ for _function in (torch.cos, torch.sin, torch.exp, torch.log, torch.tanh):
 
 
 def note_threads(before: int | None) -> None:
-    """Warn when a run that had ``before`` threads (None: unknown) goes on with another number."""
+    """Go on with the ``before`` threads a run had (None: unknown) where a command chose ours; else warn of another."""
+    if before is not None and threads.chosen:
+        torch.set_num_threads(before)
     now = torch.get_num_threads()
     if before is not None and before != now:
         warnings.warn(

@@ -1,6 +1,7 @@
 """Packing: documents into rows, and the boundaries that stay with them.
 
 ``boundaries``  Boundaries, the one carrier of seams        ``registry``    strategies, over-long rules, weightings
+``checks``      of lengths and counts that a person passes in
 ``strategies``  pack_lengths and pack_dataset, the plan and its report
 ``whole``       what is placed; best_fit, concat            ``tightest``  ``sequential``
 ``rows``        a plan becomes Arrow rows, kept on disk     ``readers``     rows for loops: a stream, a memory map

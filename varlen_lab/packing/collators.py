@@ -38,8 +38,9 @@ from typing import Any
 import numpy as np
 import torch
 
+import varlen_lab.machine.repeatable  # noqa: F401  its import is the work: before anything here computes
 from varlen_lab.errors import InputError, unknown_choice
-from varlen_lab.packing.boundaries import INT32_LIMIT
+from varlen_lab.packing.checks import INT32_LIMIT
 from varlen_lab.packing.registry import IGNORE, WEIGHTINGS
 from varlen_lab.packing.through import refuse_dispatch
 

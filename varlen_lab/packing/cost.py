@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from varlen_lab.errors import plural
-from varlen_lab.packing.boundaries import checked_count
+from varlen_lab.packing.checks import checked_count
 from varlen_lab.packing.strategies import Packs
 
 MEGABATCH = 50  # batches: as far as HF Trainer's group_by_length looks for documents of one length

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+import varlen_lab.machine.repeatable  # noqa: F401  its import is the work: before anything here computes
 from varlen_lab.errors import InputError, unknown_choice
-from varlen_lab.packing.boundaries import checked_count
+from varlen_lab.packing.checks import checked_count
 from varlen_lab.packing.columns import flat_numbers, fold_in, read_columns, wrong_length
 from varlen_lab.packing.registry import IGNORE, LOSS_MASKS, OVERLONG
 from varlen_lab.packing.rows import COLUMNS, ListColumn

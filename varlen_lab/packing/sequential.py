@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from varlen_lab.errors import InputError
-from varlen_lab.packing.boundaries import checked_count
+from varlen_lab.packing.checks import checked_count
 from varlen_lab.packing.whole import Placement
 
 LOOKAHEAD = 512  # documents; on SFT-like lengths the rows are then within 1 % of best-fit's

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from varlen_lab.errors import InputError, plural, unknown_choice
-from varlen_lab.packing.boundaries import checked_count, checked_lengths
+from varlen_lab.packing.checks import checked_count, checked_lengths
 from varlen_lab.packing.columns import read_columns
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
 from varlen_lab.packing.rows import CHUNK_TOKENS, document_lengths, open_rows, row_files, rows_from_plan, write_rows

@@ -28,7 +28,6 @@ from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.documents.sources import ending_of, locate
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import cache_dir, content_digest, fingerprint, keep_in_cache
-from varlen_lab.models.loading import only_local
 from varlen_lab.models.sources import locate_model
 from varlen_lab.packing.rows import document_lengths
 from varlen_lab.packing.strategies import PackReport, pack_lengths, packed_rows
@@ -60,6 +59,8 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
             )
         return builtin
     from transformers import AutoConfig, AutoTokenizer
+
+    from varlen_lab.models.loading import only_local  # which loads torch
 
     folder = locate_model(name).folder
     try:

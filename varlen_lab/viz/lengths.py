@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from varlen_lab.errors import plural
-from varlen_lab.packing.boundaries import checked_count
+from varlen_lab.packing.checks import checked_count
 from varlen_lab.viz import style
 from varlen_lab.viz.masks import lengths_of, percent
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from varlen_lab.errors import InputError, plural
-from varlen_lab.packing.boundaries import checked_count, checked_lengths
+from varlen_lab.packing.checks import checked_count, checked_lengths
 
 DOCUMENT_LIMIT = 100_000  # a few seconds; beyond it nothing new is seen
 CELL_LIMIT = 40  # up to this many tokens every cell is drawn
