@@ -14,6 +14,7 @@ over the same tokens and divided by the same count, from the same weights with t
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,7 @@ class Bench:
     kernel: Choice | None
     progress: bool
     histories: dict[str, History] = field(default_factory=dict)
-    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+    gradients: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     first: FirstStep | None = None
 
     def run(self, mode: str, unpacked_batch: int = UNPACKED_BATCH) -> History:
@@ -182,7 +183,7 @@ class Bench:
     def found(self, modes: Sequence[str]) -> Comparison:
         """The comparison of the modes that were run, in this order."""
         base = self.gradients[modes[0]]
-        cosines = {mode: float(torch.cosine_similarity(base, self.gradients[mode], dim=0)) for mode in modes}
+        cosines = {mode: cosine(base, self.gradients[mode]) for mode in modes}
         return Comparison({mode: self.histories[mode] for mode in modes}, cosines, self.start, self.first)
 
 
@@ -266,14 +267,25 @@ def take_steps(engine: Engine, batches: Iterator[list[Batch]], history: History,
     history.meta["peak_memory"] = peak_memory()
 
 
-def first_gradient(engine: Engine, batches: list[Batch]) -> torch.Tensor:
-    """The gradient of a step's mean loss over all weights, float64, end to end; the model is left without one."""
+def first_gradient(engine: Engine, batches: list[Batch]) -> list[torch.Tensor]:
+    """The gradient of a step's mean loss, a tensor a weight, on the CPU; the model is left without one."""
     engine.model.train()
     trained = sum((batch.labels != IGNORE).sum() for batch in batches)
     backward(engine, [batch.to(engine.accelerator.device) for batch in batches], torch.as_tensor(trained))
-    found = [p.grad.flatten().cpu().double() for p in engine.model.parameters() if p.grad is not None]
+    # in the width of the weights: three modes of a real model in float64 would take more room than its training
+    found = [p.grad.detach().cpu().clone() for p in engine.model.parameters() if p.grad is not None]
     engine.optimizer.zero_grad()
-    return torch.cat(found)
+    return found
+
+
+def cosine(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
+    """Of the angle between two gradients; added up in float64, a weight at a time."""
+
+    def product(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
+        return sum(float(x.flatten().double() @ y.flatten().double()) for x, y in zip(a, b, strict=True))
+
+    lengths = math.sqrt(product(one, one) * product(other, other))
+    return product(one, other) / lengths if lengths else 0.0
 
 
 def load_start_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], start: str | Path | None) -> None:
