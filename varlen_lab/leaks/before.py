@@ -15,13 +15,13 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.errors import InputError, LeakFound
+from varlen_lab.leaks.apart import who_hears_whom
 from varlen_lab.leaks.batches import padding_by_mask
 from varlen_lab.leaks.causes import keeps_apart
 from varlen_lab.leaks.checking import OF_LAYERS, REFUSED, audit
-from varlen_lab.leaks.measure import leak_matrix
 from varlen_lab.leaks.precision import certified, is_rounding
 from varlen_lab.leaks.report import AuditReport, hearing
-from varlen_lab.leaks.running import CannotRun, attention_name, host_of, logits_of, noise_off, weights_frozen
+from varlen_lab.leaks.running import CannotRun, attention_name, host_of, noise_off
 from varlen_lab.leaks.traps import documents_of, wrong_labels
 from varlen_lab.packing.boundaries import Boundaries
 
@@ -176,10 +176,7 @@ def cut(value: Any, tokens: torch.Tensor, rows: int, width: int) -> Any:
 def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> AuditReport | None:
     """The report of a model and batch without fault; None where there is one, or may be."""
     with noise_off(model):
-        with weights_frozen(model):
-            logits, embedded = logits_of(model, batch)
-        leaks = leak_matrix(logits, embedded, documents)
-        del logits, embedded  # and their graph
+        leaks = who_hears_whom(model, batch, documents, future=False).leaks
         if bool((leaks != 0).any()) or wrong_labels(batch, documents):
             return None
         measured = certified(model, batch, documents)
@@ -187,7 +184,7 @@ def clean_report(model: Any, batch: dict[str, Any], documents: Boundaries) -> Au
         if agreement.has_nan or not keeps_apart(model, batch, documents, measured):
             return None
     lengths = tuple(documents.lengths.tolist())
-    notes = (f"documents alone were run with {agreement.alone} attention", *filter(None, [measured.note()]))
+    notes = (*agreement.notes(), *filter(None, [measured.note()]))
     return AuditReport(leaks.numpy(), torch.nan, agreement, (), notes, lengths, attention_name(model), "train")
 
 

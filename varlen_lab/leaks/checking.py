@@ -5,6 +5,7 @@
     assert report.ok
 
 ``preflight``  known traps, found by looking at model and batch, before anything runs
+``apart``      who hears whom: for all pairs at once, and only where someone does document by document
 ``measure``    the leak matrix and the parity with every document run alone
 ``explain``    which rule an attention that is not right does follow
 ``report``     what was found, in words and numbers
@@ -21,9 +22,10 @@ import torch
 from varlen_lab.attention.guard import lifted
 from varlen_lab.attention.recurrent import class_name
 from varlen_lab.errors import InputError
+from varlen_lab.leaks.apart import who_hears_whom
 from varlen_lab.leaks.causes import Explanation, calls_in_half, explain
 from varlen_lab.leaks.layers import LeakingLayer, layers_of_untold, leaking_layers
-from varlen_lab.leaks.measure import Parity, future_gradient, leak_matrix, unmeasured
+from varlen_lab.leaks.measure import Parity, unmeasured
 from varlen_lab.leaks.mistakes import IGNORES_SEAMS
 from varlen_lab.leaks.origins import COUNTS, RUN_ON, origins
 from varlen_lab.leaks.positions import harmless_positions
@@ -35,7 +37,6 @@ from varlen_lab.leaks.running import (
     logits_of,
     noise_off,
     run_alone,
-    weights_frozen,
 )
 from varlen_lab.leaks.traps import documents_of, preflight, wrong_labels
 from varlen_lab.models.isolation import in_words, isolated_layers
@@ -69,12 +70,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
         if switched_off:
             notes.append(f"set to 0 for the measurement: {', '.join(switched_off)}")
         try:
-            with weights_frozen(model):  # the graph holds activations alone
-                logits, embedded = logits_of(model, batch)
-            prefix = embedded[0].shape[1] - batch["input_ids"].shape[1]
-            leaks = leak_matrix(logits, embedded, documents)
-            future = future_gradient(logits, embedded, documents)
-            del logits, embedded  # and their graph: parity needs the memory
+            leaks, future, prefix = who_hears_whom(model, batch, documents)
             measured = certified(model, batch, documents)
         except CannotRun as problem:
             findings.append(refusal(model, batch, documents, problem))
@@ -82,7 +78,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
                 findings += layer_findings(layers_of_untold(model, batch, documents), findings)
         else:
             agreement = measured.parity
-            notes.append(f"documents alone were run with {agreement.alone} attention")
+            notes += agreement.notes()
             notes += [note] if (note := measured.note()) else []
             if agreement.has_nan:
                 findings.append(nan_finding(agreement))

@@ -1,22 +1,24 @@
 """The two measurements of an audit: who hears whom, and whether a packed document is computed as if it were alone.
 
 The leak matrix needs no tolerance: where attention stays inside documents, the gradient of one document's outputs with
-respect to another's inputs is not small but exactly 0. It takes one backward pass a document, and no T x T memory.
+respect to another's inputs is not small but exactly 0. It takes one backward pass a document, and no T x T memory;
+``apart`` asks first whether there is anything to measure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add  # sum() rounds otherwise from Python 3.12 on
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.leaks.head import LARGE, Outputs, added, outputs_of, plain_head
 from varlen_lab.leaks.running import HALF, as_if_alone, inputs_of, run, run_alone
+from varlen_lab.leaks.sampling import COLUMNS, sampled_gradients
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.registry import IGNORE
 
@@ -34,6 +36,7 @@ class Parity:
     gradient_scale: float
     dtype: torch.dtype  # the coarsest it was computed in
     alone: str = "unknown"  # the attention documents alone were run with
+    sampled: int = 0  # weight matrices of which some columns of the gradient were compared, all else whole
     nan_packed: bool = False
     nan_alone: bool = False
 
@@ -41,6 +44,11 @@ class Parity:
     def has_nan(self) -> bool:
         """Whether either run gave NaN."""
         return self.nan_packed or self.nan_alone
+
+    def notes(self) -> list[str]:
+        """What is to be said of how it was measured."""
+        some = f"gradients were compared in {COLUMNS} columns of each of {self.sampled} large weight matrices"
+        return [f"documents alone were run with {self.alone} attention", *[some] * bool(self.sampled)]
 
     def within(self, limit: float) -> bool:
         """Whether all three are rounding, relative to the largest logit and gradient.
@@ -116,42 +124,47 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries, *, gradi
     labels = flat(batch.get("labels", batch["input_ids"])).clone()
     labels[documents.cu_seqlens[:-1].long()] = IGNORE  # alone, nothing stands before a first token to predict it
     count = max(1, int((labels != IGNORE).sum()))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad] if gradients else []
+    head = plain_head(model)
+    if head is not None and len(ids) * head.out_features <= LARGE:
+        head = None
+    apart, parts, scales, nans, alone_nans = [], [], [], [], []  # on the device, which nobody waits for before the end
 
-    with torch.set_grad_enabled(gradients):
-        logits = run(model, inputs_of(batch))
-        loss = loss_of(logits, labels) / count
-        packed = torch.autograd.grad(loss, trained, allow_unused=True) if trained and loss.requires_grad else []
-        logits = logits.detach()
+    with torch.set_grad_enabled(gradients), sampled_gradients(model) as (trained, sampled):
+        trained, sampled = (trained, sampled) if gradients else ([], 0)
+        row = outputs_of(head, lambda: run(model, inputs_of(batch)))
+        loss, packed = row.loss(labels, count, trained)
+        row = Outputs(row.hidden.detach(), row.head)  # without the graph
 
         # Every document by itself: no seams to get wrong, no cache. Gradients of the losses are summed document by
         # document, so that only one document's graph is alive at a time.
-        apart, parts, nans = [], [], []  # on the device, which nobody waits for before the end
         summed: list[torch.Tensor | None] = [None] * len(packed)
         with as_if_alone(model) as alone_with:
             for start, end in documents.spans:
-                one = run_alone(model, ids[start:end])
-                nans.append(one.isnan().any())
-                apart.append((one.detach() - logits[start:end]).abs().max())
-                part = loss_of(one, labels[start:end]) / count
-                parts.append(part.detach())
+                one = outputs_of(row.head, partial(run_alone, model, ids[start:end]))
+                for first, last in row.spans(start, end):
+                    mine, its = row.logits(first, last), one.logits(first - start, last - start).detach()
+                    nans.append(mine.isnan().any())
+                    alone_nans.append(its.isnan().any())
+                    scales.append(torch.stack(torch.aminmax(mine)).abs().max())
+                    apart.append((its - mine).abs_().max())
+                    del mine, its
+                part, found = one.loss(labels[start:end], count, trained if packed else [])
+                parts.append(part)
                 if packed:
-                    for index, gradient in enumerate(torch.autograd.grad(part, trained, allow_unused=True)):
-                        if gradient is not None:
-                            known = summed[index]
-                            summed[index] = gradient if known is None else known + gradient
-    # None: a parameter that takes no part, such as an expert that no token was sent to
+                    summed = added(summed, found)
+                del one  # and its graph, before the next one's
     pairs = [(a, b) for a, b in zip(packed, summed, strict=True) if a is not None and b is not None]
     return Parity(
         logits=max([0.0, *numbers(apart)]),
-        loss=abs(float(loss.detach()) - reduce(add, numbers(parts), 0.0)),
+        loss=abs(float(loss) - reduce(add, numbers(parts), 0.0)),
         gradients=max(numbers([(a - b).abs().max() for a, b in pairs]), default=0.0),
-        logit_scale=float(logits.abs().max()),
+        logit_scale=max(numbers(scales)),
         gradient_scale=max(numbers([b.abs().max() for _, b in pairs]), default=0.0),
-        dtype=precision_of(model, logits),
+        dtype=precision_of(model, row.hidden),
         alone=alone_with,
-        nan_packed=bool(logits.isnan().any()),
-        nan_alone=any(numbers(nans)),
+        sampled=sampled,
+        nan_packed=any(numbers(nans)),
+        nan_alone=any(numbers(alone_nans)),
     )
 
 
@@ -168,12 +181,6 @@ def precision_of(model: Any, logits: torch.Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(kind):
         dtypes.add(torch.get_autocast_dtype(kind))
     return next((dtype for dtype in HALF if dtype in dtypes), logits.dtype)
-
-
-def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum of next-token losses; logits (T, V), labels (T,) with the first of each document ignored."""
-    logits = logits[:-1].to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits, labels[1:], ignore_index=IGNORE, reduction="sum")
 
 
 def flat(x: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from varlen_lab.leaks.report import AuditReport, Finding
 from varlen_lab.leaks.running import random_row
 
 BUDGET = 2048  # tokens of the row in the true model
-MOST_DOCUMENTS = 16  # each costs a backward pass
+MOST_DOCUMENTS = 16  # each is run alone
 USUAL = [70, 1, 300, 33, 2, 120, 64, 18]  # tokens of the documents of every row with room for them
 SHORT = [5, 1, 33, 2, 18]  # and around the long ones of all others
 SIZES = range(16, 120, 8)  # tokens: the thresholds of a tiny copy, each another

@@ -20,8 +20,8 @@ import torch
 
 from varlen_lab.errors import InputError, LeakFound, first_line
 from varlen_lab.leaks.checking import audit
+from varlen_lab.leaks.head import loss_of
 from varlen_lab.leaks.isolating import isolate as isolate_measured
-from varlen_lab.leaks.measure import loss_of
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.running import attention_name
 from varlen_lab.models.isolation import isolated_layers
