@@ -33,7 +33,7 @@ from varlen_lab.documents.dialogues import (
 )
 from varlen_lab.documents.fields import beside_turns, beside_words, text_of_parts
 from varlen_lab.documents.registry import COMPRESSED, MAP_FNS, READERS, Shape
-from varlen_lab.documents.sources import ending_of, locate
+from varlen_lab.documents.sources import Position, ending_of, locate
 from varlen_lab.errors import InputError, first_line, nearest, unknown_choice
 
 Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord stands in for what cannot be read
@@ -83,6 +83,16 @@ def read_dialogues(
 
 def reading_of(records: Records, name: str, *, system: str, map_fn: str, skip_bad: bool) -> Reading:
     """As ``read_dialogues``, of the records at ``name``."""
+    reading = read_some(records, system=system, map_fn=map_fn, skip_bad=skip_bad)
+    if not reading.dialogues:
+        skipped = reading.skipped
+        why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
+        raise InputError(f"{name} holds no dialogue{why}; give it at least one with an assistant turn.")
+    return reading
+
+
+def read_some(records: Iterable[tuple[str, Any]], *, system: str, map_fn: str, skip_bad: bool) -> Reading:
+    """As ``reading_of``, of records that are a part of the data and may hold no dialogue."""
     dialogues, skipped, counted = list[Dialogue](), list[str](), Counter[str]()
     for place, record in records:
         try:
@@ -97,9 +107,6 @@ def reading_of(records: Records, name: str, *, system: str, map_fn: str, skip_ba
             if not skip_bad:
                 raise bad_place(place, reason) from None
             skipped.append(f"{place}: {reason}")
-    if not dialogues:
-        why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
-        raise InputError(f"{name} holds no dialogue{why}; give it at least one with an assistant turn.")
     return Reading(dialogues, skipped, {fit_to_print(name): count for name, count in counted.items()})
 
 
@@ -121,15 +128,18 @@ def records_at(name: str, progress: bool = True) -> Records:
     return numbered(dataset, str(path) if kind == "folder" else name)
 
 
-def numbered(records: Iterable[Any], name: str) -> Records:
-    """Records that have no line, with their number from 1."""
-    for number, record in enumerate(records, start=1):
+def numbered(records: Iterable[Any], name: str, first: int = 1) -> Records:
+    """Records that have no line, with their number from ``first`` on."""
+    for number, record in enumerate(records, start=first):
         yield f"{name}, record {number}", record
 
 
-def jsonl_records(path: Path) -> Records:
-    """A record a line; empty lines are passed over, their numbers count."""
-    for number, line in enumerate(lines_of(path, newline="\n"), start=1):
+def jsonl_records(path: Path, at: Position | None = None) -> Records:
+    """A record a line, from the position on, which moves along; empty lines are passed over, their numbers count."""
+    at = at or Position()
+    for line in lines_of(path, newline="\n", at=at):
+        at.record += 1
+        at.offset += len(line.encode("utf-8", "surrogateescape"))
         if line.strip():
             try:
                 record = loads(valid_utf8(line.rstrip("\r\n"), "the line"))
@@ -138,23 +148,29 @@ def jsonl_records(path: Path) -> Records:
             except (ValueError, RecursionError) as error:
                 what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
                 record = BadRecord(f"the line is not JSON ({what})")
-            yield f"{path}:{number}", record
+            yield f"{path}:{at.record}", record
 
 
-def lines_of(path: Path, newline: str) -> Iterator[str]:
+def lines_of(path: Path, newline: str, at: Position | None = None) -> Iterator[str]:
     """The lines of a text file, one in memory at a time; a byte order mark, as Windows writes it, is no part of it.
+
+    From the offset ``at`` on, which is moved behind such a mark and no further.
 
     A byte that is not UTF-8 costs its line only: it stays in it as a half character, for ``valid_utf8`` to find.
     """
-    number = 0
+    at = at or Position()
+    number = at.record
     try:
         with opened(path) as file:
-            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # the byte order marks of UTF-16
+            mark = file.read(3)
+            if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the byte order marks of UTF-16
                 raise InputError(f"{path} is not UTF-8 text (byte 0); save it as UTF-8.")
         # not "utf-8-sig", which drops a mark that is cut off
-        with io.TextIOWrapper(opened(path), "utf-8", errors="surrogateescape", newline=newline) as text:
+        if not at.offset and mark == BYTE_ORDER_MARK.encode():
+            at.offset = len(mark)
+        with io.TextIOWrapper(opened(path, at.offset), "utf-8", errors="surrogateescape", newline=newline) as text:
             for line in text:
-                yield line if number else line.removeprefix(BYTE_ORDER_MARK)
+                yield line
                 number += 1
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.strerror:
@@ -165,10 +181,15 @@ def lines_of(path: Path, newline: str) -> Iterator[str]:
         ) from None
 
 
-def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file, out of their compression if its ending names one."""
+def opened(path: Path, offset: int = 0) -> IO[bytes]:
+    """The bytes of a file from ``offset`` on, out of their compression if its ending names one."""
     opener = COMPRESSED.get(path.suffix.lower())
-    return function_at(opener)(path) if opener else path.open("rb")
+    file: IO[bytes] = function_at(opener)(path) if opener else path.open("rb")
+    if not opener:
+        file.seek(offset)
+    while opener and offset:  # some cannot seek, and those that can read up to there
+        offset -= len(file.read(min(offset, 1 << 20))) or offset
+    return file
 
 
 def valid_utf8(text: str, what: str) -> str:

@@ -167,6 +167,8 @@ READERS: dict[str, str] = {
 # the ending behind that of a text file -> function(path) that opens its bytes
 COMPRESSED: dict[str, str] = {".gz": "gzip:open", ".zst": "varlen_lab.documents.formats:open_zstd"}
 READERS |= {text + packed: READERS[text] for text in (".jsonl", ".json", ".csv", ".tsv") for packed in COMPRESSED}
+# whose functions take a ``Position`` too and begin behind it; the others are read from their beginning
+SEEKABLE = {".jsonl", ".parquet", ".arrow", *(f".jsonl{packed}" for packed in COMPRESSED)}
 INSTEAD: dict[str, str] = {  # endings of what is not read -> what to do with it
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar"), "unpack it and name a file in it"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as .csv"),

@@ -6,12 +6,23 @@ The kinds of files are rows of the registry; what none of these can be is refuse
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from varlen_lab.documents.registry import COMPRESSED, INSTEAD, READERS
 from varlen_lab.errors import InputError, nearest
 
 BUILTIN = "builtin:docstrings"
+
+
+@dataclass
+class Position:
+    """How far data was read: whoever reads moves it, and who is given one begins behind it."""
+
+    record: int = 0  # records (of JSON lines: lines) that were passed
+    offset: int = 0  # bytes of a text file, out of its compression
+    state: Any = None  # what an ``IterableDataset`` says of itself
 
 
 def locate(name: str) -> tuple[str, Path]:

@@ -12,32 +12,45 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.documents.dialogues import BadRecord
 from varlen_lab.documents.reading import Records
-from varlen_lab.documents.sources import BUILTIN, similar_name
+from varlen_lab.documents.sources import BUILTIN, Position, similar_name
 from varlen_lab.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 ROWS_AT_ONCE = 1000  # of a file, in memory together
+BUFFER_BYTES = 1 << 20  # of a column of a Parquet file
 
 
-def parquet_records(path: Path) -> Records:
-    """(place, record) of every row, a thousand rows in memory at a time; InputError for a file that is damaged."""
+def parquet_records(path: Path, at: Position | None = None) -> Records:
+    """(place, record) of every row behind the position; InputError for a file that is damaged.
+
+    A thousand rows are in memory at a time. Row groups that lie before the position are not read.
+    """
     import pyarrow.parquet as pq
 
-    def batches() -> Iterator[Any]:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(ROWS_AT_ONCE)
+    def batches(skip: int) -> Iterator[Any]:
+        # without a buffer a column is read for a whole row group at once, and one may be the whole file
+        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
+            groups = range(file.num_row_groups)
+            while groups and (rows := file.metadata.row_group(groups[0]).num_rows) <= skip:
+                groups, skip = groups[1:], skip - rows
+            if groups:
+                yield from without_first(file.iter_batches(ROWS_AT_ONCE, row_groups=groups), skip)
 
-    return rows_at(path, batches(), "Parquet")
+    at = at or Position()
+    return rows_at(path, batches(at.record), "Parquet", at)
 
 
-def arrow_records(path: Path) -> Records:
-    """(place, record) of every row of an Arrow file or stream, as ``datasets`` keeps them; or InputError."""
+def arrow_records(path: Path, at: Position | None = None) -> Records:
+    """(place, record) of every row of an Arrow file or stream behind the position; or InputError.
+
+    As ``datasets`` keeps them. It is read and not mapped: mapped pages count as memory of the process.
+    """
     import pyarrow as pa
 
     def batches() -> Iterator[Any]:
-        with pa.memory_map(str(path)) as file:
+        with pa.OSFile(str(path)) as file:
             try:
                 reader = pa.ipc.open_stream(file)
             except pa.ArrowInvalid:
@@ -47,22 +60,33 @@ def arrow_records(path: Path) -> Records:
                 for start in range(0, len(batch), ROWS_AT_ONCE):
                     yield batch.slice(start, ROWS_AT_ONCE)
 
-    return rows_at(path, batches(), "Arrow")
+    at = at or Position()
+    return rows_at(path, without_first(batches(), at.record), "Arrow", at)
 
 
-def rows_at(path: Path, batches: Iterator[Any], kind: str) -> Records:
-    """(place, record) of every row of these record batches; InputError where the next cannot be had."""
-    number = 0
+def without_first(batches: Iterator[Any], skip: int) -> Iterator[Any]:
+    """The record batches without their first ``skip`` rows."""
+    for batch in batches:
+        if skip < len(batch):
+            yield batch.slice(skip)
+        skip = max(0, skip - len(batch))
+
+
+def rows_at(path: Path, batches: Iterator[Any], kind: str, at: Position) -> Records:
+    """(place, record) of every row of these record batches, which lie behind the position; it moves along.
+
+    InputError where the next cannot be had.
+    """
     try:
         for batch in batches:
             for record in rows_of(batch):
-                number += 1
-                yield f"{path}, record {number}", record
+                at.record += 1
+                yield f"{path}, record {at.record}", record
     # whoever reads has seen enough and closes us: no fault of the file
     except GeneratorExit:
         raise
     except Exception as error:  # what a damaged file raises depends on where the damage is
-        after = f" after record {number}" if number else ""
+        after = f" after record {at.record}" if at.record else ""
         raise InputError(f"{path} is no readable {kind} file{after} ({first_line(error)}); write it again.") from None
 
 

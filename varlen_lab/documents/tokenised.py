@@ -8,7 +8,7 @@ have, columns of different lengths, labels that are neither the token nor -100. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,16 +62,8 @@ def read_tokenised(records: Records, name: str, vocabulary: int, skip_bad: bool)
     """
     tables, waiting = [], list[tuple[np.ndarray, np.ndarray]]()
     read, without, skipped, counted = 0, 0, list[str](), Counter[str]()
-    for place, record in records:
-        try:
-            documents, seen = documents_in(record, vocabulary)
-        except BadRecord as reason:
-            if not skip_bad:
-                raise bad_place(place, reason) from None
-            skipped.append(f"{place}: {reason}")
-            continue
+    for documents in good_ones(records, vocabulary, skip_bad, skipped, counted):
         read += 1
-        counted.update(seen)
         trainable = [one for one in documents if (one[1] != IGNORE).any()]
         without += len(documents) - len(trainable)
         waiting += trainable
@@ -90,6 +82,22 @@ def read_tokenised(records: Records, name: str, vocabulary: int, skip_bad: bool)
     return Tokenised(
         pa.concat_tables(tables), read, without, skipped, {fit_to_print(one): count for one, count in counted.items()}
     )
+
+
+def good_ones(
+    records: Iterable[tuple[str, Any]], vocabulary: int, skip_bad: bool, skipped: list[str], counted: Counter[str]
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """The documents of each good record; what was left out is added to ``skipped``, what was seen to ``counted``."""
+    for place, record in records:
+        try:
+            documents, seen = documents_in(record, vocabulary)
+        except BadRecord as reason:
+            if not skip_bad:
+                raise bad_place(place, reason) from None
+            skipped.append(f"{place}: {reason}")
+            continue
+        counted.update(seen)
+        yield documents
 
 
 def end_to_end(documents: list[tuple[np.ndarray, np.ndarray]]) -> pa.Table:

@@ -169,10 +169,14 @@ class PackedStream(torch.utils.data.IterableDataset):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, after the last row it gave: plain numbers and lists, fit for JSON or torch.save."""
+        pieces = {str(number): [part.tolist() for part in piece] for number, piece in self.pieces.items()}
+        return {**self.position(), "pieces": pieces}
+
+    def position(self) -> dict[str, Any]:
+        """As ``state_dict`` without the tokens: of ``pieces`` there is nothing."""
         state = self.source.state_dict() if hasattr(self.source, "state_dict") else None
         return {
             "packer": self.packer.state_dict(),
-            "pieces": {str(number): [part.tolist() for part in piece] for number, piece in self.pieces.items()},
             "ready": [list(row) for row in self.ready],
             "documents": self.documents,
             "dropped_tokens": self.dropped_tokens,

@@ -53,12 +53,15 @@ class Limits:
 def check_limits(
     config: Config, model: Any, rows: Dataset, steps: list[Step], tokenizer: Any, held_out: Dataset | None = None
 ) -> list[str]:
-    """The notices of a run before its first step; InputError with the first limit that it breaks."""
+    """The notices of a run before its first step; InputError with the first limit that it breaks.
+
+    ``steps``: all of the run's, or none where they are not known yet.
+    """
     found = [Limits.of(config, model, part, tokenizer) for part in (rows, held_out) if part is not None]
     if broken := [sentence for limits in found for sentence in limits.broken]:
         raise InputError(f"{broken[0]}.")
     trained = trained_in_rows(rows)
-    if not any(trains(step, trained) for step in steps):
+    if steps and not any(trains(step, trained) for step in steps):
         raise InputError(
             f"none of the {len(steps)} steps has a token to train on, the answers lie behind max_length = "
             f"{config.max_length}; raise it, or take more steps."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,8 @@ from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm
 from varlen_lab.training.outlook import Outlook, Work, estimate
 from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
+from varlen_lab.training.stream import RowStream, StreamEnded, is_streamed
+from varlen_lab.training.stream_steps import StreamedSteps, ahead, count_steps, streamed_outlook
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 def train(
     config: Config,
     *,
+    dataset: Iterable[Any] | None = None,
     progress: bool = True,
     on_start: Callable[[Outlook], None] | None = None,
     on_step: Callable[[dict[str, Any]], None] | None = None,
@@ -65,18 +68,23 @@ def train(
     for a live plot; both in the first process only. ``resume`` goes on from the newest checkpoint of the work_dir (or
     a given one) as if the run had never stopped: to the last bit on a CPU, and on a GPU with ``deterministic = True``.
     Without a checkpoint it starts at step 0. SIGTERM saves and returns early. ``deepspeed`` (one of XTuner's names or a
-    JSON file) or ``fsdp`` shares the model out over the processes that were started. Raises InputError for bad input,
+    JSON file) or ``fsdp`` shares the model out over the processes that were started.
+
+    With ``pack_strategy = 'sequential'`` the rows come in the order of the data, read as they are trained on: it may be
+    larger than memory. ``dataset`` is read instead of ``data_path`` then: an ``IterableDataset`` of ``datasets``, or
+    any iterable of records. Raises InputError for bad input,
     for a checkpoint of another config, other data or another plan, and when loss, gradient or weights stay no numbers;
     LeakFound, before anything is written, when the model does not keep packed documents apart.
     """
     with repeatable(True, resolve_device(config)) if config.deterministic else nullcontext():
-        run = prepared(config, progress, on_start, resume, deepspeed, fsdp)
+        run = prepared(config, dataset, progress, on_start, resume, deepspeed, fsdp)
         run.take_steps(progress, on_step)
     return run.history
 
 
 def prepared(
     config: Config,
+    dataset: Iterable[Any] | None,
     progress: bool,
     on_start: Callable[[Outlook], None] | None,
     resume: bool | str | Path,
@@ -87,6 +95,11 @@ def prepared(
     from accelerate.utils import broadcast_object_list
 
     refuse_format(config, deepspeed, fsdp)
+    if dataset is not None and not is_streamed(config):
+        raise InputError(
+            f"a dataset that is handed over is read as a stream, and pack_strategy = {config.pack_strategy!r} in mode "
+            f"{config.mode} needs all of it at once; set pack_strategy = 'sequential' and pack_to_max_length = True."
+        )
     if config.visualizer is not None:
         check_visualizer(config)
     accelerator = make_accelerator(config)
@@ -95,11 +108,13 @@ def prepared(
     # before the data: tokenising can take minutes, and a model that cannot be had should be said at once
     # under FSDP2 the first process alone has weights, and gives them to the others; qlora is refused by the engine
     model = build_model(config, empty=fsdp and not first and config.method != "qlora")
-    rows, report, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress and first)
-    costs = Work.of(model).operations(*row_totals(rows))
-    plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
-    notices = check_limits(config, model, rows, plan, tokenizer, held_out)
+    data = planned_data(config, model, tokenizer, accelerator, dataset, progress=progress and first)
+    rows, plan, stream = data.rows, data.plan, data.stream
+    notices = check_limits(config, model, rows, [] if stream else plan, tokenizer, data.held_out)
     outlook = estimate(config, model, rows, plan, accelerator, engine=engine_name(deepspeed, fsdp))
+    if stream is not None:
+        outlook = streamed_outlook(outlook, stream, data.steps)
+        notices += stream.documents.notes
     work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
     # the first one's: a machine that does not see the folder must not begin at step 0 alone
     begin_with = broadcast_object_list([checkpoint_to_resume(work_dir, resume)])[0]
@@ -107,22 +122,55 @@ def prepared(
     choice = decide_kernel(config, model, rows, plan, accelerator, receipt_to_keep(config, begin_with))
     # while the first process has all of the weights, and before anything is written
     leak_check = check_in_first_process(config, model, rows, plan, accelerator, shared_out=bool(deepspeed or fsdp))
-    engine = make_engine(model, config, len(plan), accelerator, deepspeed=deepspeed, fsdp=fsdp)
+    engine = make_engine(model, config, data.steps, accelerator, deepspeed=deepspeed, fsdp=fsdp)
     make_work_dir(work_dir)
     history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)
-    history.meta |= {"steps": len(plan), "data_report": str(report), "data": data_fingerprint(rows)}
+    history.meta |= {"steps": data.steps, "data_report": data.report, "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
     history.meta |= {"plan": plan_fingerprint(plan), **leak_check}
     for notice in notices if first else ():
         warnings.warn(notice, stacklevel=1)
     if first and on_start is not None:
         on_start(outlook)
-    run = Run(config, engine, tokenizer, rows, held_out, plan, outlook, work_dir, history)
+    run = Run(config, engine, tokenizer, data, outlook, work_dir, history)
     # in this order: which records of the old history stay depends on the step that is gone on from
     if begin_with is not None:
         run.resume(begin_with)
     run.begin_files()
     return run
+
+
+@dataclass
+class Data:
+    """What a run trains on, and in which order: all rows and steps, or the first ones and the stream they come from."""
+
+    rows: Dataset
+    report: str
+    held_out: Dataset | None
+    plan: list[Step]
+    steps: int
+    stream: RowStream | None = None
+
+
+def planned_data(
+    config: Config,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Any,
+    dataset: Iterable[Any] | None,
+    progress: bool,
+) -> Data:
+    """The rows and the plan of a run, in all processes alike."""
+    if is_streamed(config):
+        steps = count_steps(config, tokenizer, dataset, accelerator)
+        stream = RowStream(config, tokenizer, dataset)
+        rows, plan = ahead(stream, accelerator.num_processes)
+        report = "rows in the order of the data, read as they are trained on"
+        return Data(rows, report, None, plan, steps, stream)
+    rows, packed, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress)
+    costs = Work.of(model).operations(*row_totals(rows))
+    plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
+    return Data(rows, str(packed), held_out, plan, len(plan))
 
 
 def refuse_format(config: Config, deepspeed: str | None, fsdp: bool) -> None:
@@ -152,14 +200,13 @@ class Run:
     config: Config
     engine: Engine
     tokenizer: PreTrainedTokenizerBase
-    rows: Dataset
-    held_out: Dataset | None
-    plan: list[Step]
+    data: Data
     outlook: Outlook
     work_dir: Path
     history: History
     done: int = 0  # steps that were taken before
     saved: list[Path] = field(default_factory=list)  # checkpoints that save_total_limit counts
+    streamed: StreamedSteps | None = None  # the steps that are being read
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint."""
@@ -168,6 +215,8 @@ class Run:
         set_rng_state(state["rng_state"])
         if self.engine.accelerator.device.type == "cpu":
             note_threads(state.get("threads"))
+        if self.data.stream is not None:
+            self.data.stream.load_state_dict(state["stream"])
         self.done = state["step"]
         self.history.checkpoint = path
 
@@ -184,12 +233,12 @@ class Run:
     def take_steps(self, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
         """The steps that are left, each with what is shown, measured and saved around it."""
         accelerator, history, first = self.engine.accelerator, self.history, self.engine.accelerator.is_main_process
-        bar = progress_bar("train", len(self.plan), self.done, progress and first)
+        bar = progress_bar("train", self.data.steps, self.done, progress and first)
         drawing: AbstractContextManager[Callable[..., object]] = nullcontext(lambda record: None)
-        if self.config.visualizer is not None and first and self.done < len(self.plan):
+        if self.config.visualizer is not None and first and self.done < self.data.steps:
             drawing = curves(self.config, self.work_dir, history.meta, self.done)
         with bar, stop_on_sigterm() as stop, drawing as draw:
-            for record in optimize(self.engine, self.batches(), self.done, on_nonfinite=self.keep_nonfinite):
+            for record in self.records():
                 self.evaluate(record)
                 history.add(record)
                 bar.set_postfix_str(history.status, refresh=False)
@@ -202,32 +251,47 @@ class Run:
                 self.save_if_due(record["step"])
                 if history.stopped:
                     break
+        if self.streamed is not None:
+            history.meta["data_report"] = self.streamed.report()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the steps that are left, each when it was taken; a stream that ends first is saved."""
+        try:
+            yield from optimize(self.engine, self.batches(), self.done, on_nonfinite=self.keep_nonfinite)
+        except StreamEnded:
+            if self.history.taken:
+                self.save(self.history.records[-1]["step"])
+            raise
 
     def batches(self) -> Iterator[list[Batch]]:
         """This process's batches of every step that is left."""
-        config, accelerator = self.config, self.engine.accelerator
+        config, data, accelerator = self.config, self.data, self.engine.accelerator
         processes, number = accelerator.num_processes, accelerator.process_index
-        steps = share(self.plan[self.done :], row_totals(self.rows)[1], processes, number, config.batch_size)
         collate = collator(config.mode, pad_id(self.tokenizer))
-        return batched(self.rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
+        if data.stream is not None:
+            model = self.engine.unwrapped_model
+            self.streamed = StreamedSteps(data.stream, model, collate, processes, number, data.steps - self.done)
+            return iter(self.streamed)
+        steps = share(data.plan[self.done :], row_totals(data.rows)[1], processes, number, config.batch_size)
+        return batched(data.rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
 
     def evaluate(self, record: dict[str, Any]) -> None:
         """Add to the record of a step how busy the device was and, where the config says so, how good the model is."""
         record["mfu"] = self.outlook.utilisation(record)
         config, pad = self.config, pad_id(self.tokenizer)
         if config.evaluation_freq and record["step"] % config.evaluation_freq == 0:
-            if self.held_out is not None:
-                record["held_out_loss"] = held_out_loss(self.engine, self.held_out, config, pad)
+            if self.data.held_out is not None:
+                record["held_out_loss"] = held_out_loss(self.engine, self.data.held_out, config, pad)
             if config.evaluation_inputs:
                 record["samples"] = answers(self.engine, self.tokenizer, config, pad)
 
     def save_if_due(self, step: int) -> None:
-        """Write a checkpoint every ``save_steps``, at the end and before an early stop; the oldest make room.
+        """Write a checkpoint every ``save_steps``, at the end and before an early stop."""
+        if not step % self.config.save_steps or step == self.data.steps or self.history.stopped:
+            self.save(step)
 
-        InputError when there is nothing finite to write.
-        """
-        if step % self.config.save_steps and step != len(self.plan) and not self.history.stopped:
-            return
+    def save(self, step: int) -> None:
+        """Write a checkpoint; the oldest make room. InputError when there is nothing finite to write."""
         refuse_nonfinite(self.engine, step, self.history.checkpoint)
         path = self.work_dir / f"iter_{step}.pth"
         self.engine.save(path, self.contents(step))
@@ -253,6 +317,7 @@ class Run:
             "model_config": model.config.to_json_string(use_diff=False),
             "meta": {key: value for key, value in self.history.meta.items() if isinstance(value, (str, int, dict))},
             "losses": self.history.losses,
+            **({} if self.streamed is None else {"stream": self.streamed.state_dict()}),
         }
 
     def keep_nonfinite(self, step: int, batches: list[Batch]) -> str:
