@@ -88,6 +88,11 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
         ) from None
 
 
+def is_streamed(config: Config) -> bool:
+    """Whether a run of this config reads its rows as it goes."""
+    return config.pack_strategy == "sequential" and config.mode != "unpacked"
+
+
 def load_rows(
     config: Config, tokenizer: PreTrainedTokenizerBase, *, progress: bool = False
 ) -> tuple[Dataset, PackReport]:

@@ -40,11 +40,6 @@ class StreamEnded(InputError):
     """The data cannot be read again, and there are steps left."""
 
 
-def is_streamed(config: Config) -> bool:
-    """Whether a run of this config reads its rows as it goes."""
-    return config.pack_strategy == "sequential" and config.mode != "unpacked"
-
-
 class RowStream:
     """The rows of a config without end, epoch after epoch; ``dataset``: read instead of its ``data_path``.
 

@@ -31,7 +31,7 @@ from varlen_lab.training.checkpoint import (
     set_rng_state,
 )
 from varlen_lab.training.curves import check_visualizer, curves
-from varlen_lab.training.data import load_in_all_processes, load_tokenizer, pad_id
+from varlen_lab.training.data import is_streamed, load_in_all_processes, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
@@ -43,7 +43,7 @@ from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm
 from varlen_lab.training.outlook import Outlook, Work, estimate
 from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
-from varlen_lab.training.stream import RowStream, StreamEnded, is_streamed
+from varlen_lab.training.stream import RowStream, StreamEnded
 from varlen_lab.training.stream_steps import StreamedSteps, ahead, count_steps, streamed_outlook
 
 if TYPE_CHECKING:
