@@ -76,12 +76,12 @@ def anonymous() -> int:
     raise RuntimeError("/proc/self/status has no RssAnon: this benchmark measures memory on Linux")
 
 
-def peak_of(work: Callable[[], Any]) -> int:
-    """The most kB that ``work`` held at a time over what was there before."""
+def peak_of(work: Callable[[], Any], every: float = 0.001) -> int:
+    """The most kB that ``work`` held at a time over what was there before; looks ``every`` so many seconds."""
     before, seen, done = anonymous(), [0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.001):
+        while not done.wait(every):
             seen.append(anonymous())
 
     watcher = threading.Thread(target=watch)

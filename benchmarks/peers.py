@@ -1,7 +1,7 @@
 """The trainers people use, over documents we hand them: HF Trainer with flattening, TRL's SFTTrainer with packing.
 
 Both get the model as it is, with whatever attention it has, and a ``Clock`` that counts real tokens from the end of the
-first step on. Checkpoints, logs, evaluation and gradient checkpointing are off.
+first step on. Checkpoints, logs and evaluation are off, and gradient checkpointing unless it is asked for.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ Documents = Sequence[Sequence[int]]
 
 
 class Clock:
-    """Time and tokens of a trainer; ``now`` is the clock: CPU seconds, or one that waits for a GPU first."""
+    """Time and tokens of a trainer; ``now`` is the clock: CPU seconds, or one that waits for a GPU first.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    ``first``: the first step counts too. Else it warms up.
+    """
+
+    def __init__(self, now: Callable[[], float], first: bool = False) -> None:
         from transformers import TrainerCallback
 
         self.batches: list[int] = []  # real tokens of every batch that was collated
@@ -24,6 +27,10 @@ class Clock:
         outer = self
 
         class Callback(TrainerCallback):
+            def on_train_begin(self, *more: Any, **options: Any) -> None:
+                if first:
+                    outer.marks.append((now(), 0))
+
             def on_step_end(self, args: Any, state: Any, *more: Any, **options: Any) -> None:
                 outer.marks.append((now(), state.global_step * args.gradient_accumulation_steps))
 
@@ -37,7 +44,7 @@ class Clock:
         return counted
 
     def rate(self) -> float:
-        """Real tokens a second, after the first step."""
+        """Real tokens a second, from the first mark to the last."""
         # trainers collate batches ahead, so tokens are counted by the batches that steps have taken
         (start, before), (end, after) = self.marks[0], self.marks[-1]
         return sum(self.batches[before:after]) / (end - start)
@@ -61,16 +68,23 @@ def arguments(accumulate: int, options: dict[str, Any]) -> dict[str, Any]:
 def flattening(
     model: Any, documents: Documents, batch: int, accumulate: int, options: dict[str, Any], clock: Clock
 ) -> None:
-    """HF Trainer, ``batch`` documents end to end in a row, seams in position ids and ``cu_seq_lens``."""
+    """HF Trainer, ``batch`` documents end to end in a row, seams in position ids and ``cu_seq_lens``.
+
+    ``batch`` 0: rows are packed already, each of ``documents`` is a row of documents.
+    """
     from datasets import Dataset
     from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 
-    explicit = options.pop("seams", False)
+    collate = clock.counting(DataCollatorWithFlattening(return_flash_attn_kwargs=options.pop("seams", False)))
+
+    def unpacked(features: list[Any]) -> Any:
+        return collate([{"input_ids": one, "labels": one} for row in features for one in row["input_ids"]])
+
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model,
-            TrainingArguments(folder, per_device_train_batch_size=batch, **arguments(accumulate, options)),
-            data_collator=clock.counting(DataCollatorWithFlattening(return_flash_attn_kwargs=explicit)),
+            TrainingArguments(folder, per_device_train_batch_size=batch or 1, **arguments(accumulate, options)),
+            data_collator=collate if batch else unpacked,
             train_dataset=Dataset.from_dict({"input_ids": documents, "labels": documents}),
             callbacks=[clock.callback],
         )
