@@ -5,8 +5,8 @@
 
 All weights are trained, fp32, fused AdamW, two threads, every token counts in the loss. A document is a docstring of
 Python's standard library as an answer in the model's own chat template: a hundred tokens, a few of them over a
-thousand, much as in Alpaca. All contenders get the same ones, a row's worth a step. Each runs in a process of its own,
-in turns. Printed are real tokens (no padding) per CPU second over all steps, the first one included, and the most memory
+thousand, much as in Alpaca. All contenders get the same ones, a row's worth a step, each in a process of its own, in
+turns. Printed are real tokens (no padding) per CPU second over all steps, the first one included, and the most memory
 over the loaded model: gradients, AdamW's moments, activations, the loss.
 
 ``varlen``         our loop on packed rows; ``, recomputing`` with gradient_checkpointing and recompute = 'cheap'
@@ -16,9 +16,9 @@ over the loaded model: gradients, AdamW's moments, activations, the loss.
 ``TRL packing``    SFTTrainer(packing=True) with its loss that holds no logits of a whole row; ``, recomputing`` with
                    gradient checkpointing, which is its default: a third more work
 
-To be fair to both peers: they are made for flash attention on a GPU. A CPU has none, and transformers' sdpa works through
-the whole row under a mask. The goals compare our recomputing row with peers that do not recompute, in speed too.
-Exit code 1 when a goal is missed.
+To be fair to both peers: they are made for flash attention on a GPU. A CPU has none, and transformers' sdpa works
+through the whole row under a mask. The goals compare our recomputing row with peers that do not recompute, in speed
+too. Exit code 1 when a goal is missed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,6 +84,8 @@ def measure_one(name: str, config: Config, rows: Rows) -> dict[str, float]:
     """In a process of its own: real tokens per CPU second, and MB at the peak over the loaded model."""
     plain, recomputing = name.removesuffix(RECOMPUTING), name.endswith(RECOMPUTING)
     if plain in (HF, TRL):
+        import trl  # noqa: F401 - with all of transformers' trainer: no part of what training takes
+
         model = build_model(config.with_mode("unpacked"))
         options = {"use_cpu": True, "bf16": False, "learning_rate": config.lr, "gradient_checkpointing": recomputing}
         clock = Clock(time.process_time, first=True)
@@ -115,25 +116,20 @@ def measure_one(name: str, config: Config, rows: Rows) -> dict[str, float]:
 def in_a_process(name: str, config: Config, file: Path) -> dict[str, float] | None:
     """What ``measure_one`` finds in a fresh process, or None, and why is printed."""
     model, length = str(config.pretrained_model_name_or_path), str(config.max_length)
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.train_real",
-        "--model",
-        model,
-        "--rows",
-        length,
-        "--one",
-        name,
-        str(file),
-    ]
+    asked = ["--model", model, "--rows", length, "--one", name, str(file)]
     threads = {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads})
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_real", *asked],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **threads},
+    )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
         print(f"{name} is not measured: {reason}")
         return None
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"    {name}: {found['rate']:,.1f} tokens / CPU s, {found['peak']:,.0f} MB", file=sys.stderr, flush=True)
     return found
 
 

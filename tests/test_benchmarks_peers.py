@@ -34,3 +34,12 @@ def test_a_shorter_last_step_counts_what_is_left() -> None:
         arguments = SimpleNamespace(gradient_accumulation_steps=2)
         clock.callback.on_step_end(arguments, SimpleNamespace(global_step=step), None)
     assert clock.rate() == 2.0
+
+
+def test_the_first_step_counts_where_asked() -> None:
+    times = iter([1.0, 5.0])
+    clock = Clock(lambda: next(times), first=True)
+    clock.callback.on_train_begin(None, None, None)
+    clock.counting(lambda features: features)([{"input_ids": [0] * 8}])
+    clock.callback.on_step_end(SimpleNamespace(gradient_accumulation_steps=1), SimpleNamespace(global_step=1), None)
+    assert clock.rate() == 2.0
