@@ -142,8 +142,11 @@ class Bench:
             gradient = first_gradient(engine, next(self.batches(mode, self.trained_steps()[:1], unpacked_batch)))
         take_steps(engine, self.batches(mode, self.steps, unpacked_batch), history, len(self.steps), self.progress)
         if mode == "varlen" and self.first is not None:
+            # the proof needs room for gradients; the optimizer's two numbers a weight are not needed any more
+            del engine
+            accelerator.free_memory()
             # what begins to leak on the way is as well hidden from the loss
-            self.prove(config, engine.unwrapped_model, accelerator, taken=len(self.steps))
+            self.prove(config, model, accelerator, taken=len(self.steps))
         if unpacked_batch == ALONE:
             history.meta["one_at_a_time"] = True
         if unpacked_batch != CONTROL_BATCH:
