@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._pytree import keystr, tree_leaves_with_path
+from turns import by_turns
 
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
@@ -81,9 +82,8 @@ def twenty(small: Config) -> Config:
     return small.with_mode("varlen").replace(max_length=96, max_steps=20, save_steps=5, accumulative_counts=2)
 
 
-@pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", by_turns(WAYS, always=0))
 def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None:
     """Twenty steps, again with a kill on the way and a resume to the same bits; and the last checkpoint converts."""
     if way.startswith("zero"):
@@ -117,9 +117,8 @@ def test_two_processes_are_one(way: str, twenty: Config, tmp_path: Path) -> None
     assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < 2e-3
 
 
-@pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize("way", ["zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("way", by_turns(["zero1", "zero2", "zero3"], always=0))
 def test_an_adapter_under_deepspeed_goes_on(way: str, twenty: Config, tmp_path: Path) -> None:
     """Its checkpoints leave out what is frozen, which DeepSpeed misses unless it is told so."""
     pytest.importorskip("deepspeed")
