@@ -181,11 +181,11 @@ def _format_warning(
 
 def _print_error(sentence: str, *below: str) -> None:
     """One sentence on stderr, ``error:`` in red on a terminal, and what stands below it."""
-    # Of several processes the first says what is wrong for all, and the launcher then ends the others. Who is still
-    # alive after two seconds has a complaint of its own.
+    # Of several processes the first says what is wrong for all, and the launcher then ends the others: on busy
+    # cores that takes a while. Who is still alive after ten seconds has a complaint of its own.
     rank = os.environ.get("RANK", "0")  # which may be what is wrong
     if rank.isdecimal() and int(rank):
-        time.sleep(2)
+        time.sleep(10)
         sentence = f"process {rank}: {sentence}"
     console.say(sentence, mark=("error: ", "bold red"), hang=2, stream=sys.stderr)
     for line in below:
