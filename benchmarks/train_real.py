@@ -5,9 +5,10 @@
 
 All weights are trained, fp32, fused AdamW, two threads, every token counts in the loss. A document is a docstring of
 Python's standard library as an answer in the model's own chat template: a hundred tokens, a few of them over a
-thousand, much as in Alpaca. All contenders get the same ones, a row's worth a step, each in a process of its own, in
-turns. Printed are real tokens (no padding) per CPU second over all steps, the first one included, and the most memory
-over the loaded model: gradients, AdamW's moments, activations, the loss.
+thousand, much as in Alpaca; those that are taken pad as much as the whole corpus. All contenders get the same ones, a
+row's worth a step, each in a process of its own, in turns. Printed are real tokens (no padding) per CPU second over all
+steps, the first one included, and the most memory over the loaded model: gradients, AdamW's moments, activations, the
+loss.
 
 ``varlen``         our loop on packed rows; ``, recomputing`` with gradient_checkpointing and recompute = 'cheap'
 ``padded``         our loop, a document a line, batches of 8 in random order
@@ -17,8 +18,8 @@ over the loaded model: gradients, AdamW's moments, activations, the loss.
                    gradient checkpointing, which is its default: a third more work
 
 To be fair to both peers: they are made for flash attention on a GPU. A CPU has none, and transformers' sdpa works
-through the whole row under a mask. The goals compare our recomputing row with peers that do not recompute, in speed
-too. Exit code 1 when a goal is missed.
+through the whole row under a mask. The goals that name them, speed and memory, are asked of our recomputing contender;
+they do not recompute. Padding is our own loop and stands against plain ``varlen``. Exit code 1 when a goal is missed.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ RECOMPUTING = ", recomputing"
 BEST, HF, TRL = "varlen" + RECOMPUTING, "HF flattening", "TRL packing"
 CONTENDERS = ("varlen", BEST, "padded", "grouped", HF, TRL, TRL + RECOMPUTING)
 THREADS = 2
-SPEED_GOALS = {"padded": 2.0, HF: 1.5, TRL: 1.5}
+SPEED_GOALS = {"padded": ("varlen", 2.0), HF: (BEST, 1.5), TRL: (BEST, 1.5)}
 MEMORY_GOAL = 0.6  # of HF's
 JUDGED = 4096  # tokens of the rows that the goals speak of
 
@@ -70,14 +71,15 @@ def the_config(model: str, data: str, max_length: int) -> Config:
 
 
 def sampled_rows(config: Config, count: int) -> Rows:
-    """``count`` rows packed from documents drawn at random."""
+    """``count`` rows of documents at even places of the corpus sorted by length: few, but padded like all of it."""
     documents, _ = load_rows(config.with_mode("unpacked"), load_tokenizer(config))
     lengths = np.array([len(ids) for ids in documents.with_format("numpy")["input_ids"]])
-    order = np.random.default_rng(0).permutation(len(lengths))
-    chosen = order[: np.searchsorted(np.cumsum(lengths[order]), count * config.max_length, side="right")]
+    number = max(1, int(count * config.max_length / lengths.mean()))
+    places = ((np.arange(number) + 0.5) / number * len(lengths)).astype(int)
+    chosen = np.argsort(lengths, kind="stable")[places]
     packs = pack_lengths(lengths[chosen], config.max_length)
     fullest = sorted(range(len(packs)), key=lambda pack: -sum(packs.seq_lengths(pack)))[:count]
-    return [[np.array(documents[int(chosen[number])]["input_ids"]) for number in packs[pack]] for pack in fullest]
+    return [[np.array(documents[int(chosen[one])]["input_ids"]) for one in packs[pack]] for pack in fullest]
 
 
 def measure_one(name: str, config: Config, rows: Rows) -> dict[str, float]:
@@ -170,10 +172,10 @@ def goals_of(max_length: int, rate: dict[str, float], peak: dict[str, float]) ->
     if BEST not in rate:
         return [(f"rows of {max_length:,}: {BEST} was not measured", False)]
     goals = []
-    for name, goal in SPEED_GOALS.items():
-        if name in rate:
-            times = rate[BEST] / rate[name]
-            goals.append((f"rows of {max_length:,}: {BEST} {times:.2f} times {name} (goal {goal})", times >= goal))
+    for name, (mine, goal) in SPEED_GOALS.items():
+        if name in rate and mine in rate:
+            times = rate[mine] / rate[name]
+            goals.append((f"rows of {max_length:,}: {mine} {times:.2f} times {name} (goal {goal})", times >= goal))
     if HF in peak:
         share = peak[BEST] / peak[HF]
         goals.append(
