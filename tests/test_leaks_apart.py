@@ -111,6 +111,20 @@ def test_a_difference_of_two_layers_does_not_cancel_out() -> None:
     assert is_the_same(model, [4, 4]).any()
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_is_done_to_some_logits_behind_the_head_is_found(inplace: bool) -> None:
+    model = tiny("llama")
+
+    def change(module: Any, given: Any, output: Any) -> Any:
+        logits = output.logits if inplace else output.logits.clone()
+        logits[:, 4:, 100:200] += 1e-3 * logits[:, :-4, 100:200].clone()  # of the sums of a narrow head there are 16
+        output.logits = logits
+        return output
+
+    model.register_forward_hook(change)
+    assert is_the_same(model, [4, 4]).nonzero().tolist() == [[1, 0]]
+
+
 def test_later_tokens_of_a_document_are_found() -> None:
     model = tiny("llama")
     plant(model, carried(7, 4))
@@ -158,6 +172,33 @@ def test_the_parity_of_a_large_model_is_that_of_a_small_one(
     assert few.within(1e-5) == whole.within(1e-5) == (fault is None)
     if fault:
         assert few.gradients > whole.gradients / 100  # columns show it too
+
+
+def test_nan_in_logits_is_no_difference_of_zero() -> None:
+    model = tiny("llama").eval()
+    with torch.no_grad():
+        model.lm_head.weight[7] = math.nan
+    found = parity(model, packed_row([4, 4]), Boundaries.from_lengths([4, 4]))
+    assert found.has_nan and math.isnan(found.logits)
+
+
+class Transposed(torch.nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight.T
+
+
+@pytest.mark.usefixtures("counted_large")
+def test_a_layer_that_multiplies_otherwise_is_compared_whole() -> None:
+    model = miniature("llama")
+    attention = model.model.layers[0].self_attn
+    weight = attention.q_proj.weight
+    attention.q_proj = Transposed(*reversed(weight.shape), bias=False)
+    attention.q_proj.weight = weight
+    with sampling.sampled_gradients(model) as (asked, _):
+        gradients = torch.autograd.grad(
+            run(model, inputs_of(packed_row([9, 5]))).square().sum(), asked, allow_unused=True
+        )
+    assert any(one is weight for one in asked) and all(gradient is not None for gradient in gradients)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from varlen_lab.errors import InputError
-from varlen_lab.leaks.head import narrow, plain_head
+from varlen_lab.leaks.head import is_last, narrow, plain_head
 from varlen_lab.leaks.measure import felt, future_gradient, leak_matrix, random_weights
 from varlen_lab.leaks.running import CannotRun, logits_of, weights_frozen
 from varlen_lab.packing.boundaries import Boundaries
@@ -60,26 +60,42 @@ def in_groups(model: Any, batch: Mapping[str, Any], documents: Boundaries, futur
 
     A no may be wrong, a yes is not. A model that does not bear to be run so is a no.
     """
-    with suppress(CannotRun, InputError), ThinTransposes(), narrow(plain_head(model)):
-        logits, embedded = logits_of(model, batch)
-        prefix = prefix_of(embedded, batch)
-        total, owner = len(logits), documents.document_ids().to(logits.device)
-        weights = random_weights(logits)
-
-        def is_silent(speaking: torch.Tensor, silent: torch.Tensor) -> bool:  # bool (rows * T,)
-            felt_there = felt((logits[speaking] * weights[speaking]).sum(), embedded, total)[silent]
-            return not bool((felt_there != 0).any())  # NaN is not 0 either
-
-        for group in groups(len(documents)):
-            mine = torch.isin(owner, torch.tensor(group, device=owner.device))
-            if not is_silent(mine, ~mine):
-                return False, False, prefix
-        early = torch.zeros_like(owner, dtype=torch.bool)
-        for start, end in documents.spans:
-            early[start : (start + end) // 2] = True
-        # no document hears another, so all can be asked at once
-        return True, not future or not bool(early.any()) or is_silent(early, ~early), prefix
+    head = plain_head(model)
+    with suppress(CannotRun, InputError), ThinTransposes():
+        if head is not None:
+            with narrow(head) as calls, suppress(CannotRun, InputError):
+                logits, embedded = logits_of(model, batch)
+                if is_last(calls, logits):
+                    return told_apart(logits, embedded, batch, documents, future)
+        return told_apart(*logits_of(model, batch), batch, documents, future)
     return False, False, 0
+
+
+def told_apart(
+    logits: torch.Tensor,
+    embedded: list[torch.Tensor],
+    batch: Mapping[str, Any],
+    documents: Boundaries,
+    future: bool,
+) -> tuple[bool, bool, int]:
+    """``in_groups`` for the logits that a model gave."""
+    prefix = prefix_of(embedded, batch)
+    total, owner = len(logits), documents.document_ids().to(logits.device)
+    weights = random_weights(logits)
+
+    def is_silent(speaking: torch.Tensor, silent: torch.Tensor) -> bool:  # bool (rows * T,)
+        felt_there = felt((logits[speaking] * weights[speaking]).sum(), embedded, total)[silent]
+        return not bool((felt_there != 0).any())  # NaN is not 0 either
+
+    for group in groups(len(documents)):
+        mine = torch.isin(owner, torch.tensor(group, device=owner.device))
+        if not is_silent(mine, ~mine):
+            return False, False, prefix
+    early = torch.zeros_like(owner, dtype=torch.bool)
+    for start, end in documents.spans:
+        early[start : (start + end) // 2] = True
+    # no document hears another, so all can be asked at once
+    return True, not future or not bool(early.any()) or is_silent(early, ~early), prefix
 
 
 def groups(documents: int) -> list[list[int]]:

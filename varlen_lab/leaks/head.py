@@ -71,43 +71,44 @@ def outputs_of(head: torch.nn.Linear | None, go: Callable[[], torch.Tensor]) -> 
 
     Where a model does something else to its logits (a cap, a scale, another dtype), they are held whole.
     """
-    if head is None:
-        return Outputs(go())
-    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def keep(_: Any, given: tuple[Any, ...], made: torch.Tensor) -> None:
-        kept.extend((x, made) for x in given[:1])
-
-    handle = head.register_forward_hook(keep)
-    try:
-        with narrow(head), suppress(CannotRun, InputError):  # who needs all the logits is given them
+    if head is not None:
+        with narrow(head) as calls, suppress(CannotRun, InputError):  # who needs all the logits is given them
             logits = go()
-            if len(kept) == 1:
-                x, made = kept[0]
-                same = made.data_ptr() == logits.data_ptr() and made.numel() == logits.numel() and made._version == 0
-                if same and x.dtype is made.dtype is head.weight.dtype:
+            if is_last(calls, logits):
+                x, made = calls[0]
+                if x.dtype is made.dtype is head.weight.dtype:
                     return Outputs(x.flatten(0, -2), head)
-    finally:
-        handle.remove()
     return Outputs(go())
 
 
+Calls = list[tuple[torch.Tensor, torch.Tensor]]  # of a head: what it was given, what it made
+
+
 @contextmanager
-def narrow(head: torch.nn.Linear | None) -> Iterator[None]:
-    """A head gives a few random sums of its logits while it lasts, in place of them."""
-    if head is None:
-        yield
-        return
-    own = dict(head._parameters)
+def narrow(head: torch.nn.Linear) -> Iterator[Calls]:
+    """A head gives a few random sums of its logits while it lasts, in place of them; yields its calls."""
+    own, calls = dict(head._parameters), Calls()
     mix = torch.randn(SUMS, head.weight.shape[0], generator=torch.Generator().manual_seed(1)).to(head.weight)
     mix /= mix.shape[1] ** 0.5
+    handle = head.register_forward_hook(lambda _, given, made: calls.extend((x, made) for x in given[:1]))
     try:
         for name, x in own.items():
             if x is not None:
                 head._parameters[name] = torch.nn.Parameter(mix @ x.detach(), requires_grad=False)
-        yield
+        yield calls
     finally:
+        handle.remove()
         head._parameters.update(own)
+
+
+def is_last(calls: Calls, logits: torch.Tensor) -> bool:
+    """Whether a model's logits are what its head made in its only call: sums do not show what befalls some of them."""
+    made = calls[0][1] if len(calls) == 1 else None
+    return (
+        made is not None
+        and (made.data_ptr(), made.numel()) == (logits.data_ptr(), logits.numel())
+        and made._version == 0
+    )
 
 
 def plain_head(model: Any) -> torch.nn.Linear | None:

@@ -155,7 +155,7 @@ def parity(model: Any, batch: Mapping[str, Any], documents: Boundaries, *, gradi
                 del one  # and its graph, before the next one's
     pairs = [(a, b) for a, b in zip(packed, summed, strict=True) if a is not None and b is not None]
     return Parity(
-        logits=max([0.0, *numbers(apart)]),
+        logits=float(torch.tensor([0.0, *numbers(apart)], dtype=torch.float64).max()),  # NaN where one is
         loss=abs(float(loss) - reduce(add, numbers(parts), 0.0)),
         gradients=max(numbers([(a - b).abs().max() for a, b in pairs]), default=0.0),
         logit_scale=max(numbers(scales)),

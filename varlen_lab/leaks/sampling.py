@@ -34,7 +34,8 @@ def sampled_gradients(model: Any) -> Iterator[tuple[list[torch.Tensor], int]]:
     matrices = {
         id(module.weight): module.weight
         for module in model.modules()
-        if isinstance(module, torch.nn.Linear | torch.nn.Embedding)
+        if type(module).forward
+        in (torch.nn.Linear.forward, torch.nn.Embedding.forward)  # others may multiply otherwise
         and type(module.weight) is torch.nn.Parameter
         and module.weight.requires_grad
         and module.weight.numel() > SMALL
