@@ -211,12 +211,16 @@ def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof draws nothing, leaves no gradient, and a model that fails gets its head back."""
     model, batch = with_lora(tiny("llama")), packed()
     monkeypatch.setattr(lm_head, "LOGITS_BUDGET", 0)
+    norm = torch.nn.BatchNorm1d(64)  # counts what it sees
+    model.base_model.model.model.norm.register_module("counting", norm)
+    model.base_model.model.model.norm.register_forward_hook(lambda _module, _args, out: norm(out[0])[None])
     head, state = lm_head.head_of(model), torch.get_rng_state()
     head.forward = head.forward  # as Accelerate leaves it
     mine = vars(head)["forward"]
     from_hidden.proven(model, model, batch.inputs)
     assert vars(head)["forward"] is mine and torch.equal(torch.get_rng_state(), state)
     assert model.training and all(p.grad is None for p in model.parameters())
+    assert int(norm.num_batches_tracked) == 0 and not norm.running_mean.any()
     monkeypatch.setattr(from_hidden, "summed_loss_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         token_loss_sum(model, batch)
@@ -265,8 +269,43 @@ def other_head(kind: type) -> Any:
     return make
 
 
+class Pairs(torch.nn.Linear):
+    """A head that mixes each second token into the one before it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed, whole = x.clone(), x.shape[1] // 2 * 2
+        mixed[:, 0:whole:2] += 0.1 * x[:, 1:whole:2]
+        return super().forward(mixed)
+
+
 class Unseen(torch.nn.Linear):
     """A head that nobody calls."""
+
+
+def later(logits: torch.Tensor, _: Any) -> torch.Tensor:
+    """From the 11th token on three times as large: of a few tokens nothing is to be seen."""
+    logits = logits.clone()
+    logits[:, 10:] *= 3
+    return logits
+
+
+def by_argument(name: str, change: Any) -> Any:
+    """A model that does ``change`` to its logits with an argument it gets in a real batch only."""
+
+    def make() -> Any:
+        model = tiny("llama")
+        run = model.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            out = run(*args, **kwargs)
+            if kwargs.get(name) is not None:
+                out.logits = change(out.logits, kwargs[name])
+            return out
+
+        model.forward = forward
+        return model
+
+    return make
 
 
 def uncalled() -> Any:
@@ -282,6 +321,14 @@ UNSUITED: dict[str, tuple[Any, str]] = {
     "written over": (after_the_head(lambda x, _: (x.data.__setitem__((..., 0), 9.0), x)[1]), "cannot be repeated"),
     "over all tokens": (after_the_head(lambda logits, _: logits - logits.mean(1, keepdim=True)), "would differ"),
     "a weight of its own": (after_the_head(lambda x, m: x * m.model.norm.weight[0]), "more goes into"),
+    "by their length": (after_the_head(lambda x, _: x / x.shape[1] ** 0.5), "cannot be repeated"),
+    "by a value": (after_the_head(lambda x, _: x / x.mean().item()), "cannot be repeated"),
+    "another shape": (after_the_head(lambda x, _: x.view(x.shape[1], -1)[None] / 2), "cannot be repeated"),
+    "later tokens": (after_the_head(later), "cannot be repeated"),
+    "by the longest": (by_argument("max_length_q", lambda x, longest: x / longest), "not the same in every batch"),
+    "by position": (by_argument("position_ids", lambda x, at: x / (1 + at[..., None])), "not the same in every batch"),
+    "NaN": (after_the_head(lambda x, _: x * float("nan")), "NaN"),
+    "mixes pairs": (other_head(Pairs), "would differ"),
     "mixes tokens": (other_head(Backwards), "would differ"),
     "dropout": (lambda: with_lora(tiny("llama"), 0.5).train(), "at random"),
     "never called": (uncalled, "called 0 times"),
@@ -299,10 +346,10 @@ def test_what_cannot_be_proven_keeps_its_logits(fault: str, monkeypatch: pytest.
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
         torch.manual_seed(0)
-        assert torch.equal(token_loss_sum(model, batch).detach(), kept)
+        assert torch.allclose(token_loss_sum(model, batch).detach(), kept, rtol=0, atol=0, equal_nan=True)
         torch.manual_seed(0)
         whole = model(**batch.inputs, use_cache=False).logits
-    assert torch.equal(summed_loss(whole, batch.labels).detach(), kept)
+    assert torch.allclose(summed_loss(whole, batch.labels).detach(), kept, rtol=0, atol=0, equal_nan=True)
 
 
 def test_no_logits_are_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Whether the loss by chunks is the loss of a model's logits: both are computed on a few tokens, with their gradients.
 
 Nothing is assumed about a head or about what follows it. The model runs once; what it does with the head's output is
-repeated and must give its logits bit for bit, and chunks of two tokens must give the loss and the gradients of the
+repeated and must give its logits bit for bit, and chunks of three tokens must give the loss and the gradients of the
 hidden states and of the head's weights, up to the rounding of a logit. So a head that mixes tokens, or weights that
 reach the logits from elsewhere, are found. Random numbers, buffers and gradients stay as they were.
 """
@@ -21,7 +21,7 @@ from varlen_lab.training.tail import Tail, Watch
 
 # of the largest value, for each unit of the largest logit
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-TOKENS = 2  # in a chunk
+TOKENS = 3  # in a chunk: the last chunk is shorter
 
 
 class Unsuited(Exception):
@@ -32,7 +32,7 @@ def prove(model: torch.nn.Module, plain: torch.nn.Module, ids: torch.Tensor) -> 
     """Compute both ways on a few tokens; Unsuited where they do not agree, or where that cannot be tried."""
     head = suited_head(model, plain)
     taken: list[Any] = []
-    with ExitStack() as until_after, rng_kept(ids.device), torch.enable_grad():
+    with ExitStack() as until_after, state_kept(plain, ids.device), torch.enable_grad():
 
         def watching(hidden: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
             leaf = hidden.detach().requires_grad_()
@@ -57,12 +57,17 @@ def prove(model: torch.nn.Module, plain: torch.nn.Module, ids: torch.Tensor) -> 
     tail = watch.tail(logits)
     if tail is None:
         raise Unsuited("more goes into its logits than the output of its head")
+    if logits.isnan().any():
+        raise Unsuited("they are NaN")
     with torch.no_grad():
-        if not torch.equal(tail(before), logits):
+        if watch.by_place or not torch.equal(tail(before), logits):
             raise Unsuited("what it does with the output of its head cannot be repeated")
     one = Head(head, forward, tail if tail.last else None, classes_of(model, head), tokens=TOKENS)
-    with autocast:
-        compare(one, leaf, logits)
+    try:
+        with autocast:
+            compare(one, leaf, logits)
+    except RuntimeError as error:
+        raise Unsuited(f"chunk by chunk it fails ({error})") from error
     return tail
 
 
@@ -133,8 +138,13 @@ def autocast_of(kind: str) -> Any:
 
 
 @contextmanager
-def rng_kept(device: torch.device) -> Iterator[None]:
-    """What was drawn in here is as if it had not been drawn."""
+def state_kept(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """What was drawn in here is as if it had not been drawn, and buffers are as they were."""
     devices = [device] if device.type == "cuda" else []
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=devices):
-        yield
+        try:
+            yield
+        finally:
+            for buffer, before in kept:
+                buffer.copy_(before)
