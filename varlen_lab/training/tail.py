@@ -17,15 +17,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-
 # Functions that do the same to each logit, or something with a token's logits; those along the row the proof finds.
-EACH = frozenset(
-    "add iadd radd sub isub rsub mul imul rmul div rdiv idiv truediv itruediv rtruediv neg pow tanh sigmoid exp log abs "
-    "clamp gt lt ge le where masked_fill softmax log_softmax mean sum amax logsumexp to type float double bfloat16 half "
-    "contiguous clone detach".split()
-)
+EACH = """
+    add iadd radd sub isub rsub mul imul rmul div rdiv idiv truediv itruediv rtruediv neg pow tanh sigmoid exp log abs
+    clamp gt lt ge le where masked_fill softmax log_softmax mean sum amax logsumexp to type float double bfloat16 half
+    contiguous clone detach
+"""
 # No tensor comes of these, and it is the same for all logits.
-KINDS = frozenset("dtype device requires_grad grad_fn layout is_cuda dim is_floating_point is_complex".split())
+KINDS = {"dtype", "device", "requires_grad", "grad_fn", "layout", "is_cuda", "dim", "is_floating_point", "is_complex"}
 
 
 class Value(NamedTuple):
@@ -102,4 +101,4 @@ def for_each_token(func: Any, args: Any, out: Any) -> bool:
     if name == "getitem":
         index = args[1] if isinstance(args[1], tuple) else (args[1],)
         return index[:-1] in ((...,), (slice(None), slice(None)))
-    return name in EACH
+    return name in EACH.split()
