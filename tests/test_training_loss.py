@@ -204,7 +204,9 @@ def test_a_batch_without_a_label_and_no_gradient(monkeypatch: pytest.MonkeyPatch
     )
     assert float(loss) == 0 and gradients.keys() == expected.keys() and not any(map(torch.any, gradients.values()))
     with torch.no_grad():
-        assert not token_loss_sum(model, batch).requires_grad
+        for one in (model, tiny("llama").eval()):  # proven in training, and in an evaluation
+            assert not token_loss_sum(one, batch).requires_grad
+            assert built(one) == []
 
 
 def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

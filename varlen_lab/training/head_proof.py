@@ -64,7 +64,7 @@ def prove(model: torch.nn.Module, plain: torch.nn.Module, ids: torch.Tensor) -> 
             raise Unsuited("what it does with the output of its head cannot be repeated")
     one = Head(head, forward, tail if tail.last else None, classes_of(model, head), tokens=TOKENS)
     try:
-        with autocast:
+        with autocast, torch.enable_grad():  # in an evaluation too
             compare(one, leaf, logits)
     except RuntimeError as error:
         raise Unsuited(f"chunk by chunk it fails ({error})") from error
@@ -96,12 +96,11 @@ def compare(head: Head, hidden: torch.Tensor, logits: torch.Tensor) -> None:
     rows = logits.flatten(0, 1)
     target = torch.arange(len(rows), device=rows.device) % rows.shape[1]
     scale = torch.linspace(0.5, 1.5, len(rows), device=rows.device)
-    with torch.enable_grad():
-        both = [
-            BlockwiseLoss.apply(rows, target, scale),
-            summed_loss_of(head, hidden.flatten(0, 1), target, scale),
-        ]
-        gradients = [torch.autograd.grad(loss, sources, allow_unused=True) for loss in both]
+    both = [
+        BlockwiseLoss.apply(rows, target, scale),
+        summed_loss_of(head, hidden.flatten(0, 1), target, scale),
+    ]
+    gradients = [torch.autograd.grad(loss, sources, allow_unused=True) for loss in both]
     # as much as a logit is rounded, so much its exponential is: the larger the logits, the more
     allowed = ROUNDING.get(logits.dtype, 1e-6) * max(1.0, float(rows.detach().abs().max()))
     for what, one, other in zip(["the loss", *["gradients"] * len(sources)], *map(flat, both, gradients), strict=True):
