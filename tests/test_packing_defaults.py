@@ -36,14 +36,14 @@ class Own:
     """Our own run on a few rows in their order: its model before the first step, its rows, its losses."""
 
     def __init__(self, config: Config, rows: Dataset | None = None) -> None:
-        self.run: Run = prepared(config, False, None, False, None, False)
+        self.run: Run = prepared(config, None, False, None, False, None, False)
         each = config.batch_size * config.accumulative_counts
         if rows is None:
-            order = [row for step in self.run.plan for batch in step for row in batch]
-            rows = PackedRows.of(self.run.rows.with_format(None).select(order))
-        assert len(rows) >= each * len(self.run.plan)  # no step is short
-        batches = np.arange(each * len(self.run.plan)).reshape(len(self.run.plan), -1, config.batch_size)
-        self.rows, self.run.rows, self.run.plan = rows, rows.with_format("numpy"), batches.tolist()
+            order = [row for step in self.run.data.plan for batch in step for row in batch]
+            rows = PackedRows.of(self.run.data.rows.with_format(None).select(order))
+        assert len(rows) >= each * len(self.run.data.plan)  # no step is short
+        batches = np.arange(each * len(self.run.data.plan)).reshape(len(self.run.data.plan), -1, config.batch_size)
+        self.rows, self.run.data.rows, self.run.data.plan = rows, rows.with_format("numpy"), batches.tolist()
         self.model = copy.deepcopy(self.run.engine.unwrapped_model)
         self.run.take_steps(False, None)
         self.losses = self.run.history.losses
@@ -52,7 +52,7 @@ class Own:
         """The losses of another trainer on ``data``, by the same optimizer and schedule."""
         model, config = copy.deepcopy(self.model), self.run.config
         optimizer = make_optimizer(model, config)
-        schedule = make_schedule(optimizer, config, len(self.run.plan))
+        schedule = make_schedule(optimizer, config, len(self.run.data.plan))
         trainer = kind(
             model,
             arguments,
@@ -70,7 +70,7 @@ class Own:
             output_dir=str(folder),
             per_device_train_batch_size=config.batch_size,
             gradient_accumulation_steps=config.accumulative_counts,
-            max_steps=len(self.run.plan),
+            max_steps=len(self.run.data.plan),
             max_grad_norm=config.max_norm,
             # rows in their order, as a stream has them; the default draws another
             train_sampling_strategy="sequential",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from datasets.distributed import split_dataset_by_node
 
 from varlen_lab.config.schema import Config
 from varlen_lab.documents import streaming
@@ -26,7 +27,7 @@ from varlen_lab.training.checkpoint import History, read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.step import batched, collator
 from varlen_lab.training.stream import RowStream
-from varlen_lab.training.stream_steps import Dealing, batches_of
+from varlen_lab.training.stream_steps import Dealing, Reader, as_it_is, batches_of
 from varlen_lab.training.trainer import train
 
 
@@ -238,6 +239,24 @@ def test_a_dataset_may_hold_tokens(config: Config) -> None:
     assert same_rows(epoch_of(RowStream(config, tokenizer, tokenised)), epoch_of(RowStream(config, tokenizer)))
 
 
+def test_a_shuffled_stream_is_the_same_in_a_worker(config: Config) -> None:
+    """``datasets`` draws otherwise in a worker, and the rows before the first step were read outside of it."""
+    tokenizer = load_tokenizer(config)
+    collate = collator("varlen", pad_id(tokenizer))
+    dealing = Dealing(config.replace(accumulative_counts=1, max_length=64), collate, 1, 0)
+    dataset = Dataset.from_list(records_of(config)).to_iterable_dataset().shuffle(seed=1, buffer_size=10)
+    rows = RowStream(dealing.config, tokenizer, dataset)
+    reader = Reader(rows, rows.state_dict(), dealing, 10)
+    beside = [batches for batches, _ in torch.utils.data.DataLoader(reader, None, num_workers=1, collate_fn=as_it_is)]
+    for (one,), (two,) in zip(dealing.steps(rows, 10), beside, strict=True):
+        assert torch.equal(one.inputs["input_ids"], two.inputs["input_ids"])
+
+
+def test_a_dataset_keeps_no_format(config: Config) -> None:
+    tokenizer, dataset = load_tokenizer(config), Dataset.from_list(records_of(config)).with_format("numpy")
+    assert same_rows(epoch_of(RowStream(config, tokenizer, dataset)), epoch_of(RowStream(config, tokenizer)))
+
+
 def test_workers_read_the_same_and_know_where_they_stand(config: Config, tmp_path: Path) -> None:
     config = config.replace(max_steps=5)
     alone = train(config, progress=False)
@@ -332,6 +351,20 @@ def test_a_stream_that_ends_is_told_and_what_it_gave_is_saved(config: Config, tm
         ({}, [], "the dataset holds no document"),
         ({}, {"train": []}, "the dataset has splits train; hand one of them over"),
         ({}, 3, "the dataset is a int and gives no records"),
+        ({}, "train.jsonl", "dataset is the name 'train.jsonl' and takes records; set data_path"),
+        ({}, ["train.jsonl"], "the dataset, record 1: it is str, not an object"),
+        ({}, map(int, ["no number"]), "the dataset breaks off .ValueError: "),
+        (
+            {},
+            split_dataset_by_node(Dataset.from_list([{"a": 1}] * 2).to_iterable_dataset(), 0, 2),
+            "hand over the whole",
+        ),
+        ({"overlong": "drop", "max_length": 8}, None, "every document has over 8 tokens"),
+        (
+            {"max_length": 2, "max_steps": None, "max_epochs": 1, "accumulative_counts": 64},
+            None,
+            "no token of .* is trained on",
+        ),
         ({}, [{"messages": []}], "the dataset, record 1: "),
         ({"max_steps": None}, iter([]), "set max_steps"),
         ({"pack_strategy": "best_fit"}, [], "set pack_strategy = 'sequential'"),

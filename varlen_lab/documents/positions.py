@@ -71,7 +71,8 @@ class Given:
             raise InputError(f"the dataset has splits {', '.join(map(str, dataset))}; hand one of them over.")
         if not hasattr(dataset, "__iter__"):
             raise InputError(f"the dataset is a {type(dataset).__name__} and gives no records; hand an iterable over.")
-        self.dataset = self.reading = dataset
+        # a format that somebody gave a dataset of ``datasets`` makes arrays or tensors of lists
+        self.dataset = self.reading = dataset.with_format(None) if hasattr(dataset, "with_format") else dataset
         self.once = iter(dataset) if isinstance(dataset, Iterator) else None
         self.taken = 0  # of an iterator, which cannot be read again
 
@@ -85,14 +86,14 @@ class Given:
                     "the dataset is an iterator, it cannot be read again from where the run stopped; hand over one "
                     "that can, such as IterableDataset.from_generator(function)."
                 )
-            return moving(numbered(passed_over(self.once, at.record - self.taken), self.name, at.record + 1), at, self)
+            left = passed_over(self.told(self.once), at.record - self.taken)
+            return moving(numbered(left, self.name, at.record + 1), at, self)
         first = at.record
         # a copy: a dataset of ``datasets`` would begin at a state that was loaded once in every later pass too
         self.reading = copy.copy(self.dataset) if hasattr(self.dataset, "load_state_dict") else self.dataset
         if self.reading is not self.dataset:
-            self.reading.__dict__ = {
-                **vars(self.dataset)
-            }  # which the copy of one of ``datasets`` has in common with it
+            # which the copy of one of ``datasets`` has in common with it
+            self.reading.__dict__ = {**vars(self.dataset)}
         if at.state is not None and hasattr(self.reading, "load_state_dict"):
             self.reading.load_state_dict(at.state)
             return moving(numbered(self.told(self.reading), self.name, first + 1), at)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -38,7 +38,7 @@ class NoDocument(InputError):
 
 
 class DocumentStream:
-    """The documents of ``data`` (names as in ``data_path``, or one iterable of records), as often as it is iterated.
+    """The documents of ``data`` (names as in ``data_path``, or a dataset), as often as it is iterated.
 
     The other arguments are ``load_documents``'s. While it is iterated it raises InputError for a bad record (unless
     ``skip_bad``), for data without a document, and for a file that is not what it was.
@@ -46,7 +46,7 @@ class DocumentStream:
 
     def __init__(
         self,
-        data: str | list[str] | Iterable[Any],
+        data: str | list[str] | Given,
         tokenizer: Any,
         *,
         prompt_template: str,
@@ -55,9 +55,8 @@ class DocumentStream:
         map_fn: str,
         skip_bad: bool,
     ) -> None:
-        names = [data] if isinstance(data, str) else data
-        by_name = isinstance(names, list) and len(names) > 0 and all(isinstance(one, str) for one in names)
-        self.sources: list[Named | Given] = [Named(one) for one in names] if by_name else [Given(names)]
+        listed = data if isinstance(data, list) else [data]
+        self.sources = [Named(one) if isinstance(one, str) else one for one in listed]
         self.tokenizer, self.prompt_template = tokenizer, prompt_template
         self.system, self.map_fn, self.skip_bad = system, map_fn, skip_bad
         self.facts = facts_of(tokenizer, prompt_template, special_tokens_in_text)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from varlen_lab.config.schema import Config
+from varlen_lab.documents.positions import Given
 from varlen_lab.documents.streaming import DocumentStream, NoDocument
 from varlen_lab.errors import InputError, plural
 from varlen_lab.packing.readers import PackedStream
@@ -60,7 +61,7 @@ class RowStream:
         self.config = config
         self.given = (config, tokenizer, dataset)
         self.can_be_read_again = not isinstance(dataset, Iterator)
-        data = config.data_path if dataset is None else dataset
+        data = config.data_path if dataset is None else Given(dataset)
         self.documents = DocumentStream(data, tokenizer, **document_settings(config), skip_bad=config.skip_bad)
         self.packed = PackedStream(self.documents, config.max_length, config.overlong)  # type: ignore[arg-type]
         self.queue = deque[Row]()
@@ -78,6 +79,8 @@ class RowStream:
                 break
             self.queue.append(row)
             tokens += len(row["input_ids"])
+        if self.read_whole and not any((row["labels"] != IGNORE).any() for row in self.queue):
+            raise self.untrained(len(self.queue))
         return as_dataset(self.queue)
 
     def read(self) -> Row | None:
@@ -101,10 +104,13 @@ class RowStream:
             while len(rows) < step_rows and (row := self.queue.popleft() if self.queue else self.read()):
                 rows.append(row)
                 self.count(row)
+            ends = len(rows) < step_rows
+            if ends and not self.counts["trained"]:
+                raise self.untrained(self.counts["rows"])
             if rows:
                 self.steps_given += 1
                 yield rows
-            if len(rows) < step_rows:
+            if ends:
                 self.end_epoch()
 
     def count(self, row: Row) -> None:
@@ -113,15 +119,22 @@ class RowStream:
         self.counts.update(rows=1, documents=len(row["seq_lengths"]), tokens=len(row["labels"]), trained=trained)
 
     def end_epoch(self) -> None:
-        """Begin the next epoch; InputError when nothing was trained on in this one."""
-        if not self.counts["trained"]:
-            raise InputError(
-                f"no token of {self.documents.sources[0].name} is trained on, every label within max_length = "
-                f"{self.config.max_length} is masked; raise max_length, or check that the data has assistant answers."
-            )
+        """Begin the next epoch."""
         self.reading = None
         self.epoch += 1
         self.counts.clear()
+
+    def untrained(self, rows: int) -> InputError:
+        """The error for an epoch of so many rows in which nothing is trained on."""
+        if not rows:
+            return InputError(
+                f"every document has over {self.config.max_length:,} tokens, overlong='drop' leaves nothing; raise "
+                "max_length."
+            )
+        return InputError(
+            f"no token of {self.documents.sources[0].name} is trained on, every label within max_length = "
+            f"{self.config.max_length} is masked; raise max_length, or check that the data has assistant answers."
+        )
 
     def rows_of_an_epoch(self) -> int:
         """How many rows one pass gives: all of the data is read for it, with nothing kept."""

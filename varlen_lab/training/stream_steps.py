@@ -195,7 +195,8 @@ class StreamedSteps:
             f"{plural(rows.get('rows', 0), 'row')}, {rows.get('tokens', 0):,} tokens"
         ]
         if state["dropped_tokens"]:
-            said.append(f"{state['dropped_tokens']:,} tokens behind max_length left out")
+            of_read = f" of the {plural(state['documents'], 'document')} that were read"
+            said.append(f"{state['dropped_tokens']:,} tokens behind max_length left out{of_read}")
         if of_records.get("without"):
             said.append(f"{plural(of_records['without'], 'document')} without a token to train on left out")
         if of_records.get("skipped"):
@@ -212,7 +213,11 @@ class Reader(torch.utils.data.IterableDataset):
         self.state, self.dealing, self.steps = state, dealing, steps
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        from torch.utils.data._utils import worker
+
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads did not come along, and it would say so
+        # one worker reads all; told that it is one, ``datasets`` would shuffle otherwise than before the first step
+        worker._worker_info = None
         try:
             stream = RowStream(*self.given)
             stream.load_state_dict(self.state)

@@ -38,7 +38,7 @@ from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.leak_check import check_in_first_process
-from varlen_lab.training.limits import check_limits
+from varlen_lab.training.limits import check_limits, refuse_dataset, refuse_format
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm
 from varlen_lab.training.outlook import Outlook, Work, estimate
 from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
@@ -95,11 +95,7 @@ def prepared(
     from accelerate.utils import broadcast_object_list
 
     refuse_format(config, deepspeed, fsdp)
-    if dataset is not None and not is_streamed(config):
-        raise InputError(
-            f"a dataset that is handed over is read as a stream, and pack_strategy = {config.pack_strategy!r} in mode "
-            f"{config.mode} needs all of it at once; set pack_strategy = 'sequential' and pack_to_max_length = True."
-        )
+    refuse_dataset(config, dataset)
     if config.visualizer is not None:
         check_visualizer(config)
     accelerator = make_accelerator(config)
@@ -142,7 +138,7 @@ def prepared(
 
 @dataclass
 class Data:
-    """What a run trains on, and in which order: all rows and steps, or the first ones and the stream they come from."""
+    """What a run trains on: all rows and steps, or of a stream those that were read ahead."""
 
     rows: Dataset
     report: str
@@ -165,25 +161,11 @@ def planned_data(
         steps = count_steps(config, tokenizer, dataset, accelerator)
         stream = RowStream(config, tokenizer, dataset)
         rows, plan = ahead(stream, accelerator.num_processes)
-        report = "rows in the order of the data, read as they are trained on"
-        return Data(rows, report, None, plan, steps, stream)
+        return Data(rows, "rows in the order of the data, read as they are trained on", None, plan, steps, stream)
     rows, packed, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress)
     costs = Work.of(model).operations(*row_totals(rows))
     plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
     return Data(rows, str(packed), held_out, plan, len(plan))
-
-
-def refuse_format(config: Config, deepspeed: str | None, fsdp: bool) -> None:
-    """InputError when ``checkpoint_format`` asks for what the engine of the run does not write."""
-    if config.checkpoint_format == "sharded" and not (fsdp or deepspeed):
-        raise InputError(
-            "checkpoint_format = 'sharded' shares a checkpoint out as --fsdp does a model; add --fsdp, or set it to "
-            "'auto'."
-        )
-    if config.checkpoint_format == "whole" and deepspeed:
-        raise InputError(
-            "checkpoint_format = 'whole' was set and DeepSpeed writes shards; use --fsdp, or set it to 'auto'."
-        )
 
 
 def checkpoint_to_resume(work_dir: Path, wanted: bool | str | Path) -> Path | None:
@@ -266,14 +248,15 @@ class Run:
     def batches(self) -> Iterator[list[Batch]]:
         """This process's batches of every step that is left."""
         config, data, accelerator = self.config, self.data, self.engine.accelerator
-        processes, number = accelerator.num_processes, accelerator.process_index
         collate = collator(config.mode, pad_id(self.tokenizer))
-        if data.stream is not None:
-            model = self.engine.unwrapped_model
-            self.streamed = StreamedSteps(data.stream, model, collate, processes, number, data.steps - self.done)
-            return iter(self.streamed)
-        steps = share(data.plan[self.done :], row_totals(data.rows)[1], processes, number, config.batch_size)
-        return batched(data.rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
+        if data.stream is None:
+            processes, number = accelerator.num_processes, accelerator.process_index
+            steps = share(data.plan[self.done :], row_totals(data.rows)[1], processes, number, config.batch_size)
+            return batched(data.rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
+        model, left = self.engine.unwrapped_model, data.steps - self.done
+        processes, number = accelerator.num_processes, accelerator.process_index
+        self.streamed = StreamedSteps(data.stream, model, collate, processes, number, left)
+        return iter(self.streamed)
 
     def evaluate(self, record: dict[str, Any]) -> None:
         """Add to the record of a step how busy the device was and, where the config says so, how good the model is."""
