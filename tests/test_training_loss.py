@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.collators import VarlenCollator
-from varlen_lab.training import chunks, from_hidden, lm_head
+from varlen_lab.training import chunks, from_hidden, liger, lm_head
 from varlen_lab.training import loss as cross_entropy
 from varlen_lab.training.loss import summed_loss
 from varlen_lab.training.step import Batch, token_loss_sum
@@ -223,7 +223,7 @@ def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert vars(head)["forward"] is mine and torch.equal(torch.get_rng_state(), state)
     assert model.training and all(p.grad is None for p in model.parameters())
     assert int(norm.num_batches_tracked) == 0 and not norm.running_mean.any()
-    monkeypatch.setattr(from_hidden, "summed_loss_of", lambda *_: 1 / 0)
+    monkeypatch.setattr(from_hidden, "best_loss", lambda *_: lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         token_loss_sum(model, batch)
     assert vars(head)["forward"] is mine
@@ -378,3 +378,41 @@ def test_no_logits_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
         if whole:
             plain = summed_loss(model(**batch.inputs, use_cache=False).logits, batch.labels)
             assert torch.equal(loss, plain)
+
+
+def whole(head: chunks.Head, hidden: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Stands for a fused kernel where none runs: the sum by torch's own loss."""
+    return F.cross_entropy(head.module(hidden), target, reduction="sum")
+
+
+def without_launch(*_: Any) -> torch.Tensor:
+    raise RuntimeError("no kernel image is available\nfor this device")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    {
+        "right": (whole, None),
+        "mean": (lambda head, hidden, target, scale: whole(head, hidden, target, scale) / len(target), "loss"),
+        "gradient": (lambda head, hidden, target, scale: whole(head, hidden, target, scale)
+                     + (hidden - hidden.detach()).sum(), "gradients"),
+        "detached": (lambda head, hidden, target, scale: whole(head, hidden.detach(), target, scale), "another"),
+        "fails": (without_launch, "RuntimeError: no kernel image is available"),
+    }.values(),
+)  # fmt: skip
+def test_a_fused_kernel_is_proven_or_refused_by_name(kernel: Any, reason: str | None) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(16, 50)
+    head = chunks.Head(linear, linear.forward, None, 50, tokens=7)
+    hidden, target = torch.randn(100, 16), torch.randint(50, (100,))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert liger.is_proven(head, hidden, target, kernel) is (reason is None)
+    assert (
+        [str(one.message) for one in said] == []
+        if reason is None
+        else "Liger's loss is not used" in str(said[0].message) and reason in str(said[0].message)
+    )
+    assert linear.weight.grad is None
+    # on a CPU it is not asked for
+    assert liger.best_loss(head, hidden, target, weighted=False) is chunks.summed_loss_of

@@ -21,8 +21,9 @@ import torch
 
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training import lm_head
-from varlen_lab.training.chunks import Head, summed_loss_of
+from varlen_lab.training.chunks import Head
 from varlen_lab.training.head_proof import Unsuited, prove
+from varlen_lab.training.liger import best_loss
 from varlen_lab.training.lm_head import classes_of, head_of, head_replaced, unwrapped
 from varlen_lab.training.loss import shifted
 from varlen_lab.training.tail import Tail, Watch
@@ -55,7 +56,8 @@ def loss_from_hidden(
                 f"hidden states {tuple(hidden.shape)} went into the head for labels {tuple(labels.shape)}"
             )
         one = Head(head, forward, tail if tail.last else None, classes_of(model, head))
-        losses.append(summed_loss_of(one, hidden.flatten(0, 1)[rows], target, scale))
+        states = hidden.flatten(0, 1)[rows]
+        losses.append(best_loss(one, states, target, weights is not None)(one, states, target, scale))
         zeros = Placeholder.apply(losses[0], one.classes, tail.dtype)
         watches.append(until_after.enter_context(Watch(zeros)))
         return zeros  # type: ignore[no-any-return]

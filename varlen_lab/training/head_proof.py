@@ -100,17 +100,25 @@ def compare(head: Head, hidden: torch.Tensor, logits: torch.Tensor) -> None:
         BlockwiseLoss.apply(rows, target, scale),
         summed_loss_of(head, hidden.flatten(0, 1), target, scale),
     ]
+    same_loss(both, sources, logits, "by chunks")
+
+
+def same_loss(both: list[torch.Tensor], sources: list[torch.Tensor], logits: torch.Tensor, way: str) -> None:
+    """Unsuited where the second of two losses of these ``logits``, or a gradient of ``sources``, is not the first's.
+
+    ``way``: how the second was made, as a sentence goes on.
+    """
     gradients = [torch.autograd.grad(loss, sources, allow_unused=True) for loss in both]
     # as much as a logit is rounded, so much its exponential is: the larger the logits, the more
-    allowed = ROUNDING.get(logits.dtype, 1e-6) * max(1.0, float(rows.detach().abs().max()))
+    allowed = ROUNDING.get(logits.dtype, 1e-6) * max(1.0, float(logits.detach().abs().max()))
     for what, one, other in zip(["the loss", *["gradients"] * len(sources)], *map(flat, both, gradients), strict=True):
         if (one is None) != (other is None):
-            raise Unsuited(f"by chunks {what} would be another")
+            raise Unsuited(f"{way} {what} would be another")
         if one is None or other is None:
             continue
         size, apart = float(one.abs().max()), float((one - other).abs().max())
         if not apart <= allowed * max(size, 1e-30):  # NaN is no agreement
-            raise Unsuited(f"by chunks {what} would differ by {apart / max(size, 1e-30):.0e}")
+            raise Unsuited(f"{way} {what} would differ by {apart / max(size, 1e-30):.0e}")
 
 
 def flat(loss: torch.Tensor, gradients: tuple[torch.Tensor | None, ...]) -> list[torch.Tensor | None]:
