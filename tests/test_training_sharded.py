@@ -195,7 +195,7 @@ def apart(config: Config, folder: Path) -> tuple[list[list[str]], str]:
     """Processes that meet different things; answers of an adapter, and what is said of a folder that one cannot see."""
     rank = torch.distributed.get_rank()
     lora = every_kind(config)["lora"].replace(evaluation_freq=1, evaluation_inputs=["Count in steps of 3."])
-    run = trainer.prepared(lora.replace(work_dir=str(folder / "lora")), False, None, False, None, True)
+    run = trainer.prepared(lora.replace(work_dir=str(folder / "lora")), None, False, None, False, None, True)
     run.take_steps(False, None)
     said = [record["samples"] for record in run.history.records]
     # one reads the end of its answer in the first token, the other goes on
