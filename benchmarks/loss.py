@@ -17,11 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+from benchmarks.process import last_line
 from benchmarks.verdict import verdict
 
 WIDTH = 576  # of SmolLM2-135M's hidden states
@@ -86,10 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     for _ in range(args.rounds):
         for way in ways():
             words = ["--one", way, "--tokens", str(args.tokens), "--classes", str(args.classes)]
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.loss", *words], stdout=subprocess.PIPE, text=True, check=True
-            )
-            runs.setdefault(way, []).append(json.loads(done.stdout))
+            runs.setdefault(way, []).append(json.loads(last_line("benchmarks.loss", *words)))
     table = {
         way: {key: statistics.median(run[key] for run in found) for key in found[0]} for way, found in runs.items()
     }

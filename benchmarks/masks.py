@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.attention import high_water
+from benchmarks.process import NotMeasured, last_line
 
 LIMIT = 300  # seconds for one picture
 MB, CPU = 100, {"ours": 1.0, "ours, 1,000 documents": 2.0}  # goals
@@ -97,17 +97,12 @@ def measure(name: str, total: int) -> None:
 
 def measured(name: str, total: int) -> tuple[float, float] | None:
     """(CPU seconds, MB), or None with the reason printed."""
-    command = [sys.executable, "-m", "benchmarks.masks", "--one", name, "--tokens", str(total)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        print(f"  {name:<22} {total:>8,}   not done in {LIMIT} s")
-        return None
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["killed, perhaps for its memory"])[-1]
+        found = last_line("benchmarks.masks", "--one", name, "--tokens", str(total), timeout=LIMIT)
+    except NotMeasured as reason:
         print(f"  {name:<22} {total:>8,}   not measured: {reason}")
         return None
-    seconds, megabytes = map(float, done.stdout.split()[-2:])
+    seconds, megabytes = map(float, found.split())
     print(f"  {name:<22} {total:>8,}   {seconds:8.2f} CPU s   {megabytes:7,.0f} MB")
     return seconds, megabytes
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lengths import DISTRIBUTIONS, draw
+from benchmarks.process import NotMeasured, last_line
 
 SFT_LIKE = ("alpaca-like", "oasst-like")
 VOCABULARY = 32_000
@@ -134,13 +133,12 @@ def dataset_section(documents: int) -> list[tuple[str, bool]]:
             truth = sum(int(chunk.values.to_numpy().sum()) for chunk in dataset.data.column("input_ids").chunks)
             runs: dict[str, list[tuple[float, ...]]] = {contender: [] for contender in CONTENDERS}
             for contender in list(CONTENDERS) * ROUNDS:
-                command = [sys.executable, "-m", "benchmarks.packing", "--one", contender, name, f"{folder}/documents"]
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode and not runs[contender]:
-                    reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
-                    print(f"    {contender:<24}not measured: {reason}")
-                elif not done.returncode:
-                    runs[contender].append(tuple(map(float, done.stdout.split()[-5:])))
+                try:
+                    found = last_line("benchmarks.packing", "--one", contender, name, f"{folder}/documents")
+                    runs[contender].append(tuple(map(float, found.split())))
+                except NotMeasured as reason:
+                    if not runs[contender]:
+                        print(f"    {contender:<24}not measured: {reason}")
             speed, memory = {}, {}
             for contender, measured in runs.items():
                 if not measured:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import NotMeasured, last_line
 from benchmarks.verdict import verdict
 
 MOST = 1.2  # times the memory of the smaller file
@@ -95,11 +95,10 @@ def forward(config: Any, path: Path) -> None:
 
 def measure(what: str, path: Path, work: Path) -> float:
     """Peak bytes of one run."""
-    command = [sys.executable, "-m", "benchmarks.stream", "--one", what, str(path), str(work)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{what} of {path.name} failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
-    count, peak = map(float, done.stdout.split()[-2:])
+    try:
+        count, peak = map(float, last_line("benchmarks.stream", "--one", what, str(path), str(work)).split())
+    except NotMeasured as reason:
+        raise SystemExit(f"{what} of {path.name} failed: {reason}") from None
     given = f"{count:,.0f} {'rows' if what == 'read' else 'steps'}"
     size = path.stat().st_size / MB
     print(f"    {what:<8}{path.suffix:<10}{size:>8,.0f} MB{given:>16}{peak / MB:>8,.0f} MB at the peak", flush=True)

@@ -26,9 +26,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +36,7 @@ import numpy as np
 
 from benchmarks.packing_rows import peak_of
 from benchmarks.peers import Clock, flattening, trl_packing
+from benchmarks.process import NotMeasured, last_line
 from benchmarks.train import batches_of, engine_of, rate_of
 from benchmarks.verdict import verdict
 from varlen_lab.config.schema import Config
@@ -121,17 +120,11 @@ def in_a_process(name: str, config: Config, file: Path) -> dict[str, float] | No
     asked = ["--model", model, "--rows", length, "--one", name, str(file)]
     threads = {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
     threads["OMP_WAIT_POLICY"] = "PASSIVE"  # CPU seconds are to count work, not waiting at barriers
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train_real", *asked],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **threads},
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    try:
+        found: dict[str, float] = json.loads(last_line("benchmarks.train_real", *asked, **threads))
+    except NotMeasured as reason:
         print(f"{name} is not measured: {reason}")
         return None
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     print(f"    {name}: {found['rate']:,.1f} tokens / CPU s, {found['peak']:,.0f} MB", file=sys.stderr, flush=True)
     return found
 

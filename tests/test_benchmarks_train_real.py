@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_who_is_not_measured_is_named(
             },
         )
 
-    monkeypatch.setattr(train_real.subprocess, "run", one)
+    monkeypatch.setattr(subprocess, "run", one)
     assert measure(config, steps=2, rounds=1) == []  # the goals speak of other rows
     said = capsys.readouterr().out
     assert f"{TRL} is not measured: ModuleNotFoundError" in said

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from varlen_lab.leaks.head import head_of
 from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.collators import VarlenCollator
@@ -110,7 +111,7 @@ def both_ways(
     found = []
     for budget in (10**15, 0):
         patch.setattr(lm_head, "LOGITS_BUDGET", budget)
-        patch.setattr(chunks, "LOGITS_IN_A_CHUNK", {"cpu": 4 * lm_head.classes_of(model, lm_head.head_of(model))})
+        patch.setattr(chunks, "LOGITS_IN_A_CHUNK", {"cpu": 4 * lm_head.classes_of(model, head_of(model))})
         model.zero_grad()
         loss = token_loss_sum(model, batch)
         (loss * 0.3).backward()
@@ -126,7 +127,7 @@ def built(model: torch.nn.Module) -> list[str]:
 
 def assert_same(model: torch.nn.Module, patch: pytest.MonkeyPatch, batch: Batch | None = None, rtol: float = 1e-6):
     (plain, expected), (mine, gradients) = both_ways(model, batch or packed(), patch)
-    assert built(model) == [] and "forward" not in vars(lm_head.head_of(model))
+    assert built(model) == [] and "forward" not in vars(head_of(model))
     assert plain.dtype == mine.dtype and gradients.keys() == expected.keys()
     torch.testing.assert_close(mine, plain, rtol=min(rtol, 1e-5), atol=0)
     largest = max(float(one.abs().max()) for one in expected.values())
@@ -216,7 +217,7 @@ def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     norm = torch.nn.BatchNorm1d(64)  # counts what it sees
     model.base_model.model.model.norm.register_module("counting", norm)
     model.base_model.model.model.norm.register_forward_hook(lambda _module, _args, out: norm(out[0])[None])
-    head, state = lm_head.head_of(model), torch.get_rng_state()
+    head, state = head_of(model), torch.get_rng_state()
     head.forward = head.forward  # as Accelerate leaves it
     mine = vars(head)["forward"]
     from_hidden.proven(model, model, batch.inputs)

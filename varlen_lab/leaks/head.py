@@ -111,9 +111,18 @@ def is_last(calls: Calls, logits: torch.Tensor) -> bool:
     )
 
 
+def head_of(model: Any) -> torch.nn.Module | None:
+    """The module that makes the logits of a model, where it says which."""
+    try:
+        head = model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return head if isinstance(head, torch.nn.Module) else None
+
+
 def plain_head(model: Any) -> torch.nn.Linear | None:
     """The head of a model, if it is torch's Linear, nobody has hung anything on it, and its weight is whole."""
-    head = getattr(host_of(model), "get_output_embeddings", lambda: None)()
+    head = head_of(host_of(model))
     if type(head) is not torch.nn.Linear or "forward" in vars(head):
         return None
     if head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or head._backward_pre_hooks:

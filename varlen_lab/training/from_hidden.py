@@ -19,12 +19,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from varlen_lab.leaks.head import head_of
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training import lm_head
 from varlen_lab.training.chunks import Head
 from varlen_lab.training.head_proof import Unsuited, prove
 from varlen_lab.training.liger import best_loss
-from varlen_lab.training.lm_head import classes_of, head_of, head_replaced, unwrapped
+from varlen_lab.training.lm_head import classes_of, head_replaced, unwrapped
 from varlen_lab.training.loss import shifted
 from varlen_lab.training.tail import Tail, Watch
 

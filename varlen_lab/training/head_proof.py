@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from varlen_lab.leaks.head import head_of
 from varlen_lab.training.chunks import Head, summed_loss_of
-from varlen_lab.training.lm_head import classes_of, head_of, head_replaced
+from varlen_lab.training.lm_head import classes_of, head_replaced
 from varlen_lab.training.loss import BlockwiseLoss
 from varlen_lab.training.tail import Tail, Watch
 

@@ -6,7 +6,6 @@ positions have no end: past what a model was made for there is a notice only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from varlen_lab.leaks.rows import MOST_POSITIONS, position_limit, position_table
 from varlen_lab.models.building import build_model
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.packing.trained import trained_in_rows
-from varlen_lab.training.data import is_streamed, pad_id
+from varlen_lab.training.data import pad_id
 from varlen_lab.training.plan import Step, row_totals, trains
 
 if TYPE_CHECKING:
@@ -197,20 +196,4 @@ def refuse_format(config: Config, deepspeed: str | None, fsdp: bool) -> None:
     if config.checkpoint_format == "whole" and deepspeed:
         raise InputError(
             "checkpoint_format = 'whole' was set and DeepSpeed writes shards; use --fsdp, or set it to 'auto'."
-        )
-
-
-def refuse_dataset(config: Config, dataset: Any) -> None:
-    """InputError for a dataset that was handed over and cannot be read as a stream of records."""
-    if isinstance(dataset, (str, bytes, os.PathLike)):
-        raise InputError(f"dataset is the name {str(dataset)!r} and takes records; set data_path to it.")
-    if getattr(dataset, "_distributed", None) is not None:  # of ``datasets``
-        raise InputError(
-            "the dataset is one process's part of another (split_dataset_by_node), and here every process reads all "
-            "rows and takes its own; hand over the whole one."
-        )
-    if dataset is not None and not is_streamed(config):
-        raise InputError(
-            f"a dataset that is handed over is read as a stream, and pack_strategy = {config.pack_strategy!r} in mode "
-            f"{config.mode} needs all of it at once; set pack_strategy = 'sequential' and pack_to_max_length = True."
         )

@@ -1,4 +1,4 @@
-"""The head of a model: the module that makes T x V logits of hidden states, found and replaced for a while."""
+"""The head of a model, which makes T x V logits of hidden states: how much that is, and another in its place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+from varlen_lab.leaks.head import head_of
 
 LOGITS_BUDGET = 256 * 2**20  # bytes of logits and their gradient: below it they are built
 
@@ -25,15 +27,6 @@ def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """The model inside DDP or DeepSpeed."""
     inside = getattr(model, "module", None)
     return unwrapped(inside) if isinstance(inside, torch.nn.Module) else model
-
-
-def head_of(model: torch.nn.Module) -> torch.nn.Module | None:
-    """The module that makes logits, where the model says which."""
-    try:
-        head = model.get_output_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        return None
-    return head if isinstance(head, torch.nn.Module) else None
 
 
 def classes_of(model: torch.nn.Module, head: torch.nn.Module) -> int:

@@ -31,23 +31,23 @@ from varlen_lab.training.checkpoint import (
     set_rng_state,
 )
 from varlen_lab.training.curves import check_visualizer, curves
-from varlen_lab.training.data import is_streamed, load_in_all_processes, load_tokenizer, pad_id
+from varlen_lab.training.data import load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.leak_check import check_in_first_process
-from varlen_lab.training.limits import check_limits, refuse_dataset, refuse_format
+from varlen_lab.training.limits import check_limits, refuse_format
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm
-from varlen_lab.training.outlook import Outlook, Work, estimate
-from varlen_lab.training.plan import Step, plan_fingerprint, plan_steps, row_totals, share
+from varlen_lab.training.outlook import Outlook, estimate
+from varlen_lab.training.plan import plan_fingerprint, row_totals, share
 from varlen_lab.training.step import Batch, batched, collator, optimize
-from varlen_lab.training.stream import RowStream, StreamEnded
-from varlen_lab.training.stream_steps import StreamedSteps, ahead, count_steps, streamed_outlook
+from varlen_lab.training.stream import StreamEnded
+from varlen_lab.training.stream_steps import StreamedSteps, streamed_outlook
+from varlen_lab.training.supply import Data, planned_data, refuse_dataset
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 
@@ -136,38 +136,6 @@ def prepared(
     return run
 
 
-@dataclass
-class Data:
-    """What a run trains on: all rows and steps, or of a stream those that were read ahead."""
-
-    rows: Dataset
-    report: str
-    held_out: Dataset | None
-    plan: list[Step]
-    steps: int
-    stream: RowStream | None = None
-
-
-def planned_data(
-    config: Config,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    accelerator: Any,
-    dataset: Iterable[Any] | None,
-    progress: bool,
-) -> Data:
-    """The rows and the plan of a run, in all processes alike."""
-    if is_streamed(config):
-        steps = count_steps(config, tokenizer, dataset, accelerator)
-        stream = RowStream(config, tokenizer, dataset)
-        rows, plan = ahead(stream, accelerator.num_processes)
-        return Data(rows, "rows in the order of the data, read as they are trained on", None, plan, steps, stream)
-    rows, packed, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress)
-    costs = Work.of(model).operations(*row_totals(rows))
-    plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
-    return Data(rows, str(packed), held_out, plan, len(plan))
-
-
 def checkpoint_to_resume(work_dir: Path, wanted: bool | str | Path) -> Path | None:
     """The checkpoint that was named, or the newest; None where there is none, or nothing was asked for."""
     if wanted is True:
@@ -249,12 +217,11 @@ class Run:
         """This process's batches of every step that is left."""
         config, data, accelerator = self.config, self.data, self.engine.accelerator
         collate = collator(config.mode, pad_id(self.tokenizer))
+        processes, number = accelerator.num_processes, accelerator.process_index
         if data.stream is None:
-            processes, number = accelerator.num_processes, accelerator.process_index
             steps = share(data.plan[self.done :], row_totals(data.rows)[1], processes, number, config.batch_size)
             return batched(data.rows, steps, collate, config.dataloader_num_workers, config.loss_weighting)
         model, left = self.engine.unwrapped_model, data.steps - self.done
-        processes, number = accelerator.num_processes, accelerator.process_index
         self.streamed = StreamedSteps(data.stream, model, collate, processes, number, left)
         return iter(self.streamed)
 
