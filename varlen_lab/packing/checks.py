@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def checked_lengths(lengths: Any, one_row: bool = False) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # infinite % 1 is nan, which is not whole either
             whole = array % 1 == 0
     elif array.dtype.kind not in "iu" or (
-        isinstance(given, list) and bool in map(type, map(given.__getitem__, np.flatnonzero(array <= 1).tolist()))
+        isinstance(given, list) and bool in map(type, compress(given, (array <= 1).tobytes()))
     ):
         # numpy makes one type of a mixed list (True becomes 1, 3 becomes "3"): ask each length by itself
         whole = np.array([isinstance(length, int | np.integer) and not isinstance(length, bool) for length in given])
