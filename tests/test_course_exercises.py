@@ -9,7 +9,7 @@ import torch
 from varlen_lab.config.names import named_config
 from varlen_lab.config.text import render
 from varlen_lab.course import exercises
-from varlen_lab.course.exercises import Verdict
+from varlen_lab.course.verdicts import Verdict, guess
 from varlen_lab.packing.boundaries import Boundaries
 
 LENGTHS = [2, 4, 3]
@@ -35,7 +35,7 @@ RIGHT = [
     exercises.check_config(TEXT.replace("attn = False", "attn = True"), use_varlen_attn=True),
     exercises.check_window((-1, 0)),
     exercises.check_fill(0.7, [4, 4, 7, 3, 3], 3, 10),
-    exercises.guess(0.55, 0.577),
+    guess(0.55, 0.577),
 ]
 
 WRONG = [
@@ -73,8 +73,8 @@ WRONG = [
     (exercises.check_fill(0.3, [4, 4, 7, 3, 3], 3, 10), "empty share"),
     (exercises.check_fill(0.42, [4, 4, 7, 3, 3], 3, 10), "one document a row"),
     (exercises.check_fill(0.9, [4, 4, 7, 3, 3], 3, 10), "divide the tokens"),
-    (exercises.guess(None, 0.5), "first"),
-    (exercises.guess(0.1, 0.5), "measured: 0.5"),
+    (guess(None, 0.5), "write a guess into its cell first"),
+    (guess(0.1, 0.5), "measured: 0.5"),
 ]
 
 

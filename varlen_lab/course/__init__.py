@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from varlen_lab import lazy_face
 
 if TYPE_CHECKING:
-    from varlen_lab.course.exercises import Verdict as Verdict
     from varlen_lab.course.exercises import check_config as check_config
     from varlen_lab.course.exercises import check_cu_seqlens as check_cu_seqlens
     from varlen_lab.course.exercises import check_fill as check_fill
@@ -14,12 +13,15 @@ if TYPE_CHECKING:
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
     from varlen_lab.course.exercises import check_window as check_window
-    from varlen_lab.course.exercises import guess as guess
     from varlen_lab.course.lessons import Lesson as Lesson
     from varlen_lab.course.lessons import find_lesson as find_lesson
     from varlen_lab.course.lessons import find_lessons as find_lessons
     from varlen_lab.course.notebooks import run_notebook as run_notebook
     from varlen_lab.course.notebooks import walkthrough as walkthrough
     from varlen_lab.course.parameters import check_parameters as check_parameters
+    from varlen_lab.course.teaching_model import TeachingModel as TeachingModel
+    from varlen_lab.course.teaching_model import teaching_model as teaching_model
+    from varlen_lab.course.verdicts import Verdict as Verdict
+    from varlen_lab.course.verdicts import guess as guess
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)

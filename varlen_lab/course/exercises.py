@@ -10,50 +10,14 @@ Each exercise starts with the common mistake as its answer, so the first hint a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from varlen_lab.config.text import load_text
+from varlen_lab.course.verdicts import Verdict, not_yet, right
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check says; shown in a notebook with its mark."""
-
-    right: bool
-    words: str
-
-    def __str__(self) -> str:
-        return f"✓ right: {self.words}" if self.right else f"✗ not yet: {self.words}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        colour = "#0072b2" if self.right else "#b34e00"
-        return f'<div style="border-left:4px solid {colour};padding:.3em .8em">{escape(str(self))}</div>'
-
-
-def right(words: str) -> Verdict:
-    """The answer is the right one; ``words`` say why it is."""
-    return Verdict(True, words)
-
-
-def not_yet(words: str) -> Verdict:
-    """The answer is not the right one; ``words`` name the mistake, or what to think of."""
-    return Verdict(False, words)
-
-
-def guess(said: Any, truth: float, unit: str = "") -> Verdict:
-    """Set a prediction beside what was measured; there is no wrong guess, only none."""
-    if said is None or said is ...:
-        return not_yet("write your guess in the cell above first, then run it again; a guess makes you remember.")
-    near = abs(float(said) - truth) <= 0.15 * abs(truth)
-    return Verdict(near, f"you said {said:g}{unit}, measured: {truth:.3g}{unit}.")
 
 
 def check_cu_seqlens(answer: Sequence[int], lengths: Sequence[int]) -> Verdict:

@@ -2,8 +2,9 @@
 
 The file is the only record of a lesson. Its number and name are those of the file, its title is the first heading,
 its parameters are the plain ``name: type = literal`` lines of the one cell tagged ``parameters``. Its metadata say
-``minutes`` and ``difficulty``, and ``gpu: true`` marks it as one to run on a GPU too. So a notebook that is laid into
-the folder is found by ``run``, by ``walkthrough``, by the GPU benchmark and by the tests.
+``minutes``, ``difficulty``, ``needs`` (what a reader needs, in words) and ``path``; a lesson that is one of the page's
+six steps has ``step``, the page's command and ours; ``gpu: true`` marks it as one to run on a GPU too. So a notebook
+that is laid into the folder is found by ``run``, by ``walkthrough``, by the GPU benchmark and by the tests.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from varlen_lab.errors import InputError, nearest
 RUNNING = ("nbformat", "nbconvert", "ipykernel", "papermill")  # names of modules, of the extra notebooks
 PAGES = ("jinja2", "bs4", "bleach", "tinycss2", "defusedxml", "PIL")
 DIFFICULTIES = ("easy", "medium", "hard")
+PATHS = {"page": "The page", "prove": "Prove it", "job": "My job"}  # ways through the course, and their names
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,26 @@ class Lesson:
         """``easy``, ``medium`` or ``hard``; None where the lesson does not say."""
         stated = self.notebook.metadata.get("difficulty")
         return stated if stated in DIFFICULTIES else None
+
+    @property
+    def needs(self) -> str:
+        """What a reader needs, in words: ``a CPU``; empty where the lesson does not say."""
+        stated = self.notebook.metadata.get("needs")
+        return stated if isinstance(stated, str) else ""
+
+    @property
+    def path_through(self) -> str | None:
+        """The way through the course that it lies on, one of ``PATHS``; None where the lesson does not say."""
+        stated = self.notebook.metadata.get("path")
+        return stated if stated in PATHS else None
+
+    @property
+    def step(self) -> dict[str, str]:
+        """``{"page": command, "here": command}`` of a lesson that is one of the page's six steps; else empty."""
+        stated = self.notebook.metadata.get("step")
+        if isinstance(stated, dict) and {"page", "here"} <= set(stated):
+            return {place: str(stated[place]) for place in ("page", "here")}
+        return {}
 
     @property
     def parameters(self) -> dict[str, Any]:
