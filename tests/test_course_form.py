@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -109,9 +108,3 @@ def test_each_fault_of_a_guess_is_found() -> None:
     assert faults_of_guesses(lesson(ask, answer)) == ["mine is answered by the next cell"]
     assert faults_of_guesses(lesson(measure, answer, ask)) == ["mine is never answered"]
     assert faults_of_guesses(lesson(("guess", "mine = 3"), measure, answer)) == ["mine is guessed for the reader"]
-
-
-def test_the_lessons_lie_where_they_are_looked_for() -> None:
-    assert {lesson.path.parent.resolve() for lesson in LESSONS} == {
-        Path(__file__).resolve().parent.parent / "notebooks"
-    }
