@@ -1,7 +1,7 @@
 """Every puzzle of every lesson: its printed solution is right, known mistakes are named, and nothing raises.
 
-A puzzle is a cell tagged ``puzzle``, then one tagged ``check``, then the folded solution. Solution and wrong answers run
-after the import lines of the lesson and nothing else of it: a check cannot lean on what a lesson computed
+A puzzle is a cell tagged ``puzzle``, then one tagged ``check``, then the folded solution. Solution and wrong answers
+run after the import lines of the lesson and nothing else of it: a check cannot lean on what a lesson computed
 before. The wrong answers of lesson NN are in ``tests/wrong_answers/NN.toml``::
 
     [[wrong]]
