@@ -42,8 +42,8 @@ def lessons_in(folder: Path) -> list[Lesson]:
     claim = "> **Claim.** Two `rows`\n> are one."
     shown = new_code_cell("table", metadata={"tags": ["walkthrough"]})
     for name, title, after, cells in (
-        ("00_first", "The <first> lesson", "01_three_losses", [new_markdown_cell(claim)]),
-        ("01_three_losses", "Three losses", "02_last", [shown]),
+        ("00_first", "The <first> lesson", "01_train", [new_markdown_cell(claim)]),
+        ("01_train", "Train", "02_last", [shown]),
         ("02_last", "The last lesson", "00_first", []),
     ):
         leads_on = new_markdown_cell(f"Next: [{after}]({after}.ipynb)")

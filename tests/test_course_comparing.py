@@ -79,6 +79,14 @@ def test_a_cell_without_tolerance_may_print_what_it_likes() -> None:
     assert differences(cell("7.63", tolerance=None), cell("-1", tolerance=None)) == []
 
 
+def test_numbers_of_the_real_model_are_compared_where_it_is() -> None:
+    kept, moved = cell("6.2"), cell("7.2")
+    kept.metadata["tags"] = moved.metadata["tags"] = ["real"]
+    books = new_notebook(cells=[kept]), new_notebook(cells=[moved])
+    assert compare_numbers(*books, "00_a", real=False) == []
+    assert len(compare_numbers(*books, "00_a", real=True)) == 1
+
+
 @pytest.mark.slow
 def test_a_walk_compares_what_ran_in_full_and_fails_where_a_number_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

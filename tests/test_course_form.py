@@ -58,10 +58,18 @@ def test_the_six_steps_are_the_six_files() -> None:
     assert [lesson.name for lesson in LESSONS if lesson.step] == STEPS
 
 
+def test_the_three_paths_are_those_of_the_course() -> None:
+    on = {path: [lesson.name[:2] for lesson in LESSONS if path in lesson.paths] for path in PATHS}
+    assert on["page"] == ["00", "01", "02", "03", "04", "05", "06"]
+    assert on["prove"] == ["07", "08", "11", "12", "13", "14", "17"]
+    assert on["job"] == ["09", "10", "12", "15", "16"]
+    assert sum(lesson.minutes or 0 for lesson in LESSONS if "page" in lesson.paths) <= 75
+
+
 @each_lesson
 def test_a_lesson_says_what_it_takes(lesson: Lesson) -> None:
     assert lesson.minutes and 5 <= lesson.minutes <= 30
-    assert lesson.difficulty in DIFFICULTIES and lesson.needs and lesson.path_through in PATHS
+    assert lesson.difficulty in DIFFICULTIES and lesson.needs and lesson.paths
     head = lesson.notebook.cells[0].source
     assert f"*{lesson.minutes} minutes · {lesson.difficulty} · needs {lesson.needs}*" in head
     assert "**Claim.**" in head

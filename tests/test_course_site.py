@@ -80,11 +80,11 @@ def test_every_lesson_has_a_page_and_the_landing_page_leads_to_it(site: Path, le
     ["03_gone.html", "#nothing", "00_first.html#nothing", "../notebooks/00_first.ipynb", "/etc/hosts", "file:///x"],
 )
 def test_a_planted_dead_link_is_found(site: Path, link: str) -> None:
-    page = site / "01_three_losses.html"
+    page = site / "01_train.html"
     page.write_text(
         page.read_text(encoding="utf-8").replace("</main>", f'<a href="{link}">x</a></main>'), encoding="utf-8"
     )
-    assert dead_links(site) == [f"01_three_losses.html: {link}"]
+    assert dead_links(site) == [f"01_train.html: {link}"]
 
 
 def test_pages_ask_for_nothing_and_run_only_the_scripts_their_policy_names(site: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_planted_request_or_script_is_found(site: Path, html: str) -> None:
 
 def test_nothing_in_the_folder_names_the_folder_it_was_made_in(site: Path, tmp_path: Path) -> None:
     texts = {file.name: file.read_text(encoding="utf-8") for file in site.rglob("*") if file.is_file()}
-    assert "01_three_losses.ipynb" in texts and [name for name, text in texts.items() if str(tmp_path) in text] == []
+    assert "01_train.ipynb" in texts and [name for name, text in texts.items() if str(tmp_path) in text] == []
 
 
 # ------------------------------------------------------------------------------------------ numbers
@@ -239,10 +239,10 @@ def test_ctrl_c_in_the_middle_leaves_a_whole_site(
     lessons: list[Lesson], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        walk(tmp_path, monkeypatch, stop_at="01_three_losses")
+        walk(tmp_path, monkeypatch, stop_at="01_train")
     words = text_of(tmp_path / "out" / "index.html")
     assert "1 of 3 ran" in words and words.count("not run") >= 2
-    assert "was not run here" in text_of(tmp_path / "out" / "01_three_losses.html")
+    assert "was not run here" in text_of(tmp_path / "out" / "01_train.html")
     assert dead_links(tmp_path / "out") == []
 
 

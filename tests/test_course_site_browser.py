@@ -33,8 +33,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     execute(lessons[0], folder, "<p>EARLIER</p>")
     begin_site(folder, lessons, True)
     executed = execute(lessons[1], folder, comparison_html(LOSSES))
-    (folder / "01_three_losses.html").unlink()  # as a walk does, before it writes the new one
-    outcomes = {"01_three_losses": Outcome("01_three_losses", "Three losses", "ok", 3.5, "", executed)}
+    (folder / "01_train.html").unlink()  # as a walk does, before it writes the new one
+    outcomes = {"01_train": Outcome("01_train", "Train", "ok", 3.5, "", executed)}
     end_site(folder, lessons, outcomes, 4.0, True)
     return folder
 
@@ -119,8 +119,8 @@ def test_words_are_dark_on_light_or_light_on_dark(size: tuple[int, int], scheme:
 def test_links_resolve_in_the_browser_too(opened: Any, site: Path) -> None:
     assert dead_links(site) == []
     page = opened("index.html")
-    page.get_by_role("link", name="Three losses").first.click()
-    assert page.url.endswith("/01_three_losses.html") and page.locator("h1").count() == 1
+    page.get_by_role("link", name="Train").first.click()
+    assert page.url.endswith("/01_train.html") and page.locator("h1").count() == 1
     page.go_back()
     page.get_by_role("link", name="API").click()
     assert page.url.endswith("/api/index.html")
@@ -158,7 +158,7 @@ def test_the_keyboard_reaches_every_link_in_order_and_one_sees_where_it_is(opene
     assert [href for href, outlined in seen if not outlined] == []
     reached = [href for href, _ in seen]
     assert reached[0] == "#lessons"  # past the rest
-    for link in ("#explorer", "api/index.html", "00_first.html", "01_three_losses.html", "02_last.html"):
+    for link in ("#explorer", "api/index.html", "00_first.html", "01_train.html", "02_last.html"):
         assert link in reached
 
 

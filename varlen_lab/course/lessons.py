@@ -23,7 +23,11 @@ from varlen_lab.errors import InputError, nearest
 RUNNING = ("nbformat", "nbconvert", "ipykernel", "papermill")  # names of modules, of the extra notebooks
 PAGES = ("jinja2", "bs4", "bleach", "tinycss2", "defusedxml", "PIL")
 DIFFICULTIES = ("easy", "medium", "hard")
-PATHS = {"page": "The page", "prove": "Prove it", "job": "My job"}  # ways through the course, and their names
+PATHS = {  # ways through the course: a name, and what for
+    "page": ("The page", "why, and XTuner's six steps, each with a discovery"),
+    "prove": ("Prove it", "what carries a seam, what leaks, and how one knows"),
+    "job": ("My job", "your data, your batch, your model, your machines"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ class Lesson:
         return stated if isinstance(stated, str) else ""
 
     @property
-    def path_through(self) -> str | None:
-        """The way through the course that it lies on, one of ``PATHS``; None where the lesson does not say."""
+    def paths(self) -> tuple[str, ...]:
+        """The ways through the course that it lies on, of ``PATHS``; the first is the one it belongs to."""
         stated = self.notebook.metadata.get("path")
-        return stated if stated in PATHS else None
+        return tuple(word for word in stated.split() if word in PATHS) if isinstance(stated, str) else ()
 
     @property
     def step(self) -> dict[str, str]:

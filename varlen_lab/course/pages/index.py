@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from varlen_lab.course.lessons import Lesson, read_notebook
+from varlen_lab.course.lessons import PATHS, Lesson, read_notebook
 from varlen_lab.course.outcomes import Outcome, duration
 from varlen_lab.course.pages.frame import templates
 from varlen_lab.course.pages.lesson import cells_html
@@ -40,7 +40,8 @@ def index_page(
     page = templates().get_template("index.html.j2")
     return page.render(
         title="Varlen attention: see it, prove it, use it",
-        rows=[(lesson, outcome, claim(lesson.notebook)) for lesson, outcome in rows],
+        rows=rows,
+        groups=groups(rows),
         results=results,
         numbers=numbers(rows),
         explorer=explorer(),
@@ -55,6 +56,28 @@ def index_page(
         scripts=[SCRIPT],
         sheet=STYLE,
     )
+
+
+class Group(NamedTuple):
+    """Lessons under one heading: (lesson, outcome, claim); ``also``: those of other groups that this path takes in."""
+
+    name: str
+    about: str
+    minutes: int
+    lessons: list[tuple[Lesson, Outcome, str]]
+    also: list[tuple[Lesson, Outcome]]
+
+
+def groups(rows: Sequence[tuple[Lesson, Outcome]]) -> list[Group]:
+    """The lessons by the path that each belongs to; a last group without a name for those that say none."""
+    found = []
+    for path, (name, about) in {**PATHS, "": ("", "")}.items():
+        own = [(lesson, outcome) for lesson, outcome in rows if (lesson.paths or ("",))[0] == path]
+        also = [(lesson, outcome) for lesson, outcome in rows if path in lesson.paths[1:]]
+        minutes = sum(lesson.minutes or 0 for lesson, _ in own + also)
+        with_claims = [(lesson, outcome, claim(lesson.notebook)) for lesson, outcome in own]
+        found.append(Group(name, about, minutes, with_claims, also))
+    return [group for group in found if group.lessons]
 
 
 def numbers(rows: Sequence[tuple[Lesson, Outcome]]) -> dict[str, Any]:

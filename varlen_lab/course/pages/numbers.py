@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-LESSON = "three_losses"  # the name of the lesson, without its number
+LESSON = "train"  # the name of the lesson, without its number
 MODE, DIFFERENCE, PADDING = "mode", "max |Δ| to unpacked", "padding"  # columns of Comparison.table()
 
 
