@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from turns import take_turns
 
 from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
@@ -42,6 +43,7 @@ SLOWER = ("deterministic", "flex", "compiled")  # in names of GPU tests: a proce
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """``-m gpu``: what is slow comes last, so that a run that is cut short has asked everything else."""
+    take_turns(items)
     if config.option.markexpr == "gpu":
         items.sort(key=lambda item: max(n * (word in item.nodeid) for n, word in enumerate(SLOWER, start=1)))
 
