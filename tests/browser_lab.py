@@ -15,10 +15,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "07_masks.ipynb"
+CELL = "from varlen_lab.viz import explore_masks\n\nexplore_masks()"
 CANVAS = "canvas.varlen-canvas"
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SETTINGS = {  # every cell stays in the page, and nothing asks or fetches
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -53,9 +56,9 @@ def started() -> Iterator[Any]:
 
 @contextmanager
 def served(home: Path) -> Iterator[str]:
-    """The address of a JupyterLab with its own settings, serving a copy of the notebook from ``home``."""
+    """The address of a JupyterLab with its own settings, serving a notebook with the explorer from ``home``."""
     chromium()
-    shutil.copy(NOTEBOOK, home / "masks.ipynb")
+    nbformat.write(new_notebook(cells=[new_code_cell(CELL)], metadata=KERNEL), home / "masks.ipynb")
     (home / "settings").mkdir()
     (home / "settings" / "overrides.json").write_text(json.dumps(SETTINGS))
     with socket.socket() as probe:

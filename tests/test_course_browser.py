@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from browser_lab import leaves, served, started
 from nbformat.v4 import new_code_cell, new_notebook
+from turns import by_turns
 
 pytestmark = pytest.mark.browser
 
@@ -75,8 +76,17 @@ def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", ["04_edit_the_config", "06_convert"])
+@pytest.mark.parametrize(
+    ("name", "theme"),
+    by_turns(
+        [
+            (name, theme)
+            for name in ("00_why_varlen", "04_edit_the_config", "05_train", "12_seven_traps", "15_your_model")
+            for theme in THEMES
+        ],
+        always=0,
+    ),
+)
 def test_run_all_cells_leaves_no_pink_box(lab: tuple[str, Path], name: str, theme: str) -> None:
     assert run_all(lab, NOTEBOOKS / f"{name}.ipynb", theme) == []
 

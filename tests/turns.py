@@ -39,7 +39,7 @@ def by_turns(names: Iterable[Any], always: int) -> list[Any]:
 
 
 def take_turns(items: Iterable[pytest.Item]) -> None:
-    """Skip the slow tests, and those of the real model, whose day is tomorrow: by their names, so a new one moves none."""
+    """Skip slow tests, and those of the real model, whose day is tomorrow: by their names, so a new one moves none."""
     if not os.environ.get("VARLEN_LAB_TURNS") or os.environ.get("VARLEN_LAB_ALL"):
         return
     today = date.today().toordinal() % 2
