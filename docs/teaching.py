@@ -1,4 +1,4 @@
-"""Write the answer key of docs/teaching.md: ``python docs/teaching.py``; ``--check`` only says whether it is up to date.
+"""Write the answer key of docs/teaching.md: ``python docs/teaching.py``; ``--check`` exits with 1 where it is old.
 
 Everything in it is read from the lessons: the claim, the sentence that judges it, the printed solutions, and from
 ``tests/wrong_answers`` the mistakes that the checks know. tests/test_docs_teaching.py holds the page to it.
@@ -37,7 +37,9 @@ def solutions(lesson: Lesson) -> list[str]:
 def mistakes(lesson: Lesson) -> list[str]:
     """What the checks say of the mistakes they know, in part."""
     path = ROOT / "tests" / "wrong_answers" / f"{lesson.name[:2]}.toml"
-    return [wrong["says"] for wrong in tomllib.loads(path.read_text(encoding="utf-8"))["wrong"]] if path.exists() else []
+    return (
+        [wrong["says"] for wrong in tomllib.loads(path.read_text(encoding="utf-8"))["wrong"]] if path.exists() else []
+    )
 
 
 def answers(lessons: list[Lesson]) -> str:

@@ -118,6 +118,11 @@ def run_notebook(
         error = one_line(f"{problem.ename}: {problem.evalue}")
     except Exception as problem:  # a kernel that died or never came is a failed notebook, not a failed walk
         error = one_line(f"{type(problem).__name__}: {problem}")
+        if type(problem).__name__ == "DeadKernelError":
+            small = ", or give it less: -p model=stand-in" if "model" in lesson.parameters else ""
+            error = (
+                f"the kernel died, mostly for want of memory; close other programs and run {lesson.name} again{small}."
+            )
     seconds = time.monotonic() - started
     outcome = Outcome(lesson.name, lesson.title, "failed" if error else "ok", seconds, error, output)
     executed = read_notebook(output if output.exists() else path)  # as it was written when no kernel came
