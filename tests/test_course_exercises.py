@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,8 +13,6 @@ from varlen_lab.packing.boundaries import Boundaries
 
 LENGTHS = [2, 4, 3]
 IDS = list(range(10, 19))
-OWN = np.repeat([0, 1, 2], LENGTHS)[:, None] == np.repeat([0, 1, 2], LENGTHS)[None, :]
-PAST = np.tril(np.ones((9, 9), bool))
 TEXT = render(named_config("tiny_llama_full_docstrings_e1"))
 
 
@@ -29,8 +26,6 @@ RIGHT = [
     exercises.check_position_ids([0, 1, 0, 1, 2, 3, 0, 1, 2], LENGTHS),
     exercises.check_position_ids(torch.tensor([[0, 1, 0, 1, 2, 3, 0, 1, 2]]), LENGTHS),
     exercises.check_labels(labels(0, 2, 6), IDS, LENGTHS),
-    exercises.check_mask(OWN & PAST, LENGTHS),
-    exercises.check_mask(torch.tensor(OWN & PAST), LENGTHS),
     exercises.check_step_loss(9 / 5, [6.0, 3.0], [4, 1]),
     exercises.check_config(TEXT.replace("attn = False", "attn = True"), use_varlen_attn=True),
     exercises.check_window((-1, 0)),
@@ -54,12 +49,6 @@ WRONG = [
     (exercises.check_labels(labels(0), IDS, LENGTHS), "every other document"),
     (exercises.check_labels(labels(1, 5, 8), IDS, LENGTHS), "last token of each"),
     (exercises.check_labels(labels(3), IDS, LENGTHS), "0, 2, 6"),
-    (exercises.check_mask(PAST, LENGTHS), "26 of its 45 cells cross"),
-    (exercises.check_mask(OWN, LENGTHS), "future"),
-    (exercises.check_mask((OWN & PAST).T, LENGTHS), "transposed"),
-    (exercises.check_mask(OWN & PAST & ~np.eye(9, dtype=bool), LENGTHS), "see itself"),
-    (exercises.check_mask(np.ones((3, 3)), LENGTHS), "9 by 9"),
-    (exercises.check_mask(np.zeros((9, 9)), LENGTHS), "19 cells differ"),
     (exercises.check_step_loss((1.5 + 3) / 2, [6.0, 3.0], [4, 1]), "mean of the rows' means"),
     (exercises.check_step_loss(9.0, [6.0, 3.0], [4, 1]), "sum"),
     (exercises.check_step_loss(4.5, [6.0, 3.0], [4, 1]), "number of rows"),

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from varlen_lab.course.exercises import check_cu_seqlens as check_cu_seqlens
     from varlen_lab.course.exercises import check_fill as check_fill
     from varlen_lab.course.exercises import check_labels as check_labels
-    from varlen_lab.course.exercises import check_mask as check_mask
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
     from varlen_lab.course.exercises import check_window as check_window
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.notebooks import run_notebook as run_notebook
     from varlen_lab.course.notebooks import walkthrough as walkthrough
     from varlen_lab.course.parameters import check_parameters as check_parameters
+    from varlen_lab.course.puzzles.collator import check_collator as check_collator
     from varlen_lab.course.teaching_model import TeachingModel as TeachingModel
     from varlen_lab.course.teaching_model import teaching_model as teaching_model
     from varlen_lab.course.verdicts import Verdict as Verdict

@@ -73,28 +73,6 @@ def check_labels(answer: Sequence[int], input_ids: Sequence[int], lengths: Seque
     return not_yet(f"labels must be the tokens, with -100 at {', '.join(map(str, starts))}.")
 
 
-def check_mask(answer: Any, lengths: Sequence[int]) -> Verdict:
-    """A (T, T) mask, True where query i may see key j."""
-    given, total = np.asarray(answer, dtype=bool), sum(lengths)
-    if given.shape != (total, total):
-        return not_yet(f"the mask must be {total} by {total}, this is {' by '.join(map(str, given.shape))}.")
-    document = np.repeat(np.arange(len(lengths)), lengths)
-    own = document[:, None] == document[None, :]
-    past = np.tril(np.ones((total, total), dtype=bool))
-    if np.array_equal(given, own & past):
-        return right(f"{int(given.sum())} cells, and not one of them crosses a seam.")
-    if np.array_equal(given, past):
-        crossing = int((past & ~own).sum())
-        return not_yet(f"this is the full causal mask: {crossing} of its {int(past.sum())} cells cross a seam.")
-    if np.array_equal(given, own):
-        return not_yet("the seams are right, but tokens see the future: keep only j <= i.")
-    if np.array_equal(given, (own & past).T):
-        return not_yet("this is transposed: rows are queries, columns are keys.")
-    if np.array_equal(given, own & past & ~np.eye(total, dtype=bool)):
-        return not_yet("a token must see itself.")
-    return not_yet(f"{int((given != (own & past)).sum())} cells differ; ask of each: same document? not later?")
-
-
 def check_step_loss(answer: float, sums: Sequence[float], counts: Sequence[int]) -> Verdict:
     """The loss of an optimizer step from the loss sums and trained-token counts of its rows."""
     truth = sum(sums) / sum(counts)

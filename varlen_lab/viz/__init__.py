@@ -3,6 +3,7 @@
 ``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, curves and their differences
 ``rows``     draw_rows, before and after packing         ``lengths`` draw_lengths, how long the documents are
 ``seen``     draw_seen, promised and measured masks      ``explorer`` explore_masks (``widget``) and LiveLosses
+``floors``   draw_floors, the loss no honest run is below
 ``rates``    draw_speeds and draw_rates, what is fast    ``explorer_page`` the explorer as HTML (``policy``: its rights)
 ``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
 ``style``    colours and type, and the Figure that carries its alt text
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from varlen_lab.viz.explorer import explore_masks as explore_masks
     from varlen_lab.viz.figures import alt_text_masks as alt_text_masks
     from varlen_lab.viz.figures import draw_masks as draw_masks
+    from varlen_lab.viz.floors import alt_text_floors as alt_text_floors
+    from varlen_lab.viz.floors import draw_floors as draw_floors
     from varlen_lab.viz.lengths import alt_text_lengths as alt_text_lengths
     from varlen_lab.viz.lengths import draw_lengths as draw_lengths
     from varlen_lab.viz.losses import alt_text_losses as alt_text_losses
