@@ -87,3 +87,15 @@ def test_thousands_of_rows_draw_soon() -> None:
 def test_what_cannot_be_drawn_is_one_sentence(rows: list, max_length: int | None, message: str) -> None:
     with refused(message):
         draw_rows(rows, max_length)
+
+
+def test_two_plans_stand_side_by_side() -> None:
+    """Whole on the left, glued and cut on the right: 13 tokens of three documents in rows of 8."""
+    whole, glued = pack_lengths([5, 5, 3], 8), pack_lengths([5, 5, 3], 8, "concat")
+    figure = draw_rows(glued, against=whole)
+    assert marks(figure) == [0, 2]
+    assert figure.alt_text == (
+        "3 documents packed in two ways, left best_fit: 2 rows of 8 tokens, 0 documents cut, "
+        "right concat: 2 rows of 8 tokens, 1 document cut."
+    )
+    assert {"best_fit", "concat"} <= {text.get_text() for text in figure.texts}

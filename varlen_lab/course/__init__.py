@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.notebooks import walkthrough as walkthrough
     from varlen_lab.course.parameters import check_parameters as check_parameters
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
+    from varlen_lab.course.puzzles.packer import check_packer as check_packer
     from varlen_lab.course.teaching_model import TeachingModel as TeachingModel
     from varlen_lab.course.teaching_model import teaching_model as teaching_model
     from varlen_lab.course.verdicts import Verdict as Verdict

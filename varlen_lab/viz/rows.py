@@ -22,54 +22,78 @@ ROW_HEIGHT, ALL_ROWS_HEIGHT = 0.24, 4.2  # inches: one row at most, all rows at 
 SPACED_FROM = 2.0  # points: rows at least this high have space between them
 
 
-def draw_rows(packed: Any, max_length: int | None = None, *, dark: bool = False) -> Figure:
-    """Padded rows beside packed rows.
+def draw_rows(packed: Any, max_length: int | None = None, *, against: Any = None, dark: bool = False) -> Figure:
+    """Padded rows beside packed rows, or two plans of the same documents side by side.
 
     ``packed``: ``Packs`` from ``pack_lengths``, or a list of rows, each a list of document lengths.
     ``max_length``: tokens a packed row holds; taken from ``Packs``, else the fullest row.
+    ``against``: another plan as ``Packs``, drawn on the left in place of the padded rows.
     Raises InputError for no rows or a row longer than ``max_length``.
     """
     plan = check_rows(packed, max_length)
     rows, max_length = plan.rows, plan.max_length
-    colours, title = style.theme(dark), "Rows before and after packing"
-    before = [np.array([length]) for length in plan.documents]
-    row_height = min(ROW_HEIGHT, ALL_ROWS_HEIGHT / len(before))
-    height = HEAD + row_height * len(before) + FOOT
-    longest = int(plan.documents[0])
-    picture = style.Picture(style.WIDTH, height, colours, title, alt_text_rows(packed, max_length))
+    colours, title = style.theme(dark), "Rows before and after packing" if against is None else "Two ways to pack"
+    whole = np.zeros(len(plan.documents), dtype=bool)
+    first = Half("Padded", [np.array([n]) for n in plan.documents], int(plan.documents[0]), (whole, plan.truncated))
+    if against is not None:
+        other = check_rows(against, None)
+        first = Half(name_of(against), other.rows, other.max_length, other.cuts)
+    before, longest = first.rows, first.size
+    most = max(len(before), len(rows))
+    row_height = min(ROW_HEIGHT, ALL_ROWS_HEIGHT / most)
+    height = HEAD + row_height * most + FOOT
+    picture = style.Picture(style.WIDTH, height, colours, title, alt_text_rows(packed, max_length, against))
     inch = (style.WIDTH - LEFT - RIGHT - GAP) / (longest + max_length)
     right = LEFT + longest * inch + GAP
     narrow = 2.6  # inches a heading needs, whatever the rows do
     right = min(max(right, LEFT + narrow), style.WIDTH - RIGHT - narrow)
     inch = min((right - GAP - LEFT) / longest, (style.WIDTH - RIGHT - right) / max_length)
-    whole = np.zeros(len(before), dtype=bool)
-    halves = (
-        (LEFT, "Padded", before, longest, (whole, plan.truncated)),
-        (right, "Packed", rows, max_length, plan.cuts),
-    )
-    for left, name, lines, size, cuts in halves:
+    second = Half("Packed" if against is None else name_of(packed), rows, max_length, plan.cuts)
+    for left, (name, lines, size, cuts) in ((LEFT, first), (right, second)):
         waste = 1 - sum(int(line.sum()) for line in lines) / (len(lines) * size)
         room = (right - GAP if left == LEFT else style.WIDTH - RIGHT) - left
         picture.write(left, 0.29, name, style.TITLE, weight="bold")
-        kind = "padding" if left == LEFT else "unused"
+        kind = "padding" if name == "Padded" else "unused"
         claim = f"{percent(waste)} is {kind}" if waste else f"nothing is {kind}"
         picture.write(left, 0.55, claim, style.CLAIM, color=colours.cross_ink if waste else colours.own)
         numbers = f"{plural(len(lines), 'row')} of {plural(size, 'token')}"
-        if left == right and len(lines) < len(before):
+        if left == right and against is None and len(lines) < len(before):
             extra = f"  ·  rows ÷ {factor(len(before) / len(lines))}"
             numbers += extra if style.text_width(numbers + extra, style.BODY) <= room else ""
         picture.write(left, 0.79, numbers, style.BODY, color=colours.quiet)
         draw_bars(picture, lines, size, left, inch, row_height, cuts)
-    words = f"{plural(len(before), 'document')}, one scale; padded rows longest first; hatched: no token there"
+    sorting = "padded rows longest first; " if against is None else ""
+    words = f"{plural(len(plan.documents), 'document')}, one scale; {sorting}hatched: no token there"
     cut = "" if not plan.cut else f"; orange edge: {plural(plan.cut, 'document')} cut there"
     picture.write_caption(LEFT, words + cut)
     picture.folds_at(LEFT, right, foot=0.34)
     return picture
 
 
-def alt_text_rows(packed: Any, max_length: int | None = None) -> str:
+class Half(NamedTuple):
+    """One side of the figure."""
+
+    name: str
+    rows: list[np.ndarray]
+    size: int  # tokens a row has room for
+    cuts: tuple[np.ndarray, np.ndarray]
+
+
+def name_of(packed: Any) -> str:
+    """The strategy of a plan, as a heading."""
+    return str(getattr(packed, "strategy", "packed"))
+
+
+def alt_text_rows(packed: Any, max_length: int | None = None, against: Any = None) -> str:
     """What ``draw_rows`` shows, in words, for a reader who does not see it."""
     plan = check_rows(packed, max_length)
+    if against is not None:
+        halves = ", ".join(
+            f"{side} {name_of(one)}: {plural(len(of.rows), 'row')} of {plural(of.max_length, 'token')}, "
+            f"{plural(of.cut, 'document')} cut"
+            for side, one, of in (("left", against, check_rows(against, None)), ("right", packed, plan))
+        )
+        return f"{plural(len(plan.documents), 'document')} packed in two ways, {halves}."
     documents, tokens = plan.documents, sum(int(row.sum()) for row in plan.rows)
     count, longest = plural(len(documents), "document"), int(documents[0])
     padded = 1 - documents.sum() / (len(documents) * longest)
