@@ -29,7 +29,6 @@ RIGHT = [
     exercises.check_step_loss(9 / 5, [6.0, 3.0], [4, 1]),
     exercises.check_config(TEXT.replace("attn = False", "attn = True"), use_varlen_attn=True),
     exercises.check_window((-1, 0)),
-    exercises.check_fill(0.7, [4, 4, 7, 3, 3], 3, 10),
     guess(0.55, 0.577),
 ]
 
@@ -58,10 +57,6 @@ WRONG = [
     (exercises.check_window((-1, -1)), "future"),
     (exercises.check_window((0, -1)), "future only"),
     (exercises.check_window((0, 0)), "left and to the right"),
-    (exercises.check_fill(70, [4, 4, 7, 3, 3], 3, 10), "not per cent"),
-    (exercises.check_fill(0.3, [4, 4, 7, 3, 3], 3, 10), "empty share"),
-    (exercises.check_fill(0.42, [4, 4, 7, 3, 3], 3, 10), "one document a row"),
-    (exercises.check_fill(0.9, [4, 4, 7, 3, 3], 3, 10), "divide the tokens"),
     (guess(None, 0.5), "write a guess into its cell first"),
     (guess(0.1, 0.5), "measured: 0.5"),
 ]

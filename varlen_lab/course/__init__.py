@@ -7,7 +7,6 @@ from varlen_lab import lazy_face
 if TYPE_CHECKING:
     from varlen_lab.course.exercises import check_config as check_config
     from varlen_lab.course.exercises import check_cu_seqlens as check_cu_seqlens
-    from varlen_lab.course.exercises import check_fill as check_fill
     from varlen_lab.course.exercises import check_labels as check_labels
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss

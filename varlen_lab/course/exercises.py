@@ -114,21 +114,6 @@ def check_window(answer: Sequence[int]) -> Verdict:
     return not_yet("the two numbers say how far a token sees to the left and to the right; -1 is without limit.")
 
 
-def check_fill(answer: float, lengths: Sequence[int], rows: int, max_length: int) -> Verdict:
-    """The share of the places in ``rows`` rows of ``max_length`` that hold a token."""
-    given, tokens = float(answer), sum(lengths)
-    truth = tokens / (rows * max_length)
-    if abs(given - truth) < 5e-3:
-        return right(f"{tokens} tokens in {rows} × {max_length} places: {truth:.1%}.")
-    if abs(given - 100 * truth) < 0.5:
-        return not_yet("write a share between 0 and 1, not per cent.")
-    if abs(given - (1 - truth)) < 5e-3:
-        return not_yet("this is the empty share; fill is what is left of it.")
-    if abs(given - tokens / (len(lengths) * max_length)) < 5e-3:
-        return not_yet("this is the fill of one document a row; count the packed rows.")
-    return not_yet("divide the tokens by the places: rows × max_length.")
-
-
 def as_list(answer: Any) -> list[Any]:
     """Lists, tuples, arrays and (1, T) tensors alike."""
     return np.asarray(answer).reshape(-1).tolist()

@@ -19,8 +19,16 @@ CASES: tuple[tuple[list[int], int, str], ...] = (
     ([4, 4], 10, "every document has a row of its own, this packs nothing; two of 4 tokens fit in a row of 10"),
     ([10], 10, "one document needs one row"),
     ([5, 5], 10, "a row may be full to its last token: ask for <=, not for <"),
-    ([7, 6, 4, 3], 10, "a new row is opened while an older one still has room; look at every open row, or the emptiest"),
-    ([3, 3, 3, 7, 7, 7], 10, "the short documents went first and left no room for the long ones; begin with the longest"),
+    (
+        [7, 6, 4, 3],
+        10,
+        "a row is opened while an older one still has room; look at every open row, or the emptiest",
+    ),
+    (
+        [3, 3, 3, 7, 7, 7],
+        10,
+        "the short ones went first and left no room for the long ones; begin with the longest",
+    ),
     ([1] * 10, 4, "ten documents of one token fill two rows of 4 and a half"),
     ([4, 25, 6], 10, "cut to 10 tokens the second fills a row, and the two others share one"),
     ([4, 4, 7, 3, 3], 10, "there are more rows than needed"),
@@ -66,7 +74,10 @@ def rows_of(pack: Any, lengths: list[int], max_length: int) -> list[list[int]]:
 
 def whole(rows: list[list[int]], lengths: list[int], max_length: int, brief: bool = False) -> str:
     """What is wrong with which documents lie where; '' where each is in one row and none is overfull."""
-    wanted, found = Counter(min(length, max_length) for length in lengths), Counter(sum(rows, []))
+    wanted, found = (
+        Counter(min(length, max_length) for length in lengths),
+        Counter(length for row in rows for length in row),
+    )
     fullest = max(map(sum, rows), default=0)
     if max(lengths) > max_length and any(length > max_length for row in rows for length in row):
         return f"a document longer than a row is still {max(lengths)} tokens long; cut it to max_length"
