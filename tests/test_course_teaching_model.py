@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from varlen_lab.course import teaching_model as opened
-from varlen_lab.course.teaching_model import REAL, real_is_here
+from varlen_lab.course.speaking import REAL, real_is_here
 from varlen_lab.documents import load_documents
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import cache_dir
 from varlen_lab.models import tiny
 
-MODULE = importlib.import_module("varlen_lab.course.teaching_model")
+MODULE = importlib.import_module("varlen_lab.course.speaking")
 
 
 def test_without_the_package_a_stand_in_speaks_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

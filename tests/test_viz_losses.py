@@ -110,3 +110,17 @@ def test_a_live_plot_waits_for_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     for loss in (float("nan"), float("nan"), 3.0, float("nan")):
         live({"loss": loss})
     assert drawn == [3, 4]
+
+
+def test_recipes_are_compared_with_the_one_that_is_named() -> None:
+    """A step of 1e-7 is one curve, one of 0.1 is another training; orange, the colour of leaks, is left out."""
+    recipes = {"Trainer": [3.0, 2.0], "train": [3.0, 2.0 + 1e-7], "SFTTrainer": [3.0, 2.0]}
+    figure = draw_losses(recipes, reference="train")
+    assert figure.title == "Three recipes, one loss curve"
+    assert "Trainer differs from train by at most 1.0e-7" in figure.alt_text
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert words.count("Trainer") == 2 and words.count("train") == 1
+    colours = {line.get_color() for axes in figure.axes for line in axes.lines}
+    assert figure.colours.cross_ink not in colours
+    other = draw_losses(recipes | {"Trainer": [3.0, 2.1]}, reference="train")
+    assert other.title == "Three recipes, and their losses differ"

@@ -5,6 +5,13 @@ from typing import TYPE_CHECKING
 from varlen_lab import lazy_face
 
 if TYPE_CHECKING:
+    from varlen_lab.course.before_after import BeforeAfter as BeforeAfter
+    from varlen_lab.course.before_after import answers_of as answers_of
+    from varlen_lab.course.before_after import at_hand as at_hand
+    from varlen_lab.course.before_after import hold_out as hold_out
+    from varlen_lab.course.before_after import loss_alone as loss_alone
+    from varlen_lab.course.before_after import saved_model as saved_model
+    from varlen_lab.course.before_after import with_trained as with_trained
     from varlen_lab.course.exercises import check_config as check_config
     from varlen_lab.course.exercises import check_cu_seqlens as check_cu_seqlens
     from varlen_lab.course.exercises import check_labels as check_labels
@@ -18,9 +25,10 @@ if TYPE_CHECKING:
     from varlen_lab.course.notebooks import walkthrough as walkthrough
     from varlen_lab.course.parameters import check_parameters as check_parameters
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
+    from varlen_lab.course.puzzles.messages import check_to_messages as check_to_messages
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
-    from varlen_lab.course.teaching_model import TeachingModel as TeachingModel
-    from varlen_lab.course.teaching_model import teaching_model as teaching_model
+    from varlen_lab.course.speaking import TeachingModel as TeachingModel
+    from varlen_lab.course.speaking import teaching_model as teaching_model
     from varlen_lab.course.verdicts import Verdict as Verdict
     from varlen_lab.course.verdicts import guess as guess
 else:

@@ -26,7 +26,7 @@ def compare_walk(
     lessons: Sequence[Lesson], outcomes: Mapping[str, Outcome], given: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     """The differences of the lessons that ran in full, each said aloud; ``given`` are the parameters each ran with."""
-    from varlen_lab.course.teaching_model import real_is_here  # imports torch
+    from varlen_lab.course.speaking import real_is_here  # imports torch
 
     ran = [lesson for lesson in lessons if outcomes[lesson.name].status == "ok"]
     full = [lesson for lesson in ran if "quick" not in given[lesson.name]]

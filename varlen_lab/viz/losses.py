@@ -22,11 +22,13 @@ Losses = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]  # mode -> on
 
 REFERENCE = "unpacked"
 LEFT, RIGHT, HEAD, CURVES, BETWEEN, DIFFERENCES, FOOT = 0.72, 0.95, 0.88, 2.35, 0.42, 1.55, 0.72  # inches
+ROUNDING = 1e-4  # two recipes that do the same differ by less, in nats of fp32
+COUNTS = {2: "Two", 3: "Three", 4: "Four"}
 VARLEN_SHARE, PACKED_GAP = 0.01, 1e-3  # the claim needs a varlen gap below 1 % of the packed gap, and that above 0.001
 
 
-def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Figure:
-    """Loss curves by mode, and each mode minus ``unpacked``, step by step.
+def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False, reference: str = REFERENCE) -> Figure:
+    """Loss curves by mode, and each mode minus ``reference``, step by step.
 
     ``losses``: mode -> loss of every optimizer step, all equally long; unpacked, packed, varlen, or others. A mode
     may also have a list of runs, one per seed, the same seeds in the same order for every mode: lines are then
@@ -34,51 +36,54 @@ def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False) -> Fig
     ``caption``: what it was measured on (backend, device, dtype, seed).
     Raises InputError for what cannot be drawn.
     """
-    curves = check_losses(losses)
-    gaps = differences(curves)
+    curves = check_losses(losses, reference)
+    gaps = differences(curves, reference)
     colours = style.theme(dark)
     height = HEAD + CURVES + FOOT + (BETWEEN + DIFFERENCES if gaps else 0)
-    title, claim = headline(gaps, curves)
-    picture = style.Picture(style.WIDTH, height, colours, title, alt_text_losses(losses, caption=caption))
+    title, claim = headline(gaps, curves, reference)
+    alt_text = alt_text_losses(losses, caption=caption, reference=reference)
+    picture = style.Picture(style.WIDTH, height, colours, title, alt_text)
     picture.write(LEFT, 0.30, title, style.TITLE, weight="bold")
     picture.write(LEFT, 0.56, claim, style.CLAIM, color=colours.quiet)
+    names = as_drawn(curves, reference)
     runs, count = next(iter(curves.values())).shape
     steps = np.arange(1, count + 1)
 
     width = style.WIDTH - LEFT - RIGHT
     axes = picture.panel(LEFT, HEAD, width, CURVES)
     for mode, values in curves.items():
-        draw_curve(axes, steps, values, mode, colours)
+        draw_curve(axes, steps, values, names[mode], colours)
     name_axes(axes, colours, "loss", steps)
     if runs > 1:
         words = f"mean of {runs} runs, band from lowest to highest"
         axes.set_title(words, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
-    name_ends(axes, curves, colours)
+    name_ends(axes, curves, names, colours)
     if gaps:
         axes.tick_params(labelbottom=False)
         axes = picture.panel(LEFT, HEAD + CURVES + BETWEEN, width, DIFFERENCES)
         axes.axhline(0, color=colours.quiet, linewidth=0.8, zorder=1)
         for mode, values in gaps.items():
-            draw_curve(axes, steps, values, mode, colours)
+            draw_curve(axes, steps, values, names[mode], colours)
         name_axes(axes, colours, "", steps)
         scale_symlog(axes, list(gaps.values()))
-        words = f"difference to {REFERENCE}, each step" + (" of each run" if runs > 1 else "")
+        words = f"difference to {reference}, each step" + (" of each run" if runs > 1 else "")
         axes.set_title(words, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
-        name_ends(axes, gaps, colours)
+        name_ends(axes, gaps, names, colours)
     axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top"))
     if caption:
         picture.write_caption(LEFT, caption)
     return picture
 
 
-def alt_text_losses(losses: Losses, *, caption: str = "") -> str:
+def alt_text_losses(losses: Losses, *, caption: str = "", reference: str = REFERENCE) -> str:
     """What ``draw_losses`` shows, in words, for a reader who does not see it."""
-    curves = check_losses(losses)
+    curves = check_losses(losses, reference)
     runs, steps = next(iter(curves.values())).shape
     means = {mode: mean_over_runs(values) for mode, values in curves.items()}
     ends = ", ".join("{} from {:.3g} to {:.3g}".format(mode, *first_and_last(values)) for mode, values in means.items())
     gaps = [
-        f"{mode} differs from {REFERENCE} by at most {largest_text(gap)}" for mode, gap in differences(curves).items()
+        f"{mode} differs from {reference} by at most {largest_text(gap)}"
+        for mode, gap in differences(curves, reference).items()
     ]
     seeds = f", means and ranges of {runs} runs" if runs > 1 else ""
     words = f"Loss curves over {plural(steps, 'step')}{seeds}: {ends}. "
@@ -87,12 +92,12 @@ def alt_text_losses(losses: Losses, *, caption: str = "") -> str:
     return (words + caption).strip()
 
 
-def check_losses(losses: Losses) -> dict[str, np.ndarray]:
-    """The curves as float arrays (runs, steps), in the given order with ``unpacked`` first, or an InputError."""
+def check_losses(losses: Losses, reference: str = REFERENCE) -> dict[str, np.ndarray]:
+    """The curves as float arrays (runs, steps), in the given order with ``reference`` first, or an InputError."""
     if not isinstance(losses, Mapping) or not losses:
         raise InputError("there are no losses to draw; pass {'unpacked': [...], 'packed': [...], 'varlen': [...]}.")
     curves = {}
-    for mode in sorted(losses, key=lambda name: name != REFERENCE):
+    for mode in sorted(losses, key=lambda name: name != reference):
         try:
             curves[mode] = np.atleast_2d(np.asarray(losses[mode], dtype=float))
         except (TypeError, ValueError):
@@ -123,12 +128,23 @@ def first_and_last(values: np.ndarray) -> tuple[float, float]:
     return (float(finite[0]), float(finite[-1])) if len(finite) else (float("nan"), float("nan"))
 
 
-def differences(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Each other mode minus unpacked, step by step; empty when there is nothing to compare."""
-    if REFERENCE not in curves:
+def differences(curves: Mapping[str, np.ndarray], reference: str = REFERENCE) -> dict[str, np.ndarray]:
+    """Each other mode minus ``reference``, step by step; empty when there is nothing to compare."""
+    if reference not in curves:
         return {}
     with np.errstate(invalid="ignore"):
-        return {mode: values - curves[REFERENCE] for mode, values in curves.items() if mode != REFERENCE}
+        return {mode: values - curves[reference] for mode, values in curves.items() if mode != reference}
+
+
+def as_drawn(curves: Mapping[str, np.ndarray], reference: str) -> dict[str, str]:
+    """The mode in whose style each curve is drawn: itself, or, beside another reference, in turns.
+
+    Orange is left to what leaks.
+    """
+    if reference == REFERENCE:
+        return {mode: mode for mode in curves}
+    others = [mode for mode in curves if mode != reference]
+    return {reference: REFERENCE} | {mode: ("varlen", "")[i % 2] for i, mode in enumerate(others)}
 
 
 def largest(gap: np.ndarray) -> float:
@@ -146,15 +162,23 @@ def largest_text(gap: np.ndarray) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def headline(gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray]) -> tuple[str, str]:
+def headline(
+    gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray], reference: str = REFERENCE
+) -> tuple[str, str]:
     """The claim that these numbers support, and the numbers."""
-    words = "largest difference to unpacked: " + ",  ".join(f"{mode} {largest_text(gap)}" for mode, gap in gaps.items())
+    words = f"largest difference to {reference}: " + ",  ".join(
+        f"{mode} {largest_text(gap)}" for mode, gap in gaps.items()
+    )
     if not gaps:
         (mode, values), *others = curves.items()
         if others:
-            return "Loss by step", "no differences are drawn: that needs unpacked and another mode"
+            return "Loss by step", f"no differences are drawn: that needs {reference} and another mode"
         first, last = first_and_last(mean_over_runs(values))
         return "Loss by step", f"{mode}: from {first:.2f} to {last:.2f} in {values.shape[1]} steps"
+    if reference != REFERENCE:
+        one = all(largest(gap) <= ROUNDING for gap in gaps.values())
+        count = COUNTS.get(len(curves), str(len(curves)))
+        return f"{count} recipes, {'one loss curve' if one else 'and their losses differ'}", words
     if {"varlen", "packed"} <= set(gaps):
         varlen, packed = largest(gaps["varlen"]), largest(gaps["packed"])
         if varlen <= VARLEN_SHARE * packed and packed > PACKED_GAP:
@@ -222,7 +246,7 @@ def decade_label(value: float, _position: int = 0) -> str:
     return sign + (f"{10.0**exponent:g}" if -3 < exponent < 4 else f"1e{exponent}".replace("-", "−"))
 
 
-def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: style.Theme) -> None:
+def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], names: Mapping[str, str], colours: style.Theme) -> None:
     """Each curve's name at its right end, pushed apart so that none covers another."""
     height = axes.get_window_extent().height / axes.figure.dpi
     step = 0.17 / height  # of the axes, per line of text
@@ -241,7 +265,8 @@ def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], colours: style.Theme
     shift = sum(place for place, _ in places) / len(places) - sum(spots) / len(spots)
     shift = max(min(shift, 1.0 - spots[-1]), -spots[0])
     for spot, (_, mode) in zip(spots, places, strict=True):
-        ink = colours.quiet if mode == REFERENCE else curve_style(mode, colours, 99)["color"]
+        name = names[mode]  # in whose style it is drawn
+        ink = colours.quiet if name == REFERENCE else curve_style(name, colours, 99)["color"]
         font = style.lettering(ink, fontsize=style.BODY)
         axes.text(
             1.012, spot + shift, style.shorten(style.one_line(mode), RIGHT - 0.1), transform=axes.transAxes, **font

@@ -31,6 +31,7 @@ class TeachingModel:
     tokenizer: Any
     name: str
     real: bool
+    source: str = STAND_IN  # what ``load_model`` takes, or the stand-in, which is nowhere
 
     def __repr__(self) -> str:
         weights = sum(weight.numel() for weight in self.model.parameters())
@@ -68,7 +69,7 @@ def teaching_model(name: str = "auto", *, attn_implementation: str = "varlen", d
         if shown:
             logging.enable_progress_bar()
     known = "SmolLM2-135M-Instruct" if name == REAL else os.path.basename(name.rstrip("/"))
-    return TeachingModel(model.eval().to(device), tokenizer, known, True)
+    return TeachingModel(model.eval().to(device), tokenizer, known, True, name)
 
 
 def real_is_here() -> bool:
