@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from varlen_lab.course.notebooks import walkthrough as walkthrough
     from varlen_lab.course.parameters import check_parameters as check_parameters
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
+    from varlen_lab.course.puzzles.loop import check_loop as check_loop
+    from varlen_lab.course.puzzles.loop import check_pairs as check_pairs
     from varlen_lab.course.puzzles.messages import check_to_messages as check_to_messages
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
     from varlen_lab.course.speaking import TeachingModel as TeachingModel
