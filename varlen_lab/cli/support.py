@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def table(wanted: Sequence[str], rows: Sequence[Support]) -> Iterator[Sequence[Cell]]:
     """A row a family with our mark and that of XTuner's page, below it a row a variant, and what leaks below that."""
     from varlen_lab.models.registry import FAMILIES
+    from varlen_lab.studies.support import mark
 
     for family in wanted:
         mine, record = [row for row in rows if row.family == family], FAMILIES[family]
@@ -84,8 +85,3 @@ def notes(wanted: Sequence[str], rows: Sequence[Support]) -> Iterator[str]:
     usual = max({row.backend for row in rows}, key=[row.backend for row in rows].count)
     others = [f"{row.variant} by {row.backend}" for row in rows if row.backend != usual]
     yield f"attention by {usual}" + (f", but {', '.join(others)}" if others else "")
-
-
-def mark(yes: bool) -> str:
-    """✅ or ❌, as XTuner's page marks it."""
-    return "✅" if yes else "❌"

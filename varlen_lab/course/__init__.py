@@ -12,12 +12,10 @@ if TYPE_CHECKING:
     from varlen_lab.course.before_after import loss_alone as loss_alone
     from varlen_lab.course.before_after import saved_model as saved_model
     from varlen_lab.course.before_after import with_trained as with_trained
-    from varlen_lab.course.exercises import check_config as check_config
     from varlen_lab.course.exercises import check_cu_seqlens as check_cu_seqlens
     from varlen_lab.course.exercises import check_labels as check_labels
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
-    from varlen_lab.course.exercises import check_window as check_window
     from varlen_lab.course.lessons import Lesson as Lesson
     from varlen_lab.course.lessons import find_lesson as find_lesson
     from varlen_lab.course.lessons import find_lessons as find_lessons
@@ -25,10 +23,14 @@ if TYPE_CHECKING:
     from varlen_lab.course.notebooks import walkthrough as walkthrough
     from varlen_lab.course.parameters import check_parameters as check_parameters
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
+    from varlen_lab.course.puzzles.config_files import check_read_name as check_read_name
+    from varlen_lab.course.puzzles.config_files import check_read_settings as check_read_settings
+    from varlen_lab.course.puzzles.kernels import check_obeys as check_obeys
     from varlen_lab.course.puzzles.loop import check_loop as check_loop
     from varlen_lab.course.puzzles.loop import check_pairs as check_pairs
     from varlen_lab.course.puzzles.messages import check_to_messages as check_to_messages
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
+    from varlen_lab.course.puzzles.parity import check_exact as check_exact
     from varlen_lab.course.speaking import TeachingModel as TeachingModel
     from varlen_lab.course.speaking import teaching_model as teaching_model
     from varlen_lab.course.verdicts import Verdict as Verdict

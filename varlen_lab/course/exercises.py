@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from varlen_lab.config.text import load_text
 from varlen_lab.course.verdicts import Verdict, not_yet, right
-from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
 
 
@@ -88,30 +86,6 @@ def check_step_loss(answer: float, sums: Sequence[float], counts: Sequence[int])
     if abs(answer - sum(sums) / len(sums)) < 1e-9:
         return not_yet("divide by the number of trained tokens, not by the number of rows.")
     return not_yet("add up the loss sums of all rows, then divide once, by the count of all trained tokens.")
-
-
-def check_config(answer: str, **wanted: Any) -> Verdict:
-    """A config file's text that must load and hold these settings."""
-    try:
-        config = load_text(answer, "your text")
-    except InputError as problem:
-        return not_yet(f"it is refused: {problem}")
-    for name, value in wanted.items():
-        if getattr(config, name) != value:
-            return not_yet(f"it loads, but {name} is {getattr(config, name)!r} and should be {value!r}.")
-    return right(f"it loads: attention runs in mode {config.mode!r}.")
-
-
-def check_window(answer: Sequence[int]) -> Verdict:
-    """The ``window_size`` that makes torch's ``varlen_attn`` causal: two numbers, tokens to the left and right."""
-    given = tuple(as_list(answer))
-    if given == (-1, 0):
-        return right("(-1, 0): everything to the left, nothing to the right.")
-    if given == (-1, -1):
-        return not_yet("(-1, -1) is the default and has no limit on either side: tokens see the future.")
-    if given == (0, -1):
-        return not_yet("the first number is the left side, the past: this sees the future only.")
-    return not_yet("the two numbers say how far a token sees to the left and to the right; -1 is without limit.")
 
 
 def as_list(answer: Any) -> list[Any]:

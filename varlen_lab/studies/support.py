@@ -6,12 +6,14 @@ A family is ✅ when all its variants are. What is measured is a tiny random sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from varlen_lab.attention.choosing import AttentionShape, first_able
 from varlen_lab.leaks.checking import audit
 from varlen_lab.models.building import families, tiny, variants
+from varlen_lab.models.registry import FAMILIES
 from varlen_lab.packing.collators import VarlenCollator
 
 LENGTHS = [7, 1, 40, 23, 3, 31]  # one-token documents, and some longer than the stand-ins' windows
@@ -69,3 +71,37 @@ def measure_all(only: list[str] | None = None) -> Iterator[Support]:
     for family in only or families():
         for variant in variants(family):
             yield measure(family, variant)
+
+
+class FamilySupport(NamedTuple):
+    """One row of the page's table: its mark and ours, how many variants were measured, the worst of them."""
+
+    family: str  # as the page writes it
+    page: str
+    measured: str
+    variants: int
+    logits: float  # largest difference
+    leak: float  # largest gradient across a seam
+
+
+def by_family(rows: Iterable[Support]) -> list[FamilySupport]:
+    """The measured variants as the page's table has them, a row a family."""
+    found: dict[str, list[Support]] = {}
+    for row in rows:
+        found.setdefault(row.family, []).append(row)
+    return [
+        FamilySupport(
+            FAMILIES[name].title,
+            mark(FAMILIES[name].on_page),
+            mark(all(row.ok for row in mine)),
+            len(mine),
+            max(row.logits for row in mine),
+            max(row.leak for row in mine),
+        )
+        for name, mine in found.items()
+    ]
+
+
+def mark(yes: bool) -> str:
+    """✅ or ❌, as XTuner's page marks it."""
+    return "✅" if yes else "❌"

@@ -5,6 +5,7 @@
 ``seen``     draw_seen, promised and measured masks      ``explorer`` explore_masks (``widget``) and LiveLosses
 ``floors``   draw_floors, the loss no honest run is below
 ``rates``    draw_speeds and draw_rates, what is fast    ``explorer_page`` the explorer as HTML (``policy``: its rights)
+``verdicts`` draw_verdicts, a square a model class
 ``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
 ``style``    colours and type, and the Figure that carries its alt text
 """
@@ -34,5 +35,7 @@ if TYPE_CHECKING:
     from varlen_lab.viz.rows import draw_rows as draw_rows
     from varlen_lab.viz.seen import alt_text_seen as alt_text_seen
     from varlen_lab.viz.seen import draw_seen as draw_seen
+    from varlen_lab.viz.verdicts import alt_text_verdicts as alt_text_verdicts
+    from varlen_lab.viz.verdicts import draw_verdicts as draw_verdicts
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)
