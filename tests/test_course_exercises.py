@@ -47,7 +47,7 @@ WRONG = [
     (exercises.check_step_loss(9.0, [6.0, 3.0], [4, 1]), "sum"),
     (exercises.check_step_loss(4.5, [6.0, 3.0], [4, 1]), "number of rows"),
     (exercises.check_step_loss(7.0, [6.0, 3.0], [4, 1]), "divide once"),
-    (guess(None, 0.5), "write a guess into its cell first"),
+    (guess(None, 0.5), "Write a guess into its cell first"),
     (guess(0.1, 0.5), "measured: 0.5"),
 ]
 

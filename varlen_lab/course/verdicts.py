@@ -23,6 +23,7 @@ from typing import Any, ParamSpec
 import numpy as np
 
 SHOWN = 160  # characters of an answer that are repeated
+GUESS_FIRST = "Write a guess into its cell first, and you will remember this."
 P = ParamSpec("P")
 
 
@@ -34,15 +35,17 @@ class Verdict:
     words: str
     expected: str = ""
     got: str = ""
+    judged: bool = True  # False: nothing was answered, there is nothing to judge
 
     def __str__(self) -> str:
-        said = f"✓ right: {self.words}" if self.right else f"✗ not yet: {self.words}"
+        mark = "✓ right" if self.right else "✗ not yet" if self.judged else "· no guess"
+        said = f"{mark}: {self.words}"
         return f"{said}\n   expected  {self.expected}\n   got       {self.got}" if self.expected else said
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        colour = "#0072b2" if self.right else "#b34e00"
+        colour = "#0072b2" if self.right else "#b34e00" if self.judged else "#767676"
         beside = "".join(
             f'<div style="display:flex"><span style="flex:0 0 6em">{name}</span>'
             f'<code style="white-space:pre-wrap">{escape(value)}</code></div>'
@@ -162,14 +165,13 @@ def guess(said: Any, truth: Any, unit: str = "", *, within: float = 0.15) -> Ver
     ``"62%"`` and ``"62 %"`` are read as the number before the sign when ``unit`` is per cent.
     """
     if said is None or said is ...:
-        return not_yet(
-            "you have not guessed; write a guess into its cell first and run on from there: you remember more."
-        )
+        measured = shown(truth) if isinstance(truth, (bool, str)) else f"{truth:.3g}{unit}"
+        return Verdict(False, f"measured: {measured}. {GUESS_FIRST}", judged=False)
     if isinstance(truth, (bool, str)):
         words = {"true": "true", "false": "false", "yes": "true", "no": "false"}
         mine, measured = (words.get(str(one).strip().lower(), str(one).strip().lower()) for one in (said, truth))
         return Verdict(mine == measured, f"you said {shown(said)}, measured: {shown(truth)}.")
-    text = str(said).strip().removesuffix(unit.strip() or "\0").strip()
+    text = str(said.item() if hasattr(said, "item") else said).strip().removesuffix(unit.strip() or "\0").strip()
     try:
         value = number(text)
     except Wrong:
