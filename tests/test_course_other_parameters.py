@@ -26,6 +26,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "07_masks": {"documents": 50, "tokens": 4096, "window": 32, "seed": 1},
     "08_three_losses": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "max_length": 256},
     "09_packing": {"data": str(DATA), "max_length": 256},
+    "14_families": {"family": "qwen", "variant": "qwen3-8b", "classes": ["mamba"]},
 }
 
 

@@ -13,6 +13,7 @@ from varlen_lab.viz import draw_verdicts
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "census.json"
 CENSUS = read_census(FILE)
+STYLES = ("cache", "positions", "ours")
 
 
 def test_the_counts_are_those_of_the_page() -> None:
@@ -39,15 +40,19 @@ def test_a_class_has_one_place_in_every_panel() -> None:
     assert f"{CENSUS.count('cache')} exact" in draw_verdicts(panels).alt_text
 
 
-STYLES = ("cache", "positions", "ours")
-
-
 def test_causes_have_a_meaning_and_are_counted_once_a_class() -> None:
     causes = CENSUS.causes("positions")
     assert all(cause.meaning for cause in causes)
     assert [one.classes for one in causes] == sorted((one.classes for one in causes), reverse=True)
     assert max(one.classes for one in causes) <= CENSUS.count("positions", "leaks")
     assert "bloom" in CENSUS.words("ours", "refused") and all(CENSUS.words("ours", "refused").values())
+
+
+def test_the_classes_of_the_page_are_looked_up() -> None:
+    found = CENSUS.of(["llama", "varlen_baichuan", "mamba", "llama"])
+    assert list(found) == ["llama", "mamba"]
+    assert found["llama"] == {"cache": "leaks", "positions": "exact", "ours": "exact"}
+    assert found["mamba"]["ours"] == "exact *"
 
 
 def test_a_class_that_is_measured_again_is_compared() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +81,11 @@ class KeptCensus:
         leaking = [each[style] for each in self.classes.values() if each[style]["verdict"] == LEAKS]
         count = Counter(kind for one in leaking for kind in {cause["cause"] for cause in one.get("causes", ())})
         return [Cause(kind, number, CAUSES.get(kind, "")) for kind, number in count.most_common()]
+
+    def of(self, types: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Class -> style -> word, of these model types; one that is no class of transformers is left out."""
+        known = [name for name in dict.fromkeys(types) if name in self.classes]
+        return {name: {style: word_of(self.classes[name][style]) for style in PANELS} for name in known}
 
     def words(self, style: str, verdict: str) -> dict[str, str]:
         """Class -> the sentence that was kept with this verdict."""

@@ -37,6 +37,7 @@ class Support:
     gradients: float
     leak: float
     findings: tuple[str, ...]
+    model_type: str = ""  # of the native class
 
     @property
     def ok(self) -> bool:
@@ -63,6 +64,7 @@ def measure(family: str, variant: str) -> Support:
         gradients=report.parity.gradients,
         leak=float(abs(report.leaks).max()),
         findings=tuple(map(str, report.findings)),
+        model_type=model.config.model_type,
     )
 
 
