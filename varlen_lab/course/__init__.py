@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from varlen_lab.course.exercises import check_labels as check_labels
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
+    from varlen_lab.course.exercises import check_window as check_window
+    from varlen_lab.course.kept_results import gpu_training as gpu_training
+    from varlen_lab.course.kept_results import real_effect as real_effect
     from varlen_lab.course.lessons import Lesson as Lesson
     from varlen_lab.course.lessons import find_lesson as find_lesson
     from varlen_lab.course.lessons import find_lessons as find_lessons
@@ -30,9 +33,15 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.loop import check_pairs as check_pairs
     from varlen_lab.course.puzzles.messages import check_to_messages as check_to_messages
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
+    from varlen_lab.course.puzzles.paired import check_paired as check_paired
     from varlen_lab.course.puzzles.parity import check_exact as check_exact
+    from varlen_lab.course.puzzles.work import check_attention_work as check_attention_work
+    from varlen_lab.course.puzzles.work import check_share_out as check_share_out
+    from varlen_lab.course.puzzles.work import check_speedup as check_speedup
     from varlen_lab.course.speaking import TeachingModel as TeachingModel
     from varlen_lab.course.speaking import teaching_model as teaching_model
+    from varlen_lab.course.teaching_model import TeachingModel as TeachingModel
+    from varlen_lab.course.teaching_model import teaching_model as teaching_model
     from varlen_lab.course.verdicts import Verdict as Verdict
     from varlen_lab.course.verdicts import guess as guess
 else:

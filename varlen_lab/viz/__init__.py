@@ -6,6 +6,7 @@
 ``floors``   draw_floors, the loss no honest run is below
 ``rates``    draw_speeds and draw_rates, what is fast    ``explorer_page`` the explorer as HTML (``policy``: its rights)
 ``verdicts`` draw_verdicts, a square a model class
+``cost``     draw_cost, the triangle that attention costs  ``effect`` draw_gaps and draw_effect, what a leak trains
 ``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
 ``style``    colours and type, and the Figure that carries its alt text
 """
@@ -15,6 +16,12 @@ from typing import TYPE_CHECKING
 from varlen_lab import lazy_face
 
 if TYPE_CHECKING:
+    from varlen_lab.viz.cost import alt_text_cost as alt_text_cost
+    from varlen_lab.viz.cost import draw_cost as draw_cost
+    from varlen_lab.viz.effect import alt_text_effect as alt_text_effect
+    from varlen_lab.viz.effect import alt_text_gaps as alt_text_gaps
+    from varlen_lab.viz.effect import draw_effect as draw_effect
+    from varlen_lab.viz.effect import draw_gaps as draw_gaps
     from varlen_lab.viz.explorer import LiveLosses as LiveLosses
     from varlen_lab.viz.explorer import explore_masks as explore_masks
     from varlen_lab.viz.figures import alt_text_masks as alt_text_masks
