@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.loop import check_loop as check_loop
     from varlen_lab.course.puzzles.loop import check_pairs as check_pairs
     from varlen_lab.course.puzzles.messages import check_to_messages as check_to_messages
+    from varlen_lab.course.puzzles.dividing import check_one_division as check_one_division
+    from varlen_lab.course.puzzles.dividing import check_steps as check_steps
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
     from varlen_lab.course.puzzles.paired import check_paired as check_paired
     from varlen_lab.course.puzzles.parity import check_exact as check_exact

@@ -8,7 +8,7 @@
 ``columns``     what stands beside input_ids: loss masks    ``packed``      a dataset whose rows keep their seams
 ``through``     seams on the way through other people's trainers
 ``collators``   rows -> batches, in three ways              ``cost``        what packing does to a training run
-``trained``     tokens that are trained on once a plan has cut
+``trained``     tokens that are trained on once a plan has cut ``steps``     how many steps, and which learning rate
 """
 
 from typing import TYPE_CHECKING
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from varlen_lab.packing.readers import RowReader as RowReader
     from varlen_lab.packing.rows import document_lengths as document_lengths
     from varlen_lab.packing.sequential import SequentialPacker as SequentialPacker
+    from varlen_lab.packing.steps import StepCount as StepCount
+    from varlen_lab.packing.steps import count_steps as count_steps
     from varlen_lab.packing.strategies import PackReport as PackReport
     from varlen_lab.packing.strategies import Packs as Packs
     from varlen_lab.packing.strategies import pack_dataset as pack_dataset

@@ -8,6 +8,7 @@
 ``verdicts`` draw_verdicts, a square a model class
 ``cost``     draw_cost, the triangle that attention costs  ``effect`` draw_gaps and draw_effect, what a leak trains
 ``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
+``steps``    explore_steps and draw_held_out, what packing does to steps
 ``style``    colours and type, and the Figure that carries its alt text
 """
 
@@ -44,5 +45,8 @@ if TYPE_CHECKING:
     from varlen_lab.viz.seen import draw_seen as draw_seen
     from varlen_lab.viz.verdicts import alt_text_verdicts as alt_text_verdicts
     from varlen_lab.viz.verdicts import draw_verdicts as draw_verdicts
+    from varlen_lab.viz.steps import alt_text_held_out as alt_text_held_out
+    from varlen_lab.viz.steps import draw_held_out as draw_held_out
+    from varlen_lab.viz.steps import explore_steps as explore_steps
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)
