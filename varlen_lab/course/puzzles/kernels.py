@@ -90,37 +90,34 @@ PLANTED = (
     Kernel(
         "ignores_the_seams",
         lambda q, k, v, cu_seqlens: one_at_a_time(q, k, v, [0, len(q)]),
-        "a kernel that ignores every seam slips through: the packed row must differ from it, so compare numbers.",
+        "The first ignores every seam: the packed row must differ from it, so compare numbers.",
     ),
     Kernel(
         "sees_the_future",
         lambda q, k, v, cu_seqlens: one_at_a_time(q, k, v, cu_seqlens, False),
-        "a kernel that sees the future inside each document slips through: alone it does so, too. Compare with the "
+        "The first sees the future inside each document: alone it does so, too. Compare with the "
         "formula, backend 'reference', not with the kernel itself.",
     ),
     Kernel(
         "loses_later_seams",
         lambda q, k, v, cu_seqlens: one_at_a_time(q, k, v, [*cu_seqlens[:2], *cu_seqlens[2:][-1:]]),
-        "a kernel that keeps the first seam and loses all later ones slips through: two documents have one seam; "
-        "pack more.",
+        "The first keeps one seam and loses all later ones: two documents have one seam; pack more.",
     ),
-    Kernel("seam_early", seam_early, "a kernel whose seams stand one token early slips through: compare every token."),
+    Kernel("seam_early", seam_early, "The seams of the first stand one token early: compare every token."),
     Kernel(
         "shifted",
         shifted,
-        "a kernel whose output is one token out of place slips through: its mean is right. Take the largest absolute "
-        "difference.",
+        "The output of the first is one token out of place: its mean is right. Take the largest absolute difference.",
     ),
     Kernel(
         "faint",
         faint,
-        f"a kernel that lets in {FAINT:g} of other documents slips through: your limit is too wide, rounding in fp32 "
-        "is about 1e-6.",
+        f"The first lets in {FAINT:g} of other documents: your limit is too wide, rounding in fp32 is about 1e-6.",
     ),
     Kernel(
         "not_a_number",
         not_a_number,
-        "a kernel that gives NaN for a document of one token slips through: pack such a document, and ask whether the "
+        "The first gives NaN for a document of one token: pack such a document, and ask whether the "
         "difference is below a limit, which NaN never is.",
     ),
 )
@@ -129,9 +126,13 @@ PLANTED = (
 @judging
 def check_obeys(obeys: Callable[[Callable[..., torch.Tensor]], bool]) -> Verdict:
     """A function that takes a kernel and says whether it obeys the law: a packed row equals each document alone."""
-    for kernel, obedient in [*((one, True) for one in RIGHT), *((one, False) for one in PLANTED)]:
-        if said(obeys, kernel) != obedient:
-            return not_yet(kernel.slipped, obedient, not obedient)
+    for kernel in RIGHT:
+        if not said(obeys, kernel):
+            return not_yet(kernel.slipped, True, False)
+    if slipped := [kernel for kernel in PLANTED if said(obeys, kernel)]:
+        names = ", ".join(kernel.name for kernel in slipped)
+        words = f"{len(slipped)} of {len(PLANTED)} planted kernels slip through ({names})."
+        return not_yet(f"{words} {slipped[0].slipped}", False, True)
     return right(f"{len(RIGHT)} right kernels pass, {len(PLANTED)} with a planted fault are refused.")
 
 
