@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from varlen_lab.course.exercises import check_labels as check_labels
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
-    from varlen_lab.course.exercises import check_window as check_window
     from varlen_lab.course.kept_results import gpu_training as gpu_training
     from varlen_lab.course.kept_results import real_effect as real_effect
     from varlen_lab.course.lessons import Lesson as Lesson
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
     from varlen_lab.course.puzzles.config_files import check_read_name as check_read_name
     from varlen_lab.course.puzzles.config_files import check_read_settings as check_read_settings
+    from varlen_lab.course.puzzles.dividing import check_one_division as check_one_division
+    from varlen_lab.course.puzzles.dividing import check_steps as check_steps
     from varlen_lab.course.puzzles.kernels import check_obeys as check_obeys
     from varlen_lab.course.puzzles.loop import check_loop as check_loop
     from varlen_lab.course.puzzles.loop import check_pairs as check_pairs
     from varlen_lab.course.puzzles.messages import check_to_messages as check_to_messages
-    from varlen_lab.course.puzzles.dividing import check_one_division as check_one_division
-    from varlen_lab.course.puzzles.dividing import check_steps as check_steps
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
     from varlen_lab.course.puzzles.paired import check_paired as check_paired
     from varlen_lab.course.puzzles.parity import check_exact as check_exact

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from varlen_lab.viz.rows import draw_rows as draw_rows
     from varlen_lab.viz.seen import alt_text_seen as alt_text_seen
     from varlen_lab.viz.seen import draw_seen as draw_seen
-    from varlen_lab.viz.verdicts import alt_text_verdicts as alt_text_verdicts
-    from varlen_lab.viz.verdicts import draw_verdicts as draw_verdicts
     from varlen_lab.viz.steps import alt_text_held_out as alt_text_held_out
     from varlen_lab.viz.steps import draw_held_out as draw_held_out
     from varlen_lab.viz.steps import explore_steps as explore_steps
+    from varlen_lab.viz.verdicts import alt_text_verdicts as alt_text_verdicts
+    from varlen_lab.viz.verdicts import draw_verdicts as draw_verdicts
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)
