@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.work import check_speedup as check_speedup
     from varlen_lab.course.speaking import TeachingModel as TeachingModel
     from varlen_lab.course.speaking import teaching_model as teaching_model
-    from varlen_lab.course.teaching_model import TeachingModel as TeachingModel
-    from varlen_lab.course.teaching_model import teaching_model as teaching_model
     from varlen_lab.course.verdicts import Verdict as Verdict
     from varlen_lab.course.verdicts import guess as guess
 else:
