@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from expect import refused
 from transformers import AutoConfig
 
 from varlen_lab.errors import InputError
-from varlen_lab.models.miniature import miniature, miniature_config, scale_weights
+from varlen_lab.models.miniature import miniature, miniature_config, scale_weights, tiny_of
 
 LAYOUTS = ["llama", "gemma3", "jamba", "mamba2", "deepseek_v3", "gpt2", "bart", "zamba", "gemma3n_text", "dbrx", "lfm2"]
 
@@ -89,3 +90,13 @@ def test_what_cannot_be_built_is_said_in_a_sentence() -> None:
         miniature("lama")
     with pytest.raises(InputError, match="transformers builds no tiny llama"):
         miniature("llama", num_attention_heads=0)
+
+
+def test_a_tiny_model_of_any_type_is_the_miniature_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    mine, its = (build("lfm2", "eager").state_dict() for build in (tiny_of, miniature))
+    assert list(mine) == list(its) and all(torch.equal(mine[name], its[name]) for name in its)
+    capfd.readouterr()
+    tiny_of("mamba")
+    assert capfd.readouterr().err == ""
+    with refused("nonsense"):
+        tiny_of("nonsense")

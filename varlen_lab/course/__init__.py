@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
     from varlen_lab.course.puzzles.paired import check_paired as check_paired
     from varlen_lab.course.puzzles.parity import check_exact as check_exact
+    from varlen_lab.course.puzzles.states import check_document_wise as check_document_wise
     from varlen_lab.course.puzzles.work import check_attention_work as check_attention_work
     from varlen_lab.course.puzzles.work import check_share_out as check_share_out
     from varlen_lab.course.puzzles.work import check_speedup as check_speedup

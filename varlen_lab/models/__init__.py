@@ -14,5 +14,6 @@ if TYPE_CHECKING:
     from varlen_lab.models.building import tiny as tiny
     from varlen_lab.models.building import variants as variants
     from varlen_lab.models.loading import load_model as load_model
+    from varlen_lab.models.miniature import tiny_of as tiny_of
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)

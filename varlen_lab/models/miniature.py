@@ -91,6 +91,21 @@ def miniature(
     return model
 
 
+def tiny_of(model_type: str, attn_implementation: str = "varlen", seed: int = 0) -> PreTrainedModel:
+    """``miniature`` of any ``model_type`` of transformers, hybrids and state space models among them.
+
+    Without the warnings of layers that compute slowly where a kernel is not installed.
+    """
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return miniature(model_type, attn_implementation, seed)
+    finally:
+        logging.set_verbosity(before)
+
+
 def model_of(config: PretrainedConfig, **how: Any) -> PreTrainedModel:
     """The causal language model of a config in fp32; of a config of several, its text's if the class wants that."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
