@@ -23,9 +23,11 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "04_edit_the_config": {"max_length": 512, "row_number": 7},
     "05_train": {"quick": True, "device": "cpu", "steps": 2, "seed": 1},
     "06_convert": {"device": "cpu", "steps": 1},
-    "07_masks": {"documents": 50, "tokens": 4096, "window": 32, "seed": 1},
+    "07_three_arrays": {"steps": 20, "seed": 1, "quick": True},
+    "08_for_loop": {"steps": 20, "documents": 50, "tokens": 4096, "seed": 1, "quick": True},
     "08_three_losses": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "max_length": 256},
     "09_packing": {"data": str(DATA), "max_length": 256},
+    "13_states": {"kind": "mamba", "convolutions": 2, "tokens": 64, "seed": 1},
     "14_families": {"family": "qwen", "variant": "qwen3-8b", "classes": ["mamba"]},
 }
 
@@ -58,7 +60,7 @@ def test_a_lesson_runs_with_other_parameters(name: str, tmp_path: Path) -> None:
     [
         ("03_copy_the_config", {"name": "internlm_7b"}, "there is no config file and no config name 'internlm_7b'"),
         ("05_train", {"steps": 0}, "max_steps is 0, it must be at least 1"),
-        ("07_masks", {"documents": 0}, "documents is 0, it must be from 1 to tokens"),
+        ("08_for_loop", {"documents": 0}, "documents is 0, it must be from 1 to tokens"),
     ],
 )
 def test_a_value_of_the_type_that_cannot_be_is_said_in_a_sentence(
