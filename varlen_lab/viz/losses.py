@@ -202,7 +202,7 @@ def curve_style(mode: str, colours: style.Theme, steps: int) -> dict[str, Any]:
         REFERENCE: {"color": colours.own_soft, "linewidth": 5.0, "zorder": 2},
         "varlen": {"color": colours.own, "linewidth": 1.5, "zorder": 4},
         "packed": {"color": colours.cross_ink, "linewidth": 1.5, "linestyle": (0, (4, 1.5)), "zorder": 3},
-    }.get(mode, {"color": colours.third, "linewidth": 1.3, "linestyle": (0, (1, 1)), "zorder": 3})
+    }.get(mode, {"color": colours.third, "linewidth": 1.3, "linestyle": (0, (1, 1)), "zorder": 5})
     return line | {"solid_capstyle": "round"} | ({"marker": "o", "markersize": 4} if steps < 10 else {})
 
 
