@@ -29,6 +29,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "09_packing": {"data": str(DATA), "max_length": 256},
     "13_states": {"kind": "mamba", "convolutions": 2, "tokens": 64, "seed": 1},
     "14_families": {"family": "qwen", "variant": "qwen3-8b", "classes": ["mamba"]},
+    "15_your_model": {"quick": True, "model": "stand-in", "data": str(DATA), "steps": 3, "max_length": 128, "seed": 1}
+    | {"compared": 1},
 }
 
 
