@@ -132,7 +132,8 @@ COUNTS: tuple[tuple[list[int], int | None], ...] = (
 def check_pairs(pairs: Callable[[list[int], int | None], Any]) -> Verdict:
     """How many (query, key) pairs causal attention within documents has: ``pairs(lengths, window)``, window or None."""
     for lengths, window in COUNTS:
-        given = number(call(pairs, lengths=lengths, window=window))
+        said = number(call(pairs, lengths=lengths, window=window))
+        given = int(said) if said.is_integer() else said
         mistakes = [
             (count([sum(lengths)], window), "this counts the row as one document; a token pairs within its own only."),
             (sum(n * n for n in lengths), "these are squares; half of each lies in the future."),
