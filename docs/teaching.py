@@ -17,7 +17,7 @@ from varlen_lab.course.pages.index import claim
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "teaching.md"
 BEGIN, END = "<!-- answers -->\n", "<!-- /answers -->"
-JUDGED = re.compile(r"[^.\n|>]*\bclaim\b[^.\n]*\*\*(?:false|true|half true)[^\n]*?(?:[.!](?=\s|$)|$)", re.IGNORECASE)
+JUDGED = re.compile(r"[^.:\n|>]*\bclaim\b[^.\n]*\b(?:false|true|holds|right|wrong)\b[^\n]*?(?:[.!](?=\s|$)|$)", re.I)
 
 
 def verdict(lesson: Lesson) -> str:
