@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from varlen_lab.course.exercises import check_labels as check_labels
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
+    from varlen_lab.course.first_steps import first_step_of_trainer as first_step_of_trainer
+    from varlen_lab.course.first_steps import first_step_of_trl as first_step_of_trl
+    from varlen_lab.course.heard import listening as listening
     from varlen_lab.course.kept_results import gpu_training as gpu_training
     from varlen_lab.course.kept_results import real_effect as real_effect
     from varlen_lab.course.lessons import Lesson as Lesson
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from varlen_lab.course.notebooks import run_notebook as run_notebook
     from varlen_lab.course.notebooks import walkthrough as walkthrough
     from varlen_lab.course.parameters import check_parameters as check_parameters
+    from varlen_lab.course.puzzles.alarm import check_leaks as check_leaks
+    from varlen_lab.course.puzzles.alarm import rings as rings
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
     from varlen_lab.course.puzzles.config_files import check_read_name as check_read_name
     from varlen_lab.course.puzzles.config_files import check_read_settings as check_read_settings
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.work import check_speedup as check_speedup
     from varlen_lab.course.speaking import TeachingModel as TeachingModel
     from varlen_lab.course.speaking import teaching_model as teaching_model
+    from varlen_lab.course.tables import Table as Table
+    from varlen_lab.course.tables import table as table
     from varlen_lab.course.verdicts import Verdict as Verdict
     from varlen_lab.course.verdicts import guess as guess
 else:

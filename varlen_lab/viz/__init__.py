@@ -4,6 +4,7 @@
 ``rows``     draw_rows, before and after packing         ``lengths`` draw_lengths, how long the documents are
 ``seen``     draw_seen, promised and measured masks      ``explorer`` explore_masks (``widget``) and LiveLosses
 ``floors``   draw_floors, the loss no honest run is below
+``shifts``   draw_shifts, what leaks do to a loss
 ``rates``    draw_speeds and draw_rates, what is fast    ``explorer_page`` the explorer as HTML (``policy``: its rights)
 ``verdicts`` draw_verdicts, a square a model class
 ``cost``     draw_cost, the triangle that attention costs  ``effect`` draw_gaps and draw_effect, what a leak trains
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from varlen_lab.viz.rows import draw_rows as draw_rows
     from varlen_lab.viz.seen import alt_text_seen as alt_text_seen
     from varlen_lab.viz.seen import draw_seen as draw_seen
+    from varlen_lab.viz.shifts import alt_text_shifts as alt_text_shifts
+    from varlen_lab.viz.shifts import draw_shifts as draw_shifts
     from varlen_lab.viz.steps import alt_text_held_out as alt_text_held_out
     from varlen_lab.viz.steps import draw_held_out as draw_held_out
     from varlen_lab.viz.steps import explore_steps as explore_steps
