@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from varlen_lab.course.parameters import check_parameters as check_parameters
     from varlen_lab.course.puzzles.alarm import check_leaks as check_leaks
     from varlen_lab.course.puzzles.alarm import rings as rings
+    from varlen_lab.course.puzzles.capstone import certify as certify
+    from varlen_lab.course.puzzles.capstone import check_findings as check_findings
+    from varlen_lab.course.puzzles.capstone import check_mended_collate as check_mended_collate
+    from varlen_lab.course.puzzles.capstone import check_mended_rest as check_mended_rest
+    from varlen_lab.course.puzzles.capstone import mended as mended
+    from varlen_lab.course.puzzles.capstone import stranger_script as stranger_script
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
     from varlen_lab.course.puzzles.config_files import check_read_name as check_read_name
     from varlen_lab.course.puzzles.config_files import check_read_settings as check_read_settings
