@@ -70,7 +70,7 @@ class StepCount:
         root, linear = self.learning_rates
         found = [
             f"Same learning rate, {1 - 1 / self.times:.0%} fewer steps: often a higher loss. "
-            f"Try {root:.1e} (square root, the usual rule for Adam) to {linear:.1e} (linear, known from SGD: the upper end).",
+            f"Try {root:.1e} (square root, the usual rule for Adam) to {linear:.1e} (linear, from SGD: the upper end).",
         ]
         fewer = max(1, round(self.accumulative_counts / self.times))
         if fewer < self.accumulative_counts:
