@@ -25,12 +25,13 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "06_convert": {"device": "cpu", "steps": 1},
     "07_three_arrays": {"steps": 20, "seed": 1, "quick": True},
     "08_for_loop": {"steps": 20, "documents": 50, "tokens": 4096, "seed": 1, "quick": True},
-    "08_three_losses": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "max_length": 256},
     "09_packing": {"data": str(DATA), "max_length": 256},
+    "11_another_training": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "model": "stand-in"},
     "13_states": {"kind": "mamba", "convolutions": 2, "tokens": 64, "seed": 1},
     "14_families": {"family": "qwen", "variant": "qwen3-8b", "classes": ["mamba"]},
     "15_your_model": {"quick": True, "model": "stand-in", "data": str(DATA), "steps": 3, "max_length": 128, "seed": 1}
     | {"compared": 1},
+    "16_where_it_pays": {"quick": True, "seed": 1, "longest": 1024},
 }
 
 

@@ -19,7 +19,7 @@ from varlen_lab.viz import style
 WIDTH, EDGE = 6.6, 0.25  # inches
 HEAD, TALL, STRIP_HEAD, GAP = 0.78, 3.2, 0.62, 0.05
 MOST = 64  # documents: beyond, the small triangles are dots
-NAMED = 0.34  # inches of a side from which on a triangle has its length written in it
+NAMED = 0.38  # inches of a side from which on a triangle has its length written in it
 
 
 class Way(NamedTuple):
