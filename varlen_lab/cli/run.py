@@ -50,7 +50,7 @@ def add_arguments_of_all(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, default=Path("runs/walkthrough"), help="folder (default: runs/walkthrough)"
     )
     parser.add_argument("--quick", action="store_true", help="shorter trainings: quick=True where a lesson has it")
-    parser.add_argument("--only", nargs="+", metavar="NB", help="only these: --only 05 07_masks")
+    parser.add_argument("--only", nargs="+", metavar="NB", help="only these: --only 05 08_for_loop")
     parser.add_argument("--device", help="device of the lessons, each of which must have one: --only 05 --device cuda")
     about = (
         "set the numbers beside those the notebooks were kept with; exit code 1 where one lies outside its tolerance"
