@@ -124,3 +124,24 @@ def test_recipes_are_compared_with_the_one_that_is_named() -> None:
     assert figure.colours.cross_ink not in colours
     other = draw_losses(recipes | {"Trainer": [3.0, 2.1]}, reference="train")
     assert other.title == "Three recipes, and their losses differ"
+
+
+def test_rounding_is_shaded_and_no_difference_is_drawn_as_zero() -> None:
+    losses = {"unpacked": [3.0, 2.0, 1.0], "varlen": [3.0, 2.0 + 5e-7, 1.0], "packed": [3.1, 1.9, 1.1]}
+    panel = draw_losses(losses).axes[1]
+    drawn = {line.get_label(): line.get_ydata() for line in panel.lines}
+    assert panel.get_yscale() == "log" and np.allclose(drawn["packed"], 0.1)  # how far, not to which side
+    assert drawn["varlen"][0] == drawn["varlen"][2] == min(panel.get_yticks()) < 5e-7
+    assert panel.get_yticklabels()[0].get_text() == "0"
+    assert [text.get_text() for text in panel.texts if "rounding" in text.get_text()] == ["rounding: up to 1e−5"]
+    half = draw_losses(losses, rounding=2e-3).axes[1]
+    assert any("rounding: up to 0.002" in text.get_text() for text in half.texts)
+    assert not any("rounding" in text.get_text() for text in draw_losses(losses, rounding=0).axes[1].texts)
+
+
+def test_names_and_numbers_are_large_enough_for_a_telephone() -> None:
+    """A notebook's figure is 830 points wide; at 420 pixels a letter must still have eight of them."""
+    figure = draw_losses({"unpacked": [3.0, 2.0], "varlen": [3.0, 2.0], "packed": [3.1, 2.1]})
+    texts = [text for axes in figure.axes for text in [*axes.texts, *axes.get_xticklabels(), axes.title]]
+    shown = [text.get_fontsize() for text in texts if text.get_text()]
+    assert shown and min(shown) / 72 * 420 / figure.inches[0] >= 8

@@ -87,7 +87,10 @@ def parity_figure(cells: Cells, caption: str) -> Any:
     from varlen_lab.viz import draw_losses
 
     found = well(cells, "parity")
-    return draw_losses(found[0]["losses"], caption=found[0]["caption"]) if found else None
+    if not found:
+        return None
+    losses, caption = found[0]["losses"], found[0]["caption"]
+    return draw_losses(losses, caption=caption, **({} if "fp32" in caption else {"rounding": 0}))
 
 
 def caption_of(content: dict[str, Any], told: Iterable[Cell] = ()) -> str:

@@ -92,7 +92,8 @@ def save(folder: Path, comparisons: list[Comparison]) -> None:
     first = comparisons[0]
     runs = {mode: [one.losses[mode] for one in comparisons] for mode in first.losses}
     losses = first.losses if len(comparisons) == 1 else runs
-    save_figure(draw_losses(losses, caption=first.caption), folder / "losses.png")
+    rounding = max(first.tolerance()) if "unpacked" in first.losses else 0.0
+    save_figure(draw_losses(losses, caption=first.caption, rounding=rounding), folder / "losses.png")
 
 
 def formatted(column: str, value: Any) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.config_files import check_read_settings as check_read_settings
     from varlen_lab.course.puzzles.dividing import check_one_division as check_one_division
     from varlen_lab.course.puzzles.dividing import check_steps as check_steps
+    from varlen_lab.course.puzzles.fair_test import check_fair_test as check_fair_test
     from varlen_lab.course.puzzles.kernels import check_obeys as check_obeys
     from varlen_lab.course.puzzles.loop import check_loop as check_loop
     from varlen_lab.course.puzzles.loop import check_pairs as check_pairs
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
     from varlen_lab.course.puzzles.paired import check_paired as check_paired
     from varlen_lab.course.puzzles.parity import check_exact as check_exact
+    from varlen_lab.course.puzzles.same_model import check_same_model as check_same_model
     from varlen_lab.course.puzzles.states import check_document_wise as check_document_wise
     from varlen_lab.course.puzzles.work import check_attention_work as check_attention_work
     from varlen_lab.course.puzzles.work import check_share_out as check_share_out

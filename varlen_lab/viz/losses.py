@@ -1,19 +1,21 @@
-"""Three losses and what separates them: the curves above, the paired differences to unpacked below.
+"""Three losses and what separates them: the curves above, how far each is from unpacked below.
 
 The rule: the modes trained on the same documents in the same steps, so step i of one is compared with step i
-of another, and nothing is smoothed. The difference axis is logarithmic away from zero on both sides, so that
-rounding (1e-7) and leakage (1e-1) show in one panel. The title says what the numbers say, whatever they say.
+of another, and nothing is smoothed. The lower axis is logarithmic, so that rounding (1e-7) and leakage (1e-1) show in
+one panel; what two exact runs may differ by is shaded. The title says what the numbers say, whatever they say. Type is
+large: a telephone shows the figure at half its width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import AutoLocator, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from varlen_lab.errors import InputError, plural
 from varlen_lab.viz import style
@@ -21,20 +23,31 @@ from varlen_lab.viz import style
 Losses = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]  # mode -> one number per step, or several runs
 
 REFERENCE = "unpacked"
-LEFT, RIGHT, HEAD, CURVES, BETWEEN, DIFFERENCES, FOOT = 0.72, 0.95, 0.88, 2.35, 0.42, 1.55, 0.72  # inches
-ROUNDING = 1e-4  # two recipes that do the same differ by less, in nats of fp32
+LEFT, RIGHT, HEAD, CURVES, BETWEEN, DIFFERENCES, FOOT = 0.85, 1.12, 1.08, 2.3, 0.5, 2.0, 0.92  # inches
+LARGE, WORDS, NUMBERS = 16.0, 12.5, 11.5  # points: the title, the sentence and names of curves, numbers at axes
+MOST_DOTS = 40  # steps that are marked one by one
+ROUNDING = 1e-5  # what the losses of two exact float32 runs may differ by
+OF_RECIPES = 1e-4  # two recipes that do the same differ by less, in nats of fp32
+MOST_DECADES = 12  # of the lower axis: what is smaller reads as 0
 COUNTS = {2: "Two", 3: "Three", 4: "Four"}
 VARLEN_SHARE, PACKED_GAP = 0.01, 1e-3  # the claim needs a varlen gap below 1 % of the packed gap, and that above 0.001
 
 
-def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False, reference: str = REFERENCE) -> Figure:
-    """Loss curves by mode, and each mode minus ``reference``, step by step.
+def draw_losses(
+    losses: Losses,
+    *,
+    caption: str = "",
+    dark: bool = False,
+    reference: str = REFERENCE,
+    rounding: float | None = None,
+) -> Figure:
+    """Loss curves by mode, and how far each mode is from ``reference``, step by step.
 
     ``losses``: mode -> loss of every optimizer step, all equally long; unpacked, packed, varlen, or others. A mode
     may also have a list of runs, one per seed, the same seeds in the same order for every mode: lines are then
     means, bands reach from the lowest run to the highest, and differences are taken seed by seed.
-    ``caption``: what it was measured on (backend, device, dtype, seed).
-    Raises InputError for what cannot be drawn.
+    ``caption``: what it was measured on (backend, device, dtype, seed). ``rounding``: differences up to here are
+    shaded as such, by default those of float32; 0 shades none. Raises InputError for what cannot be drawn.
     """
     curves = check_losses(losses, reference)
     gaps = differences(curves, reference)
@@ -43,8 +56,8 @@ def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False, refere
     title, claim = headline(gaps, curves, reference)
     alt_text = alt_text_losses(losses, caption=caption, reference=reference)
     picture = style.Picture(style.WIDTH, height, colours, title, alt_text)
-    picture.write(LEFT, 0.30, title, style.TITLE, weight="bold")
-    picture.write(LEFT, 0.56, claim, style.CLAIM, color=colours.quiet)
+    picture.write(LEFT, 0.36, title, LARGE, weight="bold")
+    picture.write(LEFT, 0.65, claim, WORDS, color=colours.quiet)
     names = as_drawn(curves, reference)
     runs, count = next(iter(curves.values())).shape
     steps = np.arange(1, count + 1)
@@ -53,23 +66,23 @@ def draw_losses(losses: Losses, *, caption: str = "", dark: bool = False, refere
     axes = picture.panel(LEFT, HEAD, width, CURVES)
     for mode, values in curves.items():
         draw_curve(axes, steps, values, names[mode], colours)
-    name_axes(axes, colours, "loss", steps)
-    if runs > 1:
-        words = f"mean of {runs} runs, band from lowest to highest"
-        axes.set_title(words, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
+    name_axes(axes, colours, f"loss, mean of {runs} runs; bands: all of them" if runs > 1 else "loss", steps)
     name_ends(axes, curves, names, colours)
     if gaps:
         axes.tick_params(labelbottom=False)
         axes = picture.panel(LEFT, HEAD + CURVES + BETWEEN, width, DIFFERENCES)
-        axes.axhline(0, color=colours.quiet, linewidth=0.8, zorder=1)
-        for mode, values in gaps.items():
-            draw_curve(axes, steps, values, names[mode], colours)
-        name_axes(axes, colours, "", steps)
-        scale_symlog(axes, list(gaps.values()))
-        words = f"difference to {reference}, each step" + (" of each run" if runs > 1 else "")
-        axes.set_title(words, loc="left", pad=5, **style.lettering(colours.quiet, va="baseline"))
-        name_ends(axes, gaps, names, colours)
-    axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top"))
+        if rounding is None:
+            rounding = ROUNDING if reference == REFERENCE else OF_RECIPES
+        sizes = {mode: np.abs(values) for mode, values in gaps.items()}
+        floor = scale_log(axes, list(sizes.values()), rounding)
+        sizes = {mode: np.maximum(values, floor) for mode, values in sizes.items()}
+        for mode, values in sizes.items():
+            draw_curve(axes, steps, values, names[mode], colours, dots=True)
+        name_axes(axes, colours, f"difference to {reference}, each step" + (" of each run" if runs > 1 else ""), steps)
+        if rounding > floor:
+            shade_rounding(axes, rounding, floor, colours)
+        name_ends(axes, sizes, names, colours)
+    axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top", fontsize=NUMBERS))
     if caption:
         picture.write_caption(LEFT, caption)
     return picture
@@ -176,7 +189,7 @@ def headline(
         first, last = first_and_last(mean_over_runs(values))
         return "Loss by step", f"{mode}: from {first:.2f} to {last:.2f} in {values.shape[1]} steps"
     if reference != REFERENCE:
-        one = all(largest(gap) <= ROUNDING for gap in gaps.values())
+        one = all(largest(gap) <= OF_RECIPES for gap in gaps.values())
         count = COUNTS.get(len(curves), str(len(curves)))
         return f"{count} recipes, {'one loss curve' if one else 'and their losses differ'}", words
     if {"varlen", "packed"} <= set(gaps):
@@ -186,9 +199,13 @@ def headline(
     return "Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode", words
 
 
-def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, colours: style.Theme) -> None:
-    """The mean of the runs as a line, and what lies between the lowest and the highest as a band."""
+def draw_curve(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, colours: style.Theme, dots: bool = False
+) -> None:
+    """The mean of the runs as a line, and what lies between the lowest and the highest as a band; a dot a step."""
     line = curve_style(mode, colours, len(steps))
+    if dots and len(steps) <= MOST_DOTS:
+        line |= {"marker": "o" if mode == "varlen" else "D", "markersize": 4}
     axes.plot(steps, mean_over_runs(values), label=mode, **line)
     if len(values) > 1:
         low, high = values.min(axis=0), values.max(axis=0)
@@ -199,57 +216,62 @@ def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, mode: str, col
 def curve_style(mode: str, colours: style.Theme, steps: int) -> dict[str, Any]:
     """How a mode is drawn: unpacked as a broad band under varlen's thin line, packed orange and dashed."""
     line = {
-        REFERENCE: {"color": colours.own_soft, "linewidth": 5.0, "zorder": 2},
-        "varlen": {"color": colours.own, "linewidth": 1.5, "zorder": 4},
-        "packed": {"color": colours.cross_ink, "linewidth": 1.5, "linestyle": (0, (4, 1.5)), "zorder": 3},
-    }.get(mode, {"color": colours.third, "linewidth": 1.3, "linestyle": (0, (1, 1)), "zorder": 5})
+        REFERENCE: {"color": colours.own_soft, "linewidth": 7.0, "zorder": 2},
+        "varlen": {"color": colours.own, "linewidth": 2.0, "zorder": 4},
+        "packed": {"color": colours.cross_ink, "linewidth": 2.0, "linestyle": (0, (4, 1.5)), "zorder": 3},
+    }.get(mode, {"color": colours.third, "linewidth": 1.6, "linestyle": (0, (1, 1)), "zorder": 5})
     return line | {"solid_capstyle": "round"} | ({"marker": "o", "markersize": 4} if steps < 10 else {})
 
 
 def name_axes(axes: Axes, colours: style.Theme, name: str, steps: np.ndarray) -> None:
-    """Steps across, at whole numbers, and ``name`` up the left side."""
-
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_locator(AutoLocator())
+    """Steps across, at whole numbers, numbers up the left side, and what they are in words above."""
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     style.quiet_axes(axes, colours)
-    axes.set_ylabel(name, **style.lettering(colours.quiet, va="bottom"))
+    axes.tick_params(labelsize=NUMBERS)
+    axes.set_title(name, loc="left", pad=6, **style.lettering(colours.quiet, va="baseline", fontsize=NUMBERS))
     axes.set_xlim(1, max(2, len(steps)))
 
 
-def scale_symlog(axes: Axes, gaps: list[np.ndarray]) -> None:
-    """Log away from zero on both sides, linear only below the smallest difference; a few decades as ticks."""
-
-    sizes = np.abs(np.concatenate(gaps, axis=None))
-    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    low, high = (np.floor(np.log10(sizes.min())), np.ceil(np.log10(sizes.max()))) if len(sizes) else (-8, -7)
-    # at most twelve decades: what is smaller still reads as 0
-    low = int(max(low, high - 12))
+def scale_log(axes: Axes, sizes: list[np.ndarray], rounding: float) -> float:
+    """A logarithmic axis for absolute differences, a tick every few decades; the height at which 0 is drawn."""
+    found = np.concatenate(sizes, axis=None)
+    found = found[np.isfinite(found) & (found > 0)]
+    found = np.append(found, rounding) if rounding else found
+    low, high = (np.floor(np.log10(found.min())), np.ceil(np.log10(found.max()))) if len(found) else (-8, -7)
+    low = int(max(low, high - MOST_DECADES))
     high = int(max(high, low + 1))
-    decades = np.arange(high, low - 1, -max(1, round((high - low) / 3)))
-    ticks = [
-        0.0,
-        *(sign * 10.0**decade for sign in (1, -1) for decade in decades if decade > low or high - low == 1),
-    ]
-    axes.set_yscale("symlog", linthresh=10.0**low, linscale=0.5)
-    axes.set_ylim(-(10.0**high) * 1.6, 10.0**high * 1.6)
-    axes.yaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axes.set_yscale("log")
+    axes.set_ylim(10.0 ** (low - 1) / 1.8, 10.0**high * 1.8)
+    decades = list(range(high, low - 1, -max(1, round((high - low) / 4))))
+    axes.yaxis.set_major_locator(FixedLocator([10.0 ** (low - 1), *(10.0**decade for decade in decades)]))
+    axes.yaxis.set_major_formatter(FixedFormatter(["0", *map(decade_label, decades)]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(decade_label))
+    return float(10.0 ** (low - 1))
 
 
-def decade_label(value: float, _position: int = 0) -> str:
-    """``+1e-7``, ``0``, ``−0.1``: a tick of the difference axis."""
-    if value == 0:
-        return "0"
-    sign = "+" if value > 0 else "−"
-    exponent = round(float(np.log10(abs(value))))
-    return sign + (f"{10.0**exponent:g}" if -3 < exponent < 4 else f"1e{exponent}".replace("-", "−"))
+def decade_label(exponent: int) -> str:
+    """A tick of the lower axis: ``0.1``, ``1e−7``."""
+    return f"{10.0**exponent:g}" if -3 < exponent < 4 else f"1e{exponent}".replace("-", "−")
+
+
+def shade_rounding(axes: Axes, rounding: float, floor: float, colours: style.Theme) -> None:
+    """What two exact runs may differ by, as a field with its name at its upper edge."""
+    axes.axhspan(floor / 2, rounding, color=colours.own, alpha=0.1, linewidth=0, zorder=0)
+    axes.axhline(rounding, color=colours.own, linewidth=1.0, zorder=1)
+    exact = 10.0 ** round(math.log10(rounding))
+    limit = decade_label(round(math.log10(rounding))) if math.isclose(rounding, exact) else f"{rounding:.1g}"
+    words = f"rounding: up to {limit}"
+    font = style.lettering(colours.own, va="bottom", ha="left", fontsize=NUMBERS)
+    place = (0.012, rounding * 1.25)
+    axes.text(*place, words, transform=axes.get_yaxis_transform(), **font)
 
 
 def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], names: Mapping[str, str], colours: style.Theme) -> None:
     """Each curve's name at its right end, pushed apart so that none covers another."""
     height = axes.get_window_extent().height / axes.figure.dpi
-    step = 0.17 / height  # of the axes, per line of text
+    step = 0.21 / height  # of the axes, per line of text
     to_axes = axes.transData + axes.transAxes.inverted()
     places = []
     for mode, values in curves.items():
@@ -267,7 +289,11 @@ def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], names: Mapping[str, 
     for spot, (_, mode) in zip(spots, places, strict=True):
         name = names[mode]  # in whose style it is drawn
         ink = colours.quiet if name == REFERENCE else curve_style(name, colours, 99)["color"]
-        font = style.lettering(ink, fontsize=style.BODY)
+        font = style.lettering(ink, fontsize=WORDS)
         axes.text(
-            1.012, spot + shift, style.shorten(style.one_line(mode), RIGHT - 0.1), transform=axes.transAxes, **font
+            1.015,
+            spot + shift,
+            style.shorten(style.one_line(mode), RIGHT - 0.15, WORDS),
+            transform=axes.transAxes,
+            **font,
         )
