@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from varlen_lab.models.building import build_model as build_model
     from varlen_lab.models.building import families as families
     from varlen_lab.models.building import from_scratch as from_scratch
+    from varlen_lab.models.building import resolve_device as resolve_device
     from varlen_lab.models.building import tiny as tiny
     from varlen_lab.models.building import variants as variants
     from varlen_lab.models.loading import load_model as load_model
