@@ -238,7 +238,7 @@ def scale_log(axes: Axes, sizes: list[np.ndarray], rounding: float) -> float:
     """A logarithmic axis for absolute differences, a tick every few decades; the height at which 0 is drawn."""
     found = np.concatenate(sizes, axis=None)
     found = found[np.isfinite(found) & (found > 0)]
-    found = np.append(found, rounding) if rounding else found
+    found = np.append(found, [rounding, 9 * rounding]) if rounding else found  # room above it for its name
     low, high = (np.floor(np.log10(found.min())), np.ceil(np.log10(found.max()))) if len(found) else (-8, -7)
     low = int(max(low, high - MOST_DECADES))
     high = int(max(high, low + 1))
