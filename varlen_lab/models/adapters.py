@@ -9,7 +9,9 @@ for only here four bits look like bytes.
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,8 @@ def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = tor
     with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False) if empty else nullcontext():
         torch.manual_seed(config.seed)
         try:
-            wrapped = peft.get_peft_model(model, lora)
+            with no_future_of_peft():
+                wrapped = peft.get_peft_model(model, lora)
         except ValueError as problem:  # weights of experts in one tensor take no dropout
             raise InputError(
                 f"peft does not adapt {type(model).__name__} ({first_line(problem)}); set lora_dropout = 0, or "
@@ -155,13 +158,22 @@ def base_model_name(folder: Path) -> str | None:
     return json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
 
 
+@contextmanager
+def no_future_of_peft() -> Iterator[None]:
+    """Leave out what transformers will rename in a year and peft still calls by its old name: theirs to settle."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
+        yield
+
+
 def open_adapter(model: PreTrainedModel, folder: Path) -> Any:
     """A model with a saved adapter on it; InputError when they do not belong together."""
     peft = import_peft()
     if not (folder / "adapter_config.json").is_file():
         raise InputError(f"{folder} has no adapter_config.json; make an adapter folder with convert pth_to_hf.")
     try:
-        return peft.PeftModel.from_pretrained(model, str(folder))
+        with no_future_of_peft():
+            return peft.PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, OSError) as problem:
         raise InputError(
             f"the adapter in {folder} does not fit the model ({first_line(problem)}); name the model it was trained on."
