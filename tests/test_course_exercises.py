@@ -7,7 +7,6 @@ import torch
 
 from varlen_lab.course import exercises
 from varlen_lab.course.verdicts import Verdict, guess
-from varlen_lab.packing.boundaries import Boundaries
 
 LENGTHS = [2, 4, 3]
 IDS = list(range(10, 19))
@@ -18,8 +17,6 @@ def labels(*masked: int) -> list[int]:
 
 
 RIGHT = [
-    exercises.check_cu_seqlens([0, 2, 6, 9], LENGTHS),
-    exercises.check_cu_seqlens(Boundaries.from_lengths(LENGTHS).cu_seqlens, LENGTHS),
     exercises.check_position_ids([0, 1, 0, 1, 2, 3, 0, 1, 2], LENGTHS),
     exercises.check_position_ids(torch.tensor([[0, 1, 0, 1, 2, 3, 0, 1, 2]]), LENGTHS),
     exercises.check_labels(labels(0, 2, 6), IDS, LENGTHS),
@@ -28,11 +25,6 @@ RIGHT = [
 ]
 
 WRONG = [
-    (exercises.check_cu_seqlens([2, 4, 3], LENGTHS), "running total"),
-    (exercises.check_cu_seqlens([2, 6, 9], LENGTHS), "leading 0"),
-    (exercises.check_cu_seqlens([0, 2, 6], LENGTHS), "end of the last"),
-    (exercises.check_cu_seqlens([0, 1, 5, 8], LENGTHS), "one past"),
-    (exercises.check_cu_seqlens([7], LENGTHS), "4 numbers"),
     (exercises.check_position_ids(range(9), LENGTHS), "whole row"),
     (exercises.check_position_ids([1, 2, 1, 2, 3, 4, 1, 2, 3], LENGTHS), "count from 1"),
     (exercises.check_position_ids([0, 0, 1, 1, 1, 1, 2, 2, 2], LENGTHS), "which document"),

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from varlen_lab.course.before_after import loss_alone as loss_alone
     from varlen_lab.course.before_after import saved_model as saved_model
     from varlen_lab.course.before_after import with_trained as with_trained
-    from varlen_lab.course.exercises import check_cu_seqlens as check_cu_seqlens
     from varlen_lab.course.exercises import check_labels as check_labels
     from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.paired import check_paired as check_paired
     from varlen_lab.course.puzzles.parity import check_exact as check_exact
     from varlen_lab.course.puzzles.same_model import check_same_model as check_same_model
+    from varlen_lab.course.puzzles.seams import check_cu_seqlens as check_cu_seqlens
     from varlen_lab.course.puzzles.states import check_document_wise as check_document_wise
     from varlen_lab.course.puzzles.work import check_attention_work as check_attention_work
     from varlen_lab.course.puzzles.work import check_share_out as check_share_out
@@ -59,5 +59,8 @@ if TYPE_CHECKING:
     from varlen_lab.course.tables import table as table
     from varlen_lab.course.verdicts import Verdict as Verdict
     from varlen_lab.course.verdicts import guess as guess
+    from varlen_lab.course.words import moved as moved
+    from varlen_lab.course.words import next_word as next_word
+    from varlen_lab.course.words import next_words as next_words
 else:
     __getattr__, __dir__, __all__ = lazy_face(__name__)

@@ -18,22 +18,6 @@ from varlen_lab.course.verdicts import Verdict, not_yet, right
 from varlen_lab.packing.boundaries import Boundaries
 
 
-def check_cu_seqlens(answer: Sequence[int], lengths: Sequence[int]) -> Verdict:
-    """The seams of documents of these lengths: the running total, starting at 0."""
-    given, seams = as_list(answer), [0, *np.cumsum(lengths).tolist()]
-    if given == seams:
-        return right(f"{len(lengths)} documents have {len(seams)} edges, from 0 to {seams[-1]}.")
-    if given == list(lengths):
-        return not_yet("these are the lengths; cu_seqlens is their running total.")
-    if given == seams[1:]:
-        return not_yet("the ends are right but the leading 0 is missing: the first document starts there.")
-    if given == seams[:-1]:
-        return not_yet("the starts are right but the end of the last document is missing.")
-    if given == [edge - 1 for edge in seams[1:]] or given == [0, *(edge - 1 for edge in seams[1:])]:
-        return not_yet("an end is one past the last token, as in a Python slice.")
-    return not_yet(f"there must be {len(seams)} numbers, each the total of the lengths before it.")
-
-
 def check_position_ids(answer: Sequence[int], lengths: Sequence[int]) -> Verdict:
     """Positions in a packed row: 0, 1, 2, … anew in every document."""
     given, total = as_list(answer), sum(lengths)

@@ -1,5 +1,6 @@
 """Pictures: plain lengths and losses in, a matplotlib Figure out; nothing here saves or shows.
 
+``poke``     draw_poke, who notices a changed token
 ``figures``  draw_masks, the picture of the idea         ``losses``  draw_losses, curves and their differences
 ``rows``     draw_rows, before and after packing         ``lengths`` draw_lengths, how long the documents are
 ``seen``     draw_seen, promised and measured masks      ``explorer`` explore_masks (``widget``) and LiveLosses
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from varlen_lab.viz.losses import alt_text_losses as alt_text_losses
     from varlen_lab.viz.losses import draw_losses as draw_losses
     from varlen_lab.viz.masks import count_cells as count_cells
+    from varlen_lab.viz.poke import draw_poke as draw_poke
     from varlen_lab.viz.rates import Rate as Rate
     from varlen_lab.viz.rates import alt_text_rates as alt_text_rates
     from varlen_lab.viz.rates import alt_text_speeds as alt_text_speeds

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from varlen_lab.errors import plural
 from varlen_lab.viz import style
-from varlen_lab.viz.masks import CELL_LIMIT, PackedRow, factor, percent
+from varlen_lab.viz.masks import CELL_LIMIT, PackedRow, check_tokens, factor, percent
 from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_heading, write_legend
 
 READABLE = 6.0  # points: when the typical block is thinner, there is a lens
@@ -32,15 +32,18 @@ def draw_masks(
     window: int | None = None,
     names: Sequence[str] | None = None,
     causal: bool = True,
+    tokens: Sequence[str] | None = None,
     dark: bool = False,
 ) -> Figure:
     """Full attention beside varlen attention for one packed row.
 
     ``boundaries``: a ``Boundaries`` or a list of document lengths. ``window``: a token sees itself and the
     ``window - 1`` before it. ``names``: one per document. ``causal=False``: tokens see what follows them too, as in
-    an encoder, and the window reaches both ways. Raises InputError for what cannot be drawn.
+    an encoder, and the window reaches both ways. ``tokens``: the text of each one, written beside its line where a
+    row is so short that its cells are drawn. Raises InputError for what cannot be drawn.
     """
     row = PackedRow(boundaries, window, names, causal)
+    texts = check_tokens(tokens, row)
     side = (style.WIDTH - LEFT - RIGHT - GAP) / 2
     height = HEAD + side + DEPTH + 0.52
     title = f"{row.full} and varlen attention over {plural(len(row.lengths), 'document')} in one row"
@@ -50,7 +53,9 @@ def draw_masks(
         axes = picture.panel(left, HEAD, side, side, xlim=(0, row.total), ylim=(row.total, 0))
         draw_square(axes, row, picture.colours, varlen, side)
         lens = draw_lens(picture, axes, row, varlen, left, side)
-        if not (varlen and lens):
+        if texts and not varlen:
+            write_tokens(axes, texts, picture.colours, side)
+        elif not (varlen and lens):
             write_names(axes, row, picture.colours, varlen, side)
         draw_strips(picture, row, left, HEAD + side, side, varlen)
     write_axis_names(picture, LEFT, HEAD)
@@ -158,6 +163,15 @@ def draw_lens(picture: style.Picture, axes: Axes, row: PackedRow, varlen: bool, 
     words = f"{plural(part.stop - part.start, 'document')}, enlarged {factor(times)} times"
     lens.set_title(words, **style.lettering(colours.quiet, va="baseline"), loc="right", pad=4)
     return True
+
+
+def write_tokens(axes: Axes, texts: Sequence[str], colours: style.Theme, side: float) -> None:
+    """The text of each token at the left end of its line of cells."""
+    inch = side / len(texts)
+    size = min(style.SMALL, 72 * 0.9 * inch)
+    for place, text in enumerate(texts):
+        words = style.shorten(style.one_line(text), LEFT - 0.14, size)
+        style.label(axes, -0.07 / inch, place + 0.5, words, colours.ink, ha="right", clip_on=False, fontsize=size)
 
 
 def write_names(axes: Axes, row: PackedRow, colours: style.Theme, varlen: bool, side: float) -> None:

@@ -26,6 +26,7 @@ from varlen_lab.packing.checks import checked_count, checked_lengths
 
 DOCUMENT_LIMIT = 100_000  # a few seconds; beyond it nothing new is seen
 CELL_LIMIT = 40  # up to this many tokens every cell is drawn
+MARKS = str.maketrans({"\n": "↵", "\t": "⇥"})  # in the text of a token
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,27 @@ def legible(text: str) -> str:
         else c
         for c in text
     )
+
+
+def check_tokens(tokens: Sequence[str] | None, row: PackedRow) -> list[str]:
+    """The text of each token as it is written beside a cell; empty where none is given or cells are too small.
+
+    Raises InputError where there is not one text for each token.
+    """
+    if tokens is None:
+        return []
+    if len(tokens) != row.total:
+        raise InputError(f"there are {len(tokens):,} tokens for a row of {row.total:,}; give the text of each one.")
+    return [written(token) for token in tokens] if row.total <= CELL_LIMIT else []
+
+
+def written(token: str) -> str:
+    """A token's text as it stands in a box: no space around it, line ends as signs.
+
+    >>> written(" Paris"), written("\\n"), written(" ")
+    ('Paris', '↵', '␣')
+    """
+    return legible(token.strip(" ").translate(MARKS)) or "␣"
 
 
 class PackedRow:
