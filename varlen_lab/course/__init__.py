@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from varlen_lab.course.before_after import loss_alone as loss_alone
     from varlen_lab.course.before_after import saved_model as saved_model
     from varlen_lab.course.before_after import with_trained as with_trained
-    from varlen_lab.course.exercises import check_labels as check_labels
-    from varlen_lab.course.exercises import check_position_ids as check_position_ids
     from varlen_lab.course.exercises import check_step_loss as check_step_loss
     from varlen_lab.course.first_steps import first_step_of_trainer as first_step_of_trainer
     from varlen_lab.course.first_steps import first_step_of_trl as first_step_of_trl
@@ -50,6 +48,8 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.same_model import check_same_model as check_same_model
     from varlen_lab.course.puzzles.seams import check_cu_seqlens as check_cu_seqlens
     from varlen_lab.course.puzzles.states import check_document_wise as check_document_wise
+    from varlen_lab.course.puzzles.targets import check_labels as check_labels
+    from varlen_lab.course.puzzles.targets import check_position_ids as check_position_ids
     from varlen_lab.course.puzzles.work import check_attention_work as check_attention_work
     from varlen_lab.course.puzzles.work import check_share_out as check_share_out
     from varlen_lab.course.puzzles.work import check_speedup as check_speedup
