@@ -90,7 +90,7 @@ def parity_figure(cells: Cells, caption: str) -> Any:
     if not found:
         return None
     losses, caption = found[0]["losses"], found[0]["caption"]
-    return draw_losses(losses, caption=caption, **({} if "fp32" in caption else {"rounding": 0}))
+    return draw_losses(losses, caption=caption, rounding=None if "fp32" in caption else 0.0)
 
 
 def caption_of(content: dict[str, Any], told: Iterable[Cell] = ()) -> str:
