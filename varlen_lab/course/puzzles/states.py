@@ -78,7 +78,7 @@ def check_calls(given: list[torch.Tensor], hidden: torch.Tensor, lengths: list[i
         words = "the layer is called once a token, so nothing is carried within a document; call it once a document."
     else:
         words = "the layer wants one call a document, with (1, tokens of it, width)."
-    raise Wrong(not_yet(f"{words} (for {on})", f"calls with {wanted}", f"calls with {shapes}"))
+    raise Wrong(not_yet(f"{words} Below: the shapes it was called with (for {on}).", wanted, shapes))
 
 
 def running(lengths: list[int]) -> list[int]:
