@@ -27,11 +27,13 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "08_for_loop": {"steps": 20, "documents": 50, "tokens": 4096, "seed": 1, "quick": True},
     "09_packing": {"data": str(DATA), "max_length": 256},
     "11_another_training": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "model": "stand-in"},
+    "12_seven_traps": {"model": "stand-in", "quick": True},
     "13_states": {"kind": "mamba", "convolutions": 2, "tokens": 64, "seed": 1},
     "14_families": {"family": "qwen", "variant": "qwen3-8b", "classes": ["mamba"]},
     "15_your_model": {"quick": True, "model": "stand-in", "data": str(DATA), "steps": 3, "max_length": 128, "seed": 1}
     | {"compared": 1, "threads": 2},
     "16_where_it_pays": {"quick": True, "seed": 1, "longest": 1024},
+    "17_capstone": {"steps": 9, "quick": True},
 }
 
 

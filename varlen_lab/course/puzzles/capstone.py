@@ -144,8 +144,8 @@ def check_findings(findings: Mapping[Any, Any]) -> Verdict:
     if not missed and not alarms:
         return right(f"{count}, and no line accused that is right.")
     words = [count + (f" ({', '.join(sorted(found))})" if found else "")]
-    words += [f"a false alarm: {why}" for why in alarms]
-    words += [f"look {missed[0].hint}"] if missed else []
+    words += [f"A false alarm: {why}" for why in alarms]
+    words += [f"Look {missed[0].hint}"] if missed else []
     return not_yet(". ".join(words) + ("" if words[-1].endswith("?") else "."))
 
 
@@ -214,7 +214,9 @@ def certify(collate: Any, mean_square: Any, step_loss: Any) -> Verdict:
         return torch.as_tensor(step_loss([model(**batch).loss, torch.zeros(())], counts)).item()
 
     receipt = receipt_of(model, batches[0], loss, [len(document) for document in rows[0]], sum(counts))
-    return right(str(receipt)) if receipt.ok else not_yet(str(receipt).removeprefix("✗ not ok: "))
+    return (
+        right(str(receipt).removeprefix("✓ ok: ")) if receipt.ok else not_yet(str(receipt).removeprefix("✗ not ok: "))
+    )
 
 
 def receipt_of(model: Any, batch: Mapping[str, Any], loss: Any, lengths: list[int], items: int) -> Receipt:

@@ -7,7 +7,7 @@ from varlen_lab.models import tiny
 
 def pack(documents, width):
     """Whole documents into rows of at most ``width`` tokens, in order."""
-    rows = [[]]
+    rows: list = [[]]
     for ids in documents:
         if sum(map(len, rows[-1])) + len(ids) > width:
             rows.append([])
