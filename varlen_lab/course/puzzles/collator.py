@@ -79,6 +79,15 @@ def check_shapes(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:
             shape = getattr(batch[name], "shape", None)
             got = tuple(shape) if shape is not None else type(batch[name]).__name__
             raise Wrong(not_yet(f"{name} is one row for the model, a tensor of shape (1, T).", (1, count), got))
+        kind = kind_of(batch[name])
+        if kind != "torch.int64" and (name == "labels" or kind != "torch.int32"):
+            raise Wrong(not_yet(f"{name} must be whole numbers in a tensor, or the model stops.", "torch.int64", kind))
+
+
+def kind_of(array: Any) -> str:
+    """The dtype of a tensor, or what else it is."""
+    kind = str(getattr(array, "dtype", type(array).__name__))
+    return kind if kind.startswith("torch.") or not hasattr(array, "dtype") else f"numpy {kind}"
 
 
 def check_cu_seqlens_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:
@@ -96,9 +105,12 @@ def check_cu_seqlens_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -
             (of_rows, "these are the edges of the rows; a seam is where a document ends."),
         ]
         unless(numbers(batch[name]), wanted, mistakes, f"{name} must be the edges of all documents.", on)
-        kind = str(getattr(batch[name], "dtype", type(batch[name]).__name__)).removeprefix("torch.")
-        if kind != "int32":
-            raise Wrong(not_yet(f"the numbers of {name} are right, but kernels read int32.", "int32", kind))
+        kind = kind_of(batch[name])
+        if kind != "torch.int32":
+            raise Wrong(not_yet(f"the numbers of {name} are right, but kernels read int32.", "torch.int32", kind))
+        if batch[name].ndim != 1:
+            shape = tuple(batch[name].shape)
+            raise Wrong(not_yet(f"{name} is one flat array; kernels take no batch dimension.", (len(wanted),), shape))
 
 
 def check_positions_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:

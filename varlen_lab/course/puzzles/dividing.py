@@ -24,7 +24,7 @@ RUNS = ((64, 1.0, 8, 1), (65, 1.0, 8, 1), (1000, 5.0, 8, 1), (1000, 5.4, 8, 3), 
 def check_one_division(step_loss: Callable[[list[list[float]], list[list[int]]], float]) -> Verdict:
     """``step_loss(sums, counts)`` from the loss sums and trained tokens of each process's rows."""
     for sums, counts in STEPS:
-        found = number(call(step_loss, sums=sums, counts=counts))
+        found = number(call(step_loss, sums=[[*one] for one in sums], counts=[[*one] for one in counts]))
         rows = [one for process in sums for one in process]
         tokens = [one for process in counts for one in process]
         wanted = sum(rows) / sum(tokens)

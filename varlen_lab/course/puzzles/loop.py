@@ -20,6 +20,9 @@ SCALE = "the scale is missing: divide the scores by the root of the width of a h
 TRANSPOSED = "the heads attend to one another: scores must be (heads, tokens, tokens), so move heads in front first."
 LATER = "the softmax is over queries; the weights of one query, over its keys, must sum to 1."
 FILLED = "a hidden score must be -inf before the softmax; 0 is a score like any other."
+AFTER = "these weights are hidden after the softmax, so those left no longer sum to 1; hide the scores before it."
+UPSIDE = "the mask is upside down: each token sees itself and those after it; hide the later ones."
+SWAPPED = "keys and queries are swapped: the scores are queries @ keys transposed."
 ITSELF = "a token must see itself, too: hide keys that come later, not the query's own."
 
 
@@ -57,21 +60,28 @@ def attention_with(
         scores = a @ b.transpose(1, 2)
         if SCALE not in left_out:
             scores = scores / WIDTH**0.5
-        if CAUSAL not in left_out:
-            later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(0 if ITSELF in left_out else 1)
+        later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(0 if ITSELF in left_out else 1)
+        later = later.T if UPSIDE in left_out else later
+        if CAUSAL not in left_out and AFTER not in left_out:
             scores = scores.masked_fill(later, 0.0 if FILLED in left_out else -torch.inf)
-        out = scores.softmax(dim=-2 if LATER in left_out else -1) @ c
+        weights = scores.softmax(dim=-2 if LATER in left_out else -1)
+        out = (weights.masked_fill(later, 0.0) if AFTER in left_out else weights) @ c
         outputs.append(out if TRANSPOSED in left_out else out.transpose(0, 1))
     return torch.cat(outputs)
 
 
 def mistake_of(given: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[int]) -> str:
     """The sentence of what was left out, the first where it is several things."""
-    for slip in ((), (TRANSPOSED,), (LATER,), (ITSELF,), (FILLED,)):
+    for slip in ((), (TRANSPOSED,), (LATER,), (ITSELF,), (FILLED,), (AFTER,), (UPSIDE,)):
         for chosen in product((False, True), repeat=3):
             left_out = [words for words, out in zip((SEAMS, CAUSAL, SCALE), chosen) if out]
             if agree(given, attention_with(q, k, v, lengths, *slip, *left_out)):
                 return (*slip, *left_out)[0]
+    if agree(given, attention_with(k, q, v, lengths)):
+        return SWAPPED
+    for scale in (WIDTH, HEADS**0.5, len(q) ** 0.5, WIDTH**-0.5):  # of the scores, where WIDTH ** 0.5 is right
+        if agree(given, attention_with(q * WIDTH**0.5 / scale, k, v, lengths)):
+            return f"these scores are divided by {scale:g}; the root of the width of a head is {WIDTH**0.5:g}."
     if torch.isnan(given).any():
         return "there are NaNs: some token sees no key at all."
     ends = torch.nn.functional.pad(torch.tensor(lengths).cumsum(0), (1, 0))[:-1].tolist()
@@ -86,7 +96,11 @@ def mistake_of(given: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.T
 def check_form(given: Any, wanted: torch.Tensor, on: str) -> None:
     """A tensor of the same shape."""
     if not isinstance(given, torch.Tensor):
-        raise Wrong(not_yet(f"a tensor is wanted, this is {shown(given)}."))
+        kind = type(given).__name__
+        raise Wrong(not_yet(f"a tensor is wanted, this is of type {kind}: {shown(given)}"))
+    if given.dtype not in (wanted.dtype, torch.float64):
+        kinds = str(wanted.dtype), str(given.dtype)
+        raise Wrong(not_yet("the output has another dtype than q; let it be what it was.", *kinds))
     swapped = tuple(given.shape) == (HEADS, len(wanted), WIDTH) != tuple(wanted.shape)
     if given.shape != wanted.shape:
         lost = len(wanted) - len(given)
@@ -132,7 +146,7 @@ COUNTS: tuple[tuple[list[int], int | None], ...] = (
 def check_pairs(pairs: Callable[[list[int], int | None], Any]) -> Verdict:
     """How many (query, key) pairs causal attention within documents has: ``pairs(lengths, window)``, window or None."""
     for lengths, window in COUNTS:
-        said = number(call(pairs, lengths=lengths, window=window))
+        said = number(call(pairs, lengths=list(lengths), window=window))
         given = int(said) if said.is_integer() else said
         mistakes = [
             (count([sum(lengths)], window), "this counts the row as one document; a token pairs within its own only."),
@@ -141,9 +155,18 @@ def check_pairs(pairs: Callable[[list[int], int | None], Any]) -> Verdict:
             (count(lengths, None), "the window is forgotten: a token sees itself and the window - 1 before it."),
             (count(lengths, (window or 0) + 1), "one key too many: the window holds the token itself."),
             (
+                sum(w * (w + 1) // 2 for w in (min(n, window or n) for n in lengths)),
+                "this is the first tokens only; all later ones see window keys each.",
+            ),
+            (
+                sum(n * (window or 0) - (window or 0) * ((window or 0) - 1) // 2 for n in lengths),
+                "a window longer than a document cuts nothing off; take the shorter of the two.",
+            ),
+            (
                 sum(n * (window or 0) for n in lengths),
                 "the first tokens of a document have fewer keys than the window: there is nobody before them.",
             ),
+            (sum(n * n // 2 for n in lengths), "half a square lacks half its diagonal: it is n (n + 1) / 2."),
         ]
         words = "a token at place i of its document sees min(i, window) keys, counting i from 1; add them up."
         unless(given, count(lengths, window), mistakes, words, f"lengths = {lengths}, window = {window}")

@@ -21,7 +21,7 @@ class Running:
         self.given: list[torch.Tensor] = []
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        self.given.append(hidden)
+        self.given.append(hidden.detach().clone())  # the reader may write over it
         return hidden.cumsum(dim=1)
 
 
@@ -35,10 +35,12 @@ def check_document_wise(document_wise: Callable[[Any, torch.Tensor, torch.Tensor
         try:
             given = call(document_wise, layer=layer, hidden=hidden, cu_seqlens=seams)
         except Wrong:
-            if layer.given:  # it stops later, for what it was called with
+            if layer.given and not is_begun(layer.given, lengths):  # it stops later, for what it was called with
                 check_calls(layer.given, hidden, lengths, on)
             raise
         wanted = torch.cat([part.cumsum(dim=1) for part in hidden.split(lengths, dim=1)], dim=1)
+        if isinstance(given, (list, tuple)):
+            raise Wrong(not_yet(f"{len(given)} pieces come back; lay them end to end along dim=1, as one row."))
         if not isinstance(given, torch.Tensor):
             raise Wrong(not_yet(f"a tensor is wanted, this is {shown(given)}."))
         check_calls(layer.given, hidden, lengths, on)
@@ -47,7 +49,7 @@ def check_document_wise(document_wise: Callable[[Any, torch.Tensor, torch.Tensor
         if not torch.allclose(given.detach().float(), wanted.detach(), atol=1e-5):
             raise Wrong(not_yet(f"{mistake_of(given, hidden, lengths)} (for {on})", *first_channel(wanted, given)))
         if not given.requires_grad:
-            raise Wrong(not_yet("the numbers are right and no gradient flows back; do without .data and no_grad."))
+            raise Wrong(not_yet("the numbers are right and no gradient flows back; leave out detach and no_grad."))
     return right("the layer is called once a document and knows of no other: what it carries, it carries within one.")
 
 
@@ -61,10 +63,14 @@ def check_calls(given: list[torch.Tensor], hidden: torch.Tensor, lengths: list[i
     """The layer saw one document a call."""
     shapes = [tuple(one.shape) if isinstance(one, torch.Tensor) else () for one in given]
     wanted = [(1, n, WIDTH) for n in lengths]
-    if shapes == wanted:
-        return
+    if sorted(shapes) == sorted(wanted):  # in any order: what comes back is looked at next
+        parts = hidden.detach().split(lengths, dim=1)
+        if all(any(torch.equal(one, part) for part in parts) for one in given):
+            return
     whole, tokens = [tuple(hidden.shape)], sum(lengths)
-    if shapes == whole:
+    if not shapes:
+        words = "the layer was never called, so no other layer would be in your loop."
+    elif shapes == whole:
         words = "the layer ran once, on the whole row: its state goes from one document into the next."
     elif shapes == wanted[:-1]:
         words = "the last document was never run; cu_seqlens has one number more than there are documents."
@@ -74,11 +80,19 @@ def check_calls(given: list[torch.Tensor], hidden: torch.Tensor, lengths: list[i
         words = "each call begins at token 0 of the row; a document begins where the one before it ends."
     elif shapes == [(n, WIDTH) for n in lengths]:
         words = "the leading 1 is lost; a layer takes (1, tokens, width), so cut with hidden[:, start:end]."
+    elif shapes == wanted:
+        words = "the calls are as long as the documents, and hold other tokens; cut at cu_seqlens[i] and [i + 1]."
     elif len(shapes) == tokens != len(lengths):
         words = "the layer is called once a token, so nothing is carried within a document; call it once a document."
     else:
         words = "the layer wants one call a document, with (1, tokens of it, width)."
     raise Wrong(not_yet(f"{words} Below: the shapes it was called with (for {on}).", wanted, shapes))
+
+
+def is_begun(given: list[torch.Tensor], lengths: list[int]) -> bool:
+    """Whether the calls so far are those of the first documents."""
+    shapes = [tuple(one.shape) if isinstance(one, torch.Tensor) else () for one in given]
+    return shapes == [(1, n, WIDTH) for n in lengths[: len(shapes)]]
 
 
 def running(lengths: list[int]) -> list[int]:
@@ -107,7 +121,7 @@ def mistake_of(given: torch.Tensor, hidden: torch.Tensor, lengths: list[int]) ->
         return "the end of each document is added to the next: that is the state which must stop at the seam."
     wrong = [number for number, (a, b) in enumerate(pairwise([0, *running(lengths)]))
              if not torch.allclose(given.detach()[:, a:b].float(), parts[number], atol=1e-5)]  # fmt: skip
-    return f"the calls are right, and what comes back for document {wrong[0]} is not what its call returned."
+    return f"the calls are right, and what comes back for document {wrong[0] + 1} is not what its call returned."
 
 
 def first_channel(wanted: torch.Tensor, given: torch.Tensor) -> list[str]:
