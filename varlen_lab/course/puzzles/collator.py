@@ -109,8 +109,7 @@ def check_cu_seqlens_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -
         if kind != "torch.int32":
             raise Wrong(not_yet(f"the numbers of {name} are right, but kernels read int32.", "torch.int32", kind))
         if batch[name].ndim != 1:
-            shape = tuple(batch[name].shape)
-            raise Wrong(not_yet(f"{name} is one flat array; kernels take no batch dimension.", (len(wanted),), shape))
+            raise Wrong(not_yet(f"{name} is flat, of shape ({len(wanted)},): kernels take no batch dimension."))
 
 
 def check_positions_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:

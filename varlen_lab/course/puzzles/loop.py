@@ -96,11 +96,9 @@ def mistake_of(given: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.T
 def check_form(given: Any, wanted: torch.Tensor, on: str) -> None:
     """A tensor of the same shape."""
     if not isinstance(given, torch.Tensor):
-        kind = type(given).__name__
-        raise Wrong(not_yet(f"a tensor is wanted, this is of type {kind}: {shown(given)}"))
+        raise Wrong(not_yet(f"a tensor is wanted, this is of type {type(given).__name__}: {shown(given)}"))
     if given.dtype not in (wanted.dtype, torch.float64):
-        kinds = str(wanted.dtype), str(given.dtype)
-        raise Wrong(not_yet("the output has another dtype than q; let it be what it was.", *kinds))
+        raise Wrong(not_yet("the output has another dtype than q; let it be what it was.", wanted.dtype, given.dtype))
     swapped = tuple(given.shape) == (HEADS, len(wanted), WIDTH) != tuple(wanted.shape)
     if given.shape != wanted.shape:
         lost = len(wanted) - len(given)

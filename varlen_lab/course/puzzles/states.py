@@ -35,7 +35,8 @@ def check_document_wise(document_wise: Callable[[Any, torch.Tensor, torch.Tensor
         try:
             given = call(document_wise, layer=layer, hidden=hidden, cu_seqlens=seams)
         except Wrong:
-            if layer.given and not is_begun(layer.given, lengths):  # it stops later, for what it was called with
+            begun = [(1, n) for n in lengths[: len(layer.given)]]
+            if [one.shape[:2] for one in layer.given] != begun:  # it stops later, for what it was called with
                 check_calls(layer.given, hidden, lengths, on)
             raise
         wanted = torch.cat([part.cumsum(dim=1) for part in hidden.split(lengths, dim=1)], dim=1)
@@ -87,12 +88,6 @@ def check_calls(given: list[torch.Tensor], hidden: torch.Tensor, lengths: list[i
     else:
         words = "the layer wants one call a document, with (1, tokens of it, width)."
     raise Wrong(not_yet(f"{words} Below: the shapes it was called with (for {on}).", wanted, shapes))
-
-
-def is_begun(given: list[torch.Tensor], lengths: list[int]) -> bool:
-    """Whether the calls so far are those of the first documents."""
-    shapes = [tuple(one.shape) if isinstance(one, torch.Tensor) else () for one in given]
-    return shapes == [(1, n, WIDTH) for n in lengths[: len(shapes)]]
 
 
 def running(lengths: list[int]) -> list[int]:
