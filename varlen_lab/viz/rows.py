@@ -54,9 +54,13 @@ def draw_rows(packed: Any, max_length: int | None = None, *, against: Any = None
         room = (right - GAP if left == LEFT else style.WIDTH - RIGHT) - left
         picture.write(left, 0.29, name, style.TITLE, weight="bold")
         kind = "padding" if name == "Padded" else "unused"
-        claim = f"{percent(waste)} is {kind}" if waste else f"nothing is {kind}"
-        picture.write(left, 0.55, claim, style.CLAIM, color=colours.cross_ink if waste else colours.own)
+        claim, bad = f"{percent(waste)} is {kind}" if waste else f"nothing is {kind}", waste > 0
         numbers = f"{plural(len(lines), 'row')} of {plural(size, 'token')}"
+        if against is not None:  # plans differ in what they cut
+            torn = (other if left == LEFT else plan).cut
+            numbers += f"  ·  {claim.replace(' is', '')}"
+            claim, bad = f"{plural(torn, 'document') if torn else 'no document'} cut", torn > 0
+        picture.write(left, 0.55, claim, style.CLAIM, color=colours.cross_ink if bad else colours.own)
         if left == right and against is None and len(lines) < len(before):
             extra = f"  ·  rows ÷ {factor(len(before) / len(lines))}"
             numbers += extra if style.text_width(numbers + extra, style.BODY) <= room else ""

@@ -43,6 +43,7 @@ REFUSED = (  # text, and what to say when it is not refused
     ("name = f'{1 + 1}'", "an f-string is code: refuse it."),
     ("a.lr = 1", "a.lr is no plain name: look at the type of the target, an ast.Name."),
     ("lr = 1e-4\nlr = 1", "lr stands there twice and one of the two is lost in silence: refuse it."),
+    ("lr = seed = 1", "lr = seed = 1 is no name = value line, it has two names, two targets: refuse it."),
 )
 
 
@@ -65,13 +66,14 @@ def compare(read_name: Any, name: str, words: str) -> None:
         given = call(read_name, name=name)
     except Wrong as wrong:
         raise Wrong(not_yet(f"{wrong.verdict.words} A hint: {words}")) from None
-    if not isinstance(given, (tuple, list)) or len(given) != len(wanted):
-        raise Wrong(not_yet(f"four things are wanted: model, method, dataset, epochs (for {name}).", wanted, given))
-    if tuple(given) == wanted:
+    parts = given if isinstance(given, (str, dict, set)) or not hasattr(given, "__iter__") else tuple(given)
+    if not isinstance(parts, tuple) or len(parts) != len(wanted):
+        raise Wrong(not_yet(f"four things are wanted: model, method, dataset, epochs (for {name}).", wanted, parts))
+    if parts == wanted:
         return
-    if [str(one) for one in given] == [str(one) for one in wanted]:
-        raise Wrong(not_yet("epochs is a number, or None where the name has none, not a text.", wanted, tuple(given)))
-    raise Wrong(not_yet(f"{words} (for {name})", wanted, tuple(given)))
+    if parts[:3] == wanted[:3] and str(parts[3] or None) == str(wanted[3]):
+        words = "epochs is a number, or None where the name has none: not a text, not 0."
+    raise Wrong(not_yet(f"{words} (for {name})", wanted, parts))
 
 
 @judging

@@ -10,6 +10,7 @@ import torch
 from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right, shown
 
 LENGTHS, WORDS = (3, 1, 4), 6  # documents, and logits of a token
+MANY = 4000  # logits of a token in the case where a mean drowns the one that differs
 
 
 class Case(NamedTuple):
@@ -36,6 +37,11 @@ def cases() -> list[Case]:
     zero = case(True, "a logit of 0 that came out as 1e-9 is rounding: measure the row by its largest logit, not each "
                 "logit by itself.")  # fmt: skip
     zero.alone[0][1, 1], zero.packed[1, 1] = 0.0, 1e-9
+    below = case(True, "logits all below zero, and you call their rounding a leak: the largest logit is the one "
+                 "with the largest absolute value.", (5, 1, 4e-7))  # fmt: skip
+    wide = torch.randn(sum(LENGTHS), MANY, generator=draw).clamp(-4, 4)
+    wide[0, 0], leak = 4.0, torch.zeros_like(wide)
+    leak[5, 1] = 1e-3
     return [
         case(True, "this row is its documents, number for number."),
         case(False, "the last document differs and you call it exact: compare all of them.", (last, 2, 0.5)),
@@ -51,8 +57,11 @@ def cases() -> list[Case]:
         zero,
         case(False, "a row with NaN in it is called exact: ask whether the difference is below a limit, which NaN "
              "never is.", (5, 1, float("nan"))),
+        below._replace(alone=[part - 9 for part in below.alone], packed=below.packed - 9),
         case(False, "a leak of a thousandth of the largest logit is called exact: rounding in fp32 stays below 1e-5.",
              (5, 1, 4e-3)),
+        Case(list(wide.split(LENGTHS)), wide + leak, False, "one logit among thousands is off and you call the row "
+             "exact: take the largest difference; in a mean or a norm it drowns."),
     ]  # fmt: skip
 
 
