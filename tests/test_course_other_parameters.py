@@ -16,16 +16,17 @@ from varlen_lab.course.notebooks import run_notebook
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "dialogues.jsonl"
 OTHERWISE: dict[str, dict[str, Any]] = {
-    "00_why_varlen": {"family": "mistral"},
+    "00_why_varlen": {"model": "stand-in", "place": "Paris", "quick": True},
     "01_install": {"device": "cpu", "lengths": [5, 90], "seed": 1},
     "02_find_a_config": {"words": "gemma 2b", "name": "tiny_llama_full_docstrings_e1"},
     "03_copy_the_config": {"name": "tiny_qwen_full_docstrings_e1"},
-    "04_edit_the_config": {"max_length": 512, "row_number": 7},
+    "04_edit_the_config": {"max_length": 512, "first_row": 7},
     "05_train": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "model": "stand-in"},
     "06_convert": {"quick": True, "device": "cpu", "steps": 2, "model": "stand-in"},
     "07_three_arrays": {"steps": 20, "seed": 1, "quick": True},
     "08_for_loop": {"steps": 20, "documents": 50, "tokens": 4096, "seed": 1, "quick": True},
     "09_packing": {"data": str(DATA), "max_length": 256},
+    "10_loss_and_steps": {"quick": True, "learning_rate": 1e-3, "seed": 1},
     "11_another_training": {"quick": True, "device": "cpu", "steps": 2, "seed": 1, "model": "stand-in"},
     "12_seven_traps": {"model": "stand-in", "quick": True},
     "13_states": {"kind": "mamba", "convolutions": 2, "tokens": 64, "seed": 1},

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from varlen_lab.config.text import load_config
+from varlen_lab.course.beginning import begin_lesson
 from varlen_lab.course.explaining import explain_errors
 from varlen_lab.errors import InputError, nearest
 
@@ -97,12 +98,14 @@ def check_parameters() -> None:
     """In a notebook, in the cell below its parameters: UnfitParameter where papermill was given what does not fit.
 
     Reads the two cells that ran just before this one. Run by hand, or outside a notebook, it says nothing. From then on
-    the notebook says in a sentence what ``explaining`` knows a sentence for.
+    the notebook says in a sentence what ``explaining`` knows a sentence for, and computes as ``beginning`` says.
     """
     import builtins
 
     shell = getattr(builtins, "get_ipython", lambda: None)()
     cells = list(shell.user_ns.get("In", [])) if shell else []
+    if shell:
+        begin_lesson()
     if hasattr(shell, "set_custom_exc"):
         explain_errors(shell)
     if len(cells) < 3 or not cells[-2].lstrip().startswith(INJECTED):
