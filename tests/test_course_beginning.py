@@ -10,7 +10,8 @@ import pytest
 
 LESSON = "from varlen_lab.course.beginning import begin_lesson, use_all_cores; begin_lesson(); import os, torch; "
 LESSON += (
-    "print(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY']); use_all_cores(); print(torch.get_num_threads())"
+    "print(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY']); use_all_cores(); "
+LESSON += "print(torch.get_num_threads())"
 )
 
 

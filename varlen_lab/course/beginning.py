@@ -1,7 +1,7 @@
 """How a lesson's kernel works: threads that sleep while they wait, one for a small model, all cores for a real one.
 
-Most lessons run models of 64 numbers a token, whose kernels are too short to be shared out: on two threads beside another
-program such a lesson took ten times as long (``machine.threads``). What a person has set in the environment stands.
+Most lessons run models of 64 numbers a token, whose kernels are too short to be shared out: on two threads, beside
+another program, such a lesson took ten times as long (``machine.threads``). What a person has set stands.
 """
 
 from __future__ import annotations
