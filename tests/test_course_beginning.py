@@ -8,11 +8,16 @@ import sys
 
 import pytest
 
-LESSON = "from varlen_lab.course.beginning import begin_lesson, use_all_cores; begin_lesson(); import os, torch; "
-LESSON += (
-    "print(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY']); use_all_cores(); "
-LESSON += "print(torch.get_num_threads())"
-)
+LESSON = """
+from varlen_lab.course.beginning import begin_lesson, use_all_cores
+
+begin_lesson()
+import os, torch
+
+print(torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])
+use_all_cores()
+print(torch.get_num_threads())
+"""
 
 
 @pytest.mark.parametrize(("said", "small", "real"), [({}, 1, None), ({"OMP_NUM_THREADS": "2"}, 2, 2)])
