@@ -21,7 +21,9 @@ def test_a_curve_below_its_floor_was_told_the_answers() -> None:
 def test_the_figure_has_the_floor_and_the_names_of_all_curves() -> None:
     figure = draw_floors({"a": HONEST, "b": HONEST}, {"b": 3.91}, wrong="b", caption="llama")
     words = [text.get_text() for text in (*figure.texts, *figure.axes[0].texts)]
-    assert {"floor 3.91", "a", "b", "llama"} <= set(words)
+    assert {"floor of b: 3.91", "a", "b", "llama"} <= set(words)
+    both = draw_floors({"a": HONEST, "b": HONEST}, {"a": 3.91, "b": 3.91}, wrong="b")
+    assert "floor 3.91" in [text.get_text() for text in both.axes[0].texts]
     places = [text.get_position()[1] for text in figure.axes[0].texts if text.get_text() in "ab"]
     assert abs(places[0] - places[1]) > 0.05  # two ends at one place, two names beside it
     assert figure.alt_text == alt_text_floors({"a": HONEST, "b": HONEST}, {"b": 3.91}, wrong="b")

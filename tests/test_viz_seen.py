@@ -67,6 +67,8 @@ def test_an_audits_matrix_is_drawn_the_same_way() -> None:
     figure = draw_seen(LENGTHS, leaks[None], what="gradient")
     assert hatched(figure) == 1 and "LEAK: 1 of 3 documents hear another" in words_of(figure)
     assert "LEAK 0.003" in words_of(figure)
+    for much, words in ((40.0, "LEAK 40"), (7.2, "LEAK 7"), (3e-7, "LEAK 3e-7")):
+        assert words in words_of(draw_seen(LENGTHS, much * (leaks > 0)[None], what="gradient"))
     assert "nothing crosses" in alt_text_seen(LENGTHS, 0 * leaks[None], what="gradient")
 
 

@@ -52,7 +52,9 @@ def draw_floors(
     name_axes(axes, colours, "loss", steps)
     axes.set_ylim(bottom=0)
     for value in dict.fromkeys(floors.values()):
-        draw_floor(axes, value, len(steps), colours)
+        whose = [name for name in floors if floors[name] == value]
+        words = "floor" if len(whose) == len(curves) else f"floor of {', '.join(whose)}:"
+        draw_floor(axes, value, words, len(steps), colours)
     write_names(picture, axes, curves, wrong)
     axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top"))
     if caption:
@@ -60,11 +62,11 @@ def draw_floors(
     return picture
 
 
-def draw_floor(axes: Axes, value: float, steps: int, colours: style.Theme) -> None:
+def draw_floor(axes: Axes, value: float, name: str, steps: int, colours: style.Theme) -> None:
     """A line across, with its number on the side that a run on it does not come from."""
     axes.axhline(value, color=colours.ink, linewidth=1.0, zorder=2)
     high = axes.get_ylim()[1]
-    words, above = f"floor {value:.2f}", value < 0.8 * high
+    words, above = f"{name} {value:.2f}", value < 0.8 * high
     place = value + 0.04 * high if above else value - 0.03 * high
     font = style.lettering(colours.ink, va="bottom" if above else "top")
     axes.text(0.55 * steps, place, words, **font)

@@ -172,13 +172,18 @@ def draw_measured(axes: Axes, seen: Measured, picture: style.Picture, side: floa
     inch = side / row.total
     for i, j in np.argwhere(seen.leaks).tolist():
         value = largest[i, j]
-        number = percent(value) if seen.what == "attention" else f"{value:.1g}".replace("e-0", "e-")
+        number = percent(value) if seen.what == "attention" else plain(value)
         for words in (f"LEAK {number}", "LEAK"):
             width = style.text_width(words, style.SMALL, "bold") + 0.12
             if width <= row.lengths[j] * inch and row.lengths[i] * inch >= 0.2:
                 x, y = row.starts[j] + row.lengths[j] / 2, row.starts[i] + row.lengths[i] / 2
                 style.label(axes, x, y, words, colours.cross_ink, paper=colours.page, weight="bold")
                 break
+
+
+def plain(value: float) -> str:
+    """A gradient in as few signs as it needs: 40, 0.2, 3e-7."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1g}".replace("e-0", "e-")
 
 
 def draw_layers(picture: style.Picture, seen: Measured, left: float, top: float, width: float, height: float) -> None:
@@ -197,5 +202,5 @@ def draw_layers(picture: style.Picture, seen: Measured, left: float, top: float,
     if count > 12:
         return
     for spot, name, value in zip(spots.tolist(), seen.layers, seen.crossing.tolist(), strict=True):
-        number = percent(value) if seen.what == "attention" else f"{value:.1g}"
+        number = percent(value) if seen.what == "attention" else plain(value)
         style.label(axes, spot + 0.5, axes.get_ylim()[1] * 0.45, f"{name}: {number}", colours.ink, paper=colours.page)
