@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError
 from varlen_lab.viz import style
-from varlen_lab.viz.losses import check_losses, first_and_last, name_axes
+from varlen_lab.viz.losses import NUMBERS, check_losses, first_and_last, name_axes
 
 WIDTH, EDGE, LEFT, RIGHT, HEAD, CURVES, FOOT = 6.4, 0.20, 0.72, 1.05, 0.86, 2.4, 0.62  # inches
 BELOW = 0.95  # a curve that ends under this share of its floor is below it
@@ -56,7 +56,7 @@ def draw_floors(
         words = "floor" if len(whose) == len(curves) else f"floor of {', '.join(whose)}:"
         draw_floor(axes, value, words, len(steps), colours)
     write_names(picture, axes, curves, wrong)
-    axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top"))
+    axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top", fontsize=NUMBERS))
     if caption:
         picture.write_caption(EDGE, caption)
     return picture
@@ -68,7 +68,7 @@ def draw_floor(axes: Axes, value: float, name: str, steps: int, colours: style.T
     high = axes.get_ylim()[1]
     words, above = f"{name} {value:.2f}", value < 0.8 * high
     place = value + 0.04 * high if above else value - 0.03 * high
-    font = style.lettering(colours.ink, va="bottom" if above else "top")
+    font = style.lettering(colours.ink, va="bottom" if above else "top", fontsize=NUMBERS)
     axes.text(0.55 * steps, place, words, **font)
 
 
