@@ -26,6 +26,9 @@ def test_a_bar_for_every_step_and_the_count_of_those_above() -> None:
     assert "seed 0: above in 2 of 3 steps, mean +0.067; seed 1: above in 0 of 3 steps" in picture.alt_text
     assert sum(len(axes.patches) + len(axes.collections) for axes in picture.axes) == 6
     assert overlapping(picture) == []
+    assert picture.title == "Packed lies above varlen in 2 of 3 steps, or 0 of 3"
+    assert len({axes.get_ylim() for axes in picture.axes}) == 1  # strips that are compared have one scale
+    assert draw_gaps({"a": [1.0, -1.0]}).title == "Packed lies above varlen in 1 of 2 steps"
     assert alt_text_gaps({"a": [1.0]}, what="x", base="y").startswith("Differences x minus y")
 
 

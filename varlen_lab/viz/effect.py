@@ -26,22 +26,22 @@ LEAK = "restarting"
 def draw_gaps(gaps: Mapping[str, Sequence[float]], *, what: str = "packed", base: str = "varlen") -> Figure:
     """A strip of bars a run: ``what`` minus ``base`` in every step, up and hatched where ``what`` lies above.
 
-    ``gaps``: the name of a run -> its paired differences. Each strip has a scale of its own, said at its left.
+    ``gaps``: the name of a run -> its paired differences. All strips have one scale, the largest said at its left.
     Raises InputError for nothing to draw.
     """
     told = alt_text_gaps(gaps, what=what, base=base)
     colours = style.theme(False)
     height = HEAD + len(gaps) * (STRIP + BETWEEN)
-    title = f"Steps in which {what} lies above {base}"
+    title = gaps_title(gaps, what=what, base=base)
+    lowest, highest = (edge(0.0, *(gap for run in gaps.values() for gap in run)) for edge in (min, max))
+    pad = 0.06 * (highest - lowest or 1.0)
     picture = style.Picture(WIDTH, height, colours, title, told)
     picture.write(0.2, 0.32, title, style.TITLE, weight="bold")
     words = f"a bar a step; hatched up: {what} is higher, blue down: lower"
     picture.write(0.2, 0.57, words, style.CLAIM, color=colours.quiet)
     for number, (name, run) in enumerate(gaps.items()):
         top = HEAD + number * (STRIP + BETWEEN)
-        low, high = min(0.0, *run), max(0.0, *run)
-        pad = 0.06 * (high - low or 1.0)
-        limits = {"xlim": (0.4, len(run) + 0.6), "ylim": (low - pad, high + pad)}
+        limits = {"xlim": (0.4, len(run) + 0.6), "ylim": (lowest - pad, highest + pad)}
         axes = picture.panel(LEFT, top, WIDTH - LEFT - RIGHT, STRIP, frame=False, **limits)
         for step, gap in enumerate(run, start=1):
             outline = style.boxes(step - 0.36, step + 0.36, min(0, gap), max(0, gap))
@@ -50,7 +50,7 @@ def draw_gaps(gaps: Mapping[str, Sequence[float]], *, what: str = "packed", base
             else:
                 style.fill(axes, outline, colours.own)
         axes.axhline(0, color=colours.ink, linewidth=0.8)
-        largest = max(low, high, key=abs)
+        largest = max(run, key=abs)
         axes.set_yticks((0, largest), ("0", f"{largest:+.2g}".replace("-", "−")))
         axes.tick_params(labelsize=style.BODY, colors=colours.quiet, labelfontfamily=style.fonts())
         middle = top + STRIP / 2
@@ -60,6 +60,14 @@ def draw_gaps(gaps: Mapping[str, Sequence[float]], *, what: str = "packed", base
         picture.write(aside, middle + 0.08, above, style.CLAIM, weight="bold")
         picture.write(aside, middle + 0.28, f"mean {signed(float(np.mean(run)))}", style.BODY, color=colours.quiet)
     return picture
+
+
+def gaps_title(gaps: Mapping[str, Sequence[float]], *, what: str, base: str) -> str:
+    """In how many steps ``what`` lies above, of the run with most and the run with least of them."""
+    runs = sorted(gaps.values(), key=lambda run: -float(np.mean(np.asarray(run) > 0)))
+    counts = [f"{sum(gap > 0 for gap in run)} of {len(run)}" for run in runs]
+    ends = f"{counts[0]} steps" if counts[0] == counts[-1] else f"{counts[0]} steps, or {counts[-1]}"
+    return f"{what.capitalize()} lies above {base} in {ends}"
 
 
 def alt_text_gaps(gaps: Mapping[str, Sequence[float]], *, what: str = "packed", base: str = "varlen") -> str:

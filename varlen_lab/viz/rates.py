@@ -187,7 +187,8 @@ def draw_rates(
     bars = sorted(rates, key=lambda rate: -rate.value)
     colours, rows = style.theme(dark), max(len(bars), 5)
     height = 1.12 + STEP * rows + 0.42
-    picture = style.Picture(style.WIDTH, height, colours, "The same documents, fed in different ways", told)
+    title = f"The same documents: {bars[0].name} is fastest" if bars[1:] else "How fast documents are fed"
+    picture = style.Picture(style.WIDTH, height, colours, title, told)
     write_head(picture, claim)
     right = GAINS if gains else 0.0
     names = min(3.0, max(style.text_width(rate.name) for rate in bars) + 0.35)

@@ -33,7 +33,8 @@ def check_paired(paired: Callable[[list[float], list[float]], Any]) -> Verdict:
             raise Wrong(not_yet(f"{words} (for a = {a}, b = {b})", list(wanted), given))
         raise Wrong(not_yet(f"{error_words(a, b, given[1])} (for a = {a}, b = {b})", list(wanted), given))
     alone = call(paired, a=[2.8], b=[2.7])
-    if not isinstance(alone, (list, tuple)) or len(alone) != 2:
+    alone = plain(alone)
+    if not isinstance(alone, (list, tuple)) or len(alone) != 2 or not same(number_or_nan(alone[0]), 2.8 - 2.7):
         return not_yet("one seed has a mean too; return two values for it.", ["0.1", "nan"], alone)
     if alone[1] is not None and math.isfinite(number_or_nan(alone[1])):
         return not_yet(
@@ -66,20 +67,31 @@ def error_words(a: list[float], b: list[float], given: float) -> str:
         (statistics.pstdev(gaps), "two steps are missing: n - 1 instead of n, and the division by √n"),
         (unpaired, "this treats the runs as unpaired: subtract seed by seed first, then ask how much the gaps differ"),
         (statistics.stdev(gaps) / count, "the error falls with √n, not with n"),
+        (statistics.variance(gaps) / count, "this is the square of the error; take its root"),
         (0.0, "averaging first and subtracting then leaves one number, and nothing to judge it by"),
     )
-    return next((words for value, words in known if same(given, value)), "this is not the standard error of the gaps")
+    return next(
+        (words for value, words in known if math.isclose(given, value, rel_tol=1e-3)),
+        "this is not the standard error of the gaps",
+    )
 
 
 def two(answer: Any) -> list[float]:
     """Two numbers, or Wrong."""
+    answer = plain(answer)
     if not isinstance(answer, (list, tuple)) or len(answer) != 2:
         raise Wrong(not_yet("two numbers are wanted: the mean and its standard error.", ["mean", "error"], answer))
-    if isinstance(answer[1], float) and math.isnan(answer[1]):
+    if math.isnan(number_or_nan(answer[1])):
         raise Wrong(not_yet("several seeds have a standard error; this one is nan.", "a number", answer[1]))
     return [number(answer[0]), number(answer[1])]
 
 
 def number_or_nan(answer: Any) -> float:
-    """A number, nan among them."""
-    return float("nan") if isinstance(answer, float) and math.isnan(answer) else number(answer)
+    """A number, nan among them, also that of an array or a tensor."""
+    one = plain(answer)
+    return one if isinstance(one, float) and math.isnan(one) else number(one)
+
+
+def plain(answer: Any) -> Any:
+    """Arrays and tensors as Python's own lists and numbers."""
+    return answer.tolist() if hasattr(answer, "tolist") else answer

@@ -44,6 +44,14 @@ def check_speedup(speedup: Callable[[list[int], int], Any]) -> Verdict:
             (1 / wanted, "upside down: the cost that ignores seams over the cost that keeps them"),
             ((linear + 2 * whole) / (linear + 2 * own), "causal attention looks at half of the square"),
             ((6 * tokens + whole) / (6 * tokens + own), "a wider model has more weights: 6 · width a token"),
+            (
+                (2 * linear + whole) / (2 * linear + own),
+                "a pair is 2 · width multiplications and a token 12 · width²: as much as 6 · width pairs, not 12",
+            ),
+            (
+                (2 * width * linear + whole) / (2 * width * linear + own),
+                "multiplications and pairs are added here: a pair is 2 · width of them, so a token counts 6 · width",
+            ),
             ((linear + whole) / linear, "varlen's own attention is not free: add its small triangles below, too"),
         )
         words = next((words for value, words in mistakes if abs(given - value) <= 2e-3 * abs(value)), "")
@@ -81,9 +89,14 @@ def check_share_out(share_out: Callable[[list[float], int], Any]) -> Verdict:
 
 def parts_of(dealt: Any, ranks: int) -> list[list[int]]:
     """The rows of each rank as whole numbers, or Wrong."""
-    if not isinstance(dealt, (list, tuple)) or len(dealt) != ranks:
+    plain = dealt.tolist() if hasattr(dealt, "tolist") else dealt
+    lists = isinstance(plain, (list, tuple)) and all(hasattr(part, "__len__") for part in plain)
+    if not lists or len(plain) != ranks:
         raise Wrong(not_yet(f"a list with one list of row numbers a rank is wanted, {ranks} of them.", None, dealt))
-    return [[int(row) for row in numbers(list(part))] if len(part) else [] for part in dealt]
+    parts = [numbers(list(part)) if len(part) else [] for part in plain]
+    if any(row != int(row) for part in parts for row in part):
+        raise Wrong(not_yet("row numbers are whole numbers, from 0 on.", None, dealt))
+    return [[int(row) for row in part] for part in parts]
 
 
 def greedy(costs: Sequence[float], ranks: int) -> list[list[int]]:
