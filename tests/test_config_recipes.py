@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from expect import fresh_python, within
+from expect import fresh_python, refused, within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ from varlen_lab.config.names import (
     cpu_templates,
     name_parts,
     named_config,
+    named_settings,
     recipes,
     search_names,
 )
@@ -318,3 +319,16 @@ def test_a_record_of_each_dataset_is_read(name: str) -> None:
     record, (system, question, answer) = SAMPLES[name]
     dialogue = {message["role"]: message["content"] for message in dialogue_of(record)}
     assert dialogue == {"user": question, "assistant": answer} | ({"system": system} if system else {})
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("internlm_7b_ful_oasst1_e3", "did you mean 'internlm_7b_full_oasst1_e3'?"),
+        ("nonsense", "varlen-lab list-cfg shows the names"),
+        (None, "no config name None"),
+    ],
+)
+def test_settings_of_a_name_that_is_none_are_refused(name: str | None, says: str) -> None:
+    with refused(says):
+        named_settings(name)

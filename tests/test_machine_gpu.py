@@ -97,6 +97,18 @@ def test_precision_follows_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
         building.resolve_device(config.replace(device="mps"))
 
 
+def test_a_device_by_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word alone, as a lesson has it: taken, chosen, or refused in a sentence."""
+    from varlen_lab.errors import InputError
+    from varlen_lab.models import building
+
+    monkeypatch.setattr(building, "gpu_facts", lambda **_: GpuFacts("2.13.0+cpu"))
+    assert building.resolve_device("auto") == building.resolve_device("cpu") == "cpu"
+    for word, says in (("cuda", "cannot be had"), ("mps", "cannot be had"), ("tpu", "auto, cpu, cuda or mps")):
+        with pytest.raises(InputError, match=says):
+            building.resolve_device(word)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 def test_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

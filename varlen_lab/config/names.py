@@ -93,6 +93,9 @@ def named_settings(name: str) -> dict[str, Any]:
     """What a name decides, as its difference from the schema's defaults."""
     if name in cpu_templates():
         return {"model_config": tiny_architecture(cpu_templates()[name]), **recipes()["tiny"]["settings"]}
+    if name not in name_parts():
+        hint = nearest(str(name), config_names()) or "; varlen-lab list-cfg shows the names."
+        raise InputError(f"there is no config name {name!r}{hint}")
     model, method, dataset, rest = name_parts()[name]
     epochs = re.match(r"\d+", rest)
     settings = {

@@ -107,16 +107,18 @@ def attention_name(config: Config) -> str:
     return hf_name_of(config.attn_backend) if config.mode == "varlen" else PLAIN
 
 
-def resolve_device(config: Config) -> str:
-    """``cpu``, ``cuda`` or ``mps``. InputError when the config names one that is not there."""
-    facts = gpu_facts(ask_driver=False)
-    if config.device == "auto":
+def resolve_device(config: Config | str) -> str:
+    """``cpu``, ``cuda`` or ``mps``, of a config or its word. InputError for a device that is not there."""
+    device, facts = config if isinstance(config, str) else config.device, gpu_facts(ask_driver=False)
+    if device == "auto":
         return automatic_device(facts)
-    if config.device == "cuda" and (why := why_unusable(facts if facts.usable else gpu_facts())):
+    if device == "cuda" and (why := why_unusable(facts if facts.usable else gpu_facts())):
         raise InputError(f"device = 'cuda' cannot be had: {why}; or set device = 'auto'.")
-    if config.device == "mps" and (why := why_no_mps(facts)):
+    if device == "mps" and (why := why_no_mps(facts)):
         raise InputError(f"device = 'mps' cannot be had: {why}; set device = 'auto'.")
-    return config.device
+    if device not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device is {device!r}, it must be auto, cpu, cuda or mps.")
+    return device
 
 
 def resolve_dtype(config: Config) -> str:
