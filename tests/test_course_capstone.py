@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from varlen_lab.course.puzzles import stranger
-from varlen_lab.course.puzzles.capstone import FAULTS, SOUND, certify, check_findings, mended, stranger_script
+from varlen_lab.course.puzzles.capstone import (
+    FAULTS,
+    SOUND,
+    certify,
+    check_findings,
+    check_mended_collate,
+    mended,
+    stranger_script,
+)
 
 ROWS = [[list(range(10, 10 + n)) for n in (7, 1, 12)], [list(range(40, 40 + n)) for n in (5, 9)]]
 SCRIPT = stranger_script()
@@ -71,3 +79,22 @@ def test_a_certificate_never_raises() -> None:
 def test_the_script_is_shown_with_its_numbers() -> None:
     assert repr(SCRIPT).splitlines()[0].startswith("  1  ") and "&quot;" in SCRIPT._repr_html_()
     assert SCRIPT.train is stranger.train
+
+
+def test_what_is_said_of_the_batch_decides_between_mask_and_cache() -> None:
+    line = SCRIPT.line_of('"attention_mask": mask')
+    assert "found (use_cache)" in check_findings({line: "no use_cache=False in what it returns"}).words
+    assert "found (attention_mask)" in check_findings({line: "ones"}).words
+
+
+def test_a_first_document_that_is_too_long_leaves_no_empty_row() -> None:
+    assert SCRIPT.pack([[1] * 9, [2]], 4) == [[[1] * 4], [[2]]]
+
+
+def test_the_first_label_of_a_row_is_the_readers_to_choose() -> None:
+    def unmasked(row: list[list[int]]) -> dict[str, Any]:
+        batch = mended().collate(row)
+        batch["labels"][0, 0] = batch["input_ids"][0, 0]
+        return batch
+
+    assert check_mended_collate(unmasked).right

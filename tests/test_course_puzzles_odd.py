@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from varlen_lab.course import check_document_wise, check_loop, check_one_division, check_pairs
+from varlen_lab.course import (
+    check_document_wise,
+    check_leaks,
+    check_loop,
+    check_one_division,
+    check_paired,
+    check_pairs,
+    check_share_out,
+)
 from varlen_lab.course.puzzles import dividing, loop
+from varlen_lab.course.puzzles.work import greedy
 
 
 def one_division(sums: list[list[float]], counts: list[list[int]]) -> float:
@@ -83,3 +92,35 @@ def test_attention_may_be_one_masked_call_and_in_doubles() -> None:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(0, 1)
 
     assert check_loop(masked).right
+
+
+def paired(a: list[float], b: list[float]) -> torch.Tensor:
+    gaps = torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)
+    error = gaps.std() / len(gaps) ** 0.5 if len(gaps) > 1 else torch.tensor(torch.nan)
+    return torch.stack([gaps.mean(), error])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, torch.Tensor.numpy, torch.Tensor.float, torch.Tensor.tolist])
+def test_a_difference_and_its_error_may_be_of_any_type(kind: Callable[[Any], Any]) -> None:
+    assert check_paired(lambda a, b: kind(paired(a, b))).right
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, np.array, torch.tensor])
+def test_rows_of_a_rank_may_be_in_any_container(kind: Callable[[Any], Any]) -> None:
+    assert check_share_out(lambda costs, ranks: [kind(part) for part in greedy(costs, ranks)]).right
+    assert "one list of row numbers a rank" in check_share_out(lambda costs, ranks: kind(range(ranks))).words
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_, np.array, torch.tensor])
+def test_an_alarm_may_ring_in_any_type(kind: Callable[[bool], Any]) -> None:
+    def leaks(logits_of: Callable[[Any], Any], ids: Any, seams: list[int]) -> Any:
+        before, rung = logits_of(ids), False
+        for start, end in pairwise(seams):
+            poked = ids.copy()
+            poked[start:end] += 1
+            moved = (logits_of(poked) != before).any(axis=-1)
+            moved[start:end] = False
+            rung |= bool(moved.any())
+        return kind(rung)
+
+    assert check_leaks(leaks).right

@@ -83,10 +83,11 @@ def check_leaks(leaks: Callable[[Callable[[Any], np.ndarray], np.ndarray, list[i
             return not_yet(
                 "your function changes ids itself, so that the next poke starts from a poked row; copy them."
             )
-        if not isinstance(found, (bool, np.bool_)):
+        found = found.item() if getattr(found, "shape", None) == () else found  # a bool of torch or numpy
+        if not isinstance(found, bool):
             raise Wrong(not_yet(f"True or False is wanted, your function returns {shown(found)}."))
-        if bool(found) != (toy.heard is not None):
-            return not_yet(f"{toy.words} (lengths = {list(toy.lengths)}).", toy.heard is not None, bool(found))
+        if found != (toy.heard is not None):
+            return not_yet(f"{toy.words} (lengths = {list(toy.lengths)}).", toy.heard is not None, found)
     leaking = sum(toy.heard is not None for toy in TOYS)
     return right(f"it rings for all {leaking} models that leak, and for none of the {len(TOYS) - leaking} that do not.")
 

@@ -9,7 +9,7 @@ def pack(documents, width):
     """Whole documents into rows of at most ``width`` tokens, in order."""
     rows: list = [[]]
     for ids in documents:
-        if sum(map(len, rows[-1])) + len(ids) > width:
+        if sum(map(len, rows[-1])) + min(len(ids), width) > width:
             rows.append([])
         rows[-1].append(ids[:width])
     return rows
