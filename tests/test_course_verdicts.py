@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_what_is_no_list_of_numbers_is_said(answer: Any) -> None:
 
 def test_lists_arrays_and_tensors_are_alike() -> None:
     assert numbers((1, 2)) == numbers(np.array([1, 2])) == numbers(torch.tensor([[1, 2]])) == [1, 2]
+    assert numbers(accumulate([1, 1])) == numbers(n for n in (1, 2)) == [1, 2]
     assert number("62%") == 0.62 and number(torch.tensor([5])) == 5
 
 

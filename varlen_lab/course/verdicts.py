@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import islice
 from typing import Any, ParamSpec
 
 import numpy as np
 
 SHOWN = 160  # characters of an answer that are repeated
+MOST = 1_000_000  # numbers that are read of an iterator, which may have no end
 GUESS_FIRST = "Write a guess into its cell first, and you will remember this."
 P = ParamSpec("P")
 
@@ -112,9 +114,9 @@ def call(function: Any, /, **arguments: Any) -> Any:
 
 
 def numbers(answer: Any) -> list[Any]:
-    """Lists, tuples, arrays and (1, T) tensors alike as a flat list; Wrong for what holds no plain numbers."""
+    """Lists, tuples, iterators, arrays and (1, T) tensors as a flat list; Wrong for what holds no plain numbers."""
     try:
-        array = np.asarray(answer)
+        array = np.asarray(list(islice(answer, MOST)) if isinstance(answer, Iterator) else answer)
     except Exception:  # ragged lists
         array = np.asarray(None)
     if array.dtype.kind not in "biuf" or array.ndim == 0:

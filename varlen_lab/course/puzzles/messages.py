@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right, shown, unless
@@ -32,7 +33,7 @@ SHAREGPT_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 def check_to_messages(to_messages: Callable[[dict[str, Any]], Messages]) -> Verdict:
     """Whether ``to_messages(record)`` reads Alpaca's and ShareGPT's records whole, each turn by who said it."""
     for record in RECORDS:
-        given = turns_of(call(to_messages, record={**record}))
+        given = turns_of(call(to_messages, record=deepcopy(record)))
         unless(
             given,
             wanted(record),
@@ -49,7 +50,7 @@ def record_in(record: dict[str, Any]) -> str:
 
 def turns_of(answer: Any) -> list[list[str]]:
     """``[[role, content], ...]`` of what came back, or Wrong by way of a verdict that says what is wanted."""
-    whole = isinstance(answer, list) and all(
+    whole = isinstance(answer, list | tuple) and all(
         isinstance(one, dict) and {"role", "content"} <= set(one) for one in answer
     )
     if not whole:
@@ -82,19 +83,29 @@ def mistakes(record: dict[str, Any]) -> list[tuple[list[list[str]], str]]:
     ]
     if "conversations" in record:
         raw = [[turn["from"], turn["value"]] for turn in record["conversations"]]
-        return [*found, (raw, "'human' and 'gpt' are no roles of messages; they are 'user' and 'assistant'")]
+        asked = [["user" if role == "system" else role, text] for role, text in good]
+        turns = [[("user", "assistant")[number % 2], text] for number, (_, text) in enumerate(good)]
+        return [
+            *found,
+            (raw, "'human' and 'gpt' are no roles of messages; they are 'user' and 'assistant'"),
+            (asked, "a system message keeps its role; the user did not say it"),
+            (turns, "who speaks stands in 'from'; counting turns fails where a system message comes first"),
+        ]
     answer, instruction = good[-1], record["instruction"]
     extra = record.get("input", "")
     empty = "an empty input leaves something behind in the question; every token of it would be read in training"
     lost = "the input is lost: the model would learn to translate what it never read"
+    glued = "instruction and input belong on two lines, one line break between them" if extra else empty
     return [
+        (good[:1], "the answer is missing: there would be nothing to train on"),
+        ([["user", f"{extra}\n{instruction}"], answer], "the input stands before its instruction"),
         ([["user", instruction], answer], lost if extra else empty),
         ([["user", extra], answer], "the instruction is lost, only its input came through"),
         (
             [["system", instruction], ["user", extra], answer],
             "the instruction is what the user says, not a system message",
         ),
-        *(([["user", f"{instruction}{glue}{extra}"], answer], empty) for glue in ("\n", "\n\n", " ")),
+        *(([["user", f"{instruction}{glue}{extra}"], answer], glued) for glue in ("\n", "\n\n", " ", "")),
         (
             [["user", instruction], ["user", extra], answer],
             "two turns of the user in a row; join instruction and input with a line break",

@@ -42,10 +42,17 @@ def check_labels(labels: Callable[[list[int], list[int]], Any]) -> Verdict:
         given = numbers(call(labels, input_ids=handed, lengths=list(lengths)))
         ends = list(accumulate(lengths))
         starts = [end - length for end, length in zip(ends, lengths, strict=True)]
+        good = _masked(ids, starts)
+        spared = _masked(ids, [start for start, length in zip(starts, lengths, strict=True) if length > 1])
         mistakes = [
             (ids, "the last token of a document is still asked to predict the first of the next one."),
             ([*ids[1:], IGNORE], "do not shift: the model shifts labels by itself, a second shift skips a token."),
             (ids[1:], "do not shift, and give one label for each token: the model shifts labels by itself."),
+            ([*good[1:], IGNORE], "the right ones are masked, then all are shifted: that is what the model does."),
+            ([max(one, 0) for one in good], "-100 is what the loss skips; 0 is a token, and it would be learned."),
+            ([one for one in good if one >= 0], "a label for each token: mask the first ones, do not leave them out."),
+            ([IGNORE] * len(ids), "everything is masked: nothing would be trained on."),
+            (spared, "a document of one token has nobody to predict it: its only label is masked, too."),
             (_masked(ids, [0]), "the first token of the row is masked, the first of every other document is not."),
             (_masked(ids, starts[1:]), "the seams are masked, the first token of the row is not: nothing predicts it."),
             (
@@ -55,7 +62,7 @@ def check_labels(labels: Callable[[list[int], list[int]], Any]) -> Verdict:
         ]
         where = ", ".join(map(str, starts))
         wrong = f"labels must be the tokens themselves, with -100 at {where}."
-        unless(given, _masked(ids, starts), mistakes, wrong, on=f"lengths = {lengths}")
+        unless(given, good, mistakes, wrong, on=f"lengths = {lengths}")
         if handed != ids:
             return not_yet(
                 "the labels are right, but your function changed input_ids: work on a copy, list(input_ids)."
