@@ -32,7 +32,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "13_states": {"kind": "mamba", "convolutions": 2, "tokens": 64, "seed": 1},
     "14_families": {"family": "qwen", "variant": "qwen3-8b", "classes": ["mamba"]},
     "15_your_model": {"quick": True, "model": "stand-in", "data": str(DATA), "steps": 3, "max_length": 128, "seed": 1}
-    | {"compared": 1, "threads": 2},
+    | {"compared": 1},
     "16_where_it_pays": {"quick": True, "seed": 1, "longest": 1024},
     "17_capstone": {"steps": 9, "quick": True},
 }
