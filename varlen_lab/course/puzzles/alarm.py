@@ -29,6 +29,8 @@ class Toy(NamedTuple):
 
     def run(self, ids: Any) -> np.ndarray:
         """Logits (T, 4) of token ids (T,): means over the past of each document, and what else is heard."""
+        if np.size(ids) != sum(self.lengths):
+            raise ValueError(f"logits_of takes the whole row of {sum(self.lengths)} tokens: poke it, do not cut it")
         table = np.random.default_rng(0).normal(size=(WORDS, WIDTH))
         embedded = table[np.asarray(ids, dtype=int).reshape(-1) % WORDS]
         seams = [0, *np.cumsum(self.lengths).tolist()]

@@ -107,7 +107,7 @@ def stranger_script() -> Script:
 
 def fault_named(key: Any, said: Any, script: Script) -> Planted | None:
     """The fault that a finding means: by the number of its line, or by the audit's name for it."""
-    if isinstance(key, str) and not key.strip().isdigit():
+    if isinstance(key, str):
         word = key.strip().lower().replace("-", " ")
         return next((one for one in FAULTS if one.name in (word, word.replace(" ", "_"))), None)
     number = int(key)
@@ -119,7 +119,7 @@ def fault_named(key: Any, said: Any, script: Script) -> Planted | None:
 
 def why_sound(key: Any, script: Script) -> str:
     """Why what a finding accuses is right."""
-    if isinstance(key, str) and not key.strip().isdigit():
+    if isinstance(key, str):
         names = ", ".join(repr(one.name) for one in FAULTS[:2])
         return f"{key!r} is a name that the audit does not give here (its names are such as {names})"
     number = int(key)
@@ -127,6 +127,12 @@ def why_sound(key: Any, script: Script) -> str:
         return f"the script has no line {number}, its last is {len(script.lines)}"
     line = script.lines[number - 1]
     return f"line {number} is right: {next((why for piece, why in SOUND.items() if piece in line), OTHERWISE)}"
+
+
+def unlined(key: Any) -> Any:
+    """22 for ``"line 22"`` and ``"22"``, other keys as they are."""
+    word = key.strip().lower().removeprefix("line").strip() if isinstance(key, str) else ""
+    return int(word) if word.isdecimal() else key
 
 
 @judging
@@ -138,6 +144,7 @@ def check_findings(findings: Mapping[Any, Any]) -> Verdict:
     if bad:
         raise Wrong(not_yet(f"a finding is named by the number of its line, this key is {shown(bad[0])}."))
     script = stranger_script()
+    findings = {unlined(key): said for key, said in findings.items()}
     meant = {key: fault_named(key, said, script) for key, said in findings.items()}
     found = {one.name for one in meant.values() if one is not None}
     missed = [one for one in FAULTS if one.name not in found]
@@ -182,7 +189,10 @@ def check_batch(given: Mapping[str, Any], row: list[list[int]]) -> None:
         unread = name == "labels"  # the model never asks for the first label of a row
         if got[unread:] != wanted[unread:]:
             raise Wrong(not_yet(wrong_values(name, got, ids, row, on), wanted, got))
-    if given.get("attention_mask") is not None:
+    mask = given.get("attention_mask")
+    if getattr(mask, "ndim", 2) == 4:
+        raise Wrong(not_yet("a mask of pairs can be right, and takes T² memory; without one sdpa finds the documents."))
+    if mask is not None:
         raise Wrong(not_yet("an attention_mask of ones still switches off the search for documents; leave it out."))
     if given.get("use_cache", True) is not False:
         raise Wrong(not_yet("use_cache is not False: the config's default is True, and with a cache nobody looks."))
@@ -196,6 +206,8 @@ def wrong_values(name: str, got: list[Any], ids: list[int], row: list[list[int]]
         return f"only the row's first label is -100, every document needs it ({on})"
     if name == "labels" and got == [token for document in row for token in [*document[1:], -100]]:
         return f"these labels are shifted already, and the model shifts them once more ({on})"
+    if name == "labels" and got == [token for document in row for token in [*document[:-1], -100]]:
+        return f"the model shifts labels by itself, so the first token of a document is the one to leave out ({on})"
     if name == "position_ids" and got == list(range(len(ids))):
         return f"positions run on: nothing else tells sdpa of documents ({on})"
     return f"{name} is not what the documents say ({on})"
