@@ -96,7 +96,7 @@ def headline(losses: Mapping[str, Sequence[float]], floors: Mapping[str, float],
     ends = {name: first_and_last(np.asarray(values, dtype=float))[1] for name, values in losses.items()}
     words = ",  ".join(f"{name} ends at {end:.2f}" for name, end in ends.items())
     if is_below(losses, floors, wrong):
-        words += f";  no honest loss is below {floors[wrong]:.2f}"
+        words += f";  no honest loss stays below {floors[wrong]:.2f}"
         return "Below the floor: this model was told the answers", words
     if wrong in floors:
         return "A floor that no training gets below", f"{words};  the floor of {wrong} is {floors[wrong]:.2f}"
