@@ -1,7 +1,8 @@
-"""How a lesson's kernel works: threads that sleep while they wait, one for a small model, all cores for a real one.
+"""How a lesson's kernel works: on one thread, which sleeps while it waits, and without bars of half a second.
 
-Most lessons run models of 64 numbers a token, whose kernels are too short to be shared out: on two threads, beside
-another program, such a lesson took ten times as long (``machine.threads``). What a person has set stands.
+On two threads, beside another program that keeps one core busy, a lesson of small models took ten times as long, and one of
+SmolLM2 164 s instead of 79: threads that share a core wait for each other at every kernel (``machine.threads``). What a
+person has set in the environment stands.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 import os
 import sys
 
-from varlen_lab.machine.environment import cores
 from varlen_lab.machine.starting import begin
 from varlen_lab.machine.threads import BY_PEOPLE
 
 QUIET = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  # of half a second, a widget each
-OURS = "VARLEN_LAB_LESSON"  # says that the number of threads is ours to change
 
 
 def begin_lesson() -> None:
@@ -23,12 +22,4 @@ def begin_lesson() -> None:
     for name in QUIET:
         os.environ.setdefault(name, "1")
     if "torch" not in sys.modules and not any(os.environ.get(name) for name in BY_PEOPLE):
-        os.environ |= {"OMP_NUM_THREADS": "1", OURS: "1"}
-
-
-def use_all_cores() -> None:
-    """For a model whose kernels are long: as many threads as this process has cores, if a lesson had taken one."""
-    if os.environ.get(OURS):
-        import torch
-
-        torch.set_num_threads(cores())
+        os.environ["OMP_NUM_THREADS"] = "1"

@@ -13,7 +13,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from varlen_lab.course.beginning import use_all_cores
 from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import tiny
@@ -59,7 +58,6 @@ def teaching_model(name: str = "auto", *, attn_implementation: str = "varlen", d
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    use_all_cores()
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a pink box in JupyterLab
     try:
