@@ -232,7 +232,7 @@ def test_nested_without_end_is_text_or_clean_but_never_a_crash() -> None:
 def test_what_our_lessons_write_passes_whole() -> None:
     import pandas
 
-    from varlen_lab.course.exercises import right
+    from varlen_lab.course.verdicts import right
 
     verdict = right("yes")._repr_html_()
     assert "border-left: 4px solid #0072b2" in shown(output(verdict)) and "✓ right: yes" in shown(output(verdict))
