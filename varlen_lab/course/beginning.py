@@ -1,8 +1,8 @@
 """How a lesson's kernel works: on one thread, which sleeps while it waits, and without bars of half a second.
 
-On two threads, beside another program that keeps one core busy, a lesson of small models took ten times as long, and one
-of SmolLM2 164 s instead of 79: threads that share a core wait for each other at every kernel (``machine.threads``). What
-a person has set in the environment stands.
+On two threads, beside another program that keeps one core busy, a lesson of small models took ten times as long, and
+one of SmolLM2 164 s instead of 79: threads that share a core wait for each other at every kernel (``machine.threads``).
+What a person has set in the environment stands.
 """
 
 from __future__ import annotations
