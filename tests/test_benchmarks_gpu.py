@@ -193,7 +193,7 @@ def test_each_section_has_its_turn() -> None:
 
 
 def test_the_lessons_of_a_gpu_say_so_in_their_metadata() -> None:
-    assert [lesson.name[:2] for lesson in find_lessons() if lesson.gpu] == ["05", "08"]
+    assert [lesson.name[:2] for lesson in find_lessons() if lesson.gpu] == ["05", "11"]
 
 
 # ------------------------------------------------------------------------------------------------------ the clock

@@ -60,7 +60,8 @@ def test_any_right_kernel_is_ok(attention: str) -> None:
         report = measured(model, batch, boundaries=LENGTHS)
         assert report.ok, str(report)
         far = attention == "varlen_reference" or (attention, measured) == ("sdpa", check_before_training)
-        assert (report.parity.dtype is torch.float64) == far
+        if attention != "eager":  # how its softmax rounds, and so whether float32 will do, is the processor's
+            assert (report.parity.dtype is torch.float64) == far
         assert report.parity.alone == ("eager" if attention == "eager" else "sdpa")
 
 
