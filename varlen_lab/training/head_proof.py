@@ -20,8 +20,8 @@ from varlen_lab.training.lm_head import classes_of, head_replaced
 from varlen_lab.training.loss import BlockwiseLoss
 from varlen_lab.training.tail import Tail, Watch
 
-# of the largest value, for each unit of the largest logit; of gradients in float32, up to 4e-6 on one kind of processor,
-# below 1e-6 on another
+# of the largest value, for each unit of the largest logit; of gradients in float32, up to 4e-6 on one kind of
+# processor, below 1e-6 on another
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 TOKENS = 3  # in a chunk: the last chunk is shorter
 
