@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of a JupyterLab, and the folder that it shows."""
     home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(NOTEBOOKS.parent / "data", home.parent / "data")  # where lessons look for it: ../data
     with served(home) as server:
         yield server, home
 
