@@ -163,6 +163,7 @@ def in_autocast(model: Any) -> Any:
 
 def with_lora(model: Any, dropout: float = 0.0) -> Any:
     peft = pytest.importorskip("peft")
+    torch.manual_seed(0)  # peft draws the adapter from the global generator: another one each time
     how = {"target_modules": ["q_proj", "lm_head"], "init_lora_weights": False, "lora_dropout": dropout}
     return peft.get_peft_model(model, peft.LoraConfig(r=4, **how))
 

@@ -4,7 +4,7 @@ The leak matrix needs none of this: a gradient across a seam is exactly 0 in any
 SmolLM2-135M (``parity``, as shares of the largest logit), documents alone on sdpa:
 
                         right     another kernel   the smallest planted fault
-    float64             9e-8      5e-6 (eager)     5e-5
+    float64             9e-8      5e-6 (eager)     5e-5      (eager with its softmax in float32; see WideSoftmax)
     float32             1e-6      5e-5             5e-5      (in one row of 36 tokens, 8e-6 without a fault)
     bfloat16            6e-1      6e-1             as without a fault
 
@@ -16,10 +16,11 @@ of another kernel, is gone there, a fault is not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.errors import InputError
@@ -32,23 +33,40 @@ from varlen_lab.packing.boundaries import Boundaries
 # embeddings compute in float32 in models of float64, too: now and then one of their results falls on the other side,
 # which on SmolLM2 makes 9e-8 of it.
 PARITY = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-EAGER_PARITY = 3e-5  # of documents alone on eager attention in float64: transformers sums its softmax up in float32
 # And of one attention call, computed again with eager attention from its own queries, keys and values.
 CALL = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 1.5e-2, torch.float16: 2e-3}  # right: a fourth
 MOVED = 1e-3  # what rotary embeddings round at other positions of a row of some thousand tokens: the most in float32
+SOFTMAX = (torch.softmax, torch.Tensor.softmax, torch.nn.functional.softmax)
 FINER = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64}
 
 
 def limit_of(measured: Parity) -> float:
     """The largest relative difference of a parity that is rounding."""
-    if measured.dtype is torch.float64 and measured.alone == EAGER:
-        return EAGER_PARITY
     return PARITY.get(measured.dtype, PARITY[torch.float32])
 
 
 def is_rounding(measured: Parity) -> bool:
     """Whether a parity is within the limit of the precision it was measured in."""
     return measured.within(limit_of(measured))
+
+
+class WideSoftmax(TorchFunctionMode):
+    """transformers' eager attention sums its softmax up in float32, in models of float64, too: here in float64.
+
+    How far float32 is off there depends on how many terms a processor adds at once.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in SOFTMAX and kwargs.get("dtype") is torch.float32 and args and args[0].dtype is torch.float64:
+            kwargs = kwargs | {"dtype": torch.float64}
+        return func(*args, **kwargs)
+
+
+def softmax_in(dtype: torch.dtype, model: Any) -> AbstractContextManager[Any]:
+    """``WideSoftmax`` for a float64 run of a model that torch.compile does not have: its tracer knows no such mode."""
+    compiled = any(getattr(one, "_compiled_call_impl", None) or hasattr(one, "_orig_mod") for one in model.modules())
+    return WideSoftmax() if dtype is torch.float64 and not compiled else nullcontext()
 
 
 class Certified(NamedTuple):
@@ -94,7 +112,8 @@ def certified(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Ce
 
     A model that does not run in float32 here (its memory, a kernel) is measured as it is.
     """
-    own = parity(model, batch, documents, gradients=False) if in_half(model) else parity(model, batch, documents)
+    with softmax_in(next(model.parameters()).dtype, model):
+        own = parity(model, batch, documents, gradients=False) if in_half(model) else parity(model, batch, documents)
     if own.dtype not in HALF or own.has_nan:
         return Certified(own)
     closer = parity_in(torch.float32, model, batch, documents)
@@ -105,7 +124,8 @@ def parity_in(dtype: torch.dtype, model: Any, batch: Mapping[str, Any], document
     """The parity of a copy in a finer precision; None where the model does not run in it."""
     if dtype is torch.float64 and next(model.parameters()).device.type in WITHOUT_FLOAT64:
         return None
-    with suppress(CannotRun, InputError, torch.OutOfMemoryError), in_precision(model, dtype):
+    refused = suppress(CannotRun, InputError, torch.OutOfMemoryError)
+    with refused, in_precision(model, dtype), softmax_in(dtype, model):
         found = parity(model, batch, documents)
         return found if found.dtype is dtype and not found.has_nan else None
     return None
