@@ -9,15 +9,8 @@ from typing import Any
 import pytest
 
 from varlen_lab.course.puzzles import stranger
-from varlen_lab.course.puzzles.capstone import (
-    FAULTS,
-    SOUND,
-    certify,
-    check_findings,
-    check_mended_collate,
-    mended,
-    stranger_script,
-)
+from varlen_lab.course.puzzles.capstone import FAULTS, SOUND, check_findings, stranger_script
+from varlen_lab.course.puzzles.mending import certify, check_mended_collate, mended
 
 ROWS = [[list(range(10, 10 + n)) for n in (7, 1, 12)], [list(range(40, 40 + n)) for n in (5, 9)]]
 SCRIPT = stranger_script()

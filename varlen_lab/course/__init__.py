@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.parameters import check_parameters as check_parameters
     from varlen_lab.course.puzzles.alarm import check_leaks as check_leaks
     from varlen_lab.course.puzzles.alarm import rings as rings
-    from varlen_lab.course.puzzles.capstone import certify as certify
     from varlen_lab.course.puzzles.capstone import check_findings as check_findings
-    from varlen_lab.course.puzzles.capstone import check_mended_collate as check_mended_collate
-    from varlen_lab.course.puzzles.capstone import check_mended_rest as check_mended_rest
-    from varlen_lab.course.puzzles.capstone import mended as mended
     from varlen_lab.course.puzzles.capstone import stranger_script as stranger_script
     from varlen_lab.course.puzzles.collator import check_collator as check_collator
     from varlen_lab.course.puzzles.config_files import check_read_name as check_read_name
@@ -40,6 +36,10 @@ if TYPE_CHECKING:
     from varlen_lab.course.puzzles.kernels import check_obeys as check_obeys
     from varlen_lab.course.puzzles.loop import check_loop as check_loop
     from varlen_lab.course.puzzles.loop import check_pairs as check_pairs
+    from varlen_lab.course.puzzles.mending import certify as certify
+    from varlen_lab.course.puzzles.mending import check_mended_collate as check_mended_collate
+    from varlen_lab.course.puzzles.mending import check_mended_rest as check_mended_rest
+    from varlen_lab.course.puzzles.mending import mended as mended
     from varlen_lab.course.puzzles.messages import check_to_messages as check_to_messages
     from varlen_lab.course.puzzles.packer import check_packer as check_packer
     from varlen_lab.course.puzzles.paired import check_paired as check_paired
