@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TOP_LEVEL = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["dev"]]
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "xxhash": "python-xxhash"}
 COMES_WITH = {  # what is imported as a part of a package that is declared
     "huggingface-hub": "transformers",
     "ipython": "ipykernel",

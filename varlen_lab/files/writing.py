@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import platform
 import secrets
@@ -31,25 +32,49 @@ DRAFT_BYTES = 6  # random, in the name of a draft
 DAY = 24 * 3600  # seconds: no file takes that long to write
 
 
+class Noting(io.FileIO):
+    """A file that keeps what went wrong when it was written to.
+
+    torch, Arrow and others write through it from C++, where a full disk, and Ctrl-C too, becomes an error of theirs
+    that says something else.
+    """
+
+    problem: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        """Called by the buffer above it."""
+        try:
+            return super().write(data)
+        except BaseException as problem:
+            self.problem = problem
+            raise
+
+
 @contextmanager
-def written_whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def written_whole(path: Path, mode: str = "wb", finish: Callable[[Path], object] | None = None) -> Iterator[IO[Any]]:
     """An open file (``mode`` is ``wb``, or ``w`` for UTF-8 text) that becomes ``path`` when the block ends well.
 
-    The folder must exist. When the block fails, ``path`` is what it was and nothing else is left; what went wrong
-    (OSError for a full disk) is raised on.
+    The folder must exist. ``finish`` is called with the closed file under its own name, before it is moved. When the
+    block fails, ``path`` is what it was and nothing else is left; what went wrong is raised on: OSError for a full
+    disk and KeyboardInterrupt for Ctrl-C, whatever a library that was writing made of it.
     """
-    draft = draft_beside(path)
+    draft, raw = draft_beside(path), None
     try:
         # "x" makes a new file or fails, and never follows a link; the user's umask decides who may read it
-        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}  # the same bytes on every system
-        with draft.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
+        if "b" in mode:
+            raw = Noting(draft, "xb")
+        opened: Any = draft.open("x", encoding="utf-8", newline="\n") if raw is None else io.BufferedWriter(raw)
+        with opened as file:  # text has the same bytes on every system
             yield file
-            # first out of Python, then down to the disk: a name must not be moved onto bytes that may get lost
             file.flush()
-            os.fsync(file.fileno())
+        if finish is not None:
+            finish(draft)
+        sync(draft)  # down to the disk: a name must not be moved onto bytes that may get lost
         replace(draft, path)
-    except BaseException:
+    except BaseException as error:
         draft.unlink(missing_ok=True)
+        if raw is not None and raw.problem is not None and error is not raw.problem:
+            raise raw.problem from None
         raise
     sync(path.parent)
 

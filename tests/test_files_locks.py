@@ -1,0 +1,70 @@
+"""One process writes to a folder at a time; the lock ends with its holder, however that ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from varlen_lab.errors import InputError
+from varlen_lab.files.locks import NAME, held
+
+HOLD = (
+    "import sys, pathlib\n"
+    "from varlen_lab.files.locks import held\n"
+    "with held(pathlib.Path(sys.argv[1]), 'varlen-lab train', 'work_dir'):\n"
+    "    print('held', flush=True); sys.stdin.read()\n"
+)
+
+
+def holding(folder: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", HOLD, str(folder)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_who_comes_second_is_told_who_is_there(tmp_path: Path) -> None:
+    first = holding(tmp_path)
+    with (
+        pytest.raises(InputError, match=rf"in use by varlen-lab train \(process {first.pid}, since .*another work_dir"),
+        held(tmp_path, "convert", "work_dir"),
+    ):
+        pass
+    first.communicate("")
+    assert not list(tmp_path.iterdir())
+    with held(tmp_path, "convert", "work_dir"):
+        assert (tmp_path / NAME).exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    first = holding(tmp_path)
+    first.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    first.wait()
+    assert (tmp_path / NAME).exists()  # a name without a holder keeps nobody out
+    with held(tmp_path, "train", "work_dir"):
+        pass
+
+
+def test_not_twice_in_one_process_either(tmp_path: Path) -> None:
+    again = held(tmp_path, "train", "work_dir")
+    with held(tmp_path, "train", "work_dir"), pytest.raises(InputError, match="in use by train"), again:
+        pass
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    try:
+        (folder / NAME).symlink_to(mine)
+    except OSError:
+        pytest.skip("no symbolic links here")
+    with pytest.warns(UserWarning, match="cannot be locked"), held(folder, "train", "work_dir"):
+        pass
+    assert mine.read_text() == "mine"

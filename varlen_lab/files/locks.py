@@ -1,0 +1,97 @@
+"""A folder that one process writes to at a time: who comes second is told who is there.
+
+The lock is the system's (``flock``), not a file that says so: it ends with the process that holds it, however that
+ends. The file ``.varlen_lab.lock`` only carries the name of the holder, and is gone when the lock is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from varlen_lab.errors import InputError
+from varlen_lab.files.windows import WINDOWS
+
+NAME = ".varlen_lab.lock"
+FAR = 2**20  # the byte that Windows locks: where the holder's name stands, others may read
+
+
+@contextmanager
+def held(folder: Path, what: str, instead: str) -> Iterator[None]:
+    """Keep a folder that is there to this process until the block ends; InputError says who holds it already.
+
+    ``what`` this process does there, for whom it keeps out (``varlen-lab train``); ``instead``: how to say where else.
+    A file system that knows no locks gets a warning.
+    """
+    path = folder / NAME
+    try:
+        handle = locked(path)
+    except OSError as problem:
+        if isinstance(problem, BlockingIOError | PermissionError) and path.exists() and os.access(folder, os.W_OK):
+            raise InputError(
+                f"{folder} is in use by {holder(path)}; wait for it, or choose another {instead}."
+            ) from None
+        if os.access(folder, os.W_OK):
+            warnings.warn(
+                f"{folder} cannot be locked ({problem.strerror}): let no second run write to it.", stacklevel=3
+            )
+            handle = -1
+        else:
+            raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another {instead}.") from None
+    try:
+        if handle >= 0:
+            facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T"), "what": what}
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(facts).encode())
+        yield
+    finally:
+        if handle >= 0:
+            if not WINDOWS:  # while it is held: a name that is taken away later may be another one's
+                path.unlink(missing_ok=True)
+            os.close(handle)
+            if WINDOWS:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def locked(path: Path) -> int:
+    """A handle of the file ``path`` that holds its lock; BlockingIOError or PermissionError where another has it."""
+    while True:
+        # a link that lies there would lead to a file of somebody
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+        try:
+            if not WINDOWS:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # who held it before may have taken the name away since it was opened
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), os.lstat(path)):
+                        return handle
+            else:
+                import msvcrt
+
+                os.lseek(handle, FAR, os.SEEK_SET)
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+                os.lseek(handle, 0, os.SEEK_SET)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def holder(path: Path) -> str:
+    """Who holds a lock, as it wrote there: ``varlen-lab train, process 7 on host, since ...``."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        here = "" if facts["host"] == socket.gethostname() else f" on {facts['host']}"
+        return f"{facts['what']} (process {facts['pid']}{here}, since {facts['since']})"
+    return "another process"
