@@ -35,8 +35,9 @@ def digest_of(file: Any, end: int | None = None) -> str:
     """As ``digest_file``, of what an open file still holds."""
     import xxhash
 
-    digest, buffer, left = xxhash.xxh3_128(), memoryview(bytearray(PIECE)), end
-    while count := file.readinto(buffer[: PIECE if left is None else min(PIECE, left)]):
+    piece = PIECE if end is None else min(PIECE, end)  # a model has thousands of small tensors
+    digest, buffer, left = xxhash.xxh3_128(), memoryview(bytearray(piece)), end
+    while count := file.readinto(buffer[: piece if left is None else min(piece, left)]):
         digest.update(buffer[:count])
         left = None if left is None else left - count
     return str(digest.hexdigest())

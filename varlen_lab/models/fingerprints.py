@@ -1,0 +1,90 @@
+"""Which weights an adapter was trained beside: a digest of their bytes, so that it meets no others under the same name.
+
+An adapter on another base computes something else and nothing fails. A run of LoRA notes the digest and compares it
+when it goes on; an adapter folder carries it. It depends on names, dtypes, shapes and bytes of the tensors in
+safetensors files, not on how these are cut into files; of ``.bin`` files on their bytes. It costs a tenth of reading
+the weights once more, which are in the system's memory by then.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from varlen_lab.errors import InputError
+from varlen_lab.files.checksums import digest_file, digest_of
+from varlen_lab.models.sources import locate_model
+from varlen_lab.models.weights import stored_tensors, weight_files
+
+if TYPE_CHECKING:
+    from varlen_lab.config.schema import Config
+
+FROM_SCRATCH = "scratch-"  # before the digest of a model that is no file: of its config and seed
+
+
+def base_fingerprint(config: Config) -> str | None:
+    """Of the model that a run begins with: 32 hex digits of its weights, or of ``model_config`` and seed.
+
+    None where it is a name on the hub that was not downloaded: nobody knows then. InputError for damaged files.
+    """
+    if config.pretrained_model_name_or_path is not None:
+        return weights_fingerprint(config.pretrained_model_name_or_path)
+    return FROM_SCRATCH + digest_of_text(json.dumps([config.model_config, config.seed], sort_keys=True, default=str))
+
+
+def weights_fingerprint(name: str) -> str | None:
+    """Of the weights of a model folder, hub name, GGUF file or ``pip:PACKAGE``; see ``base_fingerprint``."""
+    folder = folder_here(locate_model(name).folder)
+    if folder is None:
+        return None
+    lines: list[str] = []
+    try:
+        for file in weight_files(folder):
+            facts = file.stat()
+            lines += digests_in(file, facts.st_size, facts.st_mtime_ns)
+    except OSError as problem:
+        raise InputError(f"the weights of {name} cannot be read ({problem}); check the path.") from None
+    return digest_of_text("\n".join(sorted(lines))) if lines else None
+
+
+def differ(before: str | None, now: str | None) -> bool:
+    """Whether two fingerprints are of different weights; one that is not known, or of the other kind, says nothing."""
+    if before is None or now is None or before.startswith(FROM_SCRATCH) != now.startswith(FROM_SCRATCH):
+        return False
+    return before != now
+
+
+def folder_here(name: str) -> Path | None:
+    """The folder of a model on this machine, of a name on the hub the one that was downloaded; None: there is none."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError, HFValidationError):
+        return None
+
+
+@cache
+def digests_in(file: Path, size: int, changed: int) -> list[str]:
+    """A line a tensor; size and time of the file's last change are asked for so that it is read once."""
+    if file.suffix != ".safetensors":
+        return [digest_file(file)]
+    tensors = stored_tensors(file)
+    with file.open("rb", buffering=0) as opened:
+        lines = []
+        for name, (dtype, shape, begin, end) in tensors.items():
+            opened.seek(begin)
+            lines.append(f"{name} {dtype} {shape} {digest_of(opened, end - begin)}")
+    return lines
+
+
+def digest_of_text(text: str) -> str:
+    """32 hex digits."""
+    import xxhash
+
+    return str(xxhash.xxh3_128(text.encode("utf-8", "backslashreplace")).hexdigest())
