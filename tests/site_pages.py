@@ -16,7 +16,7 @@ from test_course_lessons import write_lesson
 
 from varlen_lab.course.lessons import Lesson
 from varlen_lab.studies.verdict import Comparison
-from varlen_lab.training.checkpoint import History
+from varlen_lab.training.history import History
 
 CAPTION = "tiny · varlen backend sdpa · cpu · fp32 · seed 0"
 

@@ -38,7 +38,7 @@ from varlen_lab.studies.registry import STYLES
 from varlen_lab.studies.support import Support
 from varlen_lab.studies.verdict import Comparison, FirstStep
 from varlen_lab.training import trainer
-from varlen_lab.training.checkpoint import History
+from varlen_lab.training.history import History
 
 CONFIG = "tiny_llama_full_docstrings_e1"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -21,7 +21,7 @@ from varlen_lab.packing.rows import rows_from_plan
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.packing.trained import trained_in_plan, trained_in_rows
 from varlen_lab.studies.comparison import compare
-from varlen_lab.training.checkpoint import History
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 CUT_AWAY = Path(__file__).parent / "cases" / "truncated_answers.jsonl"  # 3 of 10 answers lie behind 64 tokens

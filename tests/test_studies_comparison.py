@@ -23,8 +23,8 @@ from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.studies import comparison as compare_module
 from varlen_lab.studies.comparison import compare, first_step, weights_that_matter
 from varlen_lab.studies.verdict import Comparison, is_rounding
-from varlen_lab.training.checkpoint import History
 from varlen_lab.training.data import load_rows, load_tokenizer
+from varlen_lab.training.history import History
 from varlen_lab.training.step import Batch, optimize
 from varlen_lab.training.trainer import train
 

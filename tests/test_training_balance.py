@@ -17,7 +17,7 @@ from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.studies.comparison import compare
-from varlen_lab.training.checkpoint import History
+from varlen_lab.training.history import History
 from varlen_lab.training.outlook import Outlook, Work
 from varlen_lab.training.plan import Step, balance_lines, busiest, plan_steps
 from varlen_lab.training.trainer import train

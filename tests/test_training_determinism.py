@@ -15,8 +15,9 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training import step as loop
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.determinism import CUBLAS, repeatable
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 

@@ -16,9 +16,10 @@ from varlen_lab.errors import InputError
 from varlen_lab.models.building import build_model
 from varlen_lab.training import optimizer
 from varlen_lab.training import step as loop
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.engines import Engine, make_accelerator
 from varlen_lab.training.finite import first_nonfinite
+from varlen_lab.training.history import History
 from varlen_lab.training.step import MOST_SKIPPED, Batch, collator, optimize
 from varlen_lab.training.trainer import train
 

@@ -23,7 +23,8 @@ from varlen_lab.models.isolation import isolated_layers
 from varlen_lab.studies import comparison
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training import leak_check, trainer
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 LEAKING_FAULTS = [name for name, fault in FAULTS.items() if fault.anywhere]

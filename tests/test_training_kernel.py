@@ -24,7 +24,8 @@ from varlen_lab.errors import InputError
 from varlen_lab.models.building import families, tiny, variants
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training import kernel
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 RECEIPT = Choice("reference", "fastest of 2", {"reference": 1.0, "sdpa": 2.0}, "5 documents", {"flex": "is slow"})

@@ -20,7 +20,8 @@ from varlen_lab.errors import InputError, LeakFound
 from varlen_lab.leaks.planting import plant
 from varlen_lab.leaks.registry import FAULTS
 from varlen_lab.training import leak_check, trainer
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 

@@ -20,8 +20,9 @@ from turns import by_turns
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.conversion import convert
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 WAYS = {

@@ -16,7 +16,8 @@ from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
 from varlen_lab.training import step as loop
-from varlen_lab.training.checkpoint import History, read_checkpoint, save_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 

@@ -23,8 +23,9 @@ from varlen_lab.documents.sources import Position
 from varlen_lab.errors import InputError
 from varlen_lab.packing.readers import PackedStream
 from varlen_lab.training import stream as stream_module
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
+from varlen_lab.training.history import History
 from varlen_lab.training.step import batched, collator
 from varlen_lab.training.stream import RowStream
 from varlen_lab.training.stream_steps import Dealing, Reader, as_it_is, batches_of

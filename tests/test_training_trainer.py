@@ -13,7 +13,8 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import tiny
-from varlen_lab.training.checkpoint import History, read_checkpoint, save_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
+from varlen_lab.training.history import History
 from varlen_lab.training.trainer import train
 
 

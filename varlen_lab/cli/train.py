@@ -15,7 +15,7 @@ from varlen_lab.machine import launch, ranks, threads
 from varlen_lab.machine.console import say
 
 if TYPE_CHECKING:
-    from varlen_lab.training.checkpoint import History
+    from varlen_lab.training.history import History
     from varlen_lab.training.outlook import Outlook
 
 

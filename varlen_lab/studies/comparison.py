@@ -44,10 +44,11 @@ from varlen_lab.packing.collators import PaddedCollator, split_documents, token_
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.packing.trained import trained_in_rows
 from varlen_lab.studies.verdict import Comparison, FirstStep, differences
-from varlen_lab.training.checkpoint import History, read_checkpoint
+from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.data import load_rows, load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
+from varlen_lab.training.history import History
 from varlen_lab.training.kernel import decide_kernel
 from varlen_lab.training.leak_check import as_trained, check_in_first_process, in_a_sentence
 from varlen_lab.training.limits import check_limits_of_modes

@@ -16,7 +16,7 @@ from typing import Any
 
 from varlen_lab.attention.timing import Choice
 from varlen_lab.errors import plural
-from varlen_lab.training.checkpoint import History
+from varlen_lab.training.history import History
 
 ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
 HALF_ROUNDING = 2e-3  # the same in bf16 and fp16, as a share of the loss: they keep 8 and 11 bits

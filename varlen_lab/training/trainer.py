@@ -22,7 +22,6 @@ from varlen_lab.files.writing import remove, remove_unfinished, written_whole
 from varlen_lab.machine.repeatable import note_threads
 from varlen_lab.models.building import build_model, resolve_device
 from varlen_lab.training.checkpoint import (
-    History,
     checkpoints_in,
     data_fingerprint,
     full_disk_told,
@@ -36,6 +35,7 @@ from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
+from varlen_lab.training.history import History
 from varlen_lab.training.kernel import decide_kernel, receipt_to_keep
 from varlen_lab.training.leak_check import check_in_first_process
 from varlen_lab.training.limits import check_limits, refuse_format
