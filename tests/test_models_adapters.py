@@ -86,6 +86,26 @@ def test_a_resumed_adapter_is_the_undisturbed_one(lora: Config, tmp_path: Path, 
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+def test_an_adapter_goes_on_beside_the_weights_it_began_with_only(lora: Config, tmp_path: Path) -> None:
+    """Other weights under the same name fit in every shape: the loss would jump and nothing would say why."""
+    first = train(lora.replace(max_steps=2), progress=False)
+    begun = lora.replace(max_steps=2)
+    assert len(str(read_checkpoint(first.checkpoint or "")["meta"]["base"])) == 32
+    train(begun, progress=False, resume=True)
+    tiny("internlm", seed=4).save_pretrained(tmp_path / "base")
+    with pytest.raises(InputError, match="beside other weights than those of .*base.*put the model back"):
+        train(begun, progress=False, resume=True)
+
+
+def test_a_checkpoint_from_before_fingerprints_is_not_compared(lora: Config) -> None:
+    config = lora.replace(max_steps=2)
+    path = Path(train(config, progress=False).checkpoint or "")
+    old = torch.load(path, weights_only=True)
+    del old["meta"]["base"]
+    torch.save(old, path)
+    assert len(train(config, progress=False, resume=True).records) == 2
+
+
 def test_an_adapter_of_another_model_is_refused(lora: Config, tmp_path: Path) -> None:
     history = train(lora.replace(max_steps=1), progress=False)
     convert(lora, history.checkpoint or "", tmp_path / "adapter")

@@ -49,9 +49,13 @@ def weights_fingerprint(name: str) -> str | None:
     return digest_of_text("\n".join(sorted(lines))) if lines else None
 
 
-def differ(before: str | None, now: str | None) -> bool:
+def differ(before: object, now: object) -> bool:
     """Whether two fingerprints are of different weights; one that is not known, or of the other kind, says nothing."""
-    if before is None or now is None or before.startswith(FROM_SCRATCH) != now.startswith(FROM_SCRATCH):
+    if (
+        not isinstance(before, str)
+        or not isinstance(now, str)
+        or before.startswith(FROM_SCRATCH) != now.startswith(FROM_SCRATCH)
+    ):
         return False
     return before != now
 

@@ -22,6 +22,7 @@ from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.files.writing import add_to_digest, remove, written_whole
+from varlen_lab.models.fingerprints import differ
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -159,6 +160,12 @@ def open_checkpoint(path: Path, config: Config, meta: dict[str, Any]) -> dict[st
             f"{path} was trained on these rows in another order than they are planned in now, some would come twice; "
             f"go on with the versions that wrote it (transformers {was.get('transformers')}), or start anew in another "
             "work_dir."
+        )
+    if differ(was.get("base"), meta.get("base")):
+        raise InputError(
+            f"{path} is an adapter that was trained beside other weights than those of "
+            f"{config.pretrained_model_name_or_path!r} now (fingerprint {was['base'][:12]}, now {meta['base'][:12]}); "
+            "put the model back, or start anew in another work_dir."
         )
     return state
 

@@ -21,6 +21,7 @@ from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import remove, remove_unfinished, written_whole
 from varlen_lab.machine.repeatable import note_threads
 from varlen_lab.models.building import build_model, resolve_device
+from varlen_lab.models.fingerprints import base_fingerprint
 from varlen_lab.training.checkpoint import (
     checkpoints_in,
     data_fingerprint,
@@ -123,7 +124,7 @@ def prepared(
     history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)
     history.meta |= {"steps": data.steps, "data_report": data.report, "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
-    history.meta |= {"plan": plan_fingerprint(plan), **leak_check}
+    history.meta |= {"plan": plan_fingerprint(plan), **leak_check, **base_of_adapter(config, first)}
     for notice in notices if first else ():
         warnings.warn(notice, stacklevel=1)
     if first and on_start is not None:
@@ -134,6 +135,16 @@ def prepared(
         run.resume(begin_with)
     run.begin_files()
     return run
+
+
+def base_of_adapter(config: Config, first: bool) -> dict[str, str]:
+    """The fingerprint of the weights that an adapter is trained beside; the first process reads them."""
+    from accelerate.utils import broadcast_object_list
+
+    if config.method == "full":  # its checkpoints hold all weights
+        return {}
+    base = broadcast_object_list([base_fingerprint(config) if first else None])[0]
+    return {} if base is None else {"base": base}
 
 
 def checkpoint_to_resume(work_dir: Path, wanted: bool | str | Path) -> Path | None:
