@@ -50,11 +50,12 @@ from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.engines import Engine, describe, load_trained_weights, make_accelerator, make_engine
 from varlen_lab.training.history import History
 from varlen_lab.training.kernel import decide_kernel
+from varlen_lab.training.lazily import Step
 from varlen_lab.training.leak_check import as_trained, check_in_first_process, in_a_sentence
 from varlen_lab.training.limits import check_limits_of_modes
 from varlen_lab.training.monitoring import progress_bar
 from varlen_lab.training.outlook import Work
-from varlen_lab.training.plan import Step, plan_steps, row_totals, trains
+from varlen_lab.training.plan import plan_steps, row_totals, trains
 from varlen_lab.training.step import Batch, backward, batched, collator, optimize
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Bench:
     config: Config
     tokenizer: Any
     rows: Dataset
-    steps: list[Step]
+    steps: Sequence[Step]
     start: str | None
     weights: dict[str, torch.Tensor] | None
     kernel: Choice | None
@@ -140,7 +141,7 @@ class Bench:
             self.first = self.prove(config, model, accelerator)
         engine = make_engine(model, config, len(self.steps), accelerator)
         with in_a_sentence(model, accelerator.device):
-            gradient = first_gradient(engine, next(self.batches(mode, self.trained_steps()[:1], unpacked_batch)))
+            gradient = first_gradient(engine, next(self.batches(mode, [next(self.trained_steps())], unpacked_batch)))
         take_steps(engine, self.batches(mode, self.steps, unpacked_batch), history, len(self.steps), self.progress)
         if mode == "varlen" and self.first is not None:
             # the proof needs room for gradients; the optimizer's two numbers a weight are not needed any more
@@ -172,12 +173,12 @@ class Bench:
         """Whether a row of the step holds several documents."""
         return any(len(self.rows[row]["seq_lengths"]) > 1 for row in chain(*step))
 
-    def trained_steps(self) -> list[Step]:
+    def trained_steps(self) -> Iterator[Step]:
         """The steps that hold a trained token: at least one, ``check_limits_of_modes`` has seen to it."""
         trained = trained_in_rows(self.rows)
-        return [step for step in self.steps if trains(step, trained)]
+        return (step for step in self.steps if trains(step, trained))
 
-    def batches(self, mode: str, steps: list[Step], unpacked_batch: int) -> Iterator[list[Batch]]:
+    def batches(self, mode: str, steps: Sequence[Step], unpacked_batch: int) -> Iterator[list[Batch]]:
         """The batches of a mode, step by step."""
         config, pad = self.config, pad_id(self.tokenizer)
         if mode == "unpacked":
@@ -303,7 +304,12 @@ def load_start_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor],
 
 
 def unpacked_batches(
-    rows: Dataset, steps: list[Step], pad_token_id: int, seed: int, weighting: str = "token", size: int = UNPACKED_BATCH
+    rows: Dataset,
+    steps: Sequence[Step],
+    pad_token_id: int,
+    seed: int,
+    weighting: str = "token",
+    size: int = UNPACKED_BATCH,
 ) -> Iterator[list[Batch]]:
     """The documents of each step's rows, ``size`` at a time on lines of their own.
 

@@ -23,6 +23,7 @@ from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.files.writing import add_to_digest, remove, written_whole
 from varlen_lab.models.fingerprints import differ
+from varlen_lab.training.plan import same_plan
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -155,7 +156,8 @@ def open_checkpoint(path: Path, config: Config, meta: dict[str, Any]) -> dict[st
             f"now {fingerprint}); put the data back, or start anew in another work_dir."
         )
     was = state.get("meta", {})
-    if was.get("plan", meta["plan"]) != meta["plan"]:  # costs come from the model as this transformers builds it
+    # costs come from the model as this transformers builds it
+    if not same_plan(was.get("plan", meta["plan"]), meta["plan"]):
         raise InputError(
             f"{path} was trained on these rows in another order than they are planned in now, some would come twice; "
             f"go on with the versions that wrote it (transformers {was.get('transformers')}), or start anew in another "

@@ -8,7 +8,8 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.training.engines import Engine
-from varlen_lab.training.plan import Step, row_totals, share
+from varlen_lab.training.lazily import Step
+from varlen_lab.training.plan import row_totals, share
 from varlen_lab.training.step import batch_counts, batched, collator, over_processes, token_loss_sum
 from varlen_lab.training.stopping import stop_ids
 

@@ -7,6 +7,7 @@ another order, and gives other last bits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.models.building import TORCH_DTYPES, resolve_attention, resolve_dtype
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.checkpoint import read_checkpoint
-from varlen_lab.training.plan import Step
+from varlen_lab.training.lazily import Step
 
 KEPT = "kept: "
 PARTS = {"reason": str, "milliseconds": dict, "measured_on": str, "ineligible": dict, "versions": dict}  # of a receipt
@@ -39,7 +40,7 @@ def decide_kernel(
     config: Config,
     model: PreTrainedModel,
     rows: Dataset,
-    steps: list[Step],
+    steps: Sequence[Step],
     accelerator: Accelerator,
     kept: Choice | None = None,
 ) -> Choice | None:

@@ -7,7 +7,7 @@ A run that goes on from a checkpoint is checked again: its kernel, or transforme
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from varlen_lab.models.isolation import isolate_layers, isolated_layers
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.training.determinism import what_cannot
 from varlen_lab.training.engines import computes_in_bf16
-from varlen_lab.training.plan import Step
+from varlen_lab.training.lazily import Step
 from varlen_lab.training.step import collator
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ COPIES = 3  # of what is trained, that the check needs beside the model: gradien
 
 
 def check_in_first_process(
-    config: Config, model: Any, rows: Dataset, plan: list[Step], accelerator: Accelerator, *, shared_out: bool = False
+    config: Config,
+    model: Any,
+    rows: Dataset,
+    plan: Sequence[Step],
+    accelerator: Accelerator,
+    *,
+    shared_out: bool = False,
 ) -> dict[str, Any]:
     """What the check found, as ``{"leak_check": ...}`` for a history; {} in the modes without our attention.
 
@@ -70,7 +76,7 @@ def check_in_first_process(
 
 
 def checked(
-    config: Config, model: Any, rows: Dataset, plan: list[Step], accelerator: Accelerator, shared_out: bool
+    config: Config, model: Any, rows: Dataset, plan: Sequence[Step], accelerator: Accelerator, shared_out: bool
 ) -> dict[str, Any]:
     """The check in this process; errors as above."""
     start = time.perf_counter()

@@ -19,7 +19,8 @@ from varlen_lab.models.building import build_model
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.packing.trained import trained_in_rows
 from varlen_lab.training.data import pad_id
-from varlen_lab.training.plan import Step, row_totals, trains
+from varlen_lab.training.lazily import Step
+from varlen_lab.training.plan import row_totals, trains
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,7 +52,7 @@ class Limits:
 
 
 def check_limits(
-    config: Config, model: Any, rows: Dataset, steps: list[Step], tokenizer: Any, held_out: Dataset | None = None
+    config: Config, model: Any, rows: Dataset, steps: Sequence[Step], tokenizer: Any, held_out: Dataset | None = None
 ) -> list[str]:
     """The notices of a run before its first step; InputError with the first limit that it breaks.
 
@@ -70,7 +71,7 @@ def check_limits(
 
 
 def check_limits_of_modes(
-    config: Config, modes: Sequence[str], rows: Dataset, steps: list[Step], tokenizer: Any, unpacked_batch: int
+    config: Config, modes: Sequence[str], rows: Dataset, steps: Sequence[Step], tokenizer: Any, unpacked_batch: int
 ) -> list[str]:
     """``check_limits`` of a comparison, before any of its modes is run; ``unpacked_batch`` documents are padded."""
     model = shapes_of(config)

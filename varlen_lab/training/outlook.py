@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,8 @@ from varlen_lab.machine.gpu import GIB
 from varlen_lab.models.adapters import bytes_held, weight_count
 from varlen_lab.models.building import TORCH_DTYPES, resolve_dtype
 from varlen_lab.packing.trained import trained_in_rows
-from varlen_lab.training.plan import Step, balance_lines, row_totals, trains
+from varlen_lab.training.lazily import Batches, Step
+from varlen_lab.training.plan import Plan, balance_lines, row_totals, trains
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,6 +48,7 @@ SHARED_OUT = {  # what of a model an engine divides by the processes
     "zero2": ("gradient", "optimizer"),
     "zero3": ("weights", "gradient", "optimizer"),
 }
+COUNTED = 100_000  # steps in which trained tokens are looked for
 USUAL_UTILISATION = 0.4  # of the peak, that a training loop reaches; the estimate of time says so
 
 Count = TypeVar("Count", float, np.ndarray)
@@ -176,7 +179,8 @@ class Outlook:
         """The rows and steps without a trained token, if there are any."""
         if not self.untrained_rows:
             return []
-        left_out = f", {self.untrained_steps:,} of {plural(self.steps, 'step')} left out"
+        about = "about " if self.steps > COUNTED else ""
+        left_out = f", {about}{self.untrained_steps:,} of {plural(self.steps, 'step')} left out"
         steps = left_out if self.untrained_steps else ""
         have = "has" if self.untrained_rows == 1 else "have"
         return [
@@ -189,7 +193,7 @@ def estimate(
     config: Config,
     model: PreTrainedModel,
     rows: Dataset,
-    steps: list[Step],
+    steps: Sequence[Step],
     accelerator: Accelerator,
     engine: str = "ddp",
 ) -> Outlook:
@@ -200,7 +204,7 @@ def estimate(
     documents = sum(len(chunk.flatten()) for chunk in table["seq_lengths"].chunks)
     tokens, processes = int(each.sum()), accelerator.num_processes
     lines = config.batch_size * config.accumulative_counts * processes  # documents of an unpacked step
-    epochs = sum(len(batch) for step in steps for batch in step) / len(rows)
+    epochs = steps.epochs if isinstance(steps, Plan) else sum(map(len, Batches(steps))) / len(rows)
     work = Work.of(model)
     costs = work.operations(each, squared)
     speed = operations_per_second(accelerator.device, TORCH_DTYPES[resolve_dtype(config)]) * processes
@@ -214,7 +218,7 @@ def estimate(
         tokens_per_step=tokens * epochs / len(steps),
         trained_share=int(trained.sum()) / tokens,
         untrained_rows=int((trained == 0).sum()),
-        untrained_steps=sum(not trains(step, trained) for step in steps),
+        untrained_steps=count_untrained(steps, trained),
         parameters=sum(weight_count(p) for p in model.parameters()),
         trainable=sum(weight_count(p) for p in model.parameters() if p.requires_grad),
         memory=memory_needed(config, model, min(config.max_length, tokens / len(rows) * 2), engine, processes),
@@ -226,6 +230,14 @@ def estimate(
         batches=config.accumulative_counts,
         balance=balance_lines(config, len(steps), squared, costs, processes, engine),
     )
+
+
+def count_untrained(steps: Sequence[Step], trained: np.ndarray) -> int:
+    """Steps without a trained token; of more than ``COUNTED`` steps, as many as the first of them let expect."""
+    if trained.all():
+        return 0
+    found = sum(not trains(step, trained) for step in steps[:COUNTED])
+    return round(found * len(steps) / min(len(steps), COUNTED))
 
 
 def memory_needed(config: Config, model: PreTrainedModel, row: float, engine: str = "ddp", processes: int = 1) -> float:

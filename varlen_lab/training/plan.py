@@ -8,25 +8,51 @@ the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
+from functools import lru_cache
 from heapq import heappop, heappush
-from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
+from varlen_lab.training.lazily import LazySteps, Step, each
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Step = list[list[int]]  # the batches of one optimizer step, each a list of row numbers
+MOST_STEPS = 2**53  # that a schedule, which computes in float64, can tell apart
+REPEATED_ROWS = 2_000_000  # of a plan, up to which its fingerprint is one of all steps
 MEASURED_ROWS = 20_000  # of a plan, and at least a step: more would change the second digit no more
 MEET_IN_EVERY_BATCH = ("fsdp", "zero2", "zero3")  # they gather weights, or hand gradients on, with every batch
 
 
-def plan_steps(rows: int, config: Config, processes: int = 1, costs: np.ndarray | None = None) -> list[Step]:
+class Plan(LazySteps):
+    """All steps of a run; an epoch of them is made when its first one is asked for. See ``plan_steps``."""
+
+    def __init__(self, rows: int, config: Config, processes: int, costs: np.ndarray | None) -> None:
+        self.rows = rows
+        self.per_epoch = math.ceil(math.ceil(rows / config.batch_size) / (config.accumulative_counts * processes))
+        wanted, setting = config.max_steps, f"max_steps = {config.max_steps}"
+        if wanted is None:
+            wanted, setting = self.per_epoch * config.max_epochs, f"max_epochs = {config.max_epochs}"
+        if wanted > MOST_STEPS:
+            raise InputError(f"{setting} makes more than {MOST_STEPS:,} steps, no run ends there; lower it.")
+        # two epochs: what reads ahead may be in the next one
+        epoch = lru_cache(maxsize=2)(lambda number: planned(number, rows, config, processes, costs))
+        super().__init__(lambda number: epoch(number // self.per_epoch)[number % self.per_epoch], range(wanted))
+
+    @property
+    def epochs(self) -> float:
+        """How often each row is drawn, in the mean."""
+        whole = len(self) // self.per_epoch
+        rest = sum(len(batch) for step in self[whole * self.per_epoch :] for batch in step)
+        return whole + rest / self.rows
+
+
+def plan_steps(rows: int, config: Config, processes: int = 1, costs: np.ndarray | None = None) -> Plan:
     """Row numbers of every optimizer step of a run: shuffled anew each epoch, none left out, none repeated.
 
     A step holds ``batch_size * accumulative_counts * processes`` rows, as in XTuner; the last of an epoch takes what
@@ -35,25 +61,38 @@ def plan_steps(rows: int, config: Config, processes: int = 1, costs: np.ndarray 
     """
     if config.balance == "window" and costs is None:
         raise InputError("balance = 'window' sorts rows by what they cost; pass plan_steps their costs.")
-    return list(islice(planned(rows, config, processes, costs), config.max_steps))
+    return Plan(rows, config, processes, costs)
 
 
-def plan_fingerprint(steps: list[Step]) -> str:
-    """Twelve hex digits of which rows come when: a resumed run must plan what the killed one did."""
-    return hashlib.sha256(repr(steps).encode()).hexdigest()[:12]
+def plan_fingerprint(steps: Sequence[Step]) -> str:
+    """Twelve hex digits of which rows come when: a resumed run must plan what the killed one did.
+
+    Of a plan that draws very many rows: ``first:``, and digits of its number of steps and the first epoch, which says
+    what all others are.
+    """
+    if isinstance(steps, Plan) and steps.epochs * steps.rows > REPEATED_ROWS:
+        first = hashlib.sha256(f"{len(steps)} steps".encode())
+        for step in steps[: steps.per_epoch]:
+            first.update(repr(step).encode())
+        return f"first:{first.hexdigest()[:12]}"
+    return hashlib.sha256(repr(list(steps)).encode()).hexdigest()[:12]
 
 
-def planned(rows: int, config: Config, processes: int, costs: np.ndarray | None) -> Iterator[Step]:
-    """The steps of ``plan_steps`` one by one: of all epochs, or without end if there are ``max_steps``."""
-    size, each = config.batch_size, config.accumulative_counts * processes
-    for epoch in count() if config.max_steps else range(config.max_epochs):
-        random = np.random.default_rng([config.seed, epoch])  # alike, whatever came before
-        order = random.permutation(rows)
-        if config.balance == "window" and costs is not None:
-            order = like_together(order, costs, size * each, config.balance_window, random)
-        numbers = order.tolist()
-        batches = [numbers[i : i + size] for i in range(0, rows, size)]
-        yield from (batches[i : i + each] for i in range(0, len(batches), each))
+def same_plan(before: str, now: str) -> bool:
+    """Whether two fingerprints may be of one plan: earlier versions had one way to make them, whatever its length."""
+    return before == now or len(before) != len(now)
+
+
+def planned(epoch: int, rows: int, config: Config, processes: int, costs: np.ndarray | None) -> list[Step]:
+    """The steps of one epoch."""
+    size, batches_each = config.batch_size, config.accumulative_counts * processes
+    random = np.random.default_rng([config.seed, epoch])  # alike, whatever came before
+    order = random.permutation(rows)
+    if config.balance == "window" and costs is not None:
+        order = like_together(order, costs, size * batches_each, config.balance_window, random)
+    numbers = order.tolist()
+    batches = [numbers[i : i + size] for i in range(0, rows, size)]
+    return [batches[i : i + batches_each] for i in range(0, len(batches), batches_each)]
 
 
 def like_together(
@@ -77,11 +116,11 @@ def like_together(
     return np.concatenate([*parts, order[steps * size :]])
 
 
-def share(steps: list[Step], costs: np.ndarray, processes: int, process: int, batch_size: int) -> list[Step]:
+def share(steps: Sequence[Step], costs: np.ndarray, processes: int, process: int, batch_size: int) -> Sequence[Step]:
     """The part of one process in every step; ``costs`` is the sum of squared document lengths of each row."""
     if processes == 1:
         return steps
-    return [deal(step, costs, processes, batch_size)[process] for step in steps]
+    return each(steps, lambda step: deal(step, costs, processes, batch_size)[process])
 
 
 def deal(step: Step, costs: np.ndarray, processes: int, batch_size: int) -> list[Step]:
@@ -91,15 +130,15 @@ def deal(step: Step, costs: np.ndarray, processes: int, batch_size: int) -> list
     that are computed at one time. Processes meet after every batch, so one that runs short gets an empty batch.
     """
     rows = sorted((row for batch in step for row in batch), key=lambda row: (-costs[row], row))
-    each = -(-len(step) // processes)  # batches
+    size = -(-len(step) // processes) * batch_size  # rows of a full process
     loads: list[tuple[float, int]] = [(0.0, rank) for rank in range(processes)]  # a heap from the start
     parts: list[list[int]] = [[] for _ in range(processes)]
     for row in rows:
         load, rank = heappop(loads)
         parts[rank].append(row)
-        if len(parts[rank]) < each * batch_size:  # a full process is not offered again
+        if len(parts[rank]) < size:  # a full process is not offered again
             heappush(loads, (load + float(costs[row]), rank))
-    return [[part[i * batch_size : (i + 1) * batch_size] for i in range(each)] for part in parts]
+    return [[part[i : i + batch_size] for i in range(0, size, batch_size)] for part in parts]
 
 
 def row_totals(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +153,7 @@ def row_totals(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def busiest(
-    steps: list[Step], squared: np.ndarray, costs: np.ndarray, processes: int, batch_size: int, every_batch: bool
+    steps: Sequence[Step], squared: np.ndarray, costs: np.ndarray, processes: int, batch_size: int, every_batch: bool
 ) -> float:
     """Work of the busiest process over the mean of all: at 1.2 a run takes 1.2 times the time it could.
 

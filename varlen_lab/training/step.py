@@ -29,9 +29,9 @@ from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenC
 from varlen_lab.packing.registry import IGNORE
 from varlen_lab.training.engines import Engine
 from varlen_lab.training.from_hidden import loss_from_hidden
+from varlen_lab.training.lazily import Batches, Step
 from varlen_lab.training.lm_head import large
 from varlen_lab.training.loss import summed_loss
-from varlen_lab.training.plan import Step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -103,7 +103,7 @@ def collator(mode: str, pad_token_id: int) -> Callable[[list[Any]], dict[str, An
 
 def batched(
     rows: Dataset,
-    steps: list[Step],
+    steps: Sequence[Step],
     collate: Callable[[list[Any]], dict[str, Any]],
     workers: int = 0,
     weighting: str = "token",
@@ -118,7 +118,7 @@ def batched(
         DataLoader(
             rows,  # type: ignore[arg-type]
             # the plan decides what is in a batch; the loader only fetches, so workers change nothing
-            batch_sampler=[batch for step in steps for batch in step],
+            batch_sampler=Batches(steps),
             collate_fn=partial(Batch.of, collate=collate, weighting=weighting),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),

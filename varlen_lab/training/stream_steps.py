@@ -21,9 +21,10 @@ from varlen_lab.errors import InputError, plural
 from varlen_lab.files.writing import cached_text, fingerprint
 from varlen_lab.leaks.rows import MOST_POSITIONS, position_table
 from varlen_lab.training.data import documents_key
+from varlen_lab.training.lazily import Step
 from varlen_lab.training.limits import WRONG_TOKENIZER
 from varlen_lab.training.outlook import Outlook
-from varlen_lab.training.plan import Step, share
+from varlen_lab.training.plan import share
 from varlen_lab.training.step import Batch
 from varlen_lab.training.stream import Row, RowStream
 

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.training.data import is_streamed, load_in_all_processes
+from varlen_lab.training.lazily import Step
 from varlen_lab.training.outlook import Work
-from varlen_lab.training.plan import Step, plan_steps, row_totals
+from varlen_lab.training.plan import plan_steps, row_totals
 from varlen_lab.training.stream import RowStream
 from varlen_lab.training.stream_steps import ahead, count_steps
 
@@ -30,7 +31,7 @@ class Data:
     rows: Dataset
     report: str
     held_out: Dataset | None
-    plan: list[Step]
+    plan: Sequence[Step]
     steps: int
     stream: RowStream | None = None
 
@@ -47,8 +48,8 @@ def planned_data(
     if is_streamed(config):
         steps = count_steps(config, tokenizer, dataset, accelerator)
         stream = RowStream(config, tokenizer, dataset)
-        rows, plan = ahead(stream, accelerator.num_processes)
-        return Data(rows, "rows in the order of the data, read as they are trained on", None, plan, steps, stream)
+        rows, first = ahead(stream, accelerator.num_processes)
+        return Data(rows, "rows in the order of the data, read as they are trained on", None, first, steps, stream)
     rows, packed, held_out = load_in_all_processes(config, tokenizer, accelerator, progress=progress)
     costs = Work.of(model).operations(*row_totals(rows))
     plan = plan_steps(len(rows), config, accelerator.num_processes, costs)
