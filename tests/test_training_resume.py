@@ -161,7 +161,7 @@ def test_a_run_of_the_first_format_goes_on_to_the_same_end(config: Config, tmp_p
 
 def test_an_unknown_format_is_refused_by_name(config: Config, tmp_path: Path) -> None:
     torch.save({"format": "varlen_lab checkpoint 9", "step": 2}, tmp_path / "iter_2.pth")
-    with pytest.raises(InputError, match=r"has the format 'varlen_lab checkpoint 9', this version reads .* 1, .* 2;"):
+    with pytest.raises(InputError, match=r"the format 'varlen_lab checkpoint 9', this version reads .* 1, .* 2, .* 3;"):
         read_checkpoint(tmp_path / "iter_2.pth")
     (tmp_path / "history.jsonl").write_text('{"meta": {"format": 9}}\n')
     with pytest.raises(InputError, match="has the format 9"):

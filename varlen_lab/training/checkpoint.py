@@ -3,33 +3,43 @@
 A checkpoint holds the weights with everything needed to understand them. The plan of a run is a pure function of
 config and data (``plan.plan_steps``), so the step number is the whole position in it. What must not have changed
 meanwhile is compared, and a difference is named instead of trained on.
+
+Behind it stands the digest of its bytes (``damage``), which is compared before anything is read. A damaged checkpoint
+is refused, and the newest one before it that is whole is named: to go on from that one is a person's choice.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import pickle
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
-from varlen_lab.errors import InputError, first_line
+from varlen_lab.errors import InputError, first_line, quoted
+from varlen_lab.files.checksums import bytes_free, seal
+from varlen_lab.files.places import megabytes
+from varlen_lab.files.reading import read_tensors
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.files.writing import add_to_digest, remove, written_whole
 from varlen_lab.models.fingerprints import differ
+from varlen_lab.training.damage import check_bytes
 from varlen_lab.training.plan import same_plan
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = "varlen_lab checkpoint 2"
-RENAMED_SINCE = {"varlen_lab checkpoint 1": {"dice": "rng_state"}}  # earlier format -> its keys, and what they are now
+FORMAT = "varlen_lab checkpoint 3"
+# earlier format -> its keys, and what they are now; these have no digest behind them
+RENAMED_SINCE = {"varlen_lab checkpoint 1": {"dice": "rng_state"}, "varlen_lab checkpoint 2": {}}
+NOT_OURS = "it is damaged, or made by another program"
 RUN_FILE = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
 # settings that say where, how often and by which exact kernel, not what is computed
 MAY_CHANGE = {
@@ -55,10 +65,34 @@ def save_checkpoint(
     ``write``: what does so, by default ``torch.save``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_told(path), written_whole(path) as file:
-        (write or torch.save)({"format": FORMAT, **contents}, file)
+
+    def finish(draft: Path) -> None:
+        seal(draft)
         if path.is_dir():  # a run of several processes wrote it; no file can take the place of a folder
             remove(path)
+
+    with full_disk_told(path):
+        check_room(path.parent, bytes_of(contents))
+        with written_whole(path, finish=finish) as file:
+            (write or torch.save)({"format": FORMAT, **contents}, file)
+
+
+def bytes_of(contents: Any) -> int:
+    """What the tensors in a checkpoint will take on the disk, those that share their memory once."""
+    sizes = {}
+    for one in tree_leaves(contents):
+        if hasattr(one, "to_local"):  # shared out over processes, and all of it is written
+            sizes[one.to_local().data_ptr()] = one.numel() * one.itemsize
+        elif isinstance(one, torch.Tensor):
+            sizes[one.data_ptr()] = one.untyped_storage().nbytes()
+    return sum(sizes.values())
+
+
+def check_room(folder: Path, size: int) -> None:
+    """OSError, as a full disk gives it, where so many bytes find no room."""
+    free = bytes_free(folder)
+    if size > free:
+        raise OSError(errno.ENOSPC, f"it needs {megabytes(size)}, and its disk has {megabytes(free)} left")
 
 
 @contextmanager
@@ -77,38 +111,75 @@ def full_disk_told(path: Path) -> Iterator[None]:
         ) from None
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint without running anything in it; InputError when it is not one of ours."""
+def read_checkpoint(path: str | Path, *needed: str) -> dict[str, Any]:
+    """Read a checkpoint, if it is as it was written, without running anything in it; ``needed``: keys it must have.
+
+    InputError when it is damaged or not one of ours, with the newest one before it that is neither.
+    """
     path = Path(path)
-    if not path.exists():
-        near = ", ".join(sorted(p.name for p in path.parent.glob("iter_*.pth"))) or "no iter_N.pth"
+    if not there(path):
+        near = ", ".join(one.name for one in checkpoints_in(path.parent)) or "no iter_N.pth"
         raise InputError(f"there is no checkpoint {path}; {path.parent} has {near}.")
-    if path.is_dir():
-        if not (path / RUN_FILE).is_file():
-            raise InputError(
-                f"{path} is a folder without {RUN_FILE}, it is no checkpoint; pass an iter_N.pth of a work_dir."
-            )
-        path = path / RUN_FILE
     try:
-        # mapped, not read: who needs the step or the config alone does not load the weights. Windows deletes no file
-        # that is mapped, and a resumed run deletes old checkpoints
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=not WINDOWS)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as problem:
+        contents = opened(path)
+    except InputError as problem:
+        raise refused(path, str(problem)) from None
+    if missing := [name for name in needed if name not in contents]:
+        raise refused(path, f"{path} has no {missing[0]!r}, {NOT_OURS}")
+    return contents
+
+
+def opened(path: Path) -> dict[str, Any]:
+    """As ``read_checkpoint``, of one that is there; others beside it are not looked at."""
+    file = path / RUN_FILE if path.is_dir() else path
+    if path.is_dir() and not there(file):
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({type(problem).__name__}); it is cut short, or it holds more than "
-            "weights and plain values and was made by another program."
-        ) from None
+            f"{path} is a folder without {RUN_FILE}, it is no checkpoint; pass an iter_N.pth of a work_dir."
+        )
+    sealed = check_bytes(file)
+    # mapped, not read: who needs the step or the config alone does not load the weights. Windows deletes no file
+    # that is mapped, and a resumed run deletes old checkpoints
+    contents = read_tensors(file, NOT_OURS, mmap=not WINDOWS)
     found = contents.get("format") if isinstance(contents, dict) else None
-    if not str(found).startswith("varlen_lab checkpoint "):
+    if not isinstance(found, str) or not found.startswith("varlen_lab checkpoint "):
         raise InputError(
             f"{path} was not written by varlen-lab train, so its model is unknown; pass an iter_N.pth of a work_dir."
         )
     if found != FORMAT and found not in RENAMED_SINCE:
         raise InputError(
-            f"{path} has the format {found!r}, this version reads {', '.join([*RENAMED_SINCE, FORMAT])}; convert it "
-            "with the version that wrote it."
+            f"{path} has the format {quoted(found)}, this version reads {', '.join([*RENAMED_SINCE, FORMAT])}; convert "
+            "it with the version that wrote it."
         )
+    if found == FORMAT and not sealed:
+        raise InputError(f"{path} is damaged, the digest behind it is gone.")
     return {**renamed(contents, RENAMED_SINCE.get(found, {})), "format": FORMAT}
+
+
+def refused(path: Path, why: str) -> InputError:
+    """The error to raise for a checkpoint that cannot be used: a sentence, which this ends with what to go on from."""
+    return InputError(f"{why.removesuffix('.')}; {otherwise(path)}.")
+
+
+def otherwise(path: Path) -> str:
+    """``go on from iter_20.pth, which is whole``: the newest checkpoint before this one, or else after it, that can be
+    read; or that there is none."""
+    number = number_of(path)
+    others = [one for one in reversed(checkpoints_in(path.parent)) if one.name != path.name]
+    for one in sorted(others, key=lambda one: number_of(one) > number):  # each half stays as it is, newest first
+        with suppress(InputError):
+            opened(one)
+            return f"go on from {one}, which is whole"
+    return f"there is no other checkpoint in {path.parent}" + " that is whole" * bool(others)
+
+
+def there(path: Path) -> bool:
+    """Whether a file or folder has this name; InputError for a name that cannot be looked up."""
+    try:
+        return path.exists()
+    except (OSError, ValueError) as problem:  # a loop of links, a folder that may not be entered, a zero byte
+        raise InputError(
+            f"{path} cannot be read ({getattr(problem, 'strerror', None) or problem}); name another."
+        ) from None
 
 
 def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -118,8 +189,13 @@ def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 def checkpoints_in(work_dir: Path) -> list[Path]:
     """All ``iter_N.pth`` of a work dir, oldest first."""
-    found = [path for path in work_dir.glob("iter_*.pth") if re.fullmatch(r"iter_\d+", path.stem)]
-    return sorted(found, key=lambda path: int(path.stem[5:]))
+    return sorted((path for path in work_dir.glob("iter_*.pth") if number_of(path) >= 0), key=number_of)
+
+
+def number_of(path: Path) -> int:
+    """N of an ``iter_N.pth``; -1 of any other name."""
+    found = re.fullmatch(r"iter_([0-9]{1,18})\.pth", path.name)
+    return int(found[1]) if found else -1
 
 
 def data_fingerprint(rows: Dataset) -> str:
