@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -141,6 +142,26 @@ def test_a_file_that_changes_is_another_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def damage(file: Path) -> bytes:
+    """Turn over one bit in the middle of a file; what it held before."""
+    whole = file.read_bytes()
+    at = len(whole) // 2
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    return whole
+
+
+def test_a_flipped_bit_in_what_was_unpacked_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in a safetensors file tells that a weight is another one: only a digest does."""
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file)
+    folder = Path(locate_model(str(file)).folder)
+    for name in ("model.safetensors", "tokenizer.json"):
+        whole = damage(folder / name)
+        with pytest.warns(UserWarning, match="is damaged.* made again"):
+            assert locate_model(str(file)).folder == str(folder)
+        assert (folder / name).read_bytes() == whole
+
+
 def test_a_pipe_sees_no_bars_and_no_warnings(tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf")
     command = [sys.executable, "-m", "varlen_lab", "audit", "--model", str(tmp_path / "tiny.gguf"), "--json"]
@@ -335,6 +356,27 @@ def test_parts_are_joined_and_checked(site: Path, whole: bytes, tmp_path: Path) 
     source = locate_model("pip:model-in-parts")
     assert source.gguf_file is not None and source.gguf_file.read_bytes() == whole
     assert torch.equal(logits("pip:model-in-parts"), logits(tmp_path / "whole.gguf"))
+
+
+def test_joined_parts_that_were_damaged_are_joined_again(site: Path, whole: bytes, tmp_path: Path) -> None:
+    in_parts(site, whole)
+    joined = locate_model("pip:model-in-parts").gguf_file
+    assert joined is not None and damage(joined) == whole
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert locate_model("pip:model-in-parts").gguf_file == joined
+    assert joined.read_bytes() == whole
+
+
+def test_a_file_that_is_not_what_pip_installed_is_refused(site: Path, whole: bytes, fresh_cache: Path) -> None:
+    install(site, "a-model", {"tiny.gguf": whole})
+    said = base64.urlsafe_b64encode(hashlib.sha256(whole).digest()).decode().rstrip("=")
+    record = site / "a_model-1.0.dist-info" / "RECORD"
+    record.write_text(f"a_model/tiny.gguf,sha256={said},{len(whole)}\n")
+    assert locate_model("pip:a-model").gguf_file
+    shutil.rmtree(fresh_cache)
+    fresh_cache.mkdir()
+    damage(site / "a_model" / "tiny.gguf")
+    assert "tiny.gguf is damaged, its SHA-256 is not the one that pip wrote down" in refused("pip:a-model", fresh_cache)
 
 
 def test_parts_that_are_missing_or_others_are_one_sentence(site: Path, whole: bytes, fresh_cache: Path) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.kept import say_damaged
 from varlen_lab.files.windows import flags_to_sync, replace
 
 DRAFT_BYTES = 6  # random, in the name of a draft
@@ -190,23 +191,27 @@ def add_to_digest(digest: Any, columns: Iterable[Any]) -> None:
 def cached_text(name: str, build: Callable[[], str]) -> str:
     """The text kept under ``name`` in ``cache_dir()``; ``build()`` makes it when it is missing or damaged.
 
-    The first line of the file is the SHA-256 of the rest, so one that was cut or edited is noticed.
+    The first line of the file is the SHA-256 of the rest, so one that was cut or edited is noticed, and a note says so.
     """
     path = cache_dir() / name
     text = read_text(path)
     if text is None:
+        if path.is_file():
+            say_damaged(path)
         text = build()
         body = text.encode()
         keep_in_cache(path, lambda file: file.write(digest_of(body) + b"\n" + body))
     return text
 
 
-def keep_in_cache(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """``write(file)`` into a file of the cache, whole; a warning where that cannot be."""
+def keep_in_cache(
+    path: Path, write: Callable[[IO[bytes]], object], finish: Callable[[Path], object] | None = None
+) -> None:
+    """``write(file)`` into a file of the cache, whole; a warning where that cannot be. ``finish``: see above."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(path.parent, older_than=DAY)
-        with written_whole(path) as file:
+        with written_whole(path, finish=finish) as file:
             write(file)
     except OSError as error:
         warnings.warn(f"{path} is not writable ({error}); the next run makes it again.", stacklevel=3)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.kept import folder_as_written, list_digests
 from varlen_lab.files.writing import DAY, cache_dir, folder_written_whole, remove, remove_unfinished
 from varlen_lab.machine.console import track
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
     from transformers import PreTrainedModel
 
-FOLDER_FORMAT = 2  # another number when the same file becomes another folder
+FOLDER_FORMAT = 3  # another number when the same file becomes another folder
 # of a file's tokenizer.ggml.NAME_token_id -> of a tokenizer; transformers 5.17 takes the begin mark for the end
 SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "padding": "pad_token"}
 OLD_KINDS = ("llama", "gpt2", "t5")  # of tokenizers that transformers reads where it has a converter a family
@@ -48,7 +49,7 @@ def folder_of(file: Path) -> Path:
         raise InputError(f"{file} cannot be read ({problem.strerror}); check its permissions.") from None
     name = f"gguf-{digest[:20]}"
     folder = cache_dir() / f"{name}-{FOLDER_FORMAT}-{importlib.metadata.version('transformers')}"
-    if (folder / "config.json").is_file():
+    if folder_as_written(folder):
         return folder
     reader = opened(file)
     dtype = stored_dtype(reader)
@@ -59,6 +60,7 @@ def folder_of(file: Path) -> Path:
         remove_unfinished(cache_dir(), "gguf-*", older_than=DAY)
         with folder_written_whole(folder) as draft:
             write_folder(file, reader, dtype, draft)
+            list_digests(draft)
     except OSError as problem:
         raise InputError(
             f"{file} could not be unpacked into {folder} ({first_line(problem)}); make room, or set VARLEN_LAB_CACHE "

@@ -11,6 +11,7 @@ itself or in the packages that it requires) and its digest in ``SHA256SUMS``: th
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import importlib.metadata
@@ -19,11 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from varlen_lab.errors import InputError, nearest
+from varlen_lab.files.kept import say_damaged
 from varlen_lab.files.writing import cache_dir, written_whole
 from varlen_lab.models.registry import PACKAGES
 
 PIP = "pip:"
 PART = re.compile(r"\.gguf\.part\d+$")
+SUM = re.compile(r"sha256=([\w-]{43})")  # 32 bytes in the letters of URLs, as pip writes them down
 REQUIRED = re.compile(r"[\w.-]+")  # the name at the start of a line such as "numpy>=2.0"
 
 
@@ -89,19 +92,33 @@ def file_of_package(package: str) -> Path:
     whole = [file for file in files if file.suffix == ".gguf"]
     if len(whole) > 1:
         raise InputError(f"{PIP}{package} brings {len(whole)} GGUF files; name one by its path, such as {whole[0]}.")
-    if whole and not whole[0].is_file():
+    if not whole:
+        return joined_parts(package, list(files))
+    if not whole[0].is_file():
         raise InputError(f"{whole[0]} is missing, though {package} is installed; install the package anew.")
-    return whole[0] if whole else joined_parts(package, files)
+    if files[whole[0]] not in ("", sha256_of(whole[0])):
+        raise InputError(f"{whole[0]} is damaged, its SHA-256 is not the one that pip wrote down; install it anew.")
+    return whole[0]
 
 
-def files_of(package: str) -> list[Path]:
-    """All files that pip says an installed package has; PackageNotFoundError when it is not installed."""
+def files_of(package: str) -> dict[Path, str]:
+    """The files that pip says an installed package has -> SHA-256 (hex digits, or ""); PackageNotFoundError."""
     if not re.fullmatch(r"[\w.-]+", package):
         raise importlib.metadata.PackageNotFoundError(package)
     distribution = importlib.metadata.distribution(package)
     # read here: since Python 3.12 ``distribution.files`` leaves out those that were lost, and nobody could name them
-    listed = csv.reader((distribution.read_text("RECORD") or "").splitlines())
-    return [Path(str(distribution.locate_file(row[0]))) for row in listed if row]
+    rows = [row for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row]
+    sums = (SUM.fullmatch(row[1]) if len(row) > 1 else None for row in rows)
+    digests = [base64.urlsafe_b64decode(found[1] + "=").hex() if found else "" for found in sums]
+    return {Path(str(distribution.locate_file(row[0]))): digest for row, digest in zip(rows, digests)}
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file in hex digits, computed once a process."""
+    from varlen_lab.models.dequantised import digest_of_file  # which loads torch
+
+    facts = file.stat()
+    return digest_of_file(str(file.resolve()), facts.st_size, facts.st_mtime_ns)
 
 
 def joined_parts(package: str, files: list[Path]) -> Path:
@@ -114,12 +131,14 @@ def joined_parts(package: str, files: list[Path]) -> Path:
         raise InputError(f"{sums} states no checksum of a .gguf file; install {package} anew.")
     digest, name = stated.groups()
     target = cache_dir() / f"{digest[:20]}-{Path(name).name}"
-    if target.is_file():  # it was checked before it got this name
-        return target
+    if target.is_file():
+        if sha256_of(target) == digest:
+            return target
+        say_damaged(target)
     for line in importlib.metadata.distribution(package).requires or []:
         required = REQUIRED.match(line)
         try:
-            files = files + files_of(required[0]) if required else files
+            files = [*files, *files_of(required[0])] if required else files
         except importlib.metadata.PackageNotFoundError:
             raise InputError(
                 f"{PIP}{package} needs {line}, which is not installed; pip install --no-deps {line}."

@@ -12,7 +12,7 @@ and ``0 3 5``. ``ListColumn`` finds document ``i`` in them and copies any segmen
 in C for each segment, none for a token. Decoding into Python lists is what makes reading a dataset slow.
 
 On disk, packed rows are written once, whole or not at all, and opened from then on. A file's name says what it was made
-from, the dataset's fingerprint and the plan; its last bytes are a digest of the rows, so that damage is noticed.
+from, the dataset's fingerprint and the plan; its last bytes are a digest of all the others, so that damage is noticed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.files.writing import DAY, add_to_digest, remove_unfinished, written_whole
+from varlen_lab.files.kept import as_written, end_with_digest
+from varlen_lab.files.writing import DAY, remove_unfinished, written_whole
 from varlen_lab.packing.columns import PADDING, fold_in, read_columns, wrong_length
 from varlen_lab.packing.registry import IGNORE, LOSS_MASKS
 
@@ -42,8 +43,8 @@ COLUMNS = ("input_ids", "labels", "seq_lengths")
 CHUNK_TOKENS = 1 << 18  # tokens in memory at a time: 2 MB of rows; more is slower, the processor's cache is small
 BLOCK_TOKENS = 1 << 15  # tokens copied together at a time: still in the processor's cache when they are copied on
 INT32 = np.iinfo(np.int32)
-DIGEST_BYTES = 16  # behind the end of an Arrow stream, where its readers stop
-LAYOUT_VERSION = "3"  # of the packed files; another number when rows of the same plan would come out differently
+DIGEST_BYTES = 16  # of what a file was made from, in its name
+LAYOUT_VERSION = "4"  # of the packed files; another number when rows of the same plan would come out differently
 
 
 class ListColumn:
@@ -208,21 +209,14 @@ def open_rows(files: Sequence[Path]) -> Dataset | None:
     import pyarrow as pa
     from datasets import Dataset, concatenate_datasets
 
-    if not files or not all(file.is_file() for file in files):
+    if not files or not all(file.is_file() for file in files) or not all(map(as_written, files)):
         return None
     try:
         shares = [Dataset.from_file(str(file)) for file in files]
-        for share, file in zip(shares, files):
+        for share in shares:
             if share.data.schema.remove_metadata() != schema():
                 return None
             share.data.validate(full=True)  # or offsets that point nowhere would be followed
-            digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-            for batch in share.data.to_batches():
-                add_to_digest(digest, batch.columns)
-            with file.open("rb") as opened:
-                opened.seek(-DIGEST_BYTES, os.SEEK_END)
-                if opened.read() != digest.digest():
-                    return None
         return concatenate_datasets(shares)
     except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException):  # a damaged head fails in many ways
         return None
@@ -250,11 +244,10 @@ def write_share(dataset: Dataset, packs: Packs, file: Path, chunk_tokens: int, r
     """Write a range of rows to ``file``: all of it appears, or nothing."""
     import pyarrow as pa
 
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    with written_whole(file) as opened:
-        with pa.ipc.new_stream(opened, schema()) as stream:
-            for batch in row_batches(dataset, packs, chunk_tokens, rows):
-                stream.write_batch(batch)
-                add_to_digest(digest, batch.columns)
-                del batch  # before the next is made: one chunk in memory, not two
-        opened.write(digest.digest())
+    with (
+        written_whole(file, finish=end_with_digest) as opened,
+        pa.ipc.new_stream(opened, schema()) as stream,
+    ):
+        for batch in row_batches(dataset, packs, chunk_tokens, rows):
+            stream.write_batch(batch)
+            del batch  # before the next is made: one chunk in memory, not two

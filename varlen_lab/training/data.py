@@ -6,7 +6,7 @@ Tokenised documents are an Arrow file in the cache folder, ``documents-KEY.arrow
 bytes of the data files, the tokenizer's own text, the template, the settings that change a document), so a second run,
 a resume, ``compare`` or ``log-dataset`` of the same data tokenises nothing, and a byte more or less makes another file.
 Packed rows lie beside it. Both are mapped into memory, never read into lists. A file that is cut or damaged is made
-again; where nothing can be kept, a warning says so and the run takes its time.
+again, and a note says so; where nothing can be kept, a warning says so and the run takes its time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from varlen_lab.documents.loading import load_documents
 from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.documents.sources import ending_of, locate
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.kept import as_written, end_with_digest
 from varlen_lab.files.writing import cache_dir, content_digest, fingerprint, keep_in_cache
 from varlen_lab.models.sources import locate_model
 from varlen_lab.packing.rows import document_lengths
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
-DOCUMENTS_FORMAT = 2  # another number when the same record comes out as other tokens, or the file is laid out anew
+DOCUMENTS_FORMAT = 3  # another number when the same record comes out as other tokens, or the file is laid out anew
 
 
 def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
@@ -175,7 +176,7 @@ def tokenised_documents(config: Config, tokenizer: PreTrainedTokenizerBase, *, p
     )
     if path is None or documents_key(config, tokenizer) != key:  # the data changed while it was read
         return documents
-    keep_in_cache(path, lambda file: write_documents(documents, file))
+    keep_in_cache(path, lambda file: write_documents(documents, file), finish=end_with_digest)
     return open_documents(path) or documents  # from the file: packed rows are kept beside it
 
 
@@ -241,7 +242,7 @@ def files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def write_documents(documents: Dataset, file: IO[bytes]) -> None:
-    """Documents as an Arrow stream whose schema holds what they were made of and a digest of their tokens."""
+    """Documents as an Arrow stream whose schema holds what was said of them and a digest of their tokens."""
     import pyarrow as pa
 
     table = documents.data.table
@@ -256,17 +257,18 @@ def open_documents(path: Path) -> Dataset | None:
     from datasets import Dataset, DatasetInfo
     from datasets.table import MemoryMappedTable
 
+    if not as_written(path):
+        return None
     try:
         table = MemoryMappedTable.from_file(str(path))
         if table.schema.types != [pa.list_(pa.int32())] * 2 or table.column_names != ["input_ids", "labels"]:
             return None
         table.validate(full=True)  # or offsets that point nowhere would be followed
         facts = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-        if facts["digest"] != content_digest(table):
-            return None
+        digest, said = facts["digest"], facts["description"]
     except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException):  # a damaged head fails in many ways
         return None
-    return Dataset(table, DatasetInfo(description=facts["description"]), fingerprint=facts["digest"])
+    return Dataset(table, DatasetInfo(description=said), fingerprint=digest)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
