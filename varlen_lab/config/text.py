@@ -8,7 +8,9 @@ what a command line changes: ``--cfg-options max_steps=20 seed=1``, ``--set``.
 from __future__ import annotations
 
 import ast
+import os
 import re
+import stat
 import warnings
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,11 +23,21 @@ from varlen_lab.errors import InputError, SettingError, nearest, quoted
 # XTuner's page numbers the parts of a config file: a setting of the schema says in which it stands.
 PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
 LARGEST_FILE = 2**20  # bytes; more is no config, and Python's parser takes a thousand times as much memory
+LONGEST_NAME = 255  # characters of a path that a sentence shows whole
+LONG_CODE = 20_000  # characters of a string in which Python looks for expressions: the time grows with the square
+LINE_END = re.compile(r"\r\n|\r|\n")
+# Strings, and comments, which may hold a lone quote. One that is never closed goes to the end, for else the search
+# would begin anew at each of its quotes.
+LITERAL = re.compile(
+    r"""#[^\n]*|(?P<prefix>\b[A-Za-z]{1,2})?(?:"""
+    r"""(?P<long>'{3}|"{3})(?:[^\\]|\\.)*?(?:(?P=long)|\Z)|(?P<quote>['"])(?:[^\\\n]|\\.)*?(?:(?P=quote)|$))""",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def load_config(word: str | Path) -> Config:
     """The Config of a file, or of a name that ``list-cfg`` shows; InputError with the near name."""
-    if Path(word).is_file() and not names_model(word):
+    if os.path.isfile(word) and not names_model(word):
         return load(word)
     from varlen_lab.config.names import config_names, named_config  # a config file needs none of the tables
 
@@ -33,35 +45,48 @@ def load_config(word: str | Path) -> Config:
         return named_config(str(word))
     if names_model(word):
         raise InputError(f"{word} is a model and no config; varlen-lab copy-cfg --model {word} DIR makes one for it.")
-    if Path(word).is_dir():
+    if os.path.isdir(word):
         raise InputError(f"{word} is a folder and no config; name a file in it, or a name from list-cfg.")
     if Path(word).suffix == ".py" or "/" in str(word):
-        raise InputError(f"there is no config file {word}; varlen-lab copy-cfg NAME DIR makes one.")
+        raise InputError(f"there is no config file {shown(word)}; varlen-lab copy-cfg NAME DIR makes one.")
     hint = nearest(str(word), config_names()) or "; varlen-lab list-cfg shows the names."
-    raise InputError(f"there is no config file and no config name {str(word)!r}{hint}")
+    raise InputError(f"there is no config file and no config name {quoted(str(word))}{hint}")
 
 
 def names_model(word: str | Path) -> bool:
     """Whether a word where a config should stand names a model: a folder of one, a .gguf file or a package of one."""
     path = Path(word)
-    return (path / "config.json").is_file() or path.suffix.lower() == ".gguf" or str(word).startswith("pip:")
+    return os.path.isfile(path / "config.json") or path.suffix.lower() == ".gguf" or str(word).startswith("pip:")
+
+
+def shown(word: str | Path) -> str:
+    """A path as a sentence shows it: as it is, or in quotes where it would break the line or has no end."""
+    text = str(word)
+    return text if text.isprintable() and text == text.strip() and len(text) <= LONGEST_NAME else quoted(text)
 
 
 def load(path: str | Path) -> Config:
     """Read a config file. Nothing in it is executed; every complaint, an InputError, names file and line."""
-    path = Path(path)
+    path, name = Path(path), shown(path)
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            size = f"{path.stat().st_size / 2**20:,.1f} MB"
-            raise InputError(f"{path}:1: the file has {size}, a config has some kB; is it the file you meant?")
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would be waited for
+            raise InputError(f"{name} is no file, and a config is one; varlen-lab copy-cfg NAME DIR makes one.")
+        if about.st_size > LARGEST_FILE:
+            size = f"{about.st_size / 2**20:,.1f} MB"
+            raise InputError(f"{name}:1: the file has {size}, a config has some kB; is it the file you meant?")
         source = path.read_text(encoding="utf-8-sig")  # Windows puts a mark in front
     except FileNotFoundError:
-        raise InputError(f"there is no config {path}; make one with: varlen-lab copy-cfg NAME .") from None
+        raise InputError(f"there is no config {name}; make one with: varlen-lab copy-cfg NAME .") from None
     except UnicodeDecodeError as problem:
         line = problem.object[: problem.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
+        raise InputError(f"{name}:{line}: not UTF-8 text ({problem.reason}); save it as UTF-8.") from None
     except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); check its permissions.") from None
+        raise InputError(f"{name}: cannot be read ({problem.strerror}); check its permissions.") from None
+    except ValueError as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(f"no file is called {quoted(str(path))} ({problem}); check the path.") from None
     return load_text(source, str(path)).replace(name=path.stem)
 
 
@@ -77,6 +102,7 @@ def load_text(source: str, origin: str) -> Config:
 
 def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
     """The literals of a config file and the line each stands on."""
+    refuse_long_code(source, origin)
     try:
         with warnings.catch_warnings():  # about odd escapes; the value shows in the error, if there is one
             warnings.simplefilter("ignore")
@@ -93,7 +119,7 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
         where = f"{origin}:{statement.lineno}"
         target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
         if not isinstance(target, ast.Name):
-            text = ((ast.get_source_segment(source, statement) or "").splitlines() or [""])[0][:60]
+            text = written(source, statement)[:60]
             raise InputError(
                 f"{where}: `{text}` is not a `name = value` line; a config holds settings, it is never run."
             )
@@ -105,7 +131,7 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
         try:
             values[name] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            text = ast.get_source_segment(source, statement.value) or ""  # type: ignore[attr-defined]
+            text = written(source, statement.value)  # type: ignore[attr-defined]
             raise InputError(
                 f"{where}: the value of {name} is code, a config holds plain values and is never run; "
                 f"{how_to_write(text)}."
@@ -114,6 +140,24 @@ def parse(source: str, origin: str) -> tuple[dict[str, Any], dict[str, int]]:
         if twice := key_set_twice(statement.value):  # type: ignore[attr-defined]
             raise InputError(f"{origin}:{twice[1]}: {name} has the key {twice[0]} twice; keep one of the two.")
     return values, lines
+
+
+def refuse_long_code(source: str, origin: str) -> None:
+    """InputError for a text with code in it that is so long that Python 3.11 needs minutes to parse it."""
+    for found in LITERAL.finditer(source) if len(source) > LONG_CODE else ():
+        if "f" in (found["prefix"] or "").lower() and len(found[0]) > LONG_CODE:
+            line = source.count("\n", 0, found.start()) + 1
+            raise InputError(f"{origin}:{line}: an f-string is code, a config holds plain values and is never run.")
+
+
+def written(source: str, node: ast.stmt | ast.expr) -> str:
+    """The first line of a node of the tree, as it stands in the text.
+
+    ``ast.get_source_segment`` copies the text letter by letter, half a minute for a line of a megabyte.
+    """
+    line = LINE_END.split(source, maxsplit=node.lineno)[node.lineno - 1].encode()  # columns are bytes
+    whole = node.end_lineno == node.lineno
+    return line[node.col_offset : node.end_col_offset if whole else None].decode()
 
 
 def how_to_write(text: str) -> str:
