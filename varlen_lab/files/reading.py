@@ -52,14 +52,23 @@ def read_json(path: Path, instead: str, kind: type[T] = dict, most: int = MOST_T
     return parse_json(read_text(path, instead, most), str(path), instead, kind)
 
 
-def parse_json(text: str, where: str, instead: str, kind: type[T] = dict) -> T:  # type: ignore[assignment]
-    """As ``read_json``, of a text that stands in ``where``. NaN and Infinity, which are no JSON, are none here."""
+def parse_json(
+    text: str,
+    where: str,
+    instead: str,
+    kind: type[T] = dict,  # type: ignore[assignment]
+    words: bool = False,
+) -> T:
+    """As ``read_json``, of a text that stands in ``where``.
+
+    NaN and Infinity, which are no JSON, are none here either, but for ``words``: files of ours had them once.
+    """
 
     def refuse(word: str) -> NoReturn:
         raise ValueError(f"{word} is no number of JSON")
 
     try:
-        found = json.loads(text, parse_constant=refuse)
+        found = json.loads(text, parse_constant=float if words else refuse)
     except RecursionError:
         raise InputError(f"{where} is nested too deep to be read; {instead}.") from None
     except ValueError as problem:
