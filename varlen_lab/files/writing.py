@@ -11,6 +11,7 @@ missing or damaged is made again. A folder that cannot be written costs time, no
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import os
@@ -20,16 +21,18 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from varlen_lab.errors import InputError
 from varlen_lab.files.kept import say_damaged
+from varlen_lab.files.folders import as_the_umask_says, bring_along, exchange
 from varlen_lab.files.windows import flags_to_sync, replace
 
 DRAFT_BYTES = 6  # random, in the name of a draft
+BEFORE = ".before"  # ends the name of a folder whose place another takes
 DAY = 24 * 3600  # seconds: no file takes that long to write
 
 
@@ -81,29 +84,56 @@ def written_whole(path: Path, mode: str = "wb", finish: Callable[[Path], object]
 
 
 @contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
+def folder_written_whole(path: Path, ours: Collection[str] | None = None) -> Iterator[Path]:
     """An empty folder that becomes ``path`` when the block ends well; what ``path`` was before goes.
 
-    Missing folders above it are made. When the block fails, ``path`` is what it was and nothing else is left.
+    ``ours``: the files of the folder before (``a/b``) that may go, where others may have files in it. These come along;
+    InputError where one has the name of a new file. Missing folders above ``path`` are made. When the block fails,
+    ``path`` is what it was and nothing else is left. Who is killed leaves the old folder or the new one, and a hidden
+    ``.NAME-….partial``; on a system that cannot exchange two names in one moment (Windows, some network disks), the old
+    one may be left as ``.NAME-….before``, and has its name again before the next is written.
     """
-    draft, old = draft_beside(path), draft_beside(path)
+    recover(path)
+    draft, old = draft_beside(path), draft_beside(path, BEFORE)
+    made = [above for above in path.parents if not above.exists()]
     try:
         draft.mkdir(parents=True)
         yield draft
-        for inside in [*draft.rglob("*"), draft]:
+        as_the_umask_says(draft)
+        for inside in draft.rglob("*"):
             sync(inside)
-        # a folder cannot replace another in one move: between these two there is none
-        if os.path.lexists(path):
-            replace(path, old)
-        replace(draft, path)
+        stay = ours if ours is not None and path.is_dir() and not path.is_symlink() else None
+        if stay is not None:
+            bring_along(path, draft, stay)
+            shutil.copymode(path, draft)
+        sync(draft)
+        exchanged = os.path.lexists(path) and exchange(draft, path)
+        if not exchanged:
+            if os.path.lexists(path):
+                replace(path, old)
+            replace(draft, path)
+        if stay is not None:  # what was put there since
+            bring_along(draft if exchanged else old, path, stay, late=True)
     except BaseException:
         if os.path.lexists(old) and not os.path.lexists(path):
             replace(old, path)
+        remove(draft)
+        for above in made:
+            with contextlib.suppress(OSError):  # it holds something by now
+                above.rmdir()
         raise
     finally:
         remove(draft)
         remove(old)
     sync(path.parent)
+
+
+def recover(path: Path) -> None:
+    """Give a folder its name back that a killed process had moved aside and not yet replaced."""
+    if not os.path.lexists(path):
+        aside = list(path.parent.glob(f".{glob.escape(path.name[:200])}-{'[0-9a-f]' * 2 * DRAFT_BYTES}{BEFORE}"))
+        if aside:
+            replace(max(aside, key=lambda one: one.lstat().st_ctime), path)
 
 
 @contextmanager
@@ -115,9 +145,9 @@ def writable(path: Path, instead: str) -> Iterator[None]:
         raise InputError(f"{path} cannot be written ({problem.strerror}); choose another {instead}.") from None
 
 
-def draft_beside(path: Path) -> Path:
+def draft_beside(path: Path, ending: str = ".partial") -> Path:
     """A name nobody else has, in the same folder: a move is atomic only within one file system."""
-    return path.with_name(f".{path.name[:200]}-{secrets.token_hex(DRAFT_BYTES)}.partial")
+    return path.with_name(f".{path.name[:200]}-{secrets.token_hex(DRAFT_BYTES)}{ending}")
 
 
 def remove(path: Path) -> None:
