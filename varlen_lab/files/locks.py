@@ -24,21 +24,22 @@ FAR = 2**20  # the byte that Windows locks: where the holder's name stands, othe
 
 
 @contextmanager
-def held(folder: Path, what: str, instead: str) -> Iterator[None]:
+def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iterator[None]:
     """Keep a folder that is there to this process until the block ends; InputError says who holds it already.
 
     ``what`` this process does there, for whom it keeps out (``varlen-lab train``); ``instead``: how to say where else.
+    ``beside``: of a folder that another takes the place of, or that is not there yet, the lock lies in the one above.
     A file system that knows no locks gets a warning.
     """
-    path = folder / NAME
+    path = folder.with_name(f".{folder.name[:40]}{NAME}") if beside else folder / NAME
     try:
         handle = locked(path)
     except OSError as problem:
-        if isinstance(problem, BlockingIOError | PermissionError) and path.exists() and os.access(folder, os.W_OK):
+        if isinstance(problem, BlockingIOError | PermissionError) and path.exists() and os.access(path.parent, os.W_OK):
             raise InputError(
                 f"{folder} is in use by {holder(path)}; wait for it, or choose another {instead}."
             ) from None
-        if os.access(folder, os.W_OK):
+        if os.access(path.parent, os.W_OK):
             warnings.warn(
                 f"{folder} cannot be locked ({problem.strerror}): let no second run write to it.", stacklevel=3
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -25,6 +26,9 @@ def check_folder(path: Path, instead: str, room: int = 0) -> None:
             raise InputError(f"{above} is a file, and a folder is needed there; choose another {instead}.")
         with tempfile.TemporaryFile(dir=above):
             pass  # a folder that is there may still be read-only
+        for name in path.parts[len(above.parts) :]:
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(above / name)  # a name may be too long, or one that this system does not take
         free = bytes_free(above) if room else 0
     except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte; InputError is one, too
         if isinstance(problem, InputError):

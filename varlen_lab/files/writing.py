@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.kept import say_damaged
 from varlen_lab.files.folders import as_the_umask_says, bring_along, exchange
+from varlen_lab.files.kept import say_damaged
 from varlen_lab.files.windows import flags_to_sync, replace
 
 DRAFT_BYTES = 6  # random, in the name of a draft
+LONGEST_NAME = 200  # bytes of a file's name in that of its draft
 BEFORE = ".before"  # ends the name of a folder whose place another takes
 DAY = 24 * 3600  # seconds: no file takes that long to write
 
@@ -131,7 +132,7 @@ def folder_written_whole(path: Path, ours: Collection[str] | None = None) -> Ite
 def recover(path: Path) -> None:
     """Give a folder its name back that a killed process had moved aside and not yet replaced."""
     if not os.path.lexists(path):
-        aside = list(path.parent.glob(f".{glob.escape(path.name[:200])}-{'[0-9a-f]' * 2 * DRAFT_BYTES}{BEFORE}"))
+        aside = list(path.parent.glob(f".{glob.escape(cut(path.name))}-{'[0-9a-f]' * 2 * DRAFT_BYTES}{BEFORE}"))
         if aside:
             replace(max(aside, key=lambda one: one.lstat().st_ctime), path)
 
@@ -147,7 +148,12 @@ def writable(path: Path, instead: str) -> Iterator[None]:
 
 def draft_beside(path: Path, ending: str = ".partial") -> Path:
     """A name nobody else has, in the same folder: a move is atomic only within one file system."""
-    return path.with_name(f".{path.name[:200]}-{secrets.token_hex(DRAFT_BYTES)}{ending}")
+    return path.with_name(f".{cut(path.name)}-{secrets.token_hex(DRAFT_BYTES)}{ending}")
+
+
+def cut(name: str) -> str:
+    """As much of a file's name as leaves room for what a draft's has besides: file systems count bytes."""
+    return name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def remove(path: Path) -> None:

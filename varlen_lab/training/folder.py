@@ -8,7 +8,6 @@ are never held, so a machine that holds the model can convert it.
 from __future__ import annotations
 
 import gc
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,15 +21,15 @@ from safetensors import SafetensorError
 from varlen_lab.documents.jinja import chat_template
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import folder_written_whole
+from varlen_lab.files.writing import folder_written_whole, written_whole
 from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.models.building import PLAIN, resolve_attention
+from varlen_lab.training.destination import INSTEAD, Destination, write_manifest
 from varlen_lab.training.stopping import notes_on_stopping, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours, which may be written anew
 TOLERANCE = 1e-5  # of logits that were copied
 
 
@@ -54,7 +53,7 @@ class Written:
 
 
 def write_folder(
-    save_dir: Path,
+    place: Destination,
     make: Callable[[], Made],
     reopen: Callable[[Path], Any],
     tokenizer: PreTrainedTokenizerBase,
@@ -63,12 +62,12 @@ def write_folder(
     texts: dict[str, str],
     max_shard_size: str,
 ) -> Written:
-    """Write what ``make`` gives into a folder, open it again, compare logits, then name it ``save_dir``.
+    """Write what ``make`` gives into a folder, open it again, compare logits, then give it its place.
 
     ``facts`` are kept in its manifest, ``texts`` (file name to text) beside it. InputError when the logits differ by
     more than rounding, and when there is no room.
     """
-    with folder_in_a_sentence(save_dir) as draft:
+    with folder_written_whole(place.path, place.seen or ()) as draft:
         made = make()
         try:
             parameters, dtype, notes = save(made.model, draft, tokenizer, prompt_template, max_shard_size)
@@ -76,7 +75,7 @@ def write_folder(
             if not isinstance(problem, OSError | SafetensorError) and "os error" not in str(problem):
                 raise
             raise InputError(
-                f"{save_dir} could not be written ({first_line(problem)}); make room, or choose another SAVE_DIR."
+                f"{place.given} could not be written ({first_line(problem)}); make room, or choose another {INSTEAD}."
             ) from None
         own = logits_of(made.model)
         expected, tolerance = own if made.expected is None else made.expected, made.tolerance
@@ -91,24 +90,24 @@ def write_folder(
                 "a bug of ours: please report it."
             )
         for name, text in texts.items():
-            (draft / name).write_text(text, encoding="utf-8", newline="\n")
-        manifest = json.dumps({**facts, "dtype": dtype, "logits": gap}, indent=1)
-        (draft / MANIFEST).write_text(manifest, encoding="utf-8", newline="\n")
+            with written_whole(draft / name, "w") as file:
+                file.write(text)
+        write_manifest(draft, {**facts, "dtype": dtype, "logits": gap})
+        place.check_unchanged()
     return Written(parameters, dtype, notes, gap)
 
 
 @contextmanager
-def folder_in_a_sentence(save_dir: Path) -> Iterator[Path]:
-    """``folder_written_whole``; InputError where the system says no, as a read-only disk does."""
+def in_a_sentence(save_dir: Path) -> Iterator[None]:
+    """Inside, what the system says of a folder that is written is an InputError, as of a read-only disk."""
     try:
-        with folder_written_whole(save_dir) as draft:
-            yield draft
+        yield
     except OSError as problem:
         if problem.errno is None:  # transformers' own, of a model that is not there
             raise
         where = f": {problem.filename}" if problem.filename else ""
         raise InputError(
-            f"{save_dir} could not be written ({problem.strerror}{where}); make room, or choose another SAVE_DIR."
+            f"{save_dir} could not be written ({problem.strerror}{where}); make room, or choose another {INSTEAD}."
         ) from None
 
 

@@ -1,0 +1,191 @@
+"""Where a conversion goes: nothing of a person's lies there, or what does is brought along.
+
+    varlen_lab.json    in a folder of ours: how it was made, and the digest of every file that was written
+
+A file that is listed and has its digest is ours, and goes when the folder is written anew. Every other file is a
+person's: it comes along, under its name. One that is listed and was changed since is both, so nothing is written until
+somebody moves it. A list whose own digest does not fit, and a folder that a version without lists wrote, say nothing of
+whose the files are: nothing is written there either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from varlen_lab.errors import InputError
+from varlen_lab.files.checksums import DIGITS, check_listed, digest_file, digest_of, listed
+from varlen_lab.files.locks import held
+from varlen_lab.files.places import check_folder
+from varlen_lab.files.reading import read_json
+from varlen_lab.files.writing import recover, written_whole
+
+MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours
+INSTEAD = "SAVE_DIR"
+FILES, DIGEST = "files", "digest"  # of a manifest: its list, and the digest of all else that it says
+
+
+@dataclass(frozen=True)
+class Destination:
+    """``given``: as a person wrote it; ``path``: the folder itself; ``seen``: what is ours in it, as it was found."""
+
+    given: Path
+    path: Path
+    seen: Mapping[str, tuple[int, ...]] | None
+
+    def check_room(self, room: int) -> None:
+        """InputError when the disk has not this many bytes left."""
+        check_folder(self.path.parent, INSTEAD, room)
+
+    def check_unchanged(self) -> None:
+        """InputError when another program has written to what would be replaced."""
+        if look(self.path, self.seen or ()) != self.seen:
+            raise InputError(
+                f"{self.given} was written by another program meanwhile; nothing of it was changed, look at it and "
+                f"convert again, or choose another {INSTEAD}."
+            )
+
+
+@contextmanager
+def destination(save_dir: Path, *read: Path) -> Iterator[Destination]:
+    """The place of a new folder, which is this process's until the block ends; all that can be wrong is said first.
+
+    ``read``: files and folders that the folder is made from, none of which it may touch. A link is followed, it is how
+    a person named the place. InputError, also where another conversion writes there.
+    """
+    for above in save_dir.parents:
+        if above.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+    if save_dir.is_file():
+        raise InputError(f"{save_dir} is a file, the model needs a folder; choose another {INSTEAD}.")
+    path = save_dir
+    with contextlib.suppress(ValueError):  # of a zero byte, which is told below
+        path = Path(os.path.realpath(save_dir))
+    for other in read:
+        if words := overlap(path, other):
+            raise InputError(f"{save_dir} {words} {other}, which is read; choose another {INSTEAD}.")
+    check_folder(save_dir, INSTEAD)
+    check_folder(path.parent, INSTEAD)
+    if path == path.parent or os.path.ismount(path) or overlap(path, Path.cwd()) in ("is", "holds"):
+        raise InputError(
+            f"{save_dir} is a disk of its own or the folder this command runs in, no new folder can take its place; "
+            f"name one inside it as {INSTEAD}."
+        )
+    made = [above for above in path.parents if not above.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with held(path, "varlen-lab convert", INSTEAD, beside=True):
+            recover(path)
+            ours = files_of_ours(path, save_dir)
+            yield Destination(save_dir, path, look(path, ours))
+    except BaseException:
+        for above in made:
+            with contextlib.suppress(OSError):  # it holds something by now
+                above.rmdir()
+        raise
+
+
+def overlap(path: Path, other: Path) -> str:
+    """``is``, ``lies in`` or ``holds``: what a folder is to what may be a file, through links and ``..``; else ""."""
+    ends = path, Path(os.path.realpath(other))
+    if same(*ends):
+        return "is"
+    if any(same(above, ends[1]) for above in ends[0].parents):
+        return "lies in"
+    return "holds" if any(same(ends[0], above) for above in ends[1].parents) else ""
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two names lead to one file; of what is not there, whether they are equal."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(one, other)
+    return one == other
+
+
+def files_of_ours(path: Path, said: Path) -> set[str]:
+    """The files in a folder, ``said`` by a person, that may be replaced; InputError where it may not be touched."""
+    if not path.exists() or not any(path.iterdir()):
+        return set()
+    if not (path / MANIFEST).is_file():
+        raise InputError(f"{said} is not empty and not a conversion of ours; choose another {INSTEAD}.")
+    digests = read_manifest(path, f"remove {said} yourself, or choose another {INSTEAD}").get(FILES)
+    if digests is None:
+        raise InputError(
+            f"{said} was converted by a version that did not list its files, so that yours are not known from ours; "
+            f"remove it yourself, or choose another {INSTEAD}."
+        )
+    for name, digest in digests.items():
+        file = path / name
+        if os.path.lexists(file) and (file.is_symlink() or not file.is_file() or digest_file(file) != digest):
+            raise InputError(
+                f"{said / name} was changed since it was converted and would be lost; move it away, or choose another "
+                f"{INSTEAD}."
+            )
+    return {MANIFEST, *digests}
+
+
+def look(path: Path, names: Any) -> dict[str, tuple[int, ...]] | None:
+    """What tells a changed file from an unchanged one, of each of ``names`` in a folder and itself; None: no folder."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name in ["", *names]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            facts = os.lstat(path / name)
+            found[name] = (facts.st_ino, facts.st_size * bool(name), facts.st_mtime_ns * bool(name))
+    return found or None
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """List every file of a folder that is now whole, beside ``facts``."""
+    values = {**facts, FILES: listed(folder)}
+    with written_whole(folder / MANIFEST, "w") as file:
+        file.write(json.dumps({**values, DIGEST: digest_of_values(values)}, indent=1, allow_nan=False))
+
+
+def read_manifest(folder: Path, instead: str) -> dict[str, Any]:
+    """What the manifest of a folder says; {} without one. InputError, which ``instead`` ends, for a damaged one.
+
+    One of a version without lists has no ``FILES``.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    values: dict[str, Any] = read_json(path, instead)
+    if FILES not in values and DIGEST not in values:
+        return values
+    digests, whole = values.get(FILES), False
+    with contextlib.suppress(RecursionError):
+        whole = values.pop(DIGEST, None) == digest_of_values(values)
+    if not whole or not isinstance(digests, dict):
+        raise InputError(f"{path} is damaged, it does not say what was written there; {instead}.")
+    for name, digest in digests.items():
+        if not re.fullmatch(rf"[0-9a-f]{{{DIGITS}}}", str(digest)) or not inside(name):
+            raise InputError(f"{path} lists {name!r}, which is no file of a conversion; {instead}.")
+    return values
+
+
+def check_whole(folder: Path, instead: str) -> dict[str, Any]:
+    """As ``read_manifest``, and InputError when a file of the folder is not there, or not as it was written."""
+    values = read_manifest(folder, instead)
+    check_listed(folder, values.get(FILES, {}), instead)
+    return values
+
+
+def inside(name: str) -> bool:
+    """Whether a name stays in the folder that it is looked up in, on every system."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not {"..", "/"} & set(parts) and not re.search(r"[\\:\0]", name)
+
+
+def digest_of_values(values: Mapping[str, Any]) -> str:
+    """Of plain values, in whatever order and layout they are written."""
+    text = json.dumps(values, sort_keys=True, default=repr)
+    return digest_of(io.BytesIO(text.encode("utf-8", "backslashreplace")))
