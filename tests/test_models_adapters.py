@@ -93,7 +93,7 @@ def test_an_adapter_goes_on_beside_the_weights_it_began_with_only(lora: Config, 
     assert len(str(read_checkpoint(first.checkpoint or "")["meta"]["base"])) == 32
     train(begun, progress=False, resume=True)
     tiny("internlm", seed=4).save_pretrained(tmp_path / "base")
-    with pytest.raises(InputError, match="beside other weights than those of .*base.*put the model back"):
+    with pytest.raises(InputError, match=r"beside other weights than those of .*base.*put the model back"):
         train(begun, progress=False, resume=True)
 
 

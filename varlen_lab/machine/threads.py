@@ -38,7 +38,7 @@ def suit(settings: Mapping[str, Any] | None, folder: str | None) -> None:
     if folder is not None:
         try:
             settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # of the hub, a GGUF file, damaged: who opens it says so
+        except (OSError, ValueError, RecursionError):  # of the hub, a GGUF file, damaged: who opens it says so
             settings = None
     if isinstance(settings, Mapping) and is_narrow(settings):
         use_one_thread()

@@ -20,6 +20,7 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.machine.gpu import dtype_name
+from varlen_lab.models.seeding import seeded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,8 +51,7 @@ def add_adapter(model: PreTrainedModel, config: Config, dtype: torch.dtype = tor
     # without weights the adapter has none either
     empty = any(parameter.is_meta for parameter in model.parameters())
     # the run's own random numbers must not depend on how many an adapter draws
-    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False) if empty else nullcontext():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed), init_empty_weights(include_buffers=False) if empty else nullcontext():
         try:
             with no_future_of_peft():
                 wrapped = peft.get_peft_model(model, lora)

@@ -19,7 +19,7 @@ import torch
 
 from varlen_lab.attention.huggingface import AUTO, hf_name_of, register
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError, first_line, nearest
+from varlen_lab.errors import InputError, first_line, nearest, quoted, shortened
 from varlen_lab.machine.gpu import (
     DTYPES,
     automatic_device,
@@ -34,6 +34,9 @@ from varlen_lab.models.adapters import add_adapter, four_bit_settings
 from varlen_lab.models.isolation import isolate_known
 from varlen_lab.models.recomputing import recompute
 from varlen_lab.models.registry import FAMILIES, Family
+from varlen_lab.models.room import refuse_too_large
+from varlen_lab.models.seeding import seeded
+from varlen_lab.models.stated import foreign, refuse_counts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -177,19 +180,20 @@ def from_scratch(
     register()
     native = native_config(config)
     attention = resolve_attention(attn_implementation, native)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            if empty:
-                return empty_model(native, attention, torch.float32)
-            return AutoModelForCausalLM.from_config(native, attn_implementation=attention, dtype=torch.float32)
-        except InputError:
-            raise
-        except Exception as problem:  # sizes that do not fit one another show in many ways
-            raise InputError(
-                f"model_config describes a {native.model_type} that cannot be built ({type(problem).__name__}: "
-                f"{first_line(problem)}); correct the values, or take another model_type."
-            ) from None
+
+    def cannot_build(problem: BaseException) -> InputError:  # sizes that do not fit one another show in many ways
+        return InputError(
+            f"model_config describes a {native.model_type} that cannot be built ({type(problem).__name__}: "
+            f"{first_line(problem)}); correct the values, or take another model_type."
+        )
+
+    with foreign(cannot_build), seeded(seed):
+        if empty:
+            return empty_model(native, attention, torch.float32)
+        refuse_too_large(native)
+        return AutoModelForCausalLM.from_config(
+            native, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+        )
 
 
 def empty_model(
@@ -202,9 +206,12 @@ def empty_model(
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+    with seeded(0), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention, dtype=None if dtype == "auto" else dtype
+            config,
+            attn_implementation=attention,
+            dtype=None if dtype == "auto" else dtype,
+            trust_remote_code=False,
         )
     # not before: every weight that is assigned inside the block becomes one of its own
     model.tie_weights()
@@ -218,20 +225,23 @@ def native_config(config: dict[str, Any]) -> PretrainedConfig:
     options = dict(config)
     kind = options.pop("model_type", None)
     known = native_model_types()
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise InputError(
-            f"model_config has model_type {kind!r}, transformers does not know it"
+            f"model_config has model_type {quoted(kind)}, transformers does not know it"
             f"{nearest(str(kind), known)}; for example 'llama'."
         )
+    refuse_counts(options, "model_config")
     if kind in OUR_MODEL_TYPES:
         from varlen_lab.models.architectures import register_architectures
 
         register_architectures()
-    try:
-        return AutoConfig.for_model(kind, **options)
-    except Exception as problem:  # each model type checks its own values, in its own way
+
+    def refused(problem: BaseException) -> InputError:  # each model type checks its own values, in its own way
         reason = " ".join(str(problem.__cause__ or problem).split()).rstrip(".")
-        raise InputError(f"model_config does not describe a {kind}: {reason}; correct the value.") from None
+        return InputError(f"model_config does not describe a {kind}: {shortened(reason)}; correct the value.")
+
+    with foreign(refused):
+        return AutoConfig.for_model(kind, **options)
 
 
 def native_model_types() -> set[str]:

@@ -150,6 +150,7 @@ def model_of(file: Path, reader: GGUFReader, dtype: torch.dtype) -> PreTrainedMo
                 dtype=dtype,
                 local_files_only=True,
                 output_loading_info=True,
+                trust_remote_code=False,
                 **more,
             )
     except Exception as problem:  # an unknown architecture, a missing key, a block format without a reader, ...
@@ -194,7 +195,9 @@ def tokenizer_of(file: Path, reader: GGUFReader) -> Any:
         kind = reader.fields["tokenizer.ggml.model"].contents()
         if hasattr(ggml, "GGUF_TO_FAST_CONVERTERS") and kind not in OLD_KINDS:
             raise ValueError(f"it is of the kind {kind!r}")
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(file.parent), gguf_file=file.name, local_files_only=True, trust_remote_code=False
+        )
         for field, name in SPECIAL_TOKENS.items():
             stated = reader.fields.get(f"tokenizer.ggml.{field}_token_id")
             if stated is not None and 0 <= int(stated.contents()) < len(tokenizer):

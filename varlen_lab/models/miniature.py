@@ -24,6 +24,7 @@ import torch
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError, first_line, nearest
 from varlen_lab.models.building import NOISE_WORDS, native_model_types, noise_probabilities
+from varlen_lab.models.seeding import seeded
 from varlen_lab.models.sizes import (
     SPECIAL,
     Layers,
@@ -53,7 +54,7 @@ def miniature_config(kind: str | PretrainedConfig, **changes: Any) -> Pretrained
         for repair in REPAIRS:
             try:
                 config = repair(every_kind(kept) if full else kept, changes)
-                with torch.random.fork_rng(devices=[]), torch.device("cpu" if full else "meta"):
+                with seeded(0), torch.device("cpu" if full else "meta"):
                     model = model_of(config)
                     if full:  # not all that is named in the code of a class can be had
                         model.eval()(input_ids=torch.tensor([[SPECIAL] * 3]), use_cache=False)
@@ -75,8 +76,7 @@ def miniature(
     register()
     config = miniature_config(kind, **changes)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             model = model_of(config, attn_implementation=attn_implementation)
     except InputError:
         raise

@@ -26,7 +26,7 @@ from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
 from varlen_lab.documents.loading import load_documents
 from varlen_lab.documents.registry import TEMPLATES
 from varlen_lab.documents.sources import ending_of, locate
-from varlen_lab.errors import InputError, first_line
+from varlen_lab.errors import InputError
 from varlen_lab.files.kept import as_written, end_with_digest
 from varlen_lab.files.writing import cache_dir, content_digest, fingerprint, keep_in_cache
 from varlen_lab.models.sources import locate_model
@@ -39,15 +39,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
 DOCUMENTS_FORMAT = 3  # another number when the same record comes out as other tokens, or the file is laid out anew
 
 
 def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to the model; a model from scratch takes the built-in one.
 
-    A tiny stand-in saved by ``varlen_lab.models`` has no tokenizer but the built-in one's vocabulary size, and is
-    given it; any other folder without a tokenizer is an InputError.
+    A tiny stand-in saved by ``varlen_lab.models`` has no tokenizer file but the built-in one's vocabulary size, and is
+    given it; any other folder without a tokenizer, or with one that does not open, is an InputError.
     """
     name = config.pretrained_model_name_or_path
     if name is None:
@@ -59,34 +58,19 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
                 f"{len(builtin):,} tokens; make it at least that."
             )
         return builtin
-    from transformers import AutoConfig, AutoTokenizer
+    from varlen_lab.models.stated import stated_config
+    from varlen_lab.models.tokenizers import open_tokenizer
 
-    from varlen_lab.models.loading import only_local  # which loads torch
-
-    folder = locate_model(name).folder
-    try:
-        # for some model types transformers makes an empty tokenizer out of nothing and does not say so
-        if Path(folder).is_dir() and not any(any(Path(folder).glob(pattern)) for pattern in TOKENIZER_FILES):
-            raise OSError("there are no tokenizer files")
-        return AutoTokenizer.from_pretrained(folder, local_files_only=only_local(folder))
-    except Exception as problem:  # transformers raises many kinds for one fact: there is no usable tokenizer
-        try:
-            vocabulary = AutoConfig.from_pretrained(folder, local_files_only=True).vocab_size
-        except (OSError, ValueError):
-            vocabulary = None
-        builtin = builtin_tokenizer()
-        if vocabulary == len(builtin):
-            return builtin
-        reason = first_line(problem)
-        if not Path(folder).is_dir():
-            raise InputError(
-                f"{name!r} is neither a model folder here nor one the hub gives us ({reason}); check "
-                "pretrained_model_name_or_path and the network, or name a folder."
-            ) from None
-        raise InputError(
-            f"{name!r} has no tokenizer that can be opened here ({reason}); save one beside the model with "
-            "tokenizer.save_pretrained."
-        ) from None
+    tokenizer = open_tokenizer(name)
+    if tokenizer is not None:
+        return tokenizer
+    builtin = builtin_tokenizer()
+    if stated_config(Path(locate_model(name).folder)).get("vocab_size") == len(builtin):
+        return builtin
+    raise InputError(
+        f"{name!r} has no tokenizer (there are no tokenizer files); save one beside the model with "
+        "tokenizer.save_pretrained."
+    )
 
 
 def is_streamed(config: Config) -> bool:

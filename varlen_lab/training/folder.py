@@ -144,8 +144,9 @@ def open_plain(folder: Path) -> PreTrainedModel:
     """A model folder as a user opens it."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    attention = resolve_attention(PLAIN, AutoConfig.from_pretrained(folder))
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
+    attention = resolve_attention(PLAIN, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, trust_remote_code=False)
+    return model.eval()
 
 
 def logits_of(model: Any) -> torch.Tensor:
