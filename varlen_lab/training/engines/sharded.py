@@ -21,6 +21,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.training.checkpoint import RUN_FILE, save_checkpoint
 from varlen_lab.training.engines import Engine, trained_only
+from varlen_lab.training.engines.folders import FILES, check_folder, digests_of_all, folder_of_all
 from varlen_lab.training.engines.scattering import (
     cut,
     gathered,
@@ -35,7 +36,6 @@ from varlen_lab.training.engines.shards import (
     MODEL,
     OPTIMIZER,
     SHARDS,
-    folder_of_all,
     read_shards,
     split_optimizer,
     stored_tensors,
@@ -114,6 +114,7 @@ class ShardedEngine(Engine):
         plain, tensors = self.slices()
         with folder_of_all(path, self.accelerator) as draft:
             write_shards(draft / FOLDER, tensors)  # ends when all processes have written
+            plain[FILES] = digests_of_all(draft, self.accelerator)
             if self.accelerator.is_main_process:
                 plain[SHARDS]["files"] = written_files(draft / FOLDER)
                 save_checkpoint(draft / RUN_FILE, {**contents, **plain, "engine": self.kind})
@@ -158,6 +159,7 @@ class ShardedEngine(Engine):
         if SHARDS not in state:
             super().restore(path, state)
             return
+        check_folder(path, state, FOLDER, self.accelerator)
         plain, tensors = self.slices()
         trained, weights = plain[SHARDS]["trained"], dict(self.unwrapped_model.named_parameters())
         if state[SHARDS]["trained"] != trained:

@@ -12,45 +12,20 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import folder_written_whole
-from varlen_lab.training.checkpoint import full_disk_told
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from varlen_lab.training.engines.folders import check_folder
 
 FOLDER = "shards"  # inside the folder of a checkpoint
 SHARDS = "shards"  # the key in run.pth: files with their sizes, names of what is trained, names of tied weights
 FILES, FILE_BYTES = 16, 2**24  # what a process keeps goes into about 16 files, of 16 MiB or more
 MODEL, OPTIMIZER = "model.", "optimizer."  # what names of tensors begin with
-
-
-@contextmanager
-def folder_of_all(path: Path, accelerator: Accelerator) -> Iterator[Path]:
-    """An empty folder which all processes write into; it becomes ``path`` when the first one's block has ended well.
-
-    InputError when it cannot be written, or is not the same one for all.
-    """
-    from accelerate.utils import broadcast_object_list, gather_object
-
-    making = folder_written_whole(path) if accelerator.is_main_process else nullcontext()
-    with full_disk_told(path), making as draft:
-        folder = Path(broadcast_object_list([str(draft)])[0])  # its name, which the first process has chosen
-        # else each machine would write into a folder of its own, and only the first one's be moved into place
-        if not all(gather_object([folder.is_dir()])):
-            raise InputError(
-                f"{path.parent} is not one folder for all machines, a checkpoint would lack shards; set work_dir to a "
-                "folder that they share, or checkpoint_format = 'whole' with --fsdp."
-            )
-        yield folder
-    accelerator.wait_for_everyone()
 
 
 def write_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -126,7 +101,11 @@ def check_files(path: Path, listed: dict[str, Any]) -> None:
 
 
 def whole_weights(path: Path, state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint folder whose run.pth is ``state``, as a checkpoint in one file has them."""
+    """The weights of a checkpoint folder whose run.pth is ``state``, as a checkpoint in one file has them.
+
+    InputError that names a file which is not as it was written.
+    """
+    check_folder(path, state, FOLDER)
     weights = whole(path, state[SHARDS], MODEL)
     return weights | {name: weights[same] for name, same in state[SHARDS]["tied"].items()}
 

@@ -22,8 +22,10 @@ from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.training.checkpoint import RUN_FILE, read_checkpoint, save_checkpoint
 from varlen_lab.training.engines import Engine
-from varlen_lab.training.engines.shards import folder_of_all, silenced
+from varlen_lab.training.engines.folders import FILES, check_folder, digests_of_all, folder_of_all
+from varlen_lab.training.engines.shards import silenced
 from varlen_lab.training.engines.stages import with_precision
+from varlen_lab.training.engines.zero_files import ShardFiles, check_contents, weights_only
 from varlen_lab.training.optimizer import make_optimizer, make_schedule
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ class ZeroEngine(Engine):
             self.model, *_ = deepspeed.initialize(
                 model=model, optimizer=self.optimizer, config=settings, dist_init_required=False
             )
+        self.files = ShardFiles()
+        self.files.take_over(self.model)
         # at its lowest scale DeepSpeed would raise an error of its own; whether a run is lost, the loop decides
         self.model.optimizer.loss_scaler.raise_error_at_min_scale = False  # type: ignore[union-attr]
 
@@ -111,10 +115,12 @@ class ZeroEngine(Engine):
                 self.model.save_checkpoint(  # type: ignore[operator]
                     str(draft), tag=TAG, exclude_frozen_parameters=has_frozen(self.unwrapped_model)
                 )
-            self.accelerator.wait_for_everyone()
+            self.files.check()
+            digests = digests_of_all(draft, self.accelerator)
             if self.accelerator.is_main_process:
                 state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind, "zero_stage": self.stage}
-                save_checkpoint(draft / RUN_FILE, {**contents, **state, "processes": self.accelerator.num_processes})
+                state |= {"processes": self.accelerator.num_processes, FILES: digests}
+                save_checkpoint(draft / RUN_FILE, {**contents, **state})
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back what ``save`` wrote; with the same number of processes and the same stage."""
@@ -126,13 +132,15 @@ class ZeroEngine(Engine):
                 f"{path} was written under ZeRO stage {stage} and the run has stage {self.stage}, whose shards are "
                 f"others; use deepspeed_zero{stage}."
             )
-        check_shards(path)
+        check_shards(path, state, self.accelerator)
         try:
-            with deepspeed_silenced():
+            with deepspeed_silenced(), weights_only():
                 self.model.load_checkpoint(  # type: ignore[operator]
                     str(path), tag=TAG, load_module_strict=not has_frozen(self.unwrapped_model)
                 )
-        except Exception as problem:  # a shard cut short, or of another stage, fails in many ways
+        except Exception as problem:  # a shard of another stage, or of another model, fails in many ways
+            if isinstance(problem, InputError):
+                raise
             raise InputError(
                 f"the shards in {path / TAG} cannot be read ({first_line(problem)}); copy them again, or take an older "
                 "checkpoint."
@@ -140,9 +148,11 @@ class ZeroEngine(Engine):
         self.scheduler.load_state_dict(state["scheduler"])
 
 
-def check_shards(folder: Path) -> None:
-    """InputError when a checkpoint folder lacks a file of one of its processes."""
-    state = read_checkpoint(folder)
+def check_shards(folder: Path, state: dict[str, Any], accelerator: Accelerator | None = None) -> None:
+    """InputError that names what a checkpoint folder lacks, what is damaged in it, and what would have to be run.
+
+    ``state``: its run.pth. With ``accelerator`` all processes call this, and each looks at its share.
+    """
     # weights are in one file where every process holds them all
     expected = {"optimizer": state["processes"], "model": state["processes"] if state.get("zero_stage") == 3 else 1}
     for what, count in expected.items():
@@ -152,6 +162,8 @@ def check_shards(folder: Path) -> None:
                 f"{folder} has {found} of {count} {what} shards in {TAG}/, the weights cannot be put together; copy "
                 "the missing files, or take an older checkpoint."
             )
+    check_folder(folder, state, TAG, accelerator)
+    check_contents(folder / TAG, accelerator)
 
 
 def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
@@ -159,12 +171,12 @@ def consolidate(folder: Path, adapter: bool = False) -> dict[str, torch.Tensor]:
 
     ``adapter``: of a LoRA run, whose frozen weights were not saved.
     """
-    check_shards(folder)
     import_deepspeed("cpu")
+    check_shards(folder, read_checkpoint(folder))
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     try:
-        with deepspeed_silenced():
+        with deepspeed_silenced(), weights_only():
             return get_fp32_state_dict_from_zero_checkpoint(
                 str(folder), TAG, exclude_frozen_parameters=adapter, lazy_mode=False
             )
