@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from varlen_lab.cli import add_config, add_no_isolate, read_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError, plural
-from varlen_lab.machine import launch, ranks, threads
+from varlen_lab.machine import launch, ranks, signals, threads
 from varlen_lab.machine.console import say
 
 if TYPE_CHECKING:
@@ -40,7 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and say where the result lies; with NPROC_PER_NODE the processes that are started do."""
+    """Train and say where the result lies; with NPROC_PER_NODE the processes that are started do.
+
+    143 where a signal asked it to end before the last step, whatever it was doing.
+    """
+    try:
+        with signals.heeded():
+            return train_or_start(args)
+    except signals.Terminated as asked:
+        say_stopped(str(asked))
+        return signals.STOPPED
+    except KeyboardInterrupt:
+        if ranks.is_first():
+            raise
+        return 130  # the first process says so
+
+
+def train_or_start(args: argparse.Namespace) -> int:
+    """As ``run``, which heeds signals around it."""
     config = config_of(args)
     if args.launcher == "slurm":
         ranks.export_slurm_ranks()
@@ -54,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     history = train_and_print(config, args)
     if ranks.is_first():  # of several processes it speaks for all
         summarise(history, bool(args.resume))
-    return 0
+    return signals.STOPPED if history.stopped else 0
 
 
 def config_of(args: argparse.Namespace) -> Config:
@@ -122,6 +140,12 @@ def not_varlen(config: str) -> str:
     )
 
 
+def say_stopped(by: str) -> None:
+    """That a run is not finished, and how it goes on; of several processes the first speaks."""
+    if ranks.is_first():
+        say(f"stopped by {by}; go on with --resume", stream=sys.stderr)
+
+
 def summarise(history: History, resumed: bool) -> None:
     """What was trained, on what, how fast, and where it lies."""
     if resumed:
@@ -151,5 +175,5 @@ def summarise(history: History, resumed: bool) -> None:
     if untrained := history.untrained_steps:
         say(f"{plural(untrained, 'step')} had no token to train on and moved no weight", "yellow", hang=2)
     if history.stopped:
-        say("stopped by SIGTERM; go on with --resume")
+        say_stopped("SIGTERM")
     say(f"saved {history.checkpoint}")

@@ -24,6 +24,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.machine.environment import cores
 from varlen_lab.machine.meeting import COME_WITHIN, check_port, meet
 from varlen_lab.machine.ranks import Place, number, this_process
+from varlen_lab.machine.signals import STOPPED
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,7 +68,7 @@ def start_processes(count: int, words: list[str], machine: Place | None = None) 
         elastic_launch(config, sys.executable)("-m", "varlen_lab", *words)
     except ChildFailedError as failure:
         rank, first = failure.get_first_failure()
-        if first.exitcode in (1, 2):  # it has said why, as alone
+        if first.exitcode in (1, 2, 130, STOPPED):  # it has said why, as alone
             return int(first.exitcode)
         how = signal.Signals(-first.exitcode).name if first.exitcode < 0 else f"exit code {first.exitcode}"
         raise InputError(
@@ -75,7 +76,7 @@ def start_processes(count: int, words: list[str], machine: Place | None = None) 
             "go on with --resume."
         ) from None
     except SignalException as asked:  # the processes had 30 s to save
-        return 0 if asked.sigval == signal.SIGTERM else 130
+        return 130 if asked.sigval == signal.SIGINT else STOPPED
     finally:
         met.clear()  # the store of the first machine lives as long as the processes
     return 0

@@ -30,7 +30,7 @@ from varlen_lab.files.reading import read_tensors
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.files.writing import add_to_digest, remove, written_whole
 from varlen_lab.models.fingerprints import differ
-from varlen_lab.training.damage import check_bytes
+from varlen_lab.training.damage import RUN_FILE, check_bytes, check_files
 from varlen_lab.training.plan import same_plan
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ FORMAT = "varlen_lab checkpoint 3"
 # earlier format -> its keys, and what they are now; these have no digest behind them
 RENAMED_SINCE = {"varlen_lab checkpoint 1": {"dice": "rng_state"}, "varlen_lab checkpoint 2": {}}
 NOT_OURS = "it is damaged, or made by another program"
-RUN_FILE = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
 # settings that say where, how often and by which exact kernel, not what is computed
 MAY_CHANGE = {
     "attn_backend",
@@ -167,7 +166,7 @@ def otherwise(path: Path) -> str:
     others = [one for one in reversed(checkpoints_in(path.parent)) if one.name != path.name]
     for one in sorted(others, key=lambda one: number_of(one) > number):  # each half stays as it is, newest first
         with suppress(InputError):
-            opened(one)
+            check_files(one, opened(one))
             return f"go on from {one}, which is whole"
     return f"there is no other checkpoint in {path.parent}" + " that is whole" * bool(others)
 

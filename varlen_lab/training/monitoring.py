@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from varlen_lab.machine import signals
 from varlen_lab.machine.console import USUAL_WIDTH, width
 
 LEAST_BAR = 6  # columns from which one sees how far it is; hours take two of them
@@ -48,16 +49,27 @@ def beside_bars() -> Iterator[None]:
         yield
 
 
+class Asked(threading.Event):
+    """Whether a run was asked to end after the step that it takes."""
+
+    def is_set(self) -> bool:
+        """Asked once a step: what a library swallowed of Ctrl-C is raised here."""
+        signals.raise_heard()
+        return super().is_set()
+
+
 @contextmanager
-def stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets: Slurm sends it before it takes a machine away, and a step is then finished first."""
-    asked = threading.Event()
+def stop_on_sigterm() -> Iterator[Asked]:
+    """An event that SIGTERM sets: Slurm sends it before it takes a machine away, and a step is then finished first.
+
+    So do the other signals that ask to end, but for Ctrl-C.
+    """
+    asked = Asked()
     if threading.current_thread() is not threading.main_thread():  # a notebook's thread cannot take signals
         yield asked
         return
-    # Windows sends no SIGTERM; it has Ctrl-Break, which would end Python at once
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-    before = {number: signal.signal(number, lambda number, frame: asked.set()) for number in numbers}
+    signals.raise_heard()  # before the first step
+    before = {number: signal.signal(number, lambda number, frame: asked.set()) for number in signals.asking()}
     try:
         yield asked
     finally:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
+from varlen_lab.machine.signals import deaf_worker, out_of_workers
 from varlen_lab.packing.boundaries import Boundaries
 from varlen_lab.packing.collators import PackedCollator, PaddedCollator, VarlenCollator, collate_weights, token_weights
 from varlen_lab.packing.registry import IGNORE
@@ -114,16 +116,17 @@ def batched(
     """
     from torch.utils.data import DataLoader
 
-    loader = iter(
-        DataLoader(
-            rows,  # type: ignore[arg-type]
-            # the plan decides what is in a batch; the loader only fetches, so workers change nothing
-            batch_sampler=Batches(steps),
-            collate_fn=partial(Batch.of, collate=collate, weighting=weighting),
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+    loading = DataLoader(
+        rows,  # type: ignore[arg-type]
+        # the plan decides what is in a batch; the loader only fetches, so workers change nothing
+        batch_sampler=Batches(steps),
+        collate_fn=partial(Batch.of, collate=collate, weighting=weighting),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=deaf_worker,
     )
+    with out_of_workers() if workers else nullcontext():
+        loader = iter(loading)
     for step in steps:
         yield [next(loader) for _ in step]
 

@@ -208,7 +208,7 @@ class Run:
                 if first and on_step is not None:
                     on_step(record)
                 # SIGTERM may reach one process only, and to save takes all of them after the same step
-                history.stopped = any_process(accelerator, stop.is_set())
+                history.stopped = any_process(accelerator, stop.is_set()) and record["step"] < self.data.steps
                 self.save_if_due(record["step"])
                 if history.stopped:
                     break

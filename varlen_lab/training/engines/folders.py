@@ -1,4 +1,4 @@
-"""A checkpoint that is a folder: all processes write into it, and its ``run.pth`` lists every other file with its digest.
+"""A checkpoint that is a folder: all processes write into it, and its ``run.pth`` lists the digests of the other files.
 
 Each process computes the digests of its share of the files, when they are written and when a run goes on from them.
 What fails in one of them fails in all, so that none is left waiting.
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.checksums import check_listed, listed
+from varlen_lab.files.checksums import listed
 from varlen_lab.files.writing import folder_written_whole, remove
-from varlen_lab.training.checkpoint import RUN_FILE, checkpoints_in, full_disk_told, read_checkpoint
+from varlen_lab.training.checkpoint import full_disk_told, refused
+from varlen_lab.training.damage import check_files, files_in
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
-FILES = "files"  # the key in run.pth: the digest of every other file, by its name from the folder
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def folder_of_all(path: Path, accelerator: Accelerator) -> Iterator[Path]:
 
 
 def in_all(work: Callable[[], T]) -> list[T]:
-    """What ``work()`` returns in every process, which all call this, by rank; its InputError or OSError in one is all's."""
+    """What ``work()`` returns in every process, by rank; all call this. An InputError or OSError of one is all's."""
     from accelerate.utils import gather_object
 
     result, problem = None, None
@@ -63,6 +63,11 @@ def in_all(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in everywhere]
 
 
+def in_first(accelerator: Accelerator, work: Callable[[], object]) -> None:
+    """``work()`` in the first process; all call this, and its InputError or OSError is all's."""
+    in_all(lambda: work() if accelerator.is_main_process else None)
+
+
 def digests_of_all(folder: Path, accelerator: Accelerator) -> dict[str, str]:
     """The digest of every file in ``folder``, which all processes have written and see, for run.pth."""
     names = files_in(folder)
@@ -71,56 +76,21 @@ def digests_of_all(folder: Path, accelerator: Accelerator) -> dict[str, str]:
     return {name: digest for share in shares for name, digest in share.items()}
 
 
-def files_in(folder: Path) -> list[str]:
-    """Every file of a checkpoint folder but its run.pth, by its name from there."""
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return [name for name in found if name != RUN_FILE]
-
-
 def check_folder(path: Path, state: dict[str, Any], inside: str, accelerator: Accelerator | None = None) -> None:
     """InputError that names a file of a checkpoint folder which is missing, damaged, or not the run's.
 
     ``state``: its run.pth. ``inside``: the folder in it where no file may be that the run did not write. With
     ``accelerator`` all processes call this, and each looks at its share.
     """
-    digests = state.get(FILES)
-    if digests is None:  # written by an earlier version
-        return
     rank, count = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
 
     def look() -> None:
-        wrong = f"{path / RUN_FILE} has no list of files; take another checkpoint"
-        if not isinstance(digests, dict) or not all(isinstance(word, str) for pair in digests.items() for word in pair):
-            raise InputError(f"{wrong}.")
-        strange = [name for name in files_in(path) if name not in digests and name.startswith(f"{inside}/")]
-        if strange := [name for name in strange if not Path(name).name.startswith(".")]:  # a file manager's own
-            raise InputError(f"{path / strange[0]} was not written by the run; move it away.")
         try:
-            check_listed(path, digests, "", share=lambda number: number % count == rank)
+            check_files(path, state, inside, share=lambda number: number % count == rank)
         except InputError as problem:
-            raise InputError(f"{str(problem).removesuffix('; .')}; {older_than(path)}.") from None
+            raise refused(path, str(problem)) from None
 
     if accelerator is None:
         look()
     else:
         in_all(look)
-
-
-def older_than(path: Path) -> str:
-    """What to do instead of going on from a damaged checkpoint: the newest older one of its folder that is whole."""
-    number = int(path.stem[5:]) if path.stem[5:].isdecimal() else 0
-    for older in reversed(checkpoints_in(path.parent)):
-        if int(older.stem[5:]) < number and is_whole(older):
-            return f"copy it again, or take {older}, which is whole"
-    return "copy it again, or start anew in another work_dir"
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint, a file or a folder, is there as it was written."""
-    try:
-        state = read_checkpoint(path)
-        if path.is_dir():
-            check_listed(path, state.get(FILES) or {}, "")
-    except (InputError, OSError):
-        return False
-    return True

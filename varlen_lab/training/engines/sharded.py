@@ -19,9 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
-from varlen_lab.training.checkpoint import RUN_FILE, save_checkpoint
+from varlen_lab.training.checkpoint import save_checkpoint
+from varlen_lab.training.damage import FILES, RUN_FILE
 from varlen_lab.training.engines import Engine, trained_only
-from varlen_lab.training.engines.folders import FILES, check_folder, digests_of_all, folder_of_all
+from varlen_lab.training.engines.folders import digests_of_all, folder_of_all, in_first
 from varlen_lab.training.engines.scattering import (
     cut,
     gathered,
@@ -36,6 +37,7 @@ from varlen_lab.training.engines.shards import (
     MODEL,
     OPTIMIZER,
     SHARDS,
+    check_shards,
     read_shards,
     split_optimizer,
     stored_tensors,
@@ -115,9 +117,9 @@ class ShardedEngine(Engine):
         with folder_of_all(path, self.accelerator) as draft:
             write_shards(draft / FOLDER, tensors)  # ends when all processes have written
             plain[FILES] = digests_of_all(draft, self.accelerator)
-            if self.accelerator.is_main_process:
-                plain[SHARDS]["files"] = written_files(draft / FOLDER)
-                save_checkpoint(draft / RUN_FILE, {**contents, **plain, "engine": self.kind})
+            plain[SHARDS]["files"] = written_files(draft / FOLDER)
+            state = {**contents, **plain, "engine": self.kind}
+            in_first(self.accelerator, lambda: save_checkpoint(draft / RUN_FILE, state))
 
     def save_whole(self, path: Path, contents: dict[str, Any]) -> None:
         """A file as one process would write it; slices are gathered one after the other."""
@@ -159,7 +161,7 @@ class ShardedEngine(Engine):
         if SHARDS not in state:
             super().restore(path, state)
             return
-        check_folder(path, state, FOLDER, self.accelerator)
+        check_shards(path, state, self.accelerator)
         plain, tensors = self.slices()
         trained, weights = plain[SHARDS]["trained"], dict(self.unwrapped_model.named_parameters())
         if state[SHARDS]["trained"] != trained:

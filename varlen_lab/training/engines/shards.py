@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.training.engines.folders import check_folder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 FOLDER = "shards"  # inside the folder of a checkpoint
 SHARDS = "shards"  # the key in run.pth: files with their sizes, names of what is trained, names of tied weights
@@ -77,6 +80,12 @@ def stored_tensors(path: Path, listed: dict[str, Any]) -> dict[str, torch.Tensor
     return {name: torch.empty(one.size, dtype=one.properties.dtype, device="meta") for name, one in stored.items()}
 
 
+def check_shards(path: Path, state: dict[str, Any], accelerator: Accelerator | None = None) -> None:
+    """As ``check_files``, and byte by byte; ``state`` and ``accelerator`` as for ``check_folder``."""
+    check_files(path, state[SHARDS])
+    check_folder(path, state, FOLDER, accelerator)
+
+
 def check_files(path: Path, listed: dict[str, Any]) -> None:
     """InputError that names a file which is not there, was not written by the run, or is not as it was written."""
     from safetensors import SafetensorError, safe_open
@@ -105,7 +114,7 @@ def whole_weights(path: Path, state: dict[str, Any]) -> dict[str, torch.Tensor]:
 
     InputError that names a file which is not as it was written.
     """
-    check_folder(path, state, FOLDER)
+    check_shards(path, state)
     weights = whole(path, state[SHARDS], MODEL)
     return weights | {name: weights[same] for name, same in state[SHARDS]["tied"].items()}
 

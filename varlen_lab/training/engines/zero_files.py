@@ -1,7 +1,7 @@
 """How DeepSpeed's shards are written and read: by the one writer and the one reader, and nothing in them is run.
 
-DeepSpeed itself unpickles what it finds. ``ShardFiles`` gives its engine our way to read and write; its script that puts
-shards together has a way of its own, which is held to weights and plain values by ``weights_only``.
+DeepSpeed itself unpickles what it finds. ``ShardFiles`` gives its engine our way to read and write; its script that
+puts shards together has a way of its own, which ``weights_only`` holds to weights and plain values.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ShardFiles:
         engine.checkpoint_engine = files
 
     def write(self, state_dict: dict[str, Any], path: str) -> None:
-        """A shard, whole or not at all. A full disk is kept for ``check``: DeepSpeed's processes wait for each other."""
+        """A shard, whole or not at all. A full disk is kept for ``check``: the other processes wait for this one."""
         try:
             with written_whole(Path(path)) as file:
                 torch.save(state_dict, file)
