@@ -23,6 +23,7 @@ from varlen_lab.documents.prompts import prompt_ids
 from varlen_lab.documents.reading import read_dialogues
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import InputError
+from varlen_lab.files.writing import written_whole
 from varlen_lab.machine.console import say
 from varlen_lab.models.adapters import open_adapter
 from varlen_lab.models.loading import load_model
@@ -67,7 +68,8 @@ def hold_out(data: str | Path, folder: str | Path, every: int = EVERY) -> Split:
         folder / "held_out.jsonl": lines[::every],
     }
     for path, part in parts.items():
-        path.write_text("\n".join(part) + "\n", encoding="utf-8", newline="\n")
+        with written_whole(path, "w") as file:
+            file.write("\n".join(part) + "\n")
     train, held_out = parts
     questions, wanted = [], []
     for dialogue in read_dialogues(held_out, progress=False).dialogues:
