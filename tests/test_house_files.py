@@ -15,7 +15,6 @@ DRAFT = "inside of a folder that the writer has begun and moves into place"
 MAY = {
     ("training/history.py", "open for a"): "a line more at the end of history.jsonl, which the writer has begun",
     ("training/engines/scattering.py", "torch.load"): "weights-only, of the file that is being written",
-    ("training/folder.py", "write_text"): DRAFT,
     ("course/pages/api.py", "write_text"): DRAFT,
     ("models/dequantised.py", "write_text"): DRAFT,
     ("viz/style.py", "write_bytes"): "where a person calls savefig(path), as matplotlib does",
