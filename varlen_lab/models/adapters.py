@@ -8,7 +8,6 @@ for only here four bits look like bytes.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError, first_line
+from varlen_lab.errors import InputError, first_line, plural
+from varlen_lab.files.reading import read_json
 from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.models.seeding import seeded
 
@@ -151,11 +151,13 @@ def import_peft() -> Any:
 
 
 def base_model_name(folder: Path) -> str | None:
-    """The model an adapter folder belongs to, or None when the folder holds no adapter."""
+    """The model an adapter folder belongs to, or None when the folder holds no adapter, or does not say."""
     path = folder / "adapter_config.json"
     if not path.is_file():
         return None
-    return json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    settings: dict[str, Any] = read_json(path, "make the adapter again with convert pth_to_hf")
+    name = settings.get("base_model_name_or_path")
+    return name if isinstance(name, str) else None
 
 
 @contextmanager
@@ -167,14 +169,29 @@ def no_future_of_peft() -> Iterator[None]:
 
 
 def open_adapter(model: PreTrainedModel, folder: Path) -> Any:
-    """A model with a saved adapter on it; InputError when they do not belong together."""
+    """A model with a saved adapter on it; InputError when they do not belong together, or the folder is damaged.
+
+    Nothing that its settings name is imported, and all matrices that they speak of must be there: peft leaves those
+    that are missing as they were drawn.
+    """
     peft = import_peft()
-    if not (folder / "adapter_config.json").is_file():
+    path, again = folder / "adapter_config.json", "make the adapter again with convert pth_to_hf"
+    if not path.is_file():
         raise InputError(f"{folder} has no adapter_config.json; make an adapter folder with convert pth_to_hf.")
+    settings: dict[str, Any] = read_json(path, again)
+    if settings.get("megatron_config"):
+        raise InputError(f"{path} asks for a package of its choice, and nothing that a folder names is run; {again}.")
     try:
         with no_future_of_peft():
+            warnings.filterwarnings("error", ".*Found missing adapter keys")
             return peft.PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, OSError) as problem:
+    except UserWarning as problem:
+        if "missing adapter keys" not in str(problem):  # somebody has all warnings raised
+            raise
+        count = plural(str(problem).count("'") // 2, "weight")
+        raise InputError(f"{folder} lacks {count} that its adapter_config.json speaks of; {again}.") from None
+    except Exception as problem:  # settings and weights that are none fail wherever peft happens to need them
         raise InputError(
-            f"the adapter in {folder} does not fit the model ({first_line(problem)}); name the model it was trained on."
+            f"the adapter in {folder} does not fit the model ({type(problem).__name__}: {first_line(problem)}); name "
+            f"the model it was trained on, or {again}."
         ) from None

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -150,7 +151,8 @@ def merged_folder(
     named = base_model_name(adapter)
     if "base" in manifest:
         now = weights_fingerprint(llm)
-        check_base(f"the adapter {adapter}", manifest["base"], llm, now, f"name the model it was trained on ({named})")
+        before = field(manifest, "base", (str, NoneType), str(adapter / MANIFEST), again)
+        check_base(f"the adapter {adapter}", before, llm, now, f"name the model it was trained on ({named})")
     place.check_room(sum(file.stat().st_size for file in folder.glob("*.safetensors")))
 
     def make() -> Made:
