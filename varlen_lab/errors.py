@@ -84,6 +84,8 @@ def quoted(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = "a number of thousands of digits"
+    except RecursionError:
+        text = "a value nested too deep to be written"
     return shortened(text.replace("\n", " "), QUOTED_CHARACTERS)  # a model's repr has a line a layer
 
 

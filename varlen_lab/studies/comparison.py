@@ -94,7 +94,7 @@ def compare(
     steps = plan_steps(len(rows), config, costs=costs)
     for notice in check_limits_of_modes(config, modes, rows, steps, tokenizer, UNPACKED_BATCH):
         warnings.warn(notice, stacklevel=1)
-    weights = read_checkpoint(start)["model"] if start is not None else None
+    weights = read_checkpoint(start, "model")["model"] if start is not None else None
     bench = Bench(config, tokenizer, rows, steps, None if start is None else str(start), weights, kernel, progress)
     with repeatable(config.deterministic, resolve_device(config)):
         # varlen first: a model that leaks is told before any step

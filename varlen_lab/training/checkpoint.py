@@ -30,6 +30,7 @@ from varlen_lab.files.reading import read_tensors
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.files.writing import add_to_digest, remove, written_whole
 from varlen_lab.models.fingerprints import differ
+from varlen_lab.training.contents import NOT_OURS, check_contents
 from varlen_lab.training.damage import RUN_FILE, check_bytes, check_files
 from varlen_lab.training.plan import same_plan
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 FORMAT = "varlen_lab checkpoint 3"
 # earlier format -> its keys, and what they are now; these have no digest behind them
 RENAMED_SINCE = {"varlen_lab checkpoint 1": {"dice": "rng_state"}, "varlen_lab checkpoint 2": {}}
-NOT_OURS = "it is damaged, or made by another program"
 # settings that say where, how often and by which exact kernel, not what is computed
 MAY_CHANGE = {
     "attn_backend",
@@ -110,8 +110,8 @@ def full_disk_told(path: Path) -> Iterator[None]:
         ) from None
 
 
-def read_checkpoint(path: str | Path, *needed: str) -> dict[str, Any]:
-    """Read a checkpoint, if it is as it was written, without running anything in it; ``needed``: keys it must have.
+def read_checkpoint(path: str | Path, *names: str) -> dict[str, Any]:
+    """Read a checkpoint, if it is as it was written, without running anything in it; ``names``: keys it must have.
 
     InputError when it is damaged or not one of ours, with the newest one before it that is neither.
     """
@@ -123,7 +123,12 @@ def read_checkpoint(path: str | Path, *needed: str) -> dict[str, Any]:
         contents = opened(path)
     except InputError as problem:
         raise refused(path, str(problem)) from None
-    if missing := [name for name in needed if name not in contents]:
+    return needed(path, contents, *names)
+
+
+def needed(path: Path, contents: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The same contents; InputError where one of the ``names`` is not among them."""
+    if missing := [name for name in names if name not in contents]:
         raise refused(path, f"{path} has no {missing[0]!r}, {NOT_OURS}")
     return contents
 
@@ -151,7 +156,9 @@ def opened(path: Path) -> dict[str, Any]:
         )
     if found == FORMAT and not sealed:
         raise InputError(f"{path} is damaged, the digest behind it is gone.")
-    return {**renamed(contents, RENAMED_SINCE.get(found, {})), "format": FORMAT}
+    contents = {**renamed(contents, RENAMED_SINCE.get(found, {})), "format": FORMAT}
+    check_contents(contents, str(path))
+    return contents
 
 
 def refused(path: Path, why: str) -> InputError:
@@ -210,7 +217,12 @@ def open_checkpoint(path: Path, config: Config, meta: dict[str, Any]) -> dict[st
 
     InputError when it belongs to another config, other data or another plan.
     """
-    state = read_checkpoint(path)
+    state = read_checkpoint(path, "step", "config", "rng_state", "scheduler")
+    # DeepSpeed keeps weights and optimizer in shards, FSDP2 may keep the weights there
+    if state.get("engine") != "zero":
+        needed(path, state, "optimizer", *(() if "shards" in state else ("model",)))
+    if state["step"] > meta["steps"]:
+        raise refused(path, f"{path} has step = {state['step']:,} and the run has {meta['steps']:,} steps, {NOT_OURS}")
     trained = load_text(state["config"], f"the config inside {path}")
     for name in setting_names():
         before, now = getattr(trained, name), getattr(config, name)
@@ -258,9 +270,14 @@ def rng_state() -> dict[str, torch.Tensor]:
 
 
 def set_rng_state(states: dict[str, torch.Tensor]) -> None:
-    """Put the generators back."""
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
-    if "mps" in states and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(states["mps"])
+    """Put the generators back; InputError for a state that is none."""
+    try:
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"])
+        if "mps" in states and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(states["mps"])
+    except (RuntimeError, TypeError, ValueError) as problem:
+        raise InputError(
+            f"the rng_state of the checkpoint is none ({first_line(problem)}), {NOT_OURS}; take an older one."
+        ) from None

@@ -39,7 +39,7 @@ from varlen_lab.models.fingerprints import base_fingerprint, differ, weights_fin
 from varlen_lab.models.loading import load_model, with_generation_config
 from varlen_lab.models.merging import merged, rounded
 from varlen_lab.models.sources import locate_model
-from varlen_lab.training.checkpoint import MAY_CHANGE, read_checkpoint
+from varlen_lab.training.checkpoint import MAY_CHANGE, needed, read_checkpoint
 from varlen_lab.training.data import load_tokenizer
 from varlen_lab.training.destination import MANIFEST, Destination, check_whole, destination
 from varlen_lab.training.engines import load_trained_weights
@@ -95,7 +95,7 @@ def converted(
     config: Config, pth: Path, place: Destination, wanted: torch.dtype | None, max_shard_size: str
 ) -> Conversion:
     """``convert`` into a folder that is kept for it."""
-    state = read_checkpoint(pth)
+    state = read_checkpoint(pth, "config", "config_name", "step", "model_config")
     text = state["config"]
     trained = load_text(text, f"the config inside {pth}").replace(name=state["config_name"])
     facts = {"config": state["config_name"], "step": state["step"]}
@@ -208,7 +208,7 @@ def weights_in(pth: Path, state: dict[str, Any], *, adapter: bool) -> dict[str, 
     """The whole weights of a checkpoint (of an adapter, its own), whichever engine wrote it, in however many pieces."""
     if SHARDS in state:
         return whole_weights(pth, state)
-    return consolidate(pth, adapter) if pth.is_dir() else state["model"]
+    return consolidate(pth, adapter) if pth.is_dir() else needed(pth, state, "model")["model"]
 
 
 def full_model(pth: Path, trained: Config, dtype: torch.dtype | None) -> PreTrainedModel:

@@ -32,6 +32,7 @@ from varlen_lab.models.building import resolve_device, resolve_dtype, weight_dty
 from varlen_lab.training.checkpoint import save_checkpoint
 from varlen_lab.training.engines.replicated import replicated
 from varlen_lab.training.engines.shards import SHARDS, whole_state
+from varlen_lab.training.fitting import check_optimizer, check_schedule, check_weights
 from varlen_lab.training.optimizer import make_optimizer, make_schedule
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class Engine:
         self.accelerator.wait_for_everyone()
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
-        """Put weights, optimizer and schedule back."""
+        """Put weights, optimizer and schedule back; InputError where they do not fit."""
         if state.get("engine") == "zero":
             stage = state.get("zero_stage", "N of the same stage")
             raise InputError(
@@ -227,6 +228,10 @@ class Engine:
             )
         if SHARDS in state:  # written by processes that are gone, in a format no optimizer here knows
             state = whole_state(path, state)
+        own = trained_only(self.unwrapped_model, self.unwrapped_model.state_dict())
+        check_weights(path, state["model"], own)
+        check_optimizer(path, state["optimizer"], self.optimizer)
+        check_schedule(path, state["scheduler"], self.scheduler)
         self.load(state)
         self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler is not None and "scaler" in state:  # earlier versions did not keep it
