@@ -61,7 +61,7 @@ def facts_of(config: Config, model_known: bool) -> dict[str, Any]:
     trained = sum(label != IGNORE for labels in documents["labels"] for label in labels)
     return {
         "good": good,
-        "bad": len(bad),
+        "bad": bad.total,
         "first_bad": bad[:MOST_NAMED],
         "left_out": counted,
         "without_a_trained_token": untrained,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from varlen_lab.documents.dialogues import Dialogue
 from varlen_lab.documents.reading import Reading, reading_of, records_at
 from varlen_lab.documents.registry import OF_TOKENIZER
+from varlen_lab.documents.skipped import Skipped
 from varlen_lab.documents.tokenised import WITHOUT_LABELS, Tokenised, is_tokenised, read_tokenised
 from varlen_lab.documents.tokens import encode
+from varlen_lab.errors import LISTED, plural
 from varlen_lab.files.writing import content_digest
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ class Loaded(NamedTuple):
     documents: Dataset
     read: int  # good records
     without_a_trained_token: int  # of their documents, left out for it
-    skipped: list[str]  # a sentence for each record left out
+    skipped: Skipped  # records left out
     counted: dict[str, int]  # as in Reading
     notes: list[str]  # what else a person should know
 
@@ -64,8 +67,8 @@ def load_documents(
         which = "1 document has" if without == 1 else f"{without:,} documents have"
         notes.append(f"{which} no token to train on, left out")
     if skipped:
-        which = "record" if len(skipped) == 1 else "records"
-        notes.append(f"{len(skipped):,} {which} skipped, the first: {skipped[0]}; {read:,} dialogues were read")
+        which = plural(skipped.total, "record")
+        notes.append(f"{which} skipped, the first: {skipped[0]}; {read:,} dialogues were read")
     for note in notes:
         warnings.warn(note, stacklevel=2)
         documents.info.description += f"\n{note}"
@@ -78,7 +81,9 @@ def left_out(counted: dict[str, int]) -> str:
     >>> left_out({"id": 1500, "source": 3})
     'seen and left out: 1,500 id, 3 source'
     """
-    return f"seen and left out: {', '.join(f'{count:,} {name}' for name, count in counted.items())}"
+    said = ", ".join(f"{count:,} {name}" for name, count in islice(counted.items(), LISTED))
+    more = f" and {len(counted) - LISTED:,} other names" if len(counted) > LISTED else ""
+    return f"seen and left out: {said}{more}"
 
 
 def documents_at(
@@ -97,7 +102,7 @@ def documents_at(
     import pyarrow as pa
 
     dialogues, tables = list[Dialogue](), list[pa.Table]()
-    skipped, counted, notes = list[str](), Counter[str](), list[str]()
+    skipped, counted, notes = Skipped(), Counter[str](), list[str]()
     read = without = 0
     for path in data_path if isinstance(data_path, list) else [data_path]:
         name = os.fspath(path)
@@ -117,7 +122,7 @@ def documents_at(
             notes += notes_of(name, part.counted, prompt_template=prompt_template, SYSTEM=system, dataset_map_fn=map_fn)
     counted.pop(WITHOUT_LABELS, None)  # nothing is left out, and a note says what it means
     if dialogues:
-        refused: list[str] = []  # what the template refuses is left out as the records are that cannot be read
+        refused = Skipped()  # what the template refuses is left out as the records are that cannot be read
         encoded = encode(
             dialogues,
             tokenizer,
@@ -126,7 +131,7 @@ def documents_at(
             skipped=refused if skip_bad else None,
             progress=progress,
         )
-        good = len(dialogues) - len(refused)
+        good = len(dialogues) - refused.total
         read, without = read + good, without + good - len(encoded)
         skipped += refused
         about, *said = encoded.info.description.split("\n")

@@ -33,6 +33,7 @@ from varlen_lab.documents.dialogues import (
 )
 from varlen_lab.documents.fields import beside_turns, beside_words, text_of_parts
 from varlen_lab.documents.registry import COMPRESSED, MAP_FNS, READERS, Shape
+from varlen_lab.documents.skipped import Skipped
 from varlen_lab.documents.sources import Position, ending_of, locate
 from varlen_lab.errors import InputError, first_line, nearest, unknown_choice
 
@@ -45,10 +46,10 @@ FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a 
 
 
 class Reading(NamedTuple):
-    """What was read: the dialogues, a sentence for every record skipped, and how often was seen what is not used."""
+    """What was read: the dialogues, what was skipped and why, and how often was seen what is not used."""
 
     dialogues: list[Dialogue]
-    skipped: list[str]
+    skipped: Skipped
     counted: dict[str, int]  # such as {"label": 3}: by name, in records
 
 
@@ -71,12 +72,11 @@ def read_dialogues(
         parts = [
             read_dialogues(one, system=system, map_fn=map_fn, skip_bad=skip_bad, progress=progress) for one in data_path
         ]
-        counted = Counter[str]()
+        counted, skipped = Counter[str](), Skipped()
         for part in parts:
             counted.update(part.counted)
-        return Reading(
-            [one for part in parts for one in part.dialogues], [one for part in parts for one in part.skipped], counted
-        )
+            skipped += part.skipped
+        return Reading([one for part in parts for one in part.dialogues], skipped, counted)
     name = os.fspath(data_path)
     return reading_of(records_at(name, progress), name, system=system, map_fn=map_fn, skip_bad=skip_bad)
 
@@ -86,14 +86,14 @@ def reading_of(records: Records, name: str, *, system: str, map_fn: str, skip_ba
     reading = read_some(records, system=system, map_fn=map_fn, skip_bad=skip_bad)
     if not reading.dialogues:
         skipped = reading.skipped
-        why = f"; all {len(skipped)} records were skipped, the first: {skipped[0]}" if skipped else ""
+        why = f"; all {skipped.total} records were skipped, the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{name} holds no dialogue{why}; give it at least one with an assistant turn.")
     return reading
 
 
 def read_some(records: Iterable[tuple[str, Any]], *, system: str, map_fn: str, skip_bad: bool) -> Reading:
     """As ``reading_of``, of records that are a part of the data and may hold no dialogue."""
-    dialogues, skipped, counted = list[Dialogue](), list[str](), Counter[str]()
+    dialogues, skipped, counted = list[Dialogue](), Skipped(), Counter[str]()
     for place, record in records:
         try:
             dialogue = dialogue_of(record, system, map_fn)

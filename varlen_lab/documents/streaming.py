@@ -23,6 +23,7 @@ from varlen_lab.documents.loading import left_out, notes_of
 from varlen_lab.documents.marks import control_note, facts_of, template_notes
 from varlen_lab.documents.positions import Given, Named, refuse_changed
 from varlen_lab.documents.reading import read_some
+from varlen_lab.documents.skipped import Skipped
 from varlen_lab.documents.sources import Position
 from varlen_lab.documents.tokenised import WITHOUT_LABELS, good_ones, is_tokenised
 from varlen_lab.documents.tokens import documents_of, pieces_of, with_control_tokens
@@ -112,7 +113,7 @@ class DocumentStream:
         """The trainable documents of some records, and what became of the records."""
         if self.tokenised is None and not all(isinstance(record, BadRecord) for _, record in chunk):
             self.tokenised = is_tokenised(iter(chunk))[0]
-        skipped, seen = list[str](), Counter[str]()
+        skipped, seen = Skipped(), Counter[str]()
         if self.tokenised:
             kept = list(good_ones(chunk, len(self.tokenizer), self.skip_bad, skipped, seen))
             all_documents = [document for documents in kept for document in documents]
@@ -130,15 +131,13 @@ class DocumentStream:
         if skipped and not self.first_skipped:
             self.first_skipped = skipped[0]
             self.note(f"records are skipped, the first: {skipped[0]}", of="skipped")
-        return found, Counter(documents=len(found), read=read, skipped=len(skipped), without=without)
+        return found, Counter(documents=len(found), read=read, skipped=skipped.total, without=without)
 
-    def written(
-        self, chunk: list[tuple[str, Any]], skipped: list[str], seen: Counter[str]
-    ) -> tuple[list[Document], int]:
+    def written(self, chunk: list[tuple[str, Any]], skipped: Skipped, seen: Counter[str]) -> tuple[list[Document], int]:
         """The trainable documents of dialogues, and how many dialogues were read."""
         reading = read_some(chunk, system=self.system, map_fn=self.map_fn, skip_bad=self.skip_bad)
         seen.update(reading.counted)
-        typed, refused = list[set[str]](), list[str]()
+        typed, refused = list[set[str]](), Skipped()
         dialogues = with_control_tokens(reading.dialogues, self.facts, typed)
         for note in template_notes(self.tokenizer, self.prompt_template) if "template" not in self.noted else ():
             self.note(note, of=note)
@@ -147,9 +146,10 @@ class DocumentStream:
             self.note(f"of the first {len(chunk):,} records, {note}", of="typed")
         pieces = pieces_of(dialogues, self.tokenizer, self.prompt_template, refused if self.skip_bad else None)
         table = documents_of(pieces, self.facts)
-        skipped += [*reading.skipped, *refused]
+        skipped += reading.skipped
+        skipped += refused
         columns = (lists_of(table[name]) for name in ("input_ids", "labels"))
-        return list(zip(*columns)), len(reading.dialogues) - len(refused)
+        return list(zip(*columns)), len(reading.dialogues) - refused.total
 
     def note(self, sentence: str, of: str) -> None:
         """Keep what is to be said of a subject, the first time."""

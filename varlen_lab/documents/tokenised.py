@@ -17,6 +17,7 @@ import numpy as np
 from varlen_lab.documents.dialogues import BadRecord, fit_to_print
 from varlen_lab.documents.fields import OF_TRAINING, SAYS_TRAINED, is_nothing, refuse_by_name, snake
 from varlen_lab.documents.reading import Records, bad_place
+from varlen_lab.documents.skipped import Skipped
 from varlen_lab.documents.tokens import table_of
 from varlen_lab.errors import InputError
 from varlen_lab.packing.registry import IGNORE, SEAM_COLUMNS
@@ -39,7 +40,7 @@ class Tokenised(NamedTuple):
     table: pa.Table  # input_ids and labels, lists of int32
     read: int  # good records
     without_a_trained_token: int  # documents left out for it
-    skipped: list[str]
+    skipped: Skipped
     counted: dict[str, int]
 
 
@@ -61,7 +62,7 @@ def read_tokenised(records: Records, name: str, vocabulary: int, skip_bad: bool)
     A document's first label is masked, as everywhere here: nothing stands before it that could predict it.
     """
     tables, waiting = [], list[tuple[np.ndarray, np.ndarray]]()
-    read, without, skipped, counted = 0, 0, list[str](), Counter[str]()
+    read, without, skipped, counted = 0, 0, Skipped(), Counter[str]()
     for documents in good_ones(records, vocabulary, skip_bad, skipped, counted):
         read += 1
         trainable = [one for one in documents if (one[1] != IGNORE).any()]
@@ -74,7 +75,7 @@ def read_tokenised(records: Records, name: str, vocabulary: int, skip_bad: bool)
     if not any(map(len, tables)):
         why = f", the first: {skipped[0]}" if skipped else ""
         raise InputError(
-            f"{name} holds no document with a token to train on ({read} records read, {len(skipped)} skipped{why}); "
+            f"{name} holds no document with a token to train on ({read} records read, {skipped.total} skipped{why}); "
             "give it input_ids, and labels that are not all -100."
         )
     import pyarrow as pa

@@ -31,6 +31,7 @@ from varlen_lab.documents.dialogues import VERBATIM, BadRecord, Dialogue, Messag
 from varlen_lab.documents.marks import Facts, begin_id, control_note, facts_of, parted, template_notes
 from varlen_lab.documents.refusals import Refused, another_template, check_written, one_by_one
 from varlen_lab.documents.registry import OF_TOKENIZER
+from varlen_lab.documents.skipped import Skipped
 from varlen_lab.documents.templates import Segments, named_segments
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.writing import content_digest
@@ -61,7 +62,7 @@ def encode(
     tokenizer does. Documents without a trained token are dropped. The first line of ``dataset.info.description`` says
     how many, each other line is a note on the template (``template_notes``) or on control tokens in the text.
     ``skipped``: a dialogue that the template refuses is left out, and the sentence that says why and where is added to
-    this list. Without a list it raises InputError.
+    this list (see ``Skipped``). Without a list it raises InputError.
     Raises InputError for an unknown template, for no dialogue, and when every label is masked.
     """
     import datasets
@@ -70,16 +71,18 @@ def encode(
     facts = facts_of(tokenizer, prompt_template, special_tokens_in_text)
     tables = []
     typed: list[set[str]] = []
-    refused = len(skipped or ())
+    refused = Skipped()
+    leave_out = None if skipped is None else refused
     starts = range(0, len(dialogues), DIALOGUES_AT_ONCE)
     for start in track(starts, "Tokenising", len(starts)) if progress else starts:
         batch = with_control_tokens(dialogues[start : start + DIALOGUES_AT_ONCE], facts, typed)
-        tables.append(documents_of(pieces_of(batch, tokenizer, prompt_template, skipped), facts))
+        tables.append(documents_of(pieces_of(batch, tokenizer, prompt_template, leave_out), facts))
     kept = sum(len(table) for table in tables)
-    refused = len(skipped or ()) - refused
-    if skipped and refused == len(dialogues):
+    if skipped is not None:
+        skipped += refused
+    if refused and refused.total == len(dialogues):
         raise InputError(
-            f"the template refused all {refused} dialogues, the first: {skipped[-refused]}; set "
+            f"the template refused all {refused.total} dialogues, the first: {refused[0]}; set "
             "prompt_template to another one, or change the data."
         )
     if not kept:
@@ -87,7 +90,7 @@ def encode(
             f"none of the {len(dialogues)} dialogues has a token to train on under prompt_template "
             f"{prompt_template!r}: every label is masked; give them answers the tokenizer can write."
         )
-    dropped = len(dialogues) - refused - kept
+    dropped = len(dialogues) - refused.total - kept
     notes = [*template_notes(tokenizer, prompt_template), *control_note(typed, facts.escape)]
     said = "\n".join([f"{kept} documents; {dropped} without a token to train on were dropped", *notes])
     table = pa.concat_tables(tables)
