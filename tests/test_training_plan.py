@@ -95,6 +95,7 @@ def test_another_plan_has_another_fingerprint() -> None:
     for other in ({"seed": 6}, {"batch_size": 1}, {"max_steps": 10**8 + 1}):
         assert plan_fingerprint(plan_steps(50, TEMPLATE.replace(**many | other))) != known
     assert same_plan(known, known) and same_plan("0" * 12, known) and not same_plan("0" * 12, "1" * 12)
+    assert not same_plan(10**30, known)  # of a damaged checkpoint
 
 
 def test_more_steps_than_a_schedule_can_tell_apart_are_refused() -> None:

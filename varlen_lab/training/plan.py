@@ -78,9 +78,9 @@ def plan_fingerprint(steps: Sequence[Step]) -> str:
     return hashlib.sha256(repr(list(steps)).encode()).hexdigest()[:12]
 
 
-def same_plan(before: str, now: str) -> bool:
+def same_plan(before: object, now: str) -> bool:
     """Whether two fingerprints may be of one plan: earlier versions had one way to make them, whatever its length."""
-    return before == now or len(before) != len(now)
+    return before == now or (isinstance(before, str) and len(before) != len(now))
 
 
 def planned(epoch: int, rows: int, config: Config, processes: int, costs: np.ndarray | None) -> list[Step]:
