@@ -65,8 +65,8 @@ def planted(stage: Stage) -> Iterator[Case]:
     for bomb in ("os.system", "exec", "open"):
         for wrapping in ("pickle", "pickle of protocol 0", "torch", "torch of old", "numpy"):
             for place, (needs, verbs) in PLACES.items():
-                if bomb != "exec" and (wrapping.startswith("pickle of") or len(verbs) > 3):
-                    continue  # the same file through the same readers
+                if bomb != "exec" and wrapping not in ("pickle", "torch"):
+                    continue  # the other two go the same ways
                 for words in verbs:
                     what = f"{bomb} as {wrapping} in {place}: {' '.join(words)}"
                     yield Case(what, partial(opened_pickle, stage, needs, place, bomb, wrapping, words))

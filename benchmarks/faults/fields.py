@@ -227,20 +227,20 @@ merge = partial(kills.merge, "new")
 RUN, MODEL = ("run", "c.py", "data.jsonl"), ("base", "adapter")
 Row = tuple[tuple[str, ...], Callable[[Path], Any], Callable[[Any], None], Callable[[], Ran], int]
 RECORDS: dict[str, Row] = {
-    "checkpoint by resume": (RUN, *checkpoint("run/iter_2.pth"), resume, 4),
-    "checkpoint by convert": (("run", "c.py"), *checkpoint("run/iter_3.pth"), partial(kills.convert, "new"), 2),
+    "checkpoint by resume": (RUN, *checkpoint("run/iter_2.pth"), resume, 2),
+    "checkpoint by convert": (("run", "c.py"), *checkpoint("run/iter_3.pth"), partial(kills.convert, "new"), 1),
     "history head": (RUN, *line_of("run/history.jsonl", 0), resume, 2),
     "history line": (RUN, *line_of("run/history.jsonl", 1), resume, 4),
-    "config.json by merge": (MODEL, *json_file("base/config.json"), merge, 2),
-    "config.json by audit": (("base",), *json_file("base/config.json"), audited, 4),
+    "config.json by merge": (MODEL, *json_file("base/config.json"), merge, 1),
+    "config.json by audit": (("base",), *json_file("base/config.json"), audited, 2),
     "generation_config.json": (MODEL, *json_file("base/generation_config.json"), merge, 4),
-    "tokenizer_config.json": (MODEL, *json_file("base/tokenizer_config.json"), merge, 4),
+    "tokenizer_config.json": (MODEL, *json_file("base/tokenizer_config.json"), merge, 2),
     "tokenizer.json": (MODEL, *json_file("base/tokenizer.json"), merge, 1),
-    "adapter_config.json": (MODEL, *json_file("adapter/adapter_config.json"), merge, 3),
+    "adapter_config.json": (MODEL, *json_file("adapter/adapter_config.json"), merge, 2),
     "manifest of an adapter": (MODEL, *json_file("adapter/varlen_lab.json"), merge, 4),
     "manifest of a model": (MODEL, *json_file("base/varlen_lab.json"), merge, 3),
     "head of weights": (MODEL, *header("base/model.safetensors"), merge, 3),
     "head of an adapter": (MODEL, *header("adapter/adapter_model.safetensors"), merge, 3),
-    "settings": (("c.py", "data.jsonl"), *settings(), counted, 4),
+    "settings": (("c.py", "data.jsonl"), *settings(), counted, 3),
     "a record of data": (("data.jsonl",), *line_of("data.jsonl", 3), records_say, 12),
 }

@@ -25,7 +25,7 @@ from benchmarks.faults.operations import FULL, NEED_ROOM, counted
 from benchmarks.faults.outcomes import SKIPPED, Case, Outcome
 from benchmarks.faults.stage import Ran, Stage, left_over
 
-SIZES = (1, 100, 1000, 4096, 10_000, 30_000, 60_000, 100_000, 150_000, 200_000, 300_000)  # bytes that a file may have
+SIZES = (1, 1000, 4096, 30_000, 100_000, 300_000)  # bytes that a file may have
 ROOMS = (40, 200, 400, 500, 700, 900, 1100)  # KiB of a disk
 NEW_NAMES = 0x20000  # CLONE_NEWNS: mounts of this process alone, gone when it is
 
@@ -35,7 +35,7 @@ def fills(stage: Stage) -> Iterator[Case]:
     for name, operation in OPERATIONS.items():
         seen = kills.moments(stage, operation)
         for at, what in enumerate(seen, start=1):
-            if what in NEED_ROOM and at % (2 * operation.every - 1) == 0:
+            if what in NEED_ROOM and at % (3 * operation.every - 2) == 0:
                 words = f"{name}: full at operation {at} of {len(seen)} ({what})"
                 yield Case(words, partial(filled, stage, operation, partial(counted, at, FULL)))
         for size in SIZES:

@@ -273,9 +273,10 @@ OPERATIONS: dict[str, Operation] = {
         run_lost,
         run_ended,
         again=go_on,
+        every=2,
     ),
     "train, caches empty": Operation(
-        ("c.py", "data.jsonl"), go_on, run_lost, run_ended, again=go_on, cache=True, every=3
+        ("c.py", "data.jsonl"), go_on, run_lost, run_ended, again=go_on, cache=True, every=4
     ),
     "resume": Operation(
         ("run", "c.py", "data.jsonl"), go_on, partial(run_lost, least=2), run_ended, again=go_on, every=1

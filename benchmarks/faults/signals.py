@@ -21,7 +21,7 @@ from benchmarks.faults.operations import BREAK, counted
 from benchmarks.faults.outcomes import Case, Outcome
 from benchmarks.faults.stage import Ran, Stage
 
-CALLS = 24  # moments of a verb at which each signal comes, evenly spread over its calls
+CALLS = 16  # moments of a verb at which each signal comes, evenly spread over its calls
 VERBS = ("train", "resume", "convert", "merge", "cached documents and rows")
 OURS = f"{os.sep}varlen_lab{os.sep}"
 
@@ -31,7 +31,7 @@ def breaks(stage: Stage) -> Iterator[Case]:
     for name, operation in OPERATIONS.items():
         seen = kills.moments(stage, operation)
         for at, what in enumerate(seen, start=1):
-            if at % (2 * operation.every - 1) == 0:
+            if at % (3 * operation.every - 2) == 0:
                 words = f"{name}: Ctrl-C before operation {at} of {len(seen)} ({what})"
                 yield Case(words, partial(interrupted, stage, operation, partial(counted, at, BREAK)))
     for name in VERBS:

@@ -7,12 +7,15 @@ run. What a checkpoint or a history says is read here without the code that is u
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
+import importlib
 import io
 import json
 import os
 import random
 import shutil
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +29,10 @@ from benchmarks.faults.outcomes import Outcome
 
 CANARY = "EXECUTED"  # in the folder of a case: foreign code was there
 STEPS = 3
+IMPORTED = (
+    "varlen_lab", "torch", "transformers", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes", "rich", "scipy",
+    "matplotlib", "safetensors", "tokenizers", "jinja2", "pyarrow", "numpy", "xxhash", "pandas", "encodings",
+)  # fmt: skip
 # of a checkpoint: the rest is words, and random numbers, of which a new loader draws one and no step of these runs any
 COMPARED = ("model", "optimizer", "scheduler", "step", "losses")
 MODEL = {
@@ -70,15 +77,21 @@ def build(folder: Path, seed: int) -> Stage:
     folder.mkdir(parents=True)
     stage = Stage(folder, seed, random.Random(seed))
 
-    def work() -> None:
+    def work() -> list[str]:
         os.chdir(folder)
         os.environ["VARLEN_LAB_CACHE"] = str(folder / "cache")
         copy_built_in(folder / "cache")
         make_everything()
+        return list(sys.modules)
 
     ended = in_child(work, limit=180, said=folder / "said.txt")
     if not ended.whole:
         raise RuntimeError(f"the stage could not be made: {ended}\n{(folder / 'said.txt').read_text()}")
+    for name in ended.value:  # what verbs import on the way: here once, not in every case anew
+        if name not in sys.modules and name.split(".")[0] in IMPORTED:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    gc.freeze()  # a verb that collects garbage need not look at all that was imported
     return stage
 
 
@@ -134,6 +147,11 @@ def make_everything() -> None:
         ["train", "lora.py", "--quiet"],
         ["convert", "pth_to_hf", "lora.py", f"lora_run/iter_{STEPS}.pth", "adapter"],
         ["convert", "merge", "base", "adapter", "merged"],
+        ["audit", "--model", "base"],
+        ["pack-report", "data.jsonl", "-o", "report"],
+        ["check-custom-dataset", "data.jsonl"],
+        ["log-dataset", "c.py"],
+        ["masks", "--lengths", "2", "3", "-o", "masks.svg"],
     ):
         done = verb(*words)
         if done.code:

@@ -20,7 +20,7 @@ from benchmarks.faults.operations import Operations, counted
 from benchmarks.faults.outcomes import Case, Outcome
 from benchmarks.faults.stage import Ran, Stage, verb
 
-MOMENTS = 12  # of the first one at which the second comes
+MOMENTS = 8  # of the first one at which the second comes
 THERE, ON = Path("FIRST_IS_THERE"), Path("FIRST_GOES_ON")
 
 
@@ -31,7 +31,7 @@ def meetings(stage: Stage) -> Iterator[Case]:
         for at in sorted({1 + count * number // MOMENTS for number in range(MOMENTS)}):
             words = f"{second}, while {first} is at operation {at} of {count}"
             yield Case(words, partial(met, stage, first, second, same, at))
-        for number in range(4):
+        for number in range(3):
             yield Case(f"{first} and {second} at once ({number})", partial(met, stage, first, second, same, 0))
 
 
