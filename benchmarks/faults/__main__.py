@@ -37,6 +37,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--case", type=int, help="this one alone, of the kind that --only names")
     parser.add_argument("--seed", type=int, default=0, help="of the places that are chosen at random (%(default)s)")
     parser.add_argument("--small", action="store_true", help="a few cases of each kind")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="leave the folders of cases that failed")
     parser.add_argument("-o", "--output", type=Path, help="JSON of every case")
@@ -82,6 +83,8 @@ def tried(name: str, stage: Stage, args: argparse.Namespace) -> Tally:
     numbered: Iterator[tuple[int, Case]] = enumerate(kind.cases(stage), start=1)
     if args.case is not None:
         numbered = itertools.islice(numbered, args.case - 1, args.case)
+    elif args.every > 1:
+        numbered = itertools.islice(numbered, args.every // 2, None, args.every)
     elif args.small:
         every = list(numbered)
         numbered = iter(every[len(every) // kind.few // 2 :: max(1, len(every) // kind.few)][: kind.few])

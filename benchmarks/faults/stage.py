@@ -30,8 +30,8 @@ from benchmarks.faults.outcomes import Outcome
 CANARY = "EXECUTED"  # in the folder of a case: foreign code was there
 STEPS = 3
 IMPORTED = (
-    "varlen_lab", "torch", "transformers", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes", "rich", "scipy",
-    "matplotlib", "safetensors", "tokenizers", "jinja2", "pyarrow", "numpy", "xxhash", "pandas", "encodings",
+    "varlen_lab", "torch", "transformers", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes", "rich",
+    "scipy", "matplotlib", "safetensors", "tokenizers", "jinja2", "pyarrow", "numpy", "xxhash", "pandas", "encodings",
 )  # fmt: skip
 # of a checkpoint: the rest is words, and random numbers, of which a new loader draws one and no step of these runs any
 COMPARED = ("model", "optimizer", "scheduler", "step", "losses")
