@@ -258,3 +258,14 @@ def test_a_disk_without_room_is_told_at_once(tmp_path: Path, monkeypatch: pytest
     ):
         place.check_room(2_000_000)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_conversion_left_is_gone_after_the_next(tmp_path: Path) -> None:
+    """Its own drafts alone, whatever signs are in the name; those of another folder may be in use."""
+    target, other = tmp_path / "new[1]", tmp_path / ".newer-0123456789ab.partial"
+    left = tmp_path / ".new[1]-0123456789ab.partial"
+    for folder in (left, other):
+        folder.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    with destination(target):
+        assert not left.exists() and other.exists()

@@ -101,7 +101,9 @@ def interrupted(stage: Stage, operation: Operation, fault: Callable[[], Any]) ->
 
 
 def library_alone(ran: Ran) -> Ran:
-    """A call that no verb wraps gives KeyboardInterrupt on, as it must."""
+    """A call that no verb wraps gives KeyboardInterrupt on, as it must; who stops when it is told says so last."""
+    if ran.code == 128 + signal.SIGTERM and "SIGTERM" in ran.said:
+        return Ran(ran.code, f"error: {ran.said.strip().splitlines()[-1]}", ran.problem)
     if ran.problem.rstrip().endswith("KeyboardInterrupt") and "/cli/__init__.py" not in ran.problem:
         return Ran(130, "error: interrupted")
     return ran

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import io
 import json
 import os
@@ -27,7 +28,7 @@ from varlen_lab.files.checksums import DIGITS, check_listed, digest_file, digest
 from varlen_lab.files.locks import held
 from varlen_lab.files.places import check_folder
 from varlen_lab.files.reading import read_json
-from varlen_lab.files.writing import recover, written_whole
+from varlen_lab.files.writing import recover, remove_unfinished, written_whole
 
 MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours
 INSTEAD = "SAVE_DIR"
@@ -85,6 +86,7 @@ def destination(save_dir: Path, *read: Path) -> Iterator[Destination]:
     try:
         with held(path, "varlen-lab convert", INSTEAD, beside=True):
             recover(path)
+            remove_unfinished(path.parent, glob.escape(path.name[:200]))  # of a conversion that was killed
             ours = files_of_ours(path, save_dir)
             yield Destination(save_dir, path, look(path, ours))
     except BaseException:
