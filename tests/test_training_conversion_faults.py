@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from varlen_lab.cli import main
 from varlen_lab.config.text import load_config, render
 from varlen_lab.errors import InputError
+from varlen_lab.files import writing
 from varlen_lab.files.checksums import digest_file, listed
 from varlen_lab.models.building import tiny
+from varlen_lab.training import conversion
+from varlen_lab.training import folder as folders
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from varlen_lab.training.conversion import convert, merge
 from varlen_lab.training.destination import DIGEST, FILES, MANIFEST, digest_of_values
@@ -222,3 +228,43 @@ def test_nothing_in_an_adapter_runs(place: Path) -> None:
     with pytest.raises(InputError, match="does not fit"):
         merge(place / "base", place / "adapter", place / "out")
     assert not (place / "ran").exists() and not (place / "out").exists()
+
+
+PHASES: list[tuple[Any, str]] = [
+    (conversion, "check_whole"),
+    (conversion, "load_model"),
+    (folders, "save"),
+    (folders, "write_manifest"),
+    (writing, "bring_along"),
+    (writing, "exchange"),
+    (writing, "remove"),
+]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows sends no SIGTERM")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("module", "name"), PHASES)
+def test_a_signal_at_any_phase_leaves_the_old_folder_or_the_new_one_and_no_draft(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: Any,
+    name: str,
+    number: signal.Signals,
+) -> None:
+    out = place / "out"
+    out.mkdir()
+    before, real = sorted(os.listdir(place)), getattr(module, name)
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(module, name, real)
+        os.kill(os.getpid(), number)
+        return real(*given, **named)
+
+    monkeypatch.setattr(module, name, interrupted)
+    code = main(["convert", "merge", str(place / "base"), str(place / "adapter"), str(out)])
+    said = capsys.readouterr().err
+    assert code == (143 if number == signal.SIGTERM else 130)
+    assert "Traceback" not in said and ("stopped by SIGTERM" in said or "interrupted" in said)
+    assert sorted(one for one in os.listdir(place) if not one.endswith(".partial") or name != "remove") == before
+    assert not os.listdir(out) or (out / MANIFEST).exists()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import sys
 
 from varlen_lab.cli import read_config
 from varlen_lab.errors import InputError, plural
-from varlen_lab.machine import console
+from varlen_lab.machine import console, signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and print the check."""
+    """Convert, and print the check; 143 where a signal asked it to end, and then nothing is left half written."""
+    try:
+        with signals.heeded():
+            return convert_and_print(args)
+    except signals.Terminated as asked:
+        said = f"stopped by {asked}; {args.save_dir} is what it was before, or whole"
+        console.say(said, hang=2, stream=sys.stderr)
+        return signals.STOPPED
+
+
+def convert_and_print(args: argparse.Namespace) -> int:
+    """As ``run``, which heeds signals around it."""
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]?i?B", args.max_shard_size, re.IGNORECASE):
         raise InputError(f"--max-shard-size is {args.max_shard_size!r}, it is a size such as 2GB or 500MB.")
     from transformers.utils import logging
