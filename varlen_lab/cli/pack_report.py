@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import add_config, is_data, output_file, read_source, save_figure
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import plural
+from varlen_lab.files.strict import strict_json
 from varlen_lab.machine import console
 from varlen_lab.machine.folding import Cell
 from varlen_lab.machine.tables import print_table
@@ -119,6 +119,6 @@ def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) 
     from varlen_lab.viz.rows import draw_rows
 
     with output_file(folder / "pack_report.json", "w") as file:
-        file.write(json.dumps(found, indent=2) + "\n")
+        file.write(strict_json(found, indent=2) + "\n")
     save_figure(draw_lengths(lengths, plan.max_length), folder / "lengths.png")
     save_figure(draw_rows(plan), folder / "rows.png")

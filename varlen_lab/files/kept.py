@@ -7,7 +7,6 @@ number on the disk). That costs a tenth of reading the file from a disk, about 0
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from varlen_lab.files.checksums import MARK, check_listed, digest_file, listed, seal_holds
 from varlen_lab.files.reading import read_json
+from varlen_lab.files.strict import strict_json
 
 DIGESTS = "checksums.json"  # of the files of a folder
 VERIFIED: dict[str, Any] = {}  # path -> what the file, or those of the folder, were when the digest held
@@ -48,7 +48,7 @@ def as_written(path: Path) -> bool:
 
 def list_digests(folder: Path) -> None:
     """Write into a folder the digest of every file that it has now."""
-    (folder / DIGESTS).write_text(json.dumps(listed(folder)), encoding="utf-8", newline="\n")
+    (folder / DIGESTS).write_text(strict_json(listed(folder)), encoding="utf-8", newline="\n")
 
 
 def folder_as_written(folder: Path) -> bool:

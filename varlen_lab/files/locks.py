@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.strict import strict_json
 from varlen_lab.files.windows import WINDOWS
 
 NAME = ".varlen_lab.lock"
@@ -50,7 +51,7 @@ def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iter
         if handle >= 0:
             facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T"), "what": what}
             os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(facts).encode())
+            os.write(handle, strict_json(facts).encode())
         yield
     finally:
         if handle >= 0:

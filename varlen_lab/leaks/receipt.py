@@ -10,7 +10,6 @@ A receipt is plain JSON. Long lists in it are cut, with their length beside them
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import shlex
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from varlen_lab.errors import InputError, LeakFound
+from varlen_lab.files.strict import strict_json
 from varlen_lab.files.writing import written_whole
 from varlen_lab.leaks.report import Finding
 from varlen_lab.leaks.running import host_of
@@ -111,7 +111,7 @@ class Receipt:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path, "w") as file:
-                file.write(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
+                file.write(strict_json(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
         except OSError as problem:
             why = problem.strerror or type(problem).__name__
             raise InputError(

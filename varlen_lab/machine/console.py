@@ -9,9 +9,7 @@ for ``grep``, unless ``COLUMNS`` gives a width. Beside it: ``letters``, ``foldin
 from __future__ import annotations
 
 import codecs
-import json
 import logging
-import math
 import os
 import re
 import sys
@@ -19,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
+from varlen_lab.files.strict import strict_json
 from varlen_lab.machine.folding import Cell, Line, folded, folded_spans
 from varlen_lab.machine.letters import PLAIN_LETTERS, in_one_line, in_plain_letters, json_shown, shown
 from varlen_lab.machine.ranks import is_first
@@ -161,17 +160,8 @@ def print_json(value: Any, indent: int | None = 1) -> None:
     NaN and infinity become null: JSON has no word for them.
     """
     utf = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    text = json.dumps(finite(value), indent=indent, ensure_ascii=not utf)
+    text = strict_json(value, indent=indent, ensure_ascii=not utf)
     print(json_shown(text))
-
-
-def finite(value: Any) -> Any:
-    """``value`` with None for every number in it that JSON cannot write."""
-    if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ------------------------------------------------------------------------------------------------- long work

@@ -25,6 +25,7 @@ import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.kept import folder_as_written, list_digests
+from varlen_lab.files.strict import strict_json
 from varlen_lab.files.writing import DAY, cache_dir, folder_written_whole, remove, remove_unfinished
 from varlen_lab.machine.console import track
 
@@ -224,7 +225,7 @@ def drop_made_up_tokens(path: Path, tokens: int) -> None:
     facts = json.loads(path.read_text(encoding="utf-8"))
     own = [one for one in facts["added_tokens"] if one["id"] < tokens]
     if own != facts["added_tokens"]:
-        path.write_text(json.dumps(facts | {"added_tokens": own}, ensure_ascii=False), encoding="utf-8", newline="\n")
+        path.write_text(strict_json(facts | {"added_tokens": own}, ensure_ascii=False), encoding="utf-8", newline="\n")
 
 
 @contextmanager

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import platform
@@ -29,6 +28,7 @@ import torch
 
 from varlen_lab import __version__
 from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.files.strict import strict_json
 from varlen_lab.studies.one_class import LEAKS, LENGTHS, LIMIT, Outcome, verdicts_of
 from varlen_lab.studies.registry import STYLES
 
@@ -171,12 +171,12 @@ def record(outcome: Outcome) -> dict[str, Any]:
 def written(kept: Mapping[str, Any]) -> str:
     """The text of a JSON document with a line for each class and style, so that a change is a line."""
     classes = [
-        f"  {json.dumps(name)}: {{\n"
-        + ",\n".join(f"   {json.dumps(style)}: {json.dumps(one, ensure_ascii=False)}" for style, one in each.items())
+        f"  {strict_json(name)}: {{\n"
+        + ",\n".join(f"   {strict_json(style)}: {strict_json(one, ensure_ascii=False)}" for style, one in each.items())
         + "\n  }"
         for name, each in kept["classes"].items()
     ]
-    head = [f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in kept.items() if name != "classes"]
+    head = [f" {strict_json(name)}: {strict_json(value)},\n" for name, value in kept.items() if name != "classes"]
     return "{\n" + "".join(head) + ' "classes": {\n' + ",\n".join(classes) + "\n }\n}\n"
 
 

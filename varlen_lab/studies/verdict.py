@@ -8,7 +8,6 @@ documents in other groups, drifts as far.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from varlen_lab.attention.timing import Choice
 from varlen_lab.errors import plural
+from varlen_lab.files.strict import strict_json
 from varlen_lab.training.history import History
 
 ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
@@ -146,7 +146,7 @@ class Comparison:
         runs = {mode: {"meta": h.meta, "records": h.records} for mode, h in self.histories.items()}
         proof = {"verdict": self.verdict(), "keeps_apart": self.keeps_apart, "control": self.control}
         step = None if self.first_step is None else asdict(self.first_step)
-        return json.dumps({"runs": runs, "table": self.table(), "first_step": step, **proof}, indent=1)
+        return strict_json({"runs": runs, "table": self.table(), "first_step": step, **proof}, indent=1)
 
     def packed_verdict(self) -> str:
         """What leaving the seams out did, and what it started from; empty when it was not run."""

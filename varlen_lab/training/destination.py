@@ -28,7 +28,8 @@ from varlen_lab.files.checksums import DIGITS, check_listed, digest_file, digest
 from varlen_lab.files.locks import held
 from varlen_lab.files.places import check_folder
 from varlen_lab.files.reading import read_json
-from varlen_lab.files.writing import recover, remove_unfinished, written_whole
+from varlen_lab.files.strict import strict_json
+from varlen_lab.files.writing import cut, recover, remove_unfinished, written_whole
 
 MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours
 INSTEAD = "SAVE_DIR"
@@ -86,7 +87,7 @@ def destination(save_dir: Path, *read: Path) -> Iterator[Destination]:
     try:
         with held(path, "varlen-lab convert", INSTEAD, beside=True):
             recover(path)
-            remove_unfinished(path.parent, glob.escape(path.name[:200]))  # of a conversion that was killed
+            remove_unfinished(path.parent, glob.escape(cut(path.name)))  # of a conversion that was killed
             ours = files_of_ours(path, save_dir)
             yield Destination(save_dir, path, look(path, ours))
     except BaseException:
@@ -149,7 +150,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """List every file of a folder that is now whole, beside ``facts``."""
     values = {**facts, FILES: listed(folder)}
     with written_whole(folder / MANIFEST, "w") as file:
-        file.write(json.dumps({**values, DIGEST: digest_of_values(values)}, indent=1, allow_nan=False))
+        file.write(strict_json({**values, DIGEST: digest_of_values(values)}, indent=1))
 
 
 def read_manifest(folder: Path, instead: str) -> dict[str, Any]:

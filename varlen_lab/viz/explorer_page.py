@@ -36,7 +36,7 @@ EXPORT = "export default { render };\n"  # explorer.js is a module for anywidget
 def _script() -> str:
     """explorer.js and explorer_page.js as one script that leaves no name behind."""
     drawing, starting = ((HERE / name).read_text(encoding="utf-8") for name in ("explorer.js", "explorer_page.js"))
-    colours = json.dumps({"light": asdict(LIGHT), "dark": asdict(DARK)})
+    colours = json.dumps({"light": asdict(LIGHT), "dark": asdict(DARK)}, allow_nan=False)
     return f'"use strict";\n(() => {{\nconst COLOURS = {colours};\n{drawing.removesuffix(EXPORT)}\n{starting}}})();\n'
 
 
@@ -136,7 +136,7 @@ def read_data(data: Mapping[str, Any]) -> tuple[PackedRow, dict[str, Any]]:
 
 def json_in_html(data: Mapping[str, Any]) -> str:
     """JSON that may stand in a script element: nothing in it ends the element, a line, or the direction of writing."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text)
 
 
