@@ -149,8 +149,7 @@ def say_stopped(by: str) -> None:
 def summarise(history: History, resumed: bool) -> None:
     """What was trained, on what, how fast, and where it lies."""
     if resumed:
-        before = len(history.records) - history.taken
-        where = f"from step {before}" if before else "from step 0, there is no checkpoint to resume"
+        where = f"from step {history.begun}" if history.begun else "from step 0, there is no checkpoint to resume"
         taken = f"{plural(history.taken, 'step')} taken now"
         say(f"resumed {where}: {taken if history.taken else 'the run is finished, there is nothing to do'}", hang=2)
     if not history.records:
@@ -161,9 +160,11 @@ def summarise(history: History, resumed: bool) -> None:
     if isolated := meta.get("isolated"):
         say(isolated, hang=2)
     several = f" · {meta['processes']} processes ({meta['engine']})" if meta["processes"] > 1 else ""
+    first = history.records[0]["step"]
+    steps = f"in {plural(last['step'], 'step')}" if first == 1 else f"from step {first} to step {last['step']}"
     say(
         f"{meta['mode']} · {meta['backend']} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}{several}: "
-        f"loss {losses[0]:.4f} → {losses[-1]:.4f} in {plural(last['step'], 'step')}, "
+        f"loss {losses[0]:.4f} → {losses[-1]:.4f} {steps}, "
         f"{history.tokens_per_second:,.0f} real tokens/s ({history.trained_per_second:,.0f} trained on), "
         f"padding {history.padding_share:.1%}, "
         f"{history.utilisation:.0%} of the device's speed",

@@ -21,9 +21,13 @@ def check_folder(path: Path, instead: str, room: int = 0) -> None:
         while not os.path.lexists(above) and above != above.parent:
             above = above.parent
         if not above.exists():
-            raise InputError(f"{above} is a link that leads nowhere; choose another {instead}.")
+            raise InputError(
+                f"{path} cannot be written ({above} is a link that leads nowhere); choose another {instead}."
+            )
         if not above.is_dir():
-            raise InputError(f"{above} is a file, and a folder is needed there; choose another {instead}.")
+            raise InputError(
+                f"{path} cannot be written ({above} is a file, and a folder is needed there); choose another {instead}."
+            )
         with tempfile.TemporaryFile(dir=above):
             pass  # a folder that is there may still be read-only
         for name in path.parts[len(above.parts) :]:

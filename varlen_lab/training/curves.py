@@ -38,14 +38,17 @@ class Drawing:
 
     @cached_property
     def key(self) -> str:
-        """Eight hex digits that name this run alone, kept in the work dir: a run that is resumed goes on under them."""
+        """Eight hex digits that name this run alone: its id; of a run that has none yet, what ``run_id`` keeps."""
         path = self.work_dir / "run_id"
         kept = path.read_text(encoding="utf-8", errors="replace") if self.after and path.is_file() else ""
         if re.fullmatch("[0-9a-f]{8}", kept):
             return kept
+        if "run" in self.facts:
+            return str(self.facts["run"])
         key = secrets.token_hex(4)
-        with written_whole(path, "w") as file:
-            file.write(key)
+        if not path.exists() or re.fullmatch("[0-9a-f]{8}", path.read_text(encoding="utf-8", errors="replace")):
+            with written_whole(path, "w") as file:
+                file.write(key)
         return key
 
 

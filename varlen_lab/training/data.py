@@ -23,8 +23,9 @@ import numpy as np
 from varlen_lab.config.schema import Config
 from varlen_lab.documents import tokens
 from varlen_lab.documents.builtin import CORPUS_VERSION, builtin_tokenizer
+from varlen_lab.documents.days import day_written
 from varlen_lab.documents.loading import load_documents
-from varlen_lab.documents.registry import TEMPLATES
+from varlen_lab.documents.registry import OF_TOKENIZER, TEMPLATES
 from varlen_lab.documents.sources import ending_of, locate
 from varlen_lab.errors import InputError
 from varlen_lab.files.kept import as_written, end_with_digest
@@ -181,6 +182,7 @@ def documents_key(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | N
         paths if config.skip_bad else None,  # a skipped record is named with its file
         backend.to_str(),
         tokenizer.chat_template,
+        day_written(tokenizer) if config.prompt_template == OF_TOKENIZER else None,
         tokenizer.special_tokens_map,
         tokenizer.split_special_tokens,
         document_settings(config),

@@ -50,6 +50,7 @@ class History:
     path: Path | None = None
     checkpoint: Path | None = None  # the last one written
     taken: int = 0  # steps added by this process
+    begun: int = 0  # steps that were taken before it
     stopped: bool = False  # asked to by SIGTERM, before the last step
 
     def start(self, after: int = 0) -> None:

@@ -142,6 +142,7 @@ class Outlook:
     engine: str  # a word of ``engines.engine_name``
     batches: int  # of a process in a step
     balance: list[str]  # what processes wait for each other, and what the setting does not do here: sentences
+    done: int = 0  # steps that were taken before, by a run that goes on
 
     def utilisation(self, record: dict[str, Any]) -> float:
         """The share of its devices' arithmetic that a step used; ``record``: its own, as ``History.records`` has it."""
@@ -163,14 +164,16 @@ class Outlook:
             if self.engine in ("zero2", "zero3") and self.batches > 1
             else []
         )
+        left = max(0, self.steps - self.done)
         return [
             f"{plural(self.documents, 'document')} in {plural(self.rows, 'row')}, "
             f"{self.epochs:.2g} epoch{'s' * (self.epochs != 1)}: {plural(self.steps, 'step')}{processes}",
+            *([f"the run goes on behind step {self.done}: {plural(left, 'step')} left"] if self.done else []),
             f"a step has about {self.documents_per_step:.1f} documents and {self.tokens_per_step:,.0f} tokens, "
             f"{self.trained_share:.0%} of them trained on; {change}",
             *self.untrained_line(),
             f"{self.parameters:,} parameters{frozen}; expect about {size(self.memory)} a process{shared} and "
-            f"{duration(self.seconds)} (at {USUAL_UTILISATION:.0%} of this device's speed)",
+            f"{duration(self.seconds * left / max(self.steps, 1))} (at {USUAL_UTILISATION:.0%} of this device's speed)",
             *every_batch,
             *self.balance,
         ]

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,15 @@ import torch
 
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
+from varlen_lab.documents.days import write_on
 from varlen_lab.errors import InputError, first_line
-from varlen_lab.files.writing import remove, remove_unfinished, written_whole
+from varlen_lab.files.writing import remove
 from varlen_lab.machine.repeatable import note_threads
 from varlen_lab.models.building import build_model, resolve_device
 from varlen_lab.models.fingerprints import base_fingerprint
+from varlen_lab.training.beginning import Beginning, claimed, told
 from varlen_lab.training.checkpoint import (
-    checkpoints_in,
     data_fingerprint,
-    full_disk_told,
     open_checkpoint,
     rng_state,
     set_rng_state,
@@ -33,6 +32,7 @@ from varlen_lab.training.checkpoint import (
 from varlen_lab.training.curves import check_visualizer, curves
 from varlen_lab.training.data import load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
+from varlen_lab.training.earlier import begin_history, facts_to_keep
 from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
@@ -47,6 +47,15 @@ from varlen_lab.training.step import Batch, batched, collator, optimize
 from varlen_lab.training.stream import StreamEnded
 from varlen_lab.training.stream_steps import StreamedSteps, streamed_outlook
 from varlen_lab.training.supply import Data, planned_data, refuse_dataset
+from varlen_lab.training.workdir import (
+    HISTORY,
+    check_place,
+    checkpoint_bytes,
+    in_first_process,
+    keep_batches,
+    set_aside,
+    work_dir_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,8 +77,9 @@ def train(
     Returns the History of the run. ``on_start`` is told what the run will do and cost, ``on_step`` gets every record,
     for a live plot; both in the first process only. ``resume`` goes on from the newest checkpoint of the work_dir (or
     a given one) as if the run had never stopped: to the last bit on a CPU, and on a GPU with ``deterministic = True``.
-    Without a checkpoint it starts at step 0. SIGTERM saves and returns early. ``deepspeed`` (one of XTuner's names or a
-    JSON file) or ``fsdp`` shares the model out over the processes that were started.
+    Without a checkpoint it starts at step 0. Another run in the work_dir is moved into a folder ``earlier-ID`` there,
+    and a work_dir that another process trains in is refused. SIGTERM saves and returns early. ``deepspeed`` (one of
+    XTuner's names or a JSON file) or ``fsdp`` shares the model out over the processes that were started.
 
     With ``pack_strategy = 'sequential'`` the rows come in the order of the data, read as they are trained on: it may be
     larger than memory. ``dataset`` is read instead of ``data_path`` then: an ``IterableDataset`` of ``datasets``, or
@@ -77,8 +87,16 @@ def train(
     for a checkpoint of another config, other data or another plan, and when loss, gradient or weights stay no numbers;
     LeakFound, before anything is written, when the model does not keep packed documents apart.
     """
-    with repeatable(True, resolve_device(config)) if config.deterministic else nullcontext():
-        run = prepared(config, dataset, progress, on_start, resume, deepspeed, fsdp)
+    refuse_format(config, deepspeed, fsdp)
+    refuse_dataset(config, dataset)
+    if config.visualizer is not None:
+        check_visualizer(config)
+    with ExitStack() as until_it_ends:
+        # before anything that takes time, and until the last byte is written
+        begins = claimed(work_dir_of(config), resume, until_it_ends)
+        if config.deterministic:
+            until_it_ends.enter_context(repeatable(True, resolve_device(config)))
+        run = prepared(config, dataset, progress, on_start, begins, deepspeed, fsdp)
         run.take_steps(progress, on_step)
     return run.history
 
@@ -88,23 +106,24 @@ def prepared(
     dataset: Iterable[Any] | None,
     progress: bool,
     on_start: Callable[[Outlook], None] | None,
-    resume: bool | str | Path,
+    begins: Beginning | InputError | None,
     deepspeed: str | None,
     fsdp: bool,
 ) -> Run:
-    """Everything a run needs before its first step, which it then stands at; see ``train``."""
-    from accelerate.utils import broadcast_object_list
+    """Everything a run needs before its first step, which it then stands at; see ``train``.
 
-    refuse_format(config, deepspeed, fsdp)
-    refuse_dataset(config, dataset)
-    if config.visualizer is not None:
-        check_visualizer(config)
-    accelerator = make_accelerator(config)
+    ``begins``: of ``claimed``, known in the first process.
+    """
+    accelerator, work_dir = make_accelerator(config), work_dir_of(config)
     first = accelerator.is_main_process
+    # the first one's: a machine that does not see the folder must not begin at step 0 alone
+    beginning = in_first_process(accelerator, lambda: told(begins))
     tokenizer = load_tokenizer(config)
+    write_on(tokenizer, beginning.day)
     # before the data: tokenising can take minutes, and a model that cannot be had should be said at once
     # under FSDP2 the first process alone has weights, and gives them to the others; qlora is refused by the engine
     model = build_model(config, empty=fsdp and not first and config.method != "qlora")
+    in_first_process(accelerator, lambda: check_place(work_dir, checkpoint_bytes(config, model)))
     data = planned_data(config, model, tokenizer, accelerator, dataset, progress=progress and first)
     rows, plan, stream = data.rows, data.plan, data.stream
     notices = check_limits(config, model, rows, [] if stream else plan, tokenizer, data.held_out)
@@ -112,46 +131,27 @@ def prepared(
     if stream is not None:
         outlook = streamed_outlook(outlook, stream, data.steps)
         notices += stream.documents.notes
-    work_dir = Path(config.work_dir or Path("work_dirs") / (config.name or "unnamed"))
-    # the first one's: a machine that does not see the folder must not begin at step 0 alone
-    begin_with = broadcast_object_list([checkpoint_to_resume(work_dir, resume)])[0]
     # before the engine: it takes the memory the timing needs
-    choice = decide_kernel(config, model, rows, plan, accelerator, receipt_to_keep(config, begin_with))
+    choice = decide_kernel(config, model, rows, plan, accelerator, receipt_to_keep(config, beginning.checkpoint))
     # while the first process has all of the weights, and before anything is written
     leak_check = check_in_first_process(config, model, rows, plan, accelerator, shared_out=bool(deepspeed or fsdp))
     engine = make_engine(model, config, data.steps, accelerator, deepspeed=deepspeed, fsdp=fsdp)
-    make_work_dir(work_dir)
-    history = History(describe(config, model, accelerator, choice), path=work_dir / "history.jsonl" if first else None)
+    history = History(describe(config, model, accelerator, choice), path=work_dir / HISTORY if first else None)
     history.meta |= {"steps": data.steps, "data_report": data.report, "data": data_fingerprint(rows)}
     history.meta |= {"engine": engine.kind, "operations_per_second": outlook.operations_per_second}
-    history.meta |= {"plan": plan_fingerprint(plan), **leak_check, **base_of_adapter(config, first)}
+    # of an adapter: the weights that it is trained beside; a checkpoint of a whole model holds them
+    base = None if config.method == "full" else in_first_process(accelerator, lambda: base_fingerprint(config))
+    history.meta |= {"plan": plan_fingerprint(plan), **leak_check, **facts_to_keep(config, beginning, tokenizer, base)}
     for notice in notices if first else ():
         warnings.warn(notice, stacklevel=1)
     if first and on_start is not None:
-        on_start(outlook)
-    run = Run(config, engine, tokenizer, data, outlook, work_dir, history)
+        on_start(replace(outlook, done=beginning.step))
+    run = Run(config, engine, tokenizer, data, outlook, work_dir, history, beginning)
     # in this order: which records of the old history stay depends on the step that is gone on from
-    if begin_with is not None:
-        run.resume(begin_with)
+    if beginning.checkpoint is not None:
+        run.resume(beginning.checkpoint)
     run.begin_files()
     return run
-
-
-def base_of_adapter(config: Config, first: bool) -> dict[str, str]:
-    """The fingerprint of the weights that an adapter is trained beside; the first process reads them."""
-    from accelerate.utils import broadcast_object_list
-
-    if config.method == "full":  # its checkpoints hold all weights
-        return {}
-    base = broadcast_object_list([base_fingerprint(config) if first else None])[0]
-    return {} if base is None else {"base": base}
-
-
-def checkpoint_to_resume(work_dir: Path, wanted: bool | str | Path) -> Path | None:
-    """The checkpoint that was named, or the newest; None where there is none, or nothing was asked for."""
-    if wanted is True:
-        return next(reversed(checkpoints_in(work_dir)), None)
-    return Path(wanted) if wanted else None
 
 
 @dataclass
@@ -165,8 +165,10 @@ class Run:
     outlook: Outlook
     work_dir: Path
     history: History
+    beginning: Beginning
     done: int = 0  # steps that were taken before
-    saved: list[Path] = field(default_factory=list)  # checkpoints that save_total_limit counts
+    own: list[Path] = field(default_factory=list)  # checkpoints in the work dir that this run wrote
+    saved: list[Path] = field(default_factory=list)  # those of them that save_total_limit counts
     streamed: StreamedSteps | None = None  # the steps that are being read
 
     def resume(self, path: Path) -> None:
@@ -178,18 +180,15 @@ class Run:
             note_threads(state.get("threads"))
         if self.data.stream is not None:
             self.data.stream.load_state_dict(state["stream"])
-        self.done = state["step"]
+        self.done = self.history.begun = state["step"]
         self.history.checkpoint = path
 
     def begin_files(self) -> None:
-        """History and config in the work dir, and what a killed run left unfinished gone; the first process does it."""
-        self.saved = [path for path in checkpoints_in(self.work_dir) if int(path.stem[5:]) <= self.done]
-        if self.engine.accelerator.is_main_process:
-            remove_unfinished(self.work_dir)
-            copy = self.work_dir / f"{self.config.name or 'config'}.py"
-            with full_disk_told(copy), written_whole(copy, "w") as file:
-                file.write(render(self.config))
-        self.history.start(after=self.done)
+        """History and config in the work dir, other runs out of the way; see ``begin_history``."""
+        self.own = list(self.beginning.own)
+        self.saved = [path for path in self.own if int(path.stem[5:]) <= self.done]
+        history, accelerator = self.history, self.engine.accelerator
+        in_first_process(accelerator, lambda: begin_history(self.work_dir, self.beginning, history, self.config))
 
     def take_steps(self, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
         """The steps that are left, each with what is shown, measured and saved around it."""
@@ -255,6 +254,13 @@ class Run:
         """Write a checkpoint; the oldest make room. InputError when there is nothing finite to write."""
         refuse_nonfinite(self.engine, step, self.history.checkpoint)
         path = self.work_dir / f"iter_{step}.pth"
+        if (
+            self.engine.accelerator.is_main_process
+            and path not in self.own
+            and (moved := set_aside(self.work_dir, None, [path]))
+        ):
+            warnings.warn(f"{path} was not of this run, it is kept in {moved}", stacklevel=1)
+        self.own.append(path)
         self.engine.save(path, self.contents(step))
         self.saved = [*(old for old in self.saved if old != path), path]
         # only after the new one is whole: there is always one to go on from
@@ -285,20 +291,8 @@ class Run:
         """Batches whose loss was not finite, as ``nonfinite_step_N.pt``, to be looked at: where they are."""
         accelerator = self.engine.accelerator
         rank = f"_rank_{accelerator.process_index}" if accelerator.num_processes > 1 else ""
-        path = self.work_dir / f"nonfinite_step_{step}{rank}.pt"
+        kept = [{**batch.inputs, "labels": batch.labels} for batch in batches]
         try:
-            with written_whole(path) as file:
-                torch.save([{**batch.inputs, "labels": batch.labels} for batch in batches], file)
+            return str(keep_batches(self.work_dir, f"nonfinite_step_{step}{rank}.pt", kept))
         except (OSError, RuntimeError) as problem:  # what is wrong with the loss must be said all the same
             return f"no file ({first_line(problem)})"
-        return str(path)
-
-
-def make_work_dir(work_dir: Path) -> None:
-    """Make the folder of a run, or say in one sentence why it cannot be."""
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work_dir):
-            pass  # a folder that is there may still be read-only
-    except OSError as problem:
-        raise InputError(f"work_dir {work_dir} cannot be written ({problem.strerror}); choose another.") from None

@@ -1,0 +1,120 @@
+"""What lies in the folder of a run when it begins: its own records are taken over, other runs make way whole.
+
+Nothing of another run is lost: it goes into ``earlier-ID`` (see ``workdir``) with its history, its checkpoints, the
+copy of its config and what tensorboard drew of it, and can go on there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.config.schema import Config
+from varlen_lab.config.text import render
+from varlen_lab.documents.days import asks_for_day
+from varlen_lab.documents.registry import OF_TOKENIZER
+from varlen_lab.errors import plural
+from varlen_lab.training.beginning import Beginning, history_in, id_in, number_of, run_or_none
+from varlen_lab.training.checkpoint import full_disk_told
+from varlen_lab.training.history import History
+from varlen_lab.training.workdir import HISTORY, copy_of_run, keep_config, remove_drafts, says, set_aside
+
+SAME = ("data", "plan")  # in the meta of two histories: they hold the same documents in the same order
+
+
+def begin_history(work_dir: Path, beginning: Beginning, history: History, config: Config) -> None:
+    """Make way in a work dir and begin the history there, with the records of the steps before; says what it did.
+
+    InputError for a full disk, and for what cannot be moved.
+    """
+    name, text, before = config.name or "config", render(config), history_in(work_dir)
+    remove_drafts(work_dir, f"{name}*.py")
+    history.records = records_before(work_dir, beginning)
+    first = history.records[0]["step"] if history.records else beginning.step + 1
+    if first > 1:
+        history.meta["begins_behind"] = first - 1
+    lost = beginning.step - first + 1 - len(history.records)
+    if lost > 0:  # the system went down before it had written them
+        warnings.warn(f"{work_dir / HISTORY} lacks {plural(lost, 'step')} of those before", stacklevel=1)
+    for note in make_way(work_dir, beginning, history.meta, text.encode()):
+        warnings.warn(note, stacklevel=1)
+    known = before.meta.get("config_copy") if before else None
+    with full_disk_told(work_dir / f"{name}.py"):
+        copy = keep_config(work_dir, name, text, beginning.run, known)
+    if copy["name"] != f"{name}.py" and copy != known:
+        warnings.warn(
+            f"{name}.py in the work dir is not this run's and stays as it is, its config is {copy['name']}",
+            stacklevel=1,
+        )
+    history.meta["config_copy"] = copy
+    history.start()
+
+
+def records_before(work_dir: Path, beginning: Beginning) -> list[dict[str, Any]]:
+    """The records of the steps before, from this run's own history; a run that comes from elsewhere has none."""
+    history = history_in(work_dir) if beginning.meta is not None else None
+    return [record for record in history.records if record["step"] <= beginning.step] if history else []
+
+
+def make_way(work_dir: Path, beginning: Beginning, meta: dict[str, Any], config: bytes) -> list[str]:
+    """Move what other runs left in a work dir to where nothing is lost; what is to be said of it.
+
+    ``meta``: of the history that begins; ``config``: as its copy says it. A run that took no step left nothing, and one
+    that begins again with the same config and data before it had a checkpoint takes the same steps again.
+    """
+    notes, history = [], history_in(work_dir)
+    left = () if beginning.checkpoint or beginning.anew else beginning.others
+    if history is not None and beginning.meta is None:
+        copy = copy_of_run(work_dir, history.meta.get("config_copy"))
+        again = beginning.anew and copy is not None and says(copy, config)
+        again = again and all(history.meta.get(name) == meta[name] for name in SAME)
+        run = id_in(history.meta)
+        its = [path for path in beginning.others if run_or_none(path) == run]
+        if its or (history.records and not again):
+            events = [work_dir / "tensorboard"] if history.meta.get("visualizer") == "tensorboard" else []
+            moved = set_aside(work_dir, run, [*its, *([copy] if copy else []), *events, work_dir / HISTORY])
+            notes.append(said_of(work_dir, moved, its))
+            left = tuple(path for path in left if path not in its)
+    for one in dict.fromkeys(map(run_or_none, left)):
+        its = [path for path in left if run_or_none(path) == one]
+        notes.append(said_of(work_dir, set_aside(work_dir, one if isinstance(one, str) else None, its), its))
+    return notes + about_others(beginning)
+
+
+def said_of(work_dir: Path, moved: Path | None, checkpoints: list[Path]) -> str:
+    """Where an earlier run is now, and how it goes on."""
+    how = f"; it goes on with --work-dir {moved} --resume" if checkpoints else ""
+    return f"{work_dir} held an earlier run ({plural(len(checkpoints), 'checkpoint')}), it is kept in {moved}{how}"
+
+
+def about_others(beginning: Beginning) -> list[str]:
+    """What a resumed run says of checkpoints that it does not go on from."""
+    notes, count = [], len(beginning.others)
+    if beginning.checkpoint is None and not beginning.anew:
+        return []
+    if count:
+        are = "is of another run and stays" if count == 1 else "are of other runs and stay"
+        notes.append(f"{plural(count, 'checkpoint')} in the work dir {are} as {'it is' if count == 1 else 'they are'}")
+    if newer := [path.name for path in beginning.own if number_of(path) > beginning.step]:
+        notes.append(
+            f"the run goes back to step {beginning.step}: its later checkpoints ({', '.join(newer)}) are written anew "
+            "as it comes to them"
+        )
+    return notes
+
+
+def facts_to_keep(config: Config, beginning: Beginning, tokenizer: Any, base: str | None) -> dict[str, Any]:
+    """What history and checkpoints hold of a run so that it can go on: its id, whence it comes, its template's day.
+
+    ``base``: the fingerprint of the weights that an adapter is trained beside.
+    """
+    dated = config.prompt_template == OF_TOKENIZER and asks_for_day(tokenizer)
+    facts = {
+        "run": beginning.run,
+        "forked": beginning.forked,
+        "template_day": beginning.day if dated else None,
+        "visualizer": config.visualizer,
+        "base": base,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
