@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from crafted_models import BOMBS, FOLDERS, MODEL_CONFIGS, bomb_mark, change, code_everywhere, saved, tiny_folder
+from crafted_models import (
+    ADAPTERS,
+    BOMBS,
+    FOLDERS,
+    MODEL_CONFIGS,
+    bomb_mark,
+    change,
+    code_everywhere,
+    saved,
+    tiny_adapter,
+    tiny_folder,
+)
 from safetensors.torch import load_file, save_file
 
 import varlen_lab
@@ -18,8 +29,10 @@ from varlen_lab.cli import main
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
+from varlen_lab.models.adapters import base_model_name, open_adapter
 from varlen_lab.models.building import build_model, tiny
 from varlen_lab.models.loading import load_model
+from varlen_lab.models.merging import merged
 from varlen_lab.models.tokenizers import open_tokenizer
 from varlen_lab.training.data import load_tokenizer
 
@@ -132,6 +145,34 @@ def test_a_crafted_model_config_is_a_model_or_one_sentence(name: str) -> None:
         build_model(config)
     except InputError as problem:
         sentence(problem)
+
+
+@pytest.fixture(scope="module")
+def adapter(whole: Path) -> Path:
+    """An adapter of that model."""
+    pytest.importorskip("peft")
+    return tiny_adapter(whole.parent / "adapter", whole)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_crafted_adapter_is_an_adapter_or_one_sentence(name: str, adapter: Path, whole: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(adapter, tmp_path / "adapter"))
+    ADAPTERS[name](copy)
+    try:
+        base_model_name(copy)
+        open_adapter(load_model(whole, "plain"), copy)
+    except InputError as problem:
+        sentence(problem)
+    else:  # what peft would leave out, or begin anew, or take for a number
+        assert "weights: " not in name and ".bin" not in name
+    assert not bomb_mark(copy).exists()
+
+
+def test_a_base_without_numbers_is_no_bug_of_ours(folder: Path, adapter: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    saved(lambda weights: weights[name].fill_(torch.nan), folder)
+    with pytest.raises(InputError, match=r"q_proj has weights that are no numbers, nothing was written"):
+        merged(open_adapter(load_model(folder, "plain"), adapter))
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from varlen_lab.config.schema import Config
-from varlen_lab.errors import InputError, first_line, plural
+from varlen_lab.errors import InputError, first_line, plural, quoted
 from varlen_lab.files.reading import read_json
 from varlen_lab.machine.gpu import dtype_name
-from varlen_lab.models.seeding import seeded
+from varlen_lab.models.seeding import BUILDING, seeded
+from varlen_lab.models.stated import foreign
+from varlen_lab.models.weights import ANEW, stored_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -172,7 +174,7 @@ def open_adapter(model: PreTrainedModel, folder: Path) -> Any:
     """A model with a saved adapter on it; InputError when they do not belong together, or the folder is damaged.
 
     Nothing that its settings name is imported, and all matrices that they speak of must be there: peft leaves those
-    that are missing as they were drawn.
+    that are missing as they were drawn, and drops what it has no place for.
     """
     peft = import_peft()
     path, again = folder / "adapter_config.json", "make the adapter again with convert pth_to_hf"
@@ -181,17 +183,36 @@ def open_adapter(model: PreTrainedModel, folder: Path) -> Any:
     settings: dict[str, Any] = read_json(path, again)
     if settings.get("megatron_config"):
         raise InputError(f"{path} asks for a package of its choice, and nothing that a folder names is run; {again}.")
-    try:
-        with no_future_of_peft():
-            warnings.filterwarnings("error", ".*Found missing adapter keys")
-            return peft.PeftModel.from_pretrained(model, str(folder))
-    except UserWarning as problem:
-        if "missing adapter keys" not in str(problem):  # somebody has all warnings raised
-            raise
-        count = plural(str(problem).count("'") // 2, "weight")
-        raise InputError(f"{folder} lacks {count} that its adapter_config.json speaks of; {again}.") from None
-    except Exception as problem:  # settings and weights that are none fail wherever peft happens to need them
-        raise InputError(
+    shapes = shapes_in(folder, settings)
+
+    def refused(problem: BaseException) -> InputError:
+        if isinstance(problem, UserWarning):
+            count = plural(str(problem).count("'") // 2, "weight")
+            return InputError(f"{folder} lacks {count} that its adapter_config.json speaks of; {again}.")
+        # settings and weights that are none fail wherever peft happens to need them
+        return InputError(
             f"the adapter in {folder} does not fit the model ({type(problem).__name__}: {first_line(problem)}); name "
             f"the model it was trained on, or {again}."
-        ) from None
+        )
+
+    with foreign(refused), BUILDING, no_future_of_peft():
+        warnings.filterwarnings("error", ".*Found missing adapter keys")
+        both = peft.PeftModel.from_pretrained(model, str(folder))
+        taken = peft.get_peft_model_state_dict(both, save_embedding_layers=False)
+    if more := sorted(set(shapes) - set(taken) - set(both.state_dict())):  # embeddings may have been saved with it
+        raise InputError(f"{folder} has {plural(len(more), 'weight')} without a place ({more[0]}); {again}.")
+    if bad := [name for name, weight in taken.items() if not weight.isfinite().all()]:
+        raise InputError(f"{folder} has weights that are no numbers ({bad[0]}); {again}.")
+    return both
+
+
+def shapes_in(folder: Path, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of an adapter's weights in safetensors by name; InputError for a damaged file or a made-up rank."""
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():  # whoever reads a .bin reads it weights-only
+        return {}
+    shapes = {name: one.shape for name, one in stored_tensors(path).items()}
+    rank, most = settings.get("r"), max((max(shape) for shape in shapes.values() if shape), default=0)
+    if isinstance(rank, int) and rank > max(most, 1):  # memory for it would be asked for
+        raise InputError(f"{folder} has r = {quoted(rank)} in its settings and matrices of {most} at most; {ANEW}.")
+    return shapes

@@ -52,6 +52,8 @@ def merge_layer(name: str, layer: Any, dtype: torch.dtype | None) -> None:
     else:
         with torch.no_grad():
             before = layer(inputs)
+            if not before.isfinite().all():
+                raise InputError(f"{name} has weights that are no numbers, nothing was written; take a whole model.")
             layer.merge()
             gap = float((layer(inputs) - before).abs().max())
         limit = WALKS * (inputs.shape[-1] ** 0.5) * torch.finfo(torch.float32).eps / 2 * float(before.abs().max())
