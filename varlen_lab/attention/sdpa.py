@@ -87,6 +87,7 @@ def with_sinks(
     """
     first = torch.arange(len(boundaries.lengths), device=q.device) + boundaries.cu_seqlens[:-1]
     places = torch.arange(len(q), device=q.device) + boundaries.document_ids() + 1
+    unscaled = unscaled.clamp(min=torch.finfo(q.dtype).min / 2)  # -inf, which is no sink, times 0 would be NaN
     score = unscaled[None, :, None].expand(len(q), -1, 1)
     multiple, at = WIDTHS.get(q.device.type, ALIGNMENT), q.shape[-1]
     wide = [
