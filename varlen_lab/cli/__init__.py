@@ -23,11 +23,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from varlen_lab.cli.arguments import named, place, whole
 from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
 from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, LeakFound, nearest, one_of, quoted
+from varlen_lab.files.places import check_file
 from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.machine import console, starting
 from varlen_lab.machine.folding import folded
@@ -64,6 +66,8 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": _Help} | settings)
+        for kind, read in ((int, whole), (Path, place), (None, named)):
+            self.register("type", kind, read)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -253,6 +257,12 @@ def output_file(path: Path, mode: str = "wb", instead: str = "-o") -> Iterator[I
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path, mode) as file:
             yield file
+
+
+def check_outputs(folder: Path, names: Sequence[str], instead: str = "-o") -> None:
+    """InputError where files of these names cannot be written into ``folder``: asked before there is any work."""
+    for name in names:
+        check_file(folder / name, instead)
 
 
 def to_paste(parts: Sequence[str], room: int = console.USUAL_WIDTH) -> str:

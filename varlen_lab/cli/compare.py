@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_config, add_no_isolate, output_file, read_config, save_figure, to_paste
+from varlen_lab.cli import add_config, add_no_isolate, check_outputs, output_file, read_config, save_figure, to_paste
 from varlen_lab.errors import InputError, plural
 from varlen_lab.machine import threads
 from varlen_lab.machine.console import print_json, say
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from varlen_lab.studies.verdict import Comparison
 
 COST = ("real tokens/s", "padding", "CPU seconds", "peak MiB", "backend")  # columns of the second table
+PICTURE = "losses.png"
+MOST_CHECKED = 100  # files of seeds that are looked for before any work
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +39,13 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, [*args.cfg_options, *args.no_isolate])
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}, at least 1 run is needed.")
+    first = is_first()  # of several processes it speaks for all
+    if first and args.output is not None:
+        check_outputs(args.output, (PICTURE, *(json_name(number) for number in range(min(args.seeds, MOST_CHECKED)))))
     threads.suit(config.model_config, config.pretrained_model_name_or_path)  # all modes on the same number
     from varlen_lab.config.schema import MODES
     from varlen_lab.studies.comparison import compare
 
-    first = is_first()  # of several processes it speaks for all
     progress = first and not args.quiet
     comparisons: list[Comparison] = []
     for seed in range(config.seed, config.seed + args.seeds):
@@ -86,14 +90,18 @@ def save(folder: Path, comparisons: list[Comparison]) -> None:
     from varlen_lab.viz.losses import draw_losses
 
     for number, comparison in enumerate(comparisons):
-        path = folder / f"comparison{f'_{number}' if number else ''}.json"
-        with output_file(path, "w") as file:
+        with output_file(folder / json_name(number), "w") as file:
             file.write(comparison.to_json())
     first = comparisons[0]
     runs = {mode: [one.losses[mode] for one in comparisons] for mode in first.losses}
     losses = first.losses if len(comparisons) == 1 else runs
     rounding = max(first.tolerance()) if "unpacked" in first.losses else 0.0
-    save_figure(draw_losses(losses, caption=first.caption, rounding=rounding), folder / "losses.png")
+    save_figure(draw_losses(losses, caption=first.caption, rounding=rounding), folder / PICTURE)
+
+
+def json_name(number: int) -> str:
+    """The file of a seed, counted from 0."""
+    return f"comparison{f'_{number}' if number else ''}.json"
 
 
 def formatted(column: str, value: Any) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.cli import open_rows, output_file, read_config, save_figure
 from varlen_lab.errors import InputError, plural
+from varlen_lab.files.places import check_file
 from varlen_lab.machine.console import say
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError("pass either a CONFIG or --lengths; for example: varlen-lab masks --lengths 70 300 180")
     if args.row is not None and args.config is None:
         raise InputError(f"--row {args.row} is a row of a CONFIG, and there is none; put a config name before it")
+    if args.output or not args.html:
+        check_file(args.output or PICTURE, "-o")
+    if args.html:
+        check_file(args.html, "--html")
 
 
 def save_picture(row: PackedRow, path: Path, dark: bool, dpi: int) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import add_config, is_data, output_file, read_source, save_figure
+from varlen_lab.cli import add_config, check_outputs, is_data, output_file, read_source, save_figure
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import plural
 from varlen_lab.files.strict import strict_json
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from varlen_lab.packing.cost import Cost
     from varlen_lab.packing.strategies import PackReport, Packs
+
+FILES = ("pack_report.json", "lengths.png", "rows.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from varlen_lab.packing.trained import trained_in_plan
     from varlen_lab.training.data import load_tokenizer, tokenised_documents
 
+    if args.output is not None:
+        check_outputs(args.output, FILES)
     config, row_lengths = config_and_row_lengths(args.source, args.cfg_options)
     budgets = args.max_length or row_lengths
     strategy, overlong = args.strategy or config.pack_strategy, args.overlong or config.overlong
@@ -118,7 +122,8 @@ def save(folder: Path, found: dict[str, Any], lengths: np.ndarray, plan: Packs) 
     from varlen_lab.viz.lengths import draw_lengths
     from varlen_lab.viz.rows import draw_rows
 
-    with output_file(folder / "pack_report.json", "w") as file:
+    report, *pictures = (folder / name for name in FILES)
+    with output_file(report, "w") as file:
         file.write(strict_json(found, indent=2) + "\n")
-    save_figure(draw_lengths(lengths, plan.max_length), folder / "lengths.png")
-    save_figure(draw_rows(plan), folder / "rows.png")
+    for figure, path in zip((draw_lengths(lengths, plan.max_length), draw_rows(plan)), pictures, strict=True):
+        save_figure(figure, path)

@@ -22,6 +22,7 @@ from varlen_lab.course.pages.api import INSTALL, write_api
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.site import begin_site, end_site, refuse_folder_of, write_page
 from varlen_lab.errors import InputError
+from varlen_lab.files.places import check_file, check_folder
 from varlen_lab.files.writing import writable
 from varlen_lab.machine.console import bar, say
 
@@ -94,6 +95,8 @@ def run_notebook(
     lesson.check(parameters or {})
     if output.suffix != ".ipynb":
         raise InputError(f"{output} must end in .ipynb (the page takes its name); for example -o run.ipynb")
+    for written in (output, output.with_suffix(".html")):
+        check_file(written, "-o")
     if output.resolve() == path.resolve():
         raise InputError(f"{output} is the notebook itself; write the executed copy somewhere else.")
     make_folder(output.parent)
@@ -153,7 +156,8 @@ def this_python() -> type:
 
 
 def make_folder(folder: Path) -> Path:
-    """``folder``, made; InputError where it cannot be."""
+    """``folder``, made; InputError where it cannot be, or nothing can be written there."""
+    check_folder(folder, "-o")
     with writable(folder, "-o"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.checksums import bytes_free
+
+PAGE = 4096  # bytes
+LONGEST = 400  # characters of a path in a sentence
 
 
 def check_folder(path: Path, instead: str, room: int = 0) -> None:
@@ -18,27 +20,19 @@ def check_folder(path: Path, instead: str, room: int = 0) -> None:
     """
     try:
         above = path
-        while not os.path.lexists(above) and above != above.parent:
+        while not there(above) and above != above.parent:
             above = above.parent
         if not above.exists():
-            raise InputError(
-                f"{path} cannot be written ({above} is a link that leads nowhere); choose another {instead}."
-            )
+            raise OSError(0, f"{above} is a link that leads nowhere")
+        for part in path.parts[len(above.parts) :]:
+            there(above / part)  # a name that is too long is one wherever it stands
         if not above.is_dir():
-            raise InputError(
-                f"{path} cannot be written ({above} is a file, and a folder is needed there); choose another {instead}."
-            )
-        with tempfile.TemporaryFile(dir=above):
-            pass  # a folder that is there may still be read-only
-        for name in path.parts[len(above.parts) :]:
-            with contextlib.suppress(FileNotFoundError):
-                os.lstat(above / name)  # a name may be too long, or one that this system does not take
+            raise OSError(0, f"{above} is a file, and a folder is needed there")
+        with tempfile.TemporaryFile(dir=above, buffering=0) as file:  # a folder that is there may be read-only
+            file.write(bytes(PAGE))  # and a full disk makes a file and takes no bytes
         free = bytes_free(above) if room else 0
-    except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte; InputError is one, too
-        if isinstance(problem, InputError):
-            raise
-        reason = getattr(problem, "strerror", None) or str(problem)
-        raise InputError(f"{path} cannot be written ({reason}); choose another {instead}.") from None
+    except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte, or with half a character
+        raise unwritable(path, problem, instead) from None
     if room > free:
         raise InputError(
             f"{path} needs {megabytes(room)} and its disk has {megabytes(free)} left; make room, or choose another "
@@ -46,16 +40,36 @@ def check_folder(path: Path, instead: str, room: int = 0) -> None:
         )
 
 
+def there(path: Path) -> bool:
+    """Whether there is something of this name, a link too; OSError or ValueError where there can be none such."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def check_file(path: Path, instead: str, room: int = 0) -> None:
     """InputError where ``path`` cannot be a file that is written; nothing stays. See ``check_folder``."""
     try:
-        folder = path.is_dir()
+        folder = there(path) and path.is_dir()
     except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem)
-        raise InputError(f"{path} cannot be written ({reason}); choose another {instead}.") from None
+        raise unwritable(path, problem, instead) from None
     if folder:
-        raise InputError(f"{path} is a folder, and a file is needed there; choose another {instead}.")
+        raise unwritable(path, OSError(0, "it is a folder, and a file is needed there"), instead)
     check_folder(path.parent, instead, room)
+
+
+def unwritable(path: Path, problem: OSError | ValueError, instead: str) -> InputError:
+    """The error to raise for a place where nothing can be written, with what the system says of it."""
+    reason = getattr(problem, "strerror", None) or first_line(problem)
+    return InputError(f"{shortened(path)} cannot be written ({reason}); choose another {instead}.")
+
+
+def shortened(path: Path) -> str:
+    """A path as a sentence names it: one that is too long to be a name is cut."""
+    text = str(path)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
 
 def megabytes(size: int) -> str:

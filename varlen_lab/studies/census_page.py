@@ -10,9 +10,9 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
+from varlen_lab.files.places import check_file
 from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.studies.census import written
 from varlen_lab.studies.census_table import LEGEND, shown
@@ -40,10 +40,11 @@ BECAUSE = {
 
 
 def must_be_writable(folder: Path) -> None:
-    """Makes ``folder`` and a file in it, for a moment; InputError where it cannot."""
+    """Makes ``folder``; InputError where the two files cannot be written there."""
+    for name in NAMES:
+        check_file(folder / name, "--write")
     with writable(folder, "--write"):
         folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
 
 
 def write_both(kept: Mapping[str, Any], folder: Path) -> None:
