@@ -129,7 +129,9 @@ def checked_numbers(options: Options) -> Options:
     window = options.window
     if window is not None:
         if not is_number(window) or window != window // 1:
-            raise InputError(f"window is {quoted(window)}, it must be a whole number of tokens; use 1 or more, or None.")
+            raise InputError(
+                f"window is {quoted(window)}, it must be a whole number of tokens; use 1 or more, or None."
+            )
         if window < 1:
             raise window_hides_all(window)
         window = int(min(window, WIDEST_WINDOW))
@@ -157,7 +159,9 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     if not len(q) == len(k) == len(v):
         raise InputError(f"attend got {shapes}, all three must have the same number of tokens.")
     if not (q.shape[1] and k.shape[1] and q.shape[2]):
-        raise InputError(f"attend got {shapes}, there must be at least one head of queries, of keys, and one number in it.")
+        raise InputError(
+            f"attend got {shapes}, there must be at least one head of queries, of keys, and one number in it."
+        )
     if k.shape[1] != v.shape[1] or q.shape[1] % k.shape[1]:
         raise InputError(f"attend got {shapes}, query heads must be a multiple of the key/value heads.")
     if q.shape[2] != k.shape[2]:

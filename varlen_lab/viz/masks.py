@@ -157,7 +157,7 @@ def legible(text: str) -> str:
     odd = ("Cc", "Cf", "Cs", "Cn")  # Cf turns the direction of writing, but joins letters too (U+200C and U+200D)
     return "".join(
         c.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(c) in odd and not c.isspace() and c not in "\u200c\u200d"
+        if unicodedata.category(c) in odd and c not in "\t\n\r\u200c\u200d"
         else c
         for c in text
     )

@@ -177,8 +177,9 @@ def write_claim(picture: style.Picture, poke: Poke, mode: str, top: float) -> No
     colours = picture.colours
     claim, words = poke.claim(mode), poke.next_words.get(mode)
     colour = colours.cross_ink if poke.heard(mode) else colours.own
-    said = f"next word: {words[0]} → {words[-1]}" if words else ""
+    said = style.one_line(f"next word: {words[0]} → {words[-1]}") if words else ""
+    said = style.shorten(said, (style.WIDTH - LEFT - RIGHT) / 2, style.TITLE)
     room = style.WIDTH - LEFT - RIGHT - style.text_width(said, style.TITLE, "bold") - (0.25 if said else 0)
     shrink = min(1.0, room / style.text_width(claim, style.CLAIM))
     picture.write(LEFT, top, claim, style.CLAIM * shrink, color=colour)
-    picture.write(style.WIDTH - RIGHT, top, style.one_line(said), style.TITLE, weight="bold", ha="right", color=colour)
+    picture.write(style.WIDTH - RIGHT, top, said, style.TITLE, weight="bold", ha="right", color=colour)

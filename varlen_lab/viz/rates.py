@@ -24,6 +24,7 @@ LETTER = 0.185  # inches between two names
 MARKS = {"own": "o^DvP", "crossing": "X", "other": "sd<p"}  # by role, one kernel after the other
 WHAT = "TFLOP/s on the pairs inside documents, forward and backward, by tokens of a document"
 STEP, BAR, GAINS = 0.36, 0.22, 2.35  # inches: from bar to bar, a bar, the panel of gains
+NOTE = 2.2  # inches, at most, of what stands behind a bar
 
 
 class Rate(NamedTuple):
@@ -48,7 +49,7 @@ def draw_speeds(speeds: Speeds, mixes: Sequence[str], roles: Roles, *, caption: 
     picture = style.Picture(style.WIDTH, height, colours, "How fast the kernels are", told)
     write_head(picture, fastest(speeds, mixes, roles))
     names = list(dict.fromkeys(kernel for _, kernel, _ in lines_of(speeds)))
-    room = max(style.text_width(f"{name} 0000", style.BODY) for name in names) + 0.42
+    room = min(3.0, max(style.text_width(f"{name} 0000", style.BODY) for name in names) + 0.42)
     measured = [value for *_, line in lines_of(speeds) for value in line if value]
     low, high = min(measured) / 1.3, max(measured) * 1.15
     for number, (title, panel) in enumerate(speeds.items()):
@@ -56,7 +57,7 @@ def draw_speeds(speeds: Speeds, mixes: Sequence[str], roles: Roles, *, caption: 
         axes = picture.panel(LEFT, top, style.WIDTH - LEFT - room, PANEL, ylim=(low, high))
         axes.set(yscale="log", xlim=(-0.15, len(mixes) - 0.85))
         axes.set_title(title, loc="left", pad=6, **style.lettering(colours.ink, va="baseline", fontsize=style.BODY))
-        axes.set_xticks(range(len(mixes)), list(mixes))
+        axes.set_xticks(range(len(mixes)), list(map(style.one_line, mixes)))
         name_values(axes, colours, low, high)
         draw_curves(axes, panel, names, roles, colours)
     picture.write(EDGE, height - 0.36, f"{WHAT} (logarithmic)", style.SMALL, color=colours.quiet)
@@ -192,9 +193,10 @@ def draw_rates(
     write_head(picture, claim)
     right = GAINS if gains else 0.0
     names = min(3.0, max(style.text_width(rate.name) for rate in bars) + 0.35)
-    notes = max(style.text_width(f"{shown(rate.value)}{rate.note}") for rate in bars) + 0.25
+    told_of = [style.shorten(style.one_line(f"{shown(rate.value)}{rate.note}"), NOTE) for rate in bars]
+    notes = max(map(style.text_width, told_of)) + 0.25
     width = style.WIDTH - names - notes - right
-    picture.write(EDGE, 0.98, unit, style.BODY, color=colours.quiet)
+    picture.write(EDGE, 0.98, style.one_line(unit), style.BODY, color=colours.quiet)
     axes = picture.panel(names, 1.10, width, STEP * len(bars), frame=False, ylim=(len(bars), 0))
     axes.set_xlim(0, bars[0].value)
     for number, rate in enumerate(bars):
@@ -205,10 +207,10 @@ def draw_rates(
         else:
             style.fill(axes, outline, colours.own if rate.role == "own" else colours.line)
         base = 1.10 + STEP * middle
-        words = style.shorten(rate.name, names - 0.3)
+        words = style.shorten(style.one_line(rate.name), names - 0.3)
         picture.write(names - 0.1, base, words, ha="right", va="center_baseline")
         end = names + width * rate.value / bars[0].value + 0.07
-        picture.write(end, base, f"{shown(rate.value)}{rate.note}", va="center_baseline")
+        picture.write(end, base, told_of[number], va="center_baseline")
     if gains:
         draw_gains(picture, gains, style.WIDTH - right + 0.42, 1.10, right - 0.6, STEP * rows - 0.25)
     picture.write_caption(EDGE, caption)
@@ -247,5 +249,5 @@ def draw_gains(
         style.fill(axes, style.boxes(number - 0.32, number + 0.32, 0, gain), colours.own)
         style.label(axes, number, gain + highest * 0.06, f"{gain:.2f}×", colours.ink, colours.page, fontsize=style.BODY)
     axes.axhline(1, color=colours.ink, linewidth=1.0, linestyle="dotted")
-    axes.set_xticks(range(len(gains)), list(gains))
+    axes.set_xticks(range(len(gains)), list(map(style.one_line, gains)))
     axes.tick_params(labelsize=style.BODY, colors=colours.quiet, labelfontfamily=style.fonts())

@@ -31,13 +31,14 @@ def draw_shifts(
     picture = style.Picture(WIDTH, height, colours, headline(shifts, honest), told)
     picture.write(EDGE, 0.32, picture.title, style.TITLE, weight="bold")
     picture.write(EDGE, 0.60, WHAT, style.CLAIM, color=colours.quiet)
-    left = EDGE + max(style.text_width(name) for name in shifts) + 0.15
+    names = [style.shorten(style.one_line(name), WIDTH / 2) for name in shifts]
+    left = EDGE + max(map(style.text_width, names)) + 0.15
     low, high = min(0.0, *honest, *shifts.values()), max(0.0, *honest, *shifts.values())
     room = max(0.12 * (high - low), 1e-9)
     axes = picture.panel(left, HEAD, WIDTH - left - EDGE, STEP * len(shifts), frame=False)
     axes.set(xlim=(low - room, high + room), ylim=(len(shifts), 0))
     style.fill(axes, style.boxes(min(honest), max(honest), 0, len(shifts)), colours.empty)
-    for place, (name, shift) in enumerate(shifts.items()):
+    for place, (name, shift) in enumerate(zip(names, shifts.values(), strict=True)):
         middle = place + 0.5
         half = BAR / STEP / 2
         style.hatch(axes, style.boxes(min(0, shift), max(0, shift), middle - half, middle + half)[0], colours, 0.8)

@@ -90,7 +90,8 @@ def draw_held_out(losses: Mapping[str, float], *, caption: str = "", dark: bool 
     ``losses``: what to call a run -> its loss. Raises InputError for fewer than two runs and what is no finite number.
     """
     runs = checked_runs(losses)
-    names, values = list(runs), np.array(list(runs.values()))
+    names = [style.shorten(style.one_line(name), style.WIDTH / 2) for name in runs]
+    values = np.array(list(runs.values()))
     gaps = values - values[0]
     colours, title = style.theme(dark), headline(gaps)
     height = HEAD + ROW * len(names) + FOOT

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -28,6 +29,8 @@ from matplotlib.patches import Polygon
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
+from varlen_lab.viz.masks import legible
+
 WIDTH = 8.3  # inches
 TITLE, CLAIM, BODY, SMALL = 13.0, 10.5, 9.5, 8.2  # points
 STROKE = 1.4  # points: nothing that matters is drawn thinner
@@ -35,6 +38,7 @@ FONT = "DejaVu Sans"  # the one that comes with matplotlib: a figure looks the s
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
 HATCH = "////"
 SAVED_DPI = 200  # dots per inch of what is saved: two pixels for each of GitHub's
+UNESCAPED = re.compile(r"(?<!\\)\$")
 NOTEBOOK_DPI = 150  # of what a notebook shows, and keeps: six of these pictures in a file of 250 kB
 
 
@@ -96,7 +100,7 @@ class Picture(Figure):
 
     def __init__(self, width: float, height: float, colours: Theme, title: str, alt_text: str) -> None:
         super().__init__(figsize=(width, height), dpi=100, facecolor=colours.page)
-        self.colours, self.title, self.alt_text = colours, title, alt_text
+        self.colours, self.title, self.alt_text = colours, legible(title), legible(alt_text)
         self.inches = (width, height)
         self.fold: tuple[float, float, float] | None = None
 
@@ -127,6 +131,14 @@ class Picture(Figure):
         """Small type ``above`` the lower edge, in inches: as much of it as fits on one line."""
         words = shorten(one_line(words), self.inches[0] - left - 0.1, SMALL)
         self.write(left, self.inches[1] - above, words, SMALL, color=self.colours.quiet)
+
+    def draw(self, renderer: Any) -> None:
+        """As in matplotlib; what no file can hold is written out first, whoever wrote it."""
+        for text in self.findobj(Text):
+            said = text.get_text()
+            if "\\mathdefault" not in said and (words := as_text(said)) != said:  # that is matplotlib's, of a tick
+                text.set_text(words)
+        super().draw(renderer)
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """As in matplotlib, sharp by default; PNG and SVG get the title and the alt text as metadata."""
@@ -228,7 +240,16 @@ def quiet_axes(axes: Axes, colours: Theme, **ticks: Any) -> None:
 
 def one_line(words: str) -> str:
     """Somebody else's text on one line, its dollar signs not taken for mathematics."""
-    return " ".join(words.split()).replace("$", r"\$")
+    return as_text(" ".join(words.split()))
+
+
+def as_text(words: str) -> str:
+    r"""Somebody else's text as matplotlib draws it: every character of it can be written, no dollar is mathematics.
+
+    >>> print(as_text("a\x1b $5"), as_text(as_text("$5")))
+    a\x1b \$5 \$5
+    """
+    return UNESCAPED.sub(r"\\$", legible(words))
 
 
 @lru_cache(maxsize=4096)
@@ -236,7 +257,7 @@ def text_width(words: str, size: float = BODY, weight: str = "normal") -> float:
     """Width of one line of text in inches."""
     if not words.strip():
         return 0.0
-    path = TextPath((0, 0), words, size=size, prop=FontProperties(family=fonts(), weight=weight))
+    path = TextPath((0, 0), as_text(words), size=size, prop=FontProperties(family=fonts(), weight=weight))
     drawn = path.vertices[path.codes != TextPath.CLOSEPOLY, 0]  # exact extents of the curves would cost ten times more
     return float(np.ptp(drawn)) / 72 if len(drawn) else 0.0
 
