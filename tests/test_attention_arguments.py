@@ -1,4 +1,4 @@
-"""Whatever ``attend`` is handed: the right result, which the reference says, or one sentence; never a kernel's words."""
+"""Whatever ``attend`` is handed: the result of the reference, or one sentence; never a kernel's words."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from varlen_lab.viz.explorer_page import page
 from varlen_lab.viz.masks import PackedRow, legible
 
 # what XML cannot hold, half characters, noncharacters, marks that turn the direction, markup, mathematics
-UGLY = "a\0b\x01\x0b\x0c\x1c\x1f\x7f\x85\x1b[31m\u2028\u202e\ufffe\uffff\ufdd0\ud800\udcff $x$ $ <&>\"'--> ]]> \\ %s\r\n\te"
+UGLY = "a\0\x01\x0b\x0c\x1c\x1f\x7f\x85\x1b[31m\u2028\u202e\ufffe\uffff\ufdd0\ud800\udcff $x$ $ <&>\"'--> ]]> \\\r\n\te"
 LENGTHS = [3, 4, 2]
 
 

@@ -148,7 +148,8 @@ def is_number(value: Any) -> bool:
     """Whether it is a real number that fits into a float, or a tensor of one."""
     if isinstance(value, torch.Tensor):
         return value.numel() == 1 and not value.is_complex() and not value.requires_grad
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= MOST
+    number: Any = value  # Real promises no comparison
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(-MOST <= number <= MOST)
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -186,7 +187,7 @@ def check_seams(boundaries: Boundaries, q: torch.Tensor) -> None:
     """The boundaries must be such, end with q's last token, and lie on its device."""
     if not isinstance(boundaries, Boundaries):
         raise InputError(
-            f"boundaries is {type(boundaries).__name__}, attend takes Boundaries; use Boundaries.from_lengths([2, 4, 3])."
+            f"boundaries is {type(boundaries).__name__}, it must be Boundaries; use Boundaries.from_lengths([2, 4, 3])."
         )
     if boundaries.total != len(q):
         raise InputError(

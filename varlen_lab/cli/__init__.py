@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from varlen_lab.cli.arguments import named, place, whole
 from varlen_lab.cli.registry import VERBS
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
@@ -32,6 +31,7 @@ from varlen_lab.errors import InputError, LeakFound, nearest, one_of, quoted
 from varlen_lab.files.places import check_file
 from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.machine import console, starting
+from varlen_lab.machine.arguments import named, place, whole
 from varlen_lab.machine.folding import folded
 from varlen_lab.machine.letters import shown
 from varlen_lab.machine.streams import lost_output
