@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from varlen_lab.errors import InputError, plural, unknown_choice
+from varlen_lab.errors import InputError, plural, quoted, unknown_choice
 from varlen_lab.packing.checks import checked_count, checked_lengths
 from varlen_lab.packing.columns import read_columns
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
@@ -102,8 +102,10 @@ def pack_lengths(
     documents = checked_lengths(lengths)
     max_length = checked_count("max_length", max_length, "try 2048")
     for what, value, known in (("strategy", strategy, STRATEGIES), ("overlong", overlong, OVERLONG)):
-        if value not in known:
-            raise unknown_choice(what, value, known)
+        if not isinstance(value, str) or value not in known:
+            raise unknown_choice(what, value if isinstance(value, str) else quoted(value), known)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
+        raise InputError(f"seed is {quoted(seed)}, it must be a whole number of at least 0; leave it out if unsure.")
     place = resolve_name(STRATEGIES[strategy].function)
     if STRATEGIES[strategy].keeps_whole:
         segments = whole_segments(documents, max_length, overlong)

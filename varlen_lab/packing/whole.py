@@ -27,6 +27,9 @@ import numpy as np
 
 from varlen_lab.errors import InputError
 
+MOST_SEGMENTS = 2**27  # of a plan: a gigabyte for each of its arrays
+LONG = 2**24  # tokens; of shorter segments all lengths are counted in one array
+
 
 class Segments(NamedTuple):
     """Segments that fit in a row, all arrays int64 of shape (segments,)."""
@@ -69,10 +72,20 @@ def whole_segments(document_lengths: np.ndarray, max_length: int, overlong: str)
         starts = starts[documents]
     if overlong == "split":
         pieces = -(-document_lengths // max_length)
+        refuse_many(int(pieces.sum()), max_length)
         documents = np.repeat(documents, pieces)
         first_piece = np.repeat(np.cumsum(pieces) - pieces, pieces)
         starts = (np.arange(len(documents)) - first_piece) * max_length
     return Segments(documents, starts, np.minimum(document_lengths[documents] - starts, max_length))
+
+
+def refuse_many(segments: int, max_length: int) -> None:
+    """InputError for a plan that would not fit into memory, before it is made."""
+    if segments > MOST_SEGMENTS:
+        raise InputError(
+            f"rows of {max_length:,} tokens cut the documents into {segments:,} segments, a plan has at most "
+            f"{MOST_SEGMENTS:,}; raise max_length, or pack a part of the data."
+        )
 
 
 def unpacked(lengths: np.ndarray, max_length: int, seed: int | None = None, lookahead: int = 0) -> Placement:
@@ -83,6 +96,7 @@ def unpacked(lengths: np.ndarray, max_length: int, seed: int | None = None, look
 def concat(lengths: np.ndarray, max_length: int, seed: int | None = None, lookahead: int = 0) -> Placement:
     """All documents end to end, cut every ``max_length`` tokens; the last row is as short as it comes out."""
     ends = np.cumsum(lengths)
+    refuse_many(int(ends[-1]) // max_length + len(lengths), max_length)
     cuts = np.union1d(ends, np.arange(max_length, ends[-1], max_length))
     begins = np.concatenate([[0], cuts[:-1]])
     documents = np.searchsorted(ends, begins, side="right")
@@ -97,7 +111,7 @@ def best_fit(lengths: np.ndarray, max_length: int, seed: int | None = None, look
 
     ``seed`` shuffles which of several equally long segments goes where; the rows' lengths do not change.
     """
-    runs, rows = place_counts(np.bincount(lengths), max_length)
+    runs, rows = place_counts(*counted(lengths), max_length)
     if rows == len(lengths):  # a row each
         return Placement(longest_first(lengths, seed), np.arange(rows + 1))
     first, number, each, placed = runs.T
@@ -118,8 +132,17 @@ def best_fit(lengths: np.ndarray, max_length: int, seed: int | None = None, look
     return Placement(order, offsets)
 
 
-def place_counts(counts: np.ndarray, max_length: int) -> tuple[np.ndarray, int]:
-    """Best-fit on a histogram, ``counts[length]`` segments of each length: runs, and the number of rows.
+def counted(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths that occur, increasing, and how many segments have each."""
+    if lengths.max() > LONG:  # a place for every length up to there is more than sorting takes
+        return np.unique(lengths, return_counts=True)  # type: ignore[return-value]
+    counts = np.bincount(lengths)
+    present = np.flatnonzero(counts)
+    return present, counts[present]
+
+
+def place_counts(distinct: np.ndarray, counts: np.ndarray, max_length: int) -> tuple[np.ndarray, int]:
+    """Best-fit on a histogram, ``counts`` segments of the ``distinct`` lengths: runs, and the number of rows.
 
     A run ``(first row, how many rows, segments in each, segments there already)`` is one decision, in the
     order in which the segments are placed. The rows of a run have the same contents.
@@ -128,8 +151,7 @@ def place_counts(counts: np.ndarray, max_length: int) -> tuple[np.ndarray, int]:
     rooms: list[int] = []  # the keys above, sorted: the fullest row that still has room is found by bisection
     rows = 0
     runs: list[tuple[int, int, int, int]] = []
-    for length in np.flatnonzero(counts)[::-1].tolist():
-        left = int(counts[length])
+    for length, left in zip(distinct[::-1].tolist(), counts[::-1].tolist()):
         while left:
             at = bisect_left(rooms, length)
             if at < len(rooms):
