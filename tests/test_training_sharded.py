@@ -275,7 +275,7 @@ def test_a_gathered_file_is_what_torch_saves(tmp_path: Path) -> None:
             "none": torch.empty(0),
         },
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.9, 0.99), "x": None}]},
-        "rng_state": torch.get_rng_state(),
+        "rng_state": {"cpu": torch.get_rng_state()},
         "words": "as they are",
     }
     save_checkpoint(tmp_path / "plain.pth", contents)

@@ -96,7 +96,8 @@ def write_gathered(contents: dict[str, Any], file: IO[bytes]) -> None:
     empty: dict[int, torch.Tensor] = {}  # tied weights stay one
     gap = lambda one: empty.setdefault(id(one), torch.empty(one.shape, dtype=one.dtype))  # noqa: E731
     with torch.serialization.skip_data():
-        torch.save(tree_map_only(torch.Tensor, gap, contents), file.name)
+        torch.save(tree_map_only(torch.Tensor, gap, contents), file)  # not by its name: a full disk is noted here
+    file.flush()
     with FakeTensorMode():  # tells where in the file a tensor lies
         places = torch.load(file.name, weights_only=True)
     for place, value in zip(tree_leaves(places), tree_leaves(contents), strict=True):
