@@ -20,6 +20,7 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.files.checksums import seal
+from varlen_lab.training.beginning import begin
 from varlen_lab.training.checkpoint import FORMAT, read_checkpoint, save_checkpoint
 from varlen_lab.training.conversion import convert
 from varlen_lab.training.trainer import prepared, train
@@ -198,7 +199,8 @@ def outcome(make: Callable[[Path], object], path: Path, run: Any, config: Config
     make(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        steps: list[Callable[[], object]] = [lambda: read_checkpoint(path), lambda: run.resume(path)]
+        steps: list[Callable[[], object]] = [lambda: read_checkpoint(path), lambda: begin(run.work_dir, path)]
+        steps += [lambda: run.resume(path)]
         steps += [lambda: convert(config, path, folder)] if folder else []
         said = "goes on"
         for step in steps:
@@ -210,6 +212,9 @@ def outcome(make: Callable[[Path], object], path: Path, run: Any, config: Config
     return said
 
 
-def standing_run(config: Config) -> Any:
-    """A run before its first step, into which checkpoints are put."""
-    return prepared(config, None, False, None, False, None, False)
+def standing_run(config: Config, work_dir: Path) -> Any:
+    """A run of the config in a new work dir, before its first step, into which checkpoints are put."""
+    work_dir.mkdir()
+    return prepared(
+        config.replace(work_dir=str(work_dir)), None, False, None, begin(work_dir, False), deepspeed=None, fsdp=False
+    )

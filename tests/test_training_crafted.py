@@ -12,14 +12,18 @@ from varlen_lab.config.schema import Config
 from varlen_lab.files.writing import remove
 from varlen_lab.training.checkpoint import read_checkpoint
 
+CONVERTED = ("config", "model", "a weight", "no ", "a list", "nothing")  # how names begin of what a conversion reads
+
 
 def tried(config: Config, tmp_path: Path, *, convert: bool) -> dict[str, str]:
-    """What became of every crafted checkpoint; fails with the tracebacks of those that had one."""
+    """What became of crafted checkpoints; fails with the tracebacks of those that had one."""
     config, whole = tiny_run(config)
-    state, run = read_checkpoint(whole), standing_run(config)
+    state, run = read_checkpoint(whole), standing_run(config, tmp_path / "standing")
     path, folder, executed = tmp_path / "iter_3.pth", tmp_path / "hf", tmp_path / "executed"
     said, failed = dict[str, str](), list[str]()
     for name, make in crafted(state, executed):
+        if convert and not name.startswith(CONVERTED):
+            continue
         try:
             said[name] = outcome(make, path, run, config, folder if convert else None)
         except Exception:
@@ -31,16 +35,10 @@ def tried(config: Config, tmp_path: Path, *, convert: bool) -> dict[str, str]:
     return said
 
 
-HARMLESS = {
-    "config_name is text",
-    "data is text",
-}
-
-
 def test_a_crafted_checkpoint_is_refused_or_does_no_harm(small: Config, tmp_path: Path) -> None:
     said = tried(small.replace(save_steps=9), tmp_path, convert=False)
-    assert len(said) > 350
-    print([name for name, what in said.items() if what != "refused"])
+    assert len(said) > 350 and list(said.values()).count("refused") > 330
+    assert said["a weight that is NaN"] == said["a generator of zeros"] == said["model runs"] == "refused"
 
 
 @pytest.mark.slow
