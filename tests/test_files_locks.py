@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -68,3 +69,25 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="cannot be locked"), held(folder, "train", "work_dir"):
         pass
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_child_that_outlives_its_parent_does_not_hold_on(tmp_path: Path) -> None:
+    """As a loader's worker does after ``kill -9``."""
+    words = (
+        "import os, pathlib, sys, time\n"
+        "from varlen_lab.files.locks import held\n"
+        "with held(pathlib.Path(sys.argv[1]), 'train', 'work_dir'):\n"
+        "    if (child := os.fork()) == 0:\n"
+        "        os.close(1)\n"
+        "        time.sleep(20)\n"
+        "        os._exit(0)\n"
+        "    print(child, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", words, str(tmp_path)], stdout=subprocess.PIPE, encoding="utf-8")
+    try:
+        with held(tmp_path, "train", "work_dir"):
+            pass
+    finally:
+        os.kill(int(done.stdout), signal.SIGTERM)

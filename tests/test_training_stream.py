@@ -407,3 +407,20 @@ def test_an_iterator_is_not_read_twice_and_a_file_not_before_its_position(config
         next(records)
     places = [place for place, _ in Named(config.data_path).records(at)]
     assert places[0].endswith(":4") and places[-1].endswith(":40") and at.record == 40
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_without_a_trained_token_that_fills_its_last_step_is_refused(
+    config: Config, tmp_path: Path, workers: int
+) -> None:
+    """Rows that are an exact multiple of a step's, and every label masked."""
+    from datasets import Dataset
+
+    rows = [{"input_ids": list(range(3, 132)), "labels": [-100] * 128 + [131]}] * 16  # it lies behind max_length
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "tokens"))
+    masked = config.replace(
+        data_path=str(tmp_path / "tokens"), max_steps=None, max_epochs=1, save_steps=9, dataloader_num_workers=workers
+    )
+    with pytest.raises(InputError, match=r"no token of .* is trained on, every label within max_length"):
+        train(masked, progress=False)
+    assert not list(Path(config.work_dir or "").glob("*.pth"))

@@ -6,10 +6,10 @@ A run is written on one day, also when it is resumed on another. The tokenizer t
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
 from typing import Any
 
 ASKS = "strftime_now"  # what transformers gives templates to ask with
+DIRECTIVES = "aAbBcdHIjmMpSUwWxXyYeFhT"  # of strftime, as templates use them
 CARRIED = "_varlen_lab_day"
 
 
@@ -30,9 +30,17 @@ def day_written(tokenizer: Any) -> str | None:
     return getattr(tokenizer, CARRIED, None) or datetime.date.today().isoformat()
 
 
-def clock(tokenizer: Any) -> dict[str, Callable[[str], str]]:
-    """What ``apply_chat_template`` is given with the messages, so that the template finds that day at midnight."""
+def with_its_day(tokenizer: Any, tools: Any = None) -> dict[str, str]:
+    """What ``apply_chat_template`` is given beside the messages, so that its template finds that day; {} where none.
+
+    transformers passes no function on, so the template gets a macro of the name, which hides the clock behind it.
+    """
     day = day_written(tokenizer)
     if day is None:
         return {}
-    return {ASKS: datetime.datetime.fromisoformat(day).strftime}
+    midnight = datetime.datetime.fromisoformat(day)
+    words = {f"%{letter}": midnight.strftime(f"%{letter}") for letter in DIRECTIVES}
+    words |= {f"%-{one[1]}": word.lstrip("0") or "0" for one, word in words.items() if word.isdigit()}  # without zeros
+    written = "".join(f"|replace({one!r}, {word!r})" for one, word in words.items())
+    macro = f"{{%- macro {ASKS}(format) -%}}{{{{- format{written} -}}}}{{%- endmacro +%}}"
+    return {"chat_template": macro + tokenizer.get_chat_template(None, tools)}

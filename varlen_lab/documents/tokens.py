@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varlen_lab.documents.cuts import Runs, cut_document, reader, slow_reader, tokens_before
-from varlen_lab.documents.days import clock
+from varlen_lab.documents.days import with_its_day
 from varlen_lab.documents.dialogues import VERBATIM, BadRecord, Dialogue, Message
 from varlen_lab.documents.marks import Facts, begin_id, control_note, facts_of, parted, template_notes
 from varlen_lab.documents.refusals import Refused, another_template, check_written, one_by_one
@@ -284,7 +284,7 @@ def rendered(
             tools=tools,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
-            **clock(tokenizer),
+            **with_its_day(tokenizer, tools),
         )
     except Exception as error:  # a template is a program, it may raise anything
         reason = f"the chat template of the tokenizer refuses this dialogue ({first_line(error)})"

@@ -23,6 +23,20 @@ from varlen_lab.files.windows import WINDOWS
 NAME = ".varlen_lab.lock"
 FAR = 2**20  # the byte that Windows locks: where the holder's name stands, others may read
 
+HANDLES: dict[int, int] = {}  # of the locks that are held, and the process that holds each
+
+
+def let_go() -> None:
+    """Close in a child what its parent holds: a loader's worker that outlives a killed run would hold it on."""
+    for handle in HANDLES:
+        with contextlib.suppress(OSError):
+            os.close(handle)
+    HANDLES.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=let_go)
+
 
 @contextmanager
 def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iterator[None]:
@@ -52,9 +66,10 @@ def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iter
             facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T"), "what": what}
             os.ftruncate(handle, 0)
             os.write(handle, strict_json(facts).encode())
+            HANDLES[handle] = os.getpid()
         yield
     finally:
-        if handle >= 0:
+        if HANDLES.pop(handle, 0) == os.getpid():
             if not WINDOWS:  # while it is held: a name that is taken away later may be another one's
                 path.unlink(missing_ok=True)
             os.close(handle)

@@ -153,8 +153,11 @@ class StreamedSteps:
 
     def __iter__(self) -> Iterator[list[Batch]]:
         beside = self.stream.config.dataloader_num_workers and self.steps and self.stream.can_be_read_again
-        for batches in self.from_worker() if beside else self.dealing.steps(self.stream, self.steps):
+        steps = self.from_worker() if beside else self.dealing.steps(self.stream, self.steps)
+        for number, batches in enumerate(steps, start=1):
             self.refuse_unknown(batches)
+            if number == self.steps:
+                self.refuse_untrained()
             yield batches
 
     def from_worker(self) -> Iterator[list[Batch]]:
@@ -167,6 +170,15 @@ class StreamedSteps:
                 raise found
             self.sent = state
             yield found
+
+    def refuse_untrained(self) -> None:
+        """InputError before the last step of a run over all of the data, where its last epoch trains on nothing.
+
+        An epoch whose rows fill its last step is not seen to end, for nothing behind it is read.
+        """
+        given = self.state_dict()["counts"]
+        if not self.stream.config.max_steps and not given.get("trained"):
+            raise self.stream.untrained(given.get("rows", 0))
 
     def refuse_unknown(self, batches: list[Batch]) -> None:
         """InputError for tokens and positions that the model has no row for: no one has seen these rows before."""
