@@ -20,6 +20,7 @@ from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_no
 from varlen_lab.course.outcomes import Outcome, one_line
 from varlen_lab.course.pages.api import INSTALL, write_api
 from varlen_lab.course.pages.lesson import notebook_page
+from varlen_lab.course.pages.ours import refuse_others
 from varlen_lab.course.site import begin_site, end_site, refuse_folder_of, write_page
 from varlen_lab.errors import InputError
 from varlen_lab.files.places import check_file, check_folder
@@ -100,6 +101,7 @@ def run_notebook(
     if output.resolve() == path.resolve():
         raise InputError(f"{output} is the notebook itself; write the executed copy somewhere else.")
     make_folder(output.parent)
+    refuse_others(output.with_suffix(".html"))
     # a result of an earlier run must not be taken for this one's when no kernel comes
     for stale in (output, output.with_suffix(".html")):
         stale.unlink(missing_ok=True)

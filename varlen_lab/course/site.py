@@ -21,6 +21,7 @@ from varlen_lab.course.outcomes import Outcome, one_line
 from varlen_lab.course.pages.api import no_api
 from varlen_lab.course.pages.index import index_page
 from varlen_lab.course.pages.lesson import notebook_page
+from varlen_lab.course.pages.ours import refuse_others
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import writable, written_whole
 
@@ -29,9 +30,12 @@ ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # cells that paperm
 
 
 def refuse_folder_of(lessons: Sequence[Lesson], folder: Path) -> None:
-    """InputError when ``folder`` is where the lessons themselves lie."""
+    """InputError when ``folder`` is where the lessons themselves lie, or has files of a person's by names of ours."""
     if any(lesson.path.parent.resolve() == folder.resolve() for lesson in lessons):
         raise InputError(f"{folder} holds the lessons themselves; choose another -o.")
+    for name in ("index.html", API, *(one for lesson in lessons for one in (lesson.path.name, f"{lesson.name}.html"))):
+        with writable(folder / name, "-o"):
+            refuse_others(folder / name)
 
 
 def begin_site(folder: Path, lessons: Sequence[Lesson], quick: bool) -> None:
@@ -137,6 +141,8 @@ def errors_of(notebook: Any) -> list[str]:
 
 
 def write_page(path: Path, html: str) -> None:
-    """Whole or not at all; InputError where it cannot be written."""
+    """Whole or not at all; InputError where it cannot be written, or a file that is not ours would go."""
+    with writable(path, "-o"):
+        refuse_others(path)
     with writable(path, "-o"), written_whole(path, "w") as file:
         file.write(html.encode("utf-8", "replace").decode("utf-8"))  # a notebook can hold half a character

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from varlen_lab.course.pages.frame import HERE, templates
+from varlen_lab.course.pages.ours import pages_in
 from varlen_lab.files.writing import folder_written_whole, written_whole
 
 FACE = "varlen_lab"
@@ -49,7 +50,7 @@ def write_api(folder: Path) -> bool:
         pdoc.render.configure(docformat="markdown", search=False, show_source=False, template_directory=HERE / "api")
         frame = templates()
         pdoc.render.env.globals |= {"style": frame.globals["style"], "csp": frame.globals["csp"]}
-        with folder_written_whole(folder) as draft:
+        with folder_written_whole(folder, pages_in(folder)) as draft:
             for name, module in modules.items():
                 page = draft / file_of(name)
                 page.parent.mkdir(exist_ok=True)
