@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -16,7 +17,7 @@ from varlen_lab.config.names import named_config
 from varlen_lab.errors import InputError
 from varlen_lab.files.checksums import listed
 from varlen_lab.models.building import tiny
-from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
+from varlen_lab.training.checkpoint import full_disk_told, read_checkpoint, save_checkpoint
 from varlen_lab.training.damage import FILES
 from varlen_lab.training.engines import make_accelerator, make_engine
 from varlen_lab.training.engines.folders import check_folder, in_all
@@ -226,3 +227,27 @@ def test_deepspeeds_own_loading_runs_nothing(tmp_path: Path, monkeypatch: pytest
     assert len(refused) == 40 and not (tmp_path / "boom").exists()
     assert os.environ[FORCE_NOT] == "1" and FORCE not in os.environ
     assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+# ------------------------------------------------------------------------------------------------- no place to write
+
+
+def not_written(path: Path, problem: OSError) -> str:
+    with pytest.raises(InputError) as refused, full_disk_told(path):
+        raise problem
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "iter_6.pth", ".iter_6.pth-0123456789ab.partial/run.pth"])
+def test_a_place_that_cannot_be_written_any_more_names_the_last_good_checkpoint(name: str, two_folders: Path) -> None:
+    """A full disk, a folder that became read-only, a folder that somebody deleted while it was trained in."""
+    path = two_folders.parent / name
+    full = not_written(path, OSError(errno.ENOSPC, "No space left on device"))
+    assert full.endswith(f"make room, then go on from {two_folders}, which is whole (--resume).")
+    flip_a_bit(two_folders / "zero" / "0.pt")
+    locked = not_written(path, OSError(errno.EROFS, "Read-only file system"))
+    older = two_folders.with_name("iter_2.pth")
+    assert locked.endswith(f"let it be written, then go on from {older}, which is whole (--resume).")
+    moved = two_folders.parent.rename(two_folders.parent.with_name("elsewhere"))
+    gone = not_written(path, OSError(errno.ENOENT, "No such file or directory"))
+    assert f"{two_folders.parent} is gone, and with it what was saved there" in gone and moved.is_dir()

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 STOPPED = 143  # the exit code of a run that was asked to end before its time, as a shell has it for SIGTERM
@@ -119,5 +119,12 @@ def deaf_worker(number: int = 0) -> None:
     """In a worker: hear no signal to end. Who it works for tells it, and torch notices when that one is gone."""
     for each in (signal.SIGINT, *asking()):
         signal.signal(each, signal.SIG_IGN)
+    sys.excepthook = told_by_thread
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+
+
+def told_by_thread(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What a thread of a worker says of itself: nothing where only the process it works for has gone."""
+    if not issubclass(kind, OSError | EOFError):
+        sys.__excepthook__(kind, error, trace)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT = "varlen_lab checkpoint 3"
 # earlier format -> its keys, and what they are now; these have no digest behind them
 RENAMED_SINCE = {"varlen_lab checkpoint 1": {"dice": "rng_state"}, "varlen_lab checkpoint 2": {}}
+FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 # settings that say where, how often and by which exact kernel, not what is computed
 MAY_CHANGE = {
     "attn_backend",
@@ -104,10 +105,19 @@ def full_disk_told(path: Path) -> Iterator[None]:
         if isinstance(problem, RuntimeError) and not re.search("PytorchStreamWriter|inline_container", str(problem)):
             raise
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else first_line(problem)
-        raise InputError(
-            f"{path} could not be written ({reason}); checkpoints saved before are whole: make room, then go on with "
-            "--resume."
-        ) from None
+        raise InputError(f"{path} could not be written ({reason}); {after_failed_write(path, problem)}.") from None
+
+
+def after_failed_write(path: Path, problem: OSError | RuntimeError) -> str:
+    """What to do, and the newest checkpoint that is whole, when ``path`` of a run could not be written."""
+    # of a checkpoint that is a folder, its parts lie in a draft until all are there
+    folder = next((one for one in path.parents if not one.name.endswith(".partial")), path.parent)
+    if not folder.is_dir():
+        return (
+            f"{folder} is gone, and with it what was saved there: bring it back and go on with --resume, or start anew"
+        )
+    remedy = "make room" if getattr(problem, "errno", errno.ENOSPC) not in FORBIDDEN else "let it be written"
+    return f"{remedy}, then {otherwise(folder / path.name)} (--resume)"
 
 
 def read_checkpoint(path: str | Path, *names: str) -> dict[str, Any]:
