@@ -248,6 +248,6 @@ def test_a_place_that_cannot_be_written_any_more_names_the_last_good_checkpoint(
     locked = not_written(path, OSError(errno.EROFS, "Read-only file system"))
     older = two_folders.with_name("iter_2.pth")
     assert locked.endswith(f"let it be written, then go on from {older}, which is whole (--resume).")
-    moved = two_folders.parent.rename(two_folders.parent.with_name("elsewhere"))
+    shutil.rmtree(two_folders.parent)
     gone = not_written(path, OSError(errno.ENOENT, "No such file or directory"))
-    assert f"{two_folders.parent} is gone, and with it what was saved there" in gone and moved.is_dir()
+    assert f"{two_folders.parent} is gone, and with it what was saved there" in gone
