@@ -190,8 +190,8 @@ def stubborn():
 child = get_context("fork").Process(target=stubborn)
 with heeded():
     child.start()
-    print(child.pid, flush=True)
     try:
+        print(child.pid, flush=True)
         time.sleep(60)
     finally:
         print("tidying", flush=True)
