@@ -34,7 +34,7 @@ from varlen_lab.models.building import build_model, tiny
 from varlen_lab.models.loading import load_model
 from varlen_lab.models.merging import merged
 from varlen_lab.models.tokenizers import open_tokenizer
-from varlen_lab.training.data import load_tokenizer
+from varlen_lab.training.data import load_rows, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +234,15 @@ def test_a_damaged_tokenizer_is_not_replaced(name: str, folder: Path) -> None:
         return
     with pytest.raises(InputError, match="tokenizer") as caught:
         load_tokenizer(config)
+    sentence(caught.value)
+
+
+def test_a_vocabulary_that_cannot_write_the_data_is_one_sentence(folder: Path, small: Config) -> None:
+    """A class of tokenizers that wants a mark for unknown words, on a vocabulary without one."""
+    change("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}, folder)
+    config = small.replace(pretrained_model_name_or_path=str(folder), model_config=None)
+    with pytest.raises(InputError, match=r"tokenizer.*\[UNK\]") as caught:
+        load_rows(config, load_tokenizer(config))
     sentence(caught.value)
 
 

@@ -192,7 +192,12 @@ def ids_and_runs(pieces: list[Segments], facts: Facts) -> list[tuple[list[int], 
         read = slow_reader(facts.tokenizer)
         return [cut_document(one, read) for one in pieces]
     texts = ["".join(text for text, _ in one) for one in pieces]
-    encodings = facts.backend.encode_batch(texts, add_special_tokens=False)
+    try:
+        encodings = facts.backend.encode_batch(texts, add_special_tokens=False)
+    except Exception as problem:  # tokenizers has no class of its own for a text that a vocabulary cannot write
+        raise InputError(
+            f"the tokenizer cannot write this data ({first_line(problem)}); its vocabulary is not whole, take another."
+        ) from None
     found = [runs_of(encoding, one, facts.own) for encoding, one in zip(encodings, pieces)]
     prompts = sorted({text for *_, checks in found for text, _ in checks})
     alone = dict(zip(prompts, facts.backend.encode_batch_fast(prompts, add_special_tokens=False)))
