@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from varlen_lab.errors import InputError
 from varlen_lab.files import writing
-from varlen_lab.files.writing import folder_written_whole, keep_in_cache, written_whole
+from varlen_lab.files.writing import folder_written_whole, keep_in_cache, writable, written_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -150,3 +151,11 @@ def test_what_a_killed_run_left_goes_after_a_day(tmp_path: Path) -> None:
     keep_in_cache(tmp_path / "documents-c.arrow", lambda file: file.write(b"whole"))
     assert not old.exists() and foreign.exists()
     assert new.exists()  # somebody may be writing it now
+
+
+def test_a_zero_byte_in_a_name_is_one_sentence() -> None:
+    with (
+        pytest.raises(InputError, match="zero byte, which no name has; choose another -o"),
+        writable(Path("a\0b"), "-o"),
+    ):
+        pass

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.training.history import History
+from varlen_lab.training.trainer import train
 
 META = {"mode": "varlen", "backend": "sdpa"}
 
@@ -167,3 +169,20 @@ def test_a_full_disk_leaves_no_half_line_to_be_glued_to_the_next(path: Path) -> 
     assert path.read_bytes() == before
     history.add(record(5))
     assert [one["step"] for one in History.read(path).records] == [1, 2, 3, 5]
+
+
+def test_a_history_that_lacks_steps_of_its_checkpoint_is_said(
+    small: Config, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Lines that are gone whole leave no trace in those that stay: the checkpoint knows how many there were."""
+    config = small.with_mode("varlen").replace(max_steps=2, save_steps=1, work_dir=str(tmp_path / "w"))
+    train(config, progress=False)
+    (tmp_path / "w" / "iter_2.pth").unlink()
+    path = tmp_path / "w" / "history.jsonl"
+    whole = path.read_text()
+    for lines, said in ((3, False), (1, True)):
+        path.write_text("".join(whole.splitlines(keepends=True)[:lines]))
+        recwarn.clear()
+        train(config, progress=False, resume=True)
+        (tmp_path / "w" / "iter_2.pth").unlink()
+        assert any("had 0 steps and" in str(one.message) for one in recwarn) is said

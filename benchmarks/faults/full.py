@@ -73,9 +73,12 @@ def filled(stage: Stage, operation: Operation, fault: Callable[[], Any]) -> Outc
     return survived(stage, operation, ended.value)
 
 
-def survived(stage: Stage, operation: Operation, ran: Ran) -> Outcome:
-    """What became of a run that found no room, or was interrupted, and of the next one."""
-    if found := left_over(Path()):
+def survived(stage: Stage, operation: Operation, ran: Ran, drafts: bool = False) -> Outcome:
+    """What became of a run that found no room, or was interrupted, and of the next one.
+
+    ``drafts``: may be left until then, as by a signal that comes while they are removed.
+    """
+    if not drafts and (found := left_over(Path())):
         return Outcome("lost", f"a draft is left: {', '.join(found[:3])}")
     if lost := operation.harm(stage):
         return Outcome("lost", lost)

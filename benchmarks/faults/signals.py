@@ -94,10 +94,10 @@ def interrupted(stage: Stage, operation: Operation, fault: Callable[[], Any]) ->
         return kills.then(stage, operation)
     if ended.problem.rstrip().endswith("KeyboardInterrupt"):  # before the verb has begun, or after its end
         ended_early: Ran = Ran(130, "error: interrupted")
-        return full.survived(stage, operation, ended_early)
+        return full.survived(stage, operation, ended_early, drafts=True)
     if not ended.whole:
         return Outcome("traceback", f"signal {ended.signal} {world.last_line(ended.problem or '-')}")
-    return full.survived(stage, operation, library_alone(ended.value))
+    return full.survived(stage, operation, library_alone(ended.value), drafts=True)
 
 
 def library_alone(ran: Ran) -> Ran:

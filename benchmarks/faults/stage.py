@@ -206,7 +206,7 @@ def judged(ran: Ran, same: Callable[[], bool | str], refusals: tuple[int, ...] =
     if ran.problem or "Traceback (most recent" in ran.said:
         return Outcome("traceback", last_line(ran.problem or ran.said))
     if ran.code in refusals:
-        short = len(ran.sentence) < 1500
+        short = sum(len(word) for word in ran.sentence.split() if len(word) < 200) < 1200  # a name may be long
         return Outcome("refused", ran.sentence) if ran.sentence and short else Outcome("traceback", ran.said[-300:])
     if ran.code not in (0, None):
         return Outcome("traceback", f"exit code {ran.code}: {ran.said[-300:]}")

@@ -140,6 +140,8 @@ def recover(path: Path) -> None:
 @contextmanager
 def writable(path: Path, instead: str) -> Iterator[None]:
     """Inside, what the system says of ``path`` is an InputError; ``instead``: the option that names another place."""
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} has a zero byte, which no name has; choose another {instead}.")
     try:
         yield
     except OSError as problem:

@@ -169,6 +169,7 @@ class Run:
     done: int = 0  # steps that were taken before
     own: list[Path] = field(default_factory=list)  # checkpoints in the work dir that this run wrote
     saved: list[Path] = field(default_factory=list)  # those of them that save_total_limit counts
+    losses_before: list[float] = field(default_factory=list)  # of the steps before, as the checkpoint knows them
     streamed: StreamedSteps | None = None  # the steps that are being read
 
     def resume(self, path: Path) -> None:
@@ -182,13 +183,21 @@ class Run:
             self.data.stream.load_state_dict(state["stream"])
         self.done = self.history.begun = state["step"]
         self.history.checkpoint = path
+        self.losses_before = state["losses"]
 
     def begin_files(self) -> None:
         """History and config in the work dir, other runs out of the way; see ``begin_history``."""
         self.own = list(self.beginning.own)
         self.saved = [path for path in self.own if int(path.stem[5:]) <= self.done]
         history, accelerator = self.history, self.engine.accelerator
+        there = self.done > 0 and history.path is not None and history.path.exists()
         in_first_process(accelerator, lambda: begin_history(self.work_dir, self.beginning, history, self.config))
+        if there and repr(history.losses) != repr(self.losses_before):  # as texts: NaN is NaN
+            warnings.warn(
+                f"{history.path} had {len(history.losses)} steps and {history.checkpoint} was written after "
+                f"{len(self.losses_before)}: it is damaged or another run's, curves of it lack what it lacks.",
+                stacklevel=2,
+            )
 
     def take_steps(self, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
         """The steps that are left, each with what is shown, measured and saved around it."""
