@@ -20,6 +20,7 @@ from turns import by_turns
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.errors import InputError
+from varlen_lab.files.locks import held
 from varlen_lab.training.checkpoint import read_checkpoint
 from varlen_lab.training.conversion import convert
 from varlen_lab.training.history import History
@@ -214,6 +215,15 @@ def test_sigterm_saves_in_all(twenty: Config, tmp_path: Path) -> None:
     (saved,) = (tmp_path / "w").glob("iter_*.pth")
     steps = [json.loads(line) for line in (tmp_path / "w" / "history.jsonl").read_text().splitlines()[1:]]
     assert read_checkpoint(saved)["step"] == steps[-1]["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_folder_in_use_is_said_once_and_nobody_waits(twenty: Config, tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    with held(tmp_path / "w", "varlen-lab train", "work_dir"):
+        said = run(twenty, tmp_path, code=2)
+    assert said.count("is in use by") == 1 and "Traceback" not in said
 
 
 @pytest.mark.slow
