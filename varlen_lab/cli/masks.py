@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from varlen_lab.cli import open_rows, output_file, read_config, save_figure
 from varlen_lab.errors import InputError, plural
 from varlen_lab.files.places import check_file
+from varlen_lab.machine.arguments import whole
 from varlen_lab.machine.console import say
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ FORMATS = ("png", "svg", "pdf")
 PAGES = (".html", ".htm")
 WORD_BEGINS = "\u2581"  # SentencePiece's blank
 PICTURE = Path("masks.png")
+MOST_WRITTEN = 200  # characters of a list that is written another way
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def length(word: str) -> int:
     """A word behind ``--lengths`` as a number; what argparse says of another one tells how several are written."""
     try:
-        return int(word)
-    except ValueError:
-        instead = f", write --lengths {' '.join(word.replace(',', ' ').split())}" if "," in word else ""
-        raise argparse.ArgumentTypeError(f"invalid int value: {word!r}{instead}") from None
+        return whole(word)
+    except argparse.ArgumentTypeError as problem:
+        instead = f", write --lengths {' '.join(word.replace(',', ' ').split())}" if "," in word[:MOST_WRITTEN] else ""
+        raise argparse.ArgumentTypeError(f"{problem}{instead[:MOST_WRITTEN]}") from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -52,6 +52,7 @@ def there(path: Path) -> bool:
 def check_file(path: Path, instead: str, room: int = 0) -> None:
     """InputError where ``path`` cannot be a file that is written; nothing stays. See ``check_folder``."""
     try:
+        there(Path(path.name))  # too long a name is one wherever it stands, and its folder may not be there yet
         folder = there(path) and path.is_dir()
     except (OSError, ValueError) as problem:
         raise unwritable(path, problem, instead) from None

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.viz.explorer_page import checked
 from varlen_lab.viz.losses import draw_losses
 from varlen_lab.viz.masks import PackedRow
@@ -51,9 +52,15 @@ def explore_masks(
     row = checked(given or PackedRow(example_lengths(*START), window, None, causal))
     try:
         from varlen_lab.viz.widget import Explorer
-    except ModuleNotFoundError:  # no anywidget or ipywidgets here: pip install varlen_lab[notebooks]
+    except Exception as problem:  # a half-installed anywidget fails in as many ways as it has imports
         from varlen_lab.viz.figures import draw_masks
 
+        if not isinstance(problem, ModuleNotFoundError):  # what is not installed at all is nothing to mend
+            warnings.warn(
+                f"widgets do not run here ({first_line(problem)}), this is the figure without sliders; "
+                "pip install --force-reinstall anywidget ipywidgets mends them.",
+                stacklevel=2,
+            )
         return draw_masks(row.lengths, window=window, names=names, causal=causal, dark=bool(dark))
     if given is None:
         return Explorer(example_lengths, DOCUMENTS, TOTALS, (*START, row.window), None, None, dark, row.causal)

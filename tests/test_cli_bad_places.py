@@ -1,0 +1,76 @@
+"""Places that cannot be written: each verb says so in a sentence before it works, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from varlen_lab.cli import main
+
+WORDS = {  # a verb -> its words, {} is the place; what a file there must end in
+    "pack-report": (["pack-report", "data.jsonl", "-o", "{}"], ""),
+    "masks": (["masks", "--lengths", "3", "4", "-o", "{}"], ".png"),
+    "masks --html": (["masks", "--lengths", "3", "4", "--html", "{}"], ".html"),
+    "compare": (["compare", "tiny_llama_full_docstrings_e1", "-o", "{}"], ""),
+    "census": (["census", "--write", "{}"], ""),
+    "run": (["run", str(Path(__file__).parents[1] / "notebooks" / "01_install.ipynb"), "-o", "{}"], ".ipynb"),
+    "walkthrough": (["walkthrough", "--only", "01", "-o", "{}"], ""),
+}
+PLACES = {
+    "below a file": "data.jsonl/x",
+    "a loop of links": "loop/x",
+    "a link to nowhere": "nowhere/x",
+    "a name too long": "new/" + "x" * 300,
+    "a zero byte": "a\0b",
+    "half a character": "a\ud800b",
+    "a system folder": "/proc/x",
+    "blank": " ",
+}
+
+
+def planted(folder: Path) -> None:
+    """A file, a loop of links and a link to nowhere in ``folder``."""
+    (folder / "data.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "nowhere").symlink_to(folder / "gone" / "for good")
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="links and /proc are Linux's")
+@pytest.mark.parametrize("verb", WORDS)
+def test_a_place_that_cannot_be_written_is_a_sentence_before_any_work(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words, ending = WORDS[verb]
+    before = sorted(tmp_path.iterdir())
+    for how, place in PLACES.items():
+        there = place + ending if place.strip() else place
+        assert main([word.replace("{}", there) for word in words]) == 2, how
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1 and len(said) < 700, how
+        assert sorted(tmp_path.iterdir()) == before, how
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, str(10**30), str(2**63), "-" + "9" * 30, "nan", "1e3", ""])
+@pytest.mark.parametrize(
+    "words",
+    [["masks", "--lengths"], ["masks", "--lengths", "3", "--window"], ["pack-report", "x.jsonl", "--max-length"]],
+)
+def test_numbers_without_end_are_a_short_sentence(
+    words: list[str], number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, number]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and len(said) < 400
+
+
+@pytest.mark.parametrize(
+    "words", [["audit", "--model", ""], ["audit", "--model", "m", "--attn", " "], ["compare", ""], ["train", ""]]
+)
+def test_a_blank_word_is_a_sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "is blank" in capsys.readouterr().err
