@@ -34,9 +34,6 @@ def begin_history(work_dir: Path, beginning: Beginning, history: History, config
     first = history.records[0]["step"] if history.records else beginning.step + 1
     if first > 1:
         history.meta["begins_behind"] = first - 1
-    lost = beginning.step - first + 1 - len(history.records)
-    if lost > 0:  # the system went down before it had written them
-        warnings.warn(f"{work_dir / HISTORY} lacks {plural(lost, 'step')} of those before", stacklevel=1)
     for note in make_way(work_dir, beginning, history.meta, text.encode()):
         warnings.warn(note, stacklevel=1)
     known = before.meta.get("config_copy") if before else None

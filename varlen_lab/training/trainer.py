@@ -190,7 +190,9 @@ class Run:
         self.own = list(self.beginning.own)
         self.saved = [path for path in self.own if int(path.stem[5:]) <= self.done]
         history, accelerator = self.history, self.engine.accelerator
-        there = self.done > 0 and history.path is not None and history.path.exists()
+        begins = self.beginning
+        # a run that comes from elsewhere begins its history behind that step
+        there = history.path is not None and begins.meta is not None and begins.checkpoint in begins.own
         in_first_process(accelerator, lambda: begin_history(self.work_dir, self.beginning, history, self.config))
         if there and repr(history.losses) != repr(self.losses_before):  # as texts: NaN is NaN
             warnings.warn(
