@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
+from varlen_lab.documents.bounded import bounded
 from varlen_lab.documents.days import with_its_day
 from varlen_lab.documents.dialogues import VERBATIM, Dialogue, Message
 from varlen_lab.documents.registry import OF_TOKENIZER
@@ -114,7 +115,8 @@ def written_by(tokenizer: Any, prompt_template: str, said: tuple[str, ...]) -> l
     if not getattr(tokenizer, "chat_template", None):
         return []
     try:
-        text = tokenizer.apply_chat_template(asked, tokenize=False, **with_its_day(tokenizer))
+        with bounded(1):
+            text = tokenizer.apply_chat_template(asked, tokenize=False, **with_its_day(tokenizer))
         before, answer, behind = text.rpartition(said[-1])
     except Exception:  # a template is a program, it may raise anything; that is said when a dialogue meets it
         return []

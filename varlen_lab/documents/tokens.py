@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from varlen_lab.documents.bounded import bounded
 from varlen_lab.documents.cuts import Runs, cut_document, reader, slow_reader, tokens_before
 from varlen_lab.documents.days import with_its_day
 from varlen_lab.documents.dialogues import VERBATIM, BadRecord, Dialogue, Message
@@ -284,13 +285,14 @@ def rendered(
     if not dialogues:
         return []
     try:
-        return tokenizer.apply_chat_template(
-            list(dialogues),
-            tools=tools,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            **with_its_day(tokenizer, tools),
-        )
+        with bounded(len(dialogues)):
+            return tokenizer.apply_chat_template(
+                list(dialogues),
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **with_its_day(tokenizer),
+            )
     except Exception as error:  # a template is a program, it may raise anything
         reason = f"the chat template of the tokenizer refuses this dialogue ({first_line(error)})"
         raise Refused(reason, f"{another_template()}, change the data, or skip it with skip_bad = True") from None

@@ -1,0 +1,178 @@
+"""A tokenizer's chat template comes to an end: its steps are counted, and nothing endless is made for it.
+
+The template is a program of its publisher. transformers runs it in Jinja's sandbox, which keeps it from files and
+names, not from loops inside loops. Counted are the rounds of loops, calls, and each thousand letters that are put
+together; a number of steps is the same on every machine, a time is not.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, wraps
+from typing import Any
+
+MOST_STEPS = 1_000_000  # of a dialogue
+MOST_LETTERS = 10_000_000  # of one text or list that is made at once
+WIDTH = re.compile(r"\d{5}|\*")  # in a format: as many letters
+LEFT: ContextVar[list[int] | None] = ContextVar("steps left", default=None)
+
+
+class Endless(Exception):
+    """A template that does not come to an end."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it does not come to an end within {MOST_STEPS:,} steps")
+
+
+def step(made: Any = None) -> Any:
+    """Count a step, and those that ``made`` has cost; what was made."""
+    left = LEFT.get()
+    if left is not None:
+        left[0] -= 1 + (len(made) // 1000 if isinstance(made, str | list | tuple) else 0)
+        if left[0] < 0:
+            raise Endless
+    return made
+
+
+def counted(items: Iterable[Any]) -> Iterator[Any]:
+    """The items of a loop, a step each."""
+    for item in items:
+        step()
+        yield item
+
+
+def together(parts: list[Any]) -> Any:
+    """``a ~ b``."""
+    texts = [str(part) for part in parts]
+    if sum(map(len, texts)) > MOST_LETTERS:
+        raise Endless
+    return step("".join(texts))
+
+
+def small(*given: Any) -> None:
+    """Endless where one of these would make a text or list of it endless: a width, a number of times, a format."""
+    for one in given:
+        if isinstance(one, int) and abs(one) > MOST_LETTERS:
+            raise Endless
+    sizes = [len(one) for one in given if isinstance(one, Sized)]
+    for one in given:
+        if isinstance(one, list | tuple) and sum(len(part) for part in one if isinstance(part, str)) > MOST_LETTERS:
+            raise Endless
+    for number, one in enumerate(sizes):
+        for other in sizes[number + 1 :]:
+            if one * other > 100 * MOST_LETTERS:  # replace, join: one for each of the other
+                raise Endless
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that is asked for nothing endless."""
+
+    @wraps(function)
+    def bounded(*given: Any, **words: Any) -> Any:
+        small(*given, *words.values())
+        if function.__name__ == "do_format" and WIDTH.search(str(given[0])):
+            raise Endless
+        return step(function(*given, **words))
+
+    return bounded
+
+
+def operator(kind: str, left: Any, right: Any) -> None:
+    """Endless where an operation would make what is endless."""
+    step()
+    if kind == "%" and isinstance(left, str) and WIDTH.search(left):
+        raise Endless
+    if kind == "**" and isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > 10_000:
+        raise Endless
+    if kind == "*":
+        for one, times in ((left, right), (right, left)):
+            if isinstance(one, Sized) and isinstance(times, int) and len(one) * times > MOST_LETTERS:
+                raise Endless
+    if kind == "+" and isinstance(left, Sized) and isinstance(right, Sized) and len(left) + len(right) > MOST_LETTERS:
+        raise Endless
+
+
+@lru_cache
+def environment_of(kind: type) -> type:
+    """Jinja's environment of this kind, in which steps are counted."""
+    from jinja2 import nodes
+    from jinja2.visitor import NodeTransformer
+
+    class Counting(NodeTransformer):
+        """The tree with loops and ``a ~ b`` through filters of ours."""
+
+        def visit_For(self, node: Any, *given: Any) -> Any:
+            self.generic_visit(node)
+            node.iter = nodes.Filter(node.iter, "counted_steps", [], [], None, None, lineno=node.lineno)
+            return node
+
+        def visit_Concat(self, node: Any, *given: Any) -> Any:
+            self.generic_visit(node)
+            parts = nodes.List(node.nodes, lineno=node.lineno)
+            return nodes.Filter(parts, "counted_letters", [], [], None, None, lineno=node.lineno)
+
+    class Bounded(kind):  # type: ignore[misc]
+        intercepted_binops = frozenset({"*", "**", "%", "+"})
+
+        def _parse(self, *given: Any) -> Any:
+            return Counting().visit(super()._parse(*given))
+
+        def call_binop(self, context: Any, kind: str, left: Any, right: Any) -> Any:
+            operator(kind, left, right)
+            return step(super().call_binop(context, kind, left, right))
+
+        def call(self, context: Any, function: Any, /, *given: Any, **words: Any) -> Any:
+            owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)
+            if not callable(owner):
+                small(owner, *given, *words.values())
+            if (
+                isinstance(owner, str)
+                and getattr(function, "__name__", "").startswith("format")
+                and WIDTH.search(owner)
+            ):
+                raise Endless
+            return step(super().call(context, function, *given, **words))
+
+    return Bounded
+
+
+@lru_cache
+def compiled(text: str, own: Callable[[str], Any]) -> Any:
+    """A template as transformers would compile it (``own``), in an environment that counts."""
+    environment: Any = copy.copy(own("").environment)  # not of the text: Jinja computes constants when it compiles
+    environment.__class__ = environment_of(environment.__class__)
+    environment.cache = None
+    environment.filters = {name: checked(one) for name, one in environment.filters.items()}
+    environment.filters |= {"counted_steps": counted, "counted_letters": together}
+    return environment.from_string(text)
+
+
+def install() -> None:
+    """Have transformers ask us for a template while ``bounded`` is open, and itself otherwise."""
+    from transformers.utils import chat_template_utils as theirs
+
+    own = getattr(theirs, "_compile_jinja_template", None)
+    if own is None or hasattr(own, "asks_varlen_lab"):
+        return
+
+    @wraps(own)
+    def compile_template(text: str) -> Any:
+        return own(text) if LEFT.get() is None else compiled(text, own)
+
+    compile_template.asks_varlen_lab = True  # type: ignore[attr-defined]
+    theirs._compile_jinja_template = compile_template
+
+
+@contextmanager
+def bounded(dialogues: int) -> Iterator[None]:
+    """Inside, templates that write so many dialogues raise Endless after their steps."""
+    install()
+    token = LEFT.set([MOST_STEPS * max(1, dialogues)])
+    try:
+        yield
+    finally:
+        LEFT.reset(token)
