@@ -358,3 +358,16 @@ def test_what_refuses_gradients_is_not_told_to_leave_its_cache_out() -> None:
     model.set_attn_implementation("planted_forward_only")
     (finding,) = audit(model, batch(use_cache=None)).findings
     assert finding.kind == "refused" and "no backward here" in finding.what and "use_cache" not in finding.fix
+
+
+def test_an_audit_under_no_grad_is_the_same_audit_and_draws_no_random_number() -> None:
+    from varlen_lab.models import tiny
+    from varlen_lab.packing.collators import VarlenCollator
+
+    model, ids = tiny("llama"), list(range(5, 15))
+    batch = VarlenCollator()([{"input_ids": ids, "labels": ids, "seq_lengths": [4, 6]}])
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        report = audit(model, batch)
+    assert report.ok and str(report) == str(audit(model, batch))
+    assert torch.equal(before, torch.get_rng_state())

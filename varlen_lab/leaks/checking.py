@@ -66,7 +66,7 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     leaks, future = torch.full((len(documents), len(documents)), torch.nan, dtype=torch.float64), torch.nan
     notes += [words] if (words := isolated_in_words(model)) else []
     agreement, prefix = unmeasured(), 0
-    with noise_off(model) as switched_off, lifted():
+    with torch.enable_grad(), noise_off(model) as switched_off, lifted():  # whoever calls it under no_grad
         if switched_off:
             notes.append(f"set to 0 for the measurement: {', '.join(switched_off)}")
         try:
