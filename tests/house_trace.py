@@ -3,7 +3,8 @@
 ``python tests/house_trace.py`` trains one step on a JSONL file with the command line, after every module was imported,
 and prints both lists. A file *carries* the batch when one of its functions is given it or returns it: the text of a
 record, its token ids or labels, or a tensor with a place for each of the row's tokens. A handle to the whole dataset,
-a count of tokens or a loss that is one number is not the batch. The leak check takes documents of its own before the
+a count of tokens or a loss that is one number is not the batch, and a chat template's own steps belong to who has it
+write. The leak check takes documents of its own before the
 first step: what it calls is none of the step's.
 """
 
@@ -90,7 +91,7 @@ class Trace:
             return
         path = str(Path(code.co_filename).relative_to(LIBRARY))
         self.called.setdefault(path, set()).add(code.co_name)
-        if code.co_name in self.carried.get(path, ()):
+        if code.co_name in self.carried.get(path, ()) or within_a_template(frame.f_back):
             return
         count = code.co_argcount + code.co_kwonlyargcount
         given = [frame.f_locals.get(name) for name in code.co_varnames[:count]] if event == "call" else [result]
@@ -116,6 +117,15 @@ class Trace:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return any(self.holds(one, depth + 1) for one in vars(value).values())
         return False
+
+
+def within_a_template(frame: FrameType | None) -> bool:
+    """Whether a chat template made this call: what guards its steps is handed its texts, and hands them back."""
+    while frame is not None and not frame.f_code.co_filename.startswith(str(LIBRARY)):
+        if "jinja2" in frame.f_code.co_filename or frame.f_code.co_filename == "<template>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
