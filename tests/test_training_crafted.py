@@ -12,7 +12,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.files.writing import remove
 from varlen_lab.training.checkpoint import read_checkpoint
 
-CONVERTED = ("config", "model", "a weight", "no ", "a list", "nothing")  # how names begin of what a conversion reads
+CONVERTED = ("config is", "model", "a weight", "no ")  # how names begin of what a conversion reads
 
 
 def tried(config: Config, tmp_path: Path, *, convert: bool) -> dict[str, str]:

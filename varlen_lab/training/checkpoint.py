@@ -227,7 +227,7 @@ def open_checkpoint(path: Path, config: Config, meta: dict[str, Any]) -> dict[st
 
     InputError when it belongs to another config, other data or another plan.
     """
-    state = read_checkpoint(path, "step", "config", "rng_state", "scheduler")
+    state = read_checkpoint(path, "step", "config", "rng_state", "scheduler", "losses")
     # DeepSpeed keeps weights and optimizer in shards, FSDP2 may keep the weights there
     if state.get("engine") != "zero":
         needed(path, state, "optimizer", *(() if "shards" in state else ("model",)))

@@ -24,7 +24,7 @@ from varlen_lab.attention.huggingface import register
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.documents.registry import OF_TOKENIZER
-from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.errors import InputError, first_line, shortened, unknown_choice
 from varlen_lab.files.reading import field, parse_json, read_text
 from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
 from varlen_lab.models.building import (
@@ -227,7 +227,8 @@ def full_model(pth: Path, trained: Config, dtype: torch.dtype | None) -> PreTrai
         model.load_state_dict(weights, assign=True)
     except RuntimeError as problem:
         raise InputError(
-            f"the weights of {pth} do not fit the config beside them ({problem}); it is damaged, take another."
+            f"the weights of {pth} do not fit the config beside them ({shortened(first_line(problem))}); it is "
+            "damaged, take another."
         ) from None
     # assign put two tensors where a tied output layer and the embedding are one
     model.tie_weights()
@@ -251,8 +252,8 @@ def adapted_model(pth: Path, config: Config) -> Any:
         load_trained_weights(model, weights)
     except RuntimeError as problem:
         raise InputError(
-            f"the adapter does not fit {config.pretrained_model_name_or_path!r} ({problem}); it was trained on "
-            "another model of this name."
+            f"the adapter does not fit {config.pretrained_model_name_or_path!r} ({shortened(first_line(problem))}); it "
+            "was trained on another model of this name."
         ) from None
     return model.eval()
 
