@@ -91,3 +91,19 @@ def test_a_child_that_outlives_its_parent_does_not_hold_on(tmp_path: Path) -> No
             pass
     finally:
         os.kill(int(done.stdout), signal.SIGTERM)
+
+
+def test_a_lock_on_a_full_disk_is_held_and_gone_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the holder finds no room; the lock itself needs none."""
+
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with (
+        held(tmp_path, "one", "folder"),
+        pytest.raises(InputError, match="another process"),
+        held(tmp_path, "two", "x"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -186,3 +186,14 @@ def test_a_history_that_lacks_steps_of_its_checkpoint_is_said(
         train(config, progress=False, resume=True)
         (tmp_path / "w" / "iter_2.pth").unlink()
         assert any("had 0 steps and" in str(one.message) for one in recwarn) is said
+
+
+def test_the_half_written_copy_of_a_config_is_gone_after_the_next_run(small: Config, tmp_path: Path) -> None:
+    """A kill left it under the name of this run's config, whatever signs are in that; other drafts stay."""
+    config = small.replace(name="c[1]", max_steps=1, work_dir=str(tmp_path / "w"))
+    (tmp_path / "w").mkdir()
+    left, other = (tmp_path / "w" / f".{name}-0123456789ab.partial" for name in ("c[1].py", "mine.py"))
+    left.write_text("half")
+    other.write_text("half")
+    train(config, progress=False)
+    assert not left.exists() and other.exists()

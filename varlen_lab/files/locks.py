@@ -63,10 +63,11 @@ def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iter
             raise InputError(f"{folder} cannot be written ({problem.strerror}); choose another {instead}.") from None
     try:
         if handle >= 0:
-            facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T"), "what": what}
-            os.ftruncate(handle, 0)
-            os.write(handle, strict_json(facts).encode())
             HANDLES[handle] = os.getpid()
+            facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T"), "what": what}
+            with contextlib.suppress(OSError):  # of a full disk: it is held all the same, by "another process"
+                os.ftruncate(handle, 0)
+                os.write(handle, strict_json(facts).encode())
         yield
     finally:
         if HANDLES.pop(handle, 0) == os.getpid():

@@ -6,6 +6,7 @@ copy of its config and what tensorboard drew of it, and can go on there.
 
 from __future__ import annotations
 
+import glob
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def begin_history(work_dir: Path, beginning: Beginning, history: History, config
     InputError for a full disk, and for what cannot be moved.
     """
     name, text, before = config.name or "config", render(config), history_in(work_dir)
-    remove_drafts(work_dir, f"{name}*.py")
+    remove_drafts(work_dir, f"{glob.escape(name)}*.py")
     history.records = records_before(work_dir, beginning)
     first = history.records[0]["step"] if history.records else beginning.step + 1
     if first > 1:

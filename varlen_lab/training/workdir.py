@@ -13,7 +13,6 @@ another name. Versions before ids wrote none: what lies in such a folder belongs
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -193,8 +192,11 @@ def says(path: Path, body: bytes) -> bool:
 
 
 def remove_drafts(work_dir: Path, copy: str) -> None:
-    """Delete what a killed run was writing here; drafts under other names are of somebody who may be at it."""
-    for names in (HISTORY, "iter_*.pth", BATCHES, glob.escape(copy)):
+    """Delete what a killed run was writing here; drafts under other names are of somebody who may be at it.
+
+    ``copy``: a pattern of the names that its config may have.
+    """
+    for names in (HISTORY, "iter_*.pth", BATCHES, copy):
         remove_unfinished(work_dir, names)
 
 
