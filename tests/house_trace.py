@@ -91,7 +91,7 @@ class Trace:
             return
         path = str(Path(code.co_filename).relative_to(LIBRARY))
         self.called.setdefault(path, set()).add(code.co_name)
-        if code.co_name in self.carried.get(path, ()) or within_a_template(frame.f_back):
+        if code.co_name in self.carried.get(path, ()) or within_a_template(frame):
             return
         count = code.co_argcount + code.co_kwonlyargcount
         given = [frame.f_locals.get(name) for name in code.co_varnames[:count]] if event == "call" else [result]
@@ -119,8 +119,11 @@ class Trace:
         return False
 
 
-def within_a_template(frame: FrameType | None) -> bool:
+def within_a_template(called: FrameType) -> bool:
     """Whether a chat template made this call: what guards its steps is handed its texts, and hands them back."""
+    frame: FrameType | None = called
+    while frame is not None and frame.f_code.co_filename == called.f_code.co_filename:
+        frame = frame.f_back
     while frame is not None and not frame.f_code.co_filename.startswith(str(LIBRARY)):
         if "jinja2" in frame.f_code.co_filename or frame.f_code.co_filename == "<template>":
             return True
