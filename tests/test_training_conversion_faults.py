@@ -21,12 +21,13 @@ from varlen_lab.config.text import load_config, render
 from varlen_lab.errors import InputError
 from varlen_lab.files import writing
 from varlen_lab.files.checksums import digest_file, listed
+from varlen_lab.files.manifests import DIGEST, FILES, MANIFEST, digest_of_values
 from varlen_lab.models.building import tiny
+from varlen_lab.models.loading import load_model
 from varlen_lab.training import conversion
 from varlen_lab.training import folder as folders
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from varlen_lab.training.conversion import convert, merge
-from varlen_lab.training.destination import DIGEST, FILES, MANIFEST, digest_of_values
 from varlen_lab.training.trainer import train
 
 pytest.importorskip("peft")
@@ -112,7 +113,7 @@ def test_a_bit_that_turned_over_in_an_adapter_or_its_base_is_named(place: Path) 
 
 def convert_base(place: Path) -> None:
     """Make of the plain folder ``base`` one of ours with the same weights, as a conversion writes it."""
-    from varlen_lab.training.destination import write_manifest
+    from varlen_lab.files.manifests import write_manifest
 
     shutil.copy(place / "adapter" / "tokenizer.json", place / "base")
     write_manifest(place / "base", {"step": 1})
@@ -268,3 +269,15 @@ def test_a_signal_at_any_phase_leaves_the_old_folder_or_the_new_one_and_no_draft
     assert "Traceback" not in said and ("stopped by SIGTERM" in said or "interrupted" in said)
     assert sorted(one for one in os.listdir(place) if not one.endswith(".partial") or name != "remove") == before
     assert not os.listdir(out) or (out / MANIFEST).exists()
+
+
+def test_no_model_is_opened_from_weights_that_are_not_those_converted(place: Path) -> None:
+    """Not for a training that begins anew either; who saved other weights there on purpose removes the list."""
+    convert_base(place)
+    (weights,) = (place / "base").glob("*.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:])
+    with pytest.raises(InputError, match=rf"{weights.name} is damaged.*or remove {MANIFEST} where .* on purpose"):
+        load_model(str(place / "base"))
+    (place / "base" / MANIFEST).unlink()
+    load_model(str(place / "base"))

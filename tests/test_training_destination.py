@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.manifests import MANIFEST, check_whole, read_manifest, write_manifest
 from varlen_lab.files.writing import folder_written_whole
 from varlen_lab.training import destination as destinations
-from varlen_lab.training.destination import MANIFEST, check_whole, destination, overlap, read_manifest, write_manifest
+from varlen_lab.training.destination import destination, overlap
 from varlen_lab.training.folder import in_a_sentence
 
 

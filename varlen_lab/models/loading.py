@@ -21,6 +21,8 @@ import torch
 
 from varlen_lab.attention.huggingface import register
 from varlen_lab.errors import InputError, first_line, plural
+from varlen_lab.files.checksums import check_listed
+from varlen_lab.files.manifests import FILES, MANIFEST, read_manifest
 from varlen_lab.files.reading import read_json, read_tensors
 from varlen_lab.machine.ranks import is_first
 from varlen_lab.models.building import (
@@ -185,7 +187,15 @@ def checked_folder(folder: Path, weights: bool) -> dict[str, Any]:
         for file in files:
             if file.suffix == SAFETENSORS:
                 refuse_whole_numbers(file, stored_tensors(file), stated)
+        check_converted(folder, files)
     return stated
+
+
+def check_converted(folder: Path, files: list[Path]) -> None:
+    """InputError where weights in a conversion of ours are not as they were written; who saved others there is told."""
+    instead = f"convert again, or remove {MANIFEST} where the weights were changed on purpose"
+    digests = read_manifest(folder, instead).get(FILES, {})
+    check_listed(folder, {file.name: digests[file.name] for file in files if file.name in digests}, instead)
 
 
 def refuse_whole_numbers(file: Path, tensors: dict[str, Stored], stated: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import InputError, first_line, shortened, unknown_choice
+from varlen_lab.files.manifests import MANIFEST, check_whole
 from varlen_lab.files.reading import field, parse_json, read_text
 from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
 from varlen_lab.models.building import (
@@ -41,7 +42,7 @@ from varlen_lab.models.merging import merged, rounded
 from varlen_lab.models.sources import locate_model
 from varlen_lab.training.checkpoint import MAY_CHANGE, needed, read_checkpoint
 from varlen_lab.training.data import load_tokenizer
-from varlen_lab.training.destination import MANIFEST, Destination, check_whole, destination
+from varlen_lab.training.destination import Destination, destination
 from varlen_lab.training.engines import load_trained_weights
 from varlen_lab.training.engines.shards import SHARDS, whole_weights
 from varlen_lab.training.engines.zero import consolidate

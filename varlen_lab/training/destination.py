@@ -13,27 +13,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
-import io
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.checksums import DIGITS, check_listed, digest_file, digest_of, listed
+from varlen_lab.files.checksums import digest_file
 from varlen_lab.files.locks import held
+from varlen_lab.files.manifests import FILES, MANIFEST, read_manifest
 from varlen_lab.files.places import check_folder
-from varlen_lab.files.reading import read_json
-from varlen_lab.files.strict import strict_json
-from varlen_lab.files.writing import cut, recover, remove_unfinished, written_whole
+from varlen_lab.files.writing import cut, recover, remove_unfinished
 
-MANIFEST = "varlen_lab.json"  # marks a folder as a conversion of ours
 INSTEAD = "SAVE_DIR"
-FILES, DIGEST = "files", "digest"  # of a manifest: its list, and the digest of all else that it says
 
 
 @dataclass(frozen=True)
@@ -144,51 +138,3 @@ def look(path: Path, names: Any) -> dict[str, tuple[int, ...]] | None:
             facts = os.lstat(path / name)
             found[name] = (facts.st_ino, facts.st_size * bool(name), facts.st_mtime_ns * bool(name))
     return found or None
-
-
-def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """List every file of a folder that is now whole, beside ``facts``."""
-    values = {**facts, FILES: listed(folder)}
-    with written_whole(folder / MANIFEST, "w") as file:
-        file.write(strict_json({**values, DIGEST: digest_of_values(values)}, indent=1))
-
-
-def read_manifest(folder: Path, instead: str) -> dict[str, Any]:
-    """What the manifest of a folder says; {} without one. InputError, which ``instead`` ends, for a damaged one.
-
-    One of a version without lists has no ``FILES``.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return {}
-    values: dict[str, Any] = read_json(path, instead)
-    if FILES not in values and DIGEST not in values:
-        return values
-    digests, whole = values.get(FILES), False
-    with contextlib.suppress(RecursionError):
-        whole = values.pop(DIGEST, None) == digest_of_values(values)
-    if not whole or not isinstance(digests, dict):
-        raise InputError(f"{path} is damaged, it does not say what was written there; {instead}.")
-    for name, digest in digests.items():
-        if not re.fullmatch(rf"[0-9a-f]{{{DIGITS}}}", str(digest)) or not inside(name):
-            raise InputError(f"{path} lists {name!r}, which is no file of a conversion; {instead}.")
-    return values
-
-
-def check_whole(folder: Path, instead: str) -> dict[str, Any]:
-    """As ``read_manifest``, and InputError when a file of the folder is not there, or not as it was written."""
-    values = read_manifest(folder, instead)
-    check_listed(folder, values.get(FILES, {}), instead)
-    return values
-
-
-def inside(name: str) -> bool:
-    """Whether a name stays in the folder that it is looked up in, on every system."""
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not {"..", "/"} & set(parts) and not re.search(r"[\\:\0]", name)
-
-
-def digest_of_values(values: Mapping[str, Any]) -> str:
-    """Of plain values, in whatever order and layout they are written."""
-    text = json.dumps(values, sort_keys=True, default=repr)
-    return digest_of(io.BytesIO(text.encode("utf-8", "backslashreplace")))

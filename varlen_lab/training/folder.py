@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from varlen_lab.documents.jinja import chat_template
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.manifests import write_manifest
 from varlen_lab.files.writing import folder_written_whole, written_whole
 from varlen_lab.machine.gpu import dtype_name
 from varlen_lab.models.building import PLAIN, resolve_attention
-from varlen_lab.training.destination import INSTEAD, Destination, write_manifest
+from varlen_lab.training.destination import INSTEAD, Destination
 from varlen_lab.training.stopping import notes_on_stopping, stop_ids
 
 if TYPE_CHECKING:
