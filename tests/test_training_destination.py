@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.manifests import MANIFEST, check_whole, read_manifest, write_manifest
+from varlen_lab.files.manifests import MANIFEST, check_whole, digest_of_values, read_manifest, write_manifest
 from varlen_lab.files.writing import folder_written_whole
-from varlen_lab.training import destination as destinations
 from varlen_lab.training.destination import destination, overlap
 from varlen_lab.training.folder import in_a_sentence
 
@@ -130,7 +129,7 @@ def test_a_folder_whose_manifest_says_nothing_of_whose_the_files_are_stays_as_it
     (mine / "thesis.txt").write_text("years of work")
     if "DIGEST" in text:
         values = json.loads(text.replace(', "digest": DIGEST', ""))
-        text = text.replace("DIGEST", json.dumps(destinations.digest_of_values(values)))
+        text = text.replace("DIGEST", json.dumps(digest_of_values(values)))
     (mine / MANIFEST).write_text(text)
     with pytest.raises(InputError, match=message):
         convert_into(mine)
