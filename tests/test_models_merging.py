@@ -125,3 +125,56 @@ def test_the_command_takes_a_dtype(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "in float32" in capsys.readouterr().out
     assert main(["convert", "merge", base, adapter, merged, "--dtype", "fp31"]) == 2
     assert "fp31" in capsys.readouterr().err
+
+
+# adapters of peft's that ours are not: on embedding and head, whole copies of layers, other methods
+OTHERS: dict[str, Any] = {
+    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+    "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2, 3]},
+    "whole head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "whole embedding": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+}
+
+
+def of_peft(folder: Path, settings: Any, **config: Any) -> Any:
+    """A base in ``folder/base`` and, in ``folder/adapter``, an adapter of these settings; returns the two together."""
+    model = tiny("llama", seed=3, **config)
+    model.save_pretrained(folder / "base")
+    builtin_tokenizer().save_pretrained(folder / "base")
+    both = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "base"), settings)
+    generator = torch.Generator().manual_seed(0)
+    for weight in both.parameters():
+        if weight.requires_grad:
+            weight.data += torch.randn(weight.shape, generator=generator) * 0.02
+    both.save_pretrained(folder / "adapter")
+    return both.eval()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_embedding_and_head_may_have_adapters_and_are_untied_where_only_one_of_them_moves(
+    tmp_path: Path, kind: str, tied: bool
+) -> None:
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", **OTHERS[kind])
+    both = of_peft(tmp_path, settings, tie_word_embeddings=tied)
+    merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    ids = torch.arange(5, 30)[None]
+    with torch.no_grad():
+        assert torch.allclose(opened(input_ids=ids).logits, both(input_ids=ids).logits, atol=2e-4)
+    # where one moves, whoever reads config.json alone knows that there are two; peft moves tokens in both
+    assert opened.config.tie_word_embeddings is (tied and kind == "tokens")
+
+
+def test_an_adapter_that_cannot_become_a_part_of_the_weights_is_refused(tmp_path: Path) -> None:
+    prompt = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    biased = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], lora_bias=True)
+    for name, settings, words in (
+        ("prompt", prompt, "a PromptTuning, which"),
+        ("bias", biased, "layer has no bias"),
+    ):
+        of_peft(tmp_path / name, settings)
+        with pytest.raises(InputError, match=f"{words}.*use it beside the model"):
+            merge(tmp_path / name / "base", tmp_path / name / "adapter", tmp_path / name / "merged")
+        assert not (tmp_path / name / "merged").exists()

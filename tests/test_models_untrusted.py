@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -223,6 +224,19 @@ def test_weights_that_a_model_has_no_place_for_are_said(folder: Path) -> None:
     change("config.json", {"num_hidden_layers": 1}, folder)
     with pytest.warns(UserWarning, match=r"has 9 weights that a LlamaForCausalLM has no place for \(model.layers.1"):
         load_model(folder)
+
+
+def test_a_vocabulary_with_fewer_words_than_marks_is_one(folder: Path) -> None:
+    """Four letters of DNA, and five marks, of which four were added."""
+    from tokenizers import Tokenizer, models
+
+    words = {word: number for number, word in enumerate(["<unk>", "A", "C", "G", "T"])}
+    Tokenizer(models.WordLevel(words, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
+    marks = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk", "mask")}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **marks}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    opened = open_tokenizer(str(folder))
+    assert opened is not None and opened("G")["input_ids"] == [3]
 
 
 @pytest.mark.parametrize("name", [name for name in FOLDERS if name.startswith("tokenizer.json")])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, first_line
 from varlen_lab.machine.gpu import dtype_name
 
 if TYPE_CHECKING:
@@ -30,12 +30,19 @@ def merged(both: Any, dtype: torch.dtype | None = None) -> PreTrainedModel:
     ``dtype``: of all its weights; None keeps what each has. InputError when a layer gives something else than before,
     or when its weights are too large for ``dtype``.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
+    if not isinstance(both.base_model, BaseTuner):  # soft prompts
+        kind = type(both.active_peft_config).__name__.removesuffix("Config")
+        raise InputError(f"the adapter is a {kind}, which has nothing to add to weights; use it beside the model.")
+    untie(both)
     for name, layer in both.named_modules():
         if isinstance(layer, BaseTunerLayer):
             merge_layer(name, layer, dtype)
-    model = both.unload()
+    model: Any = both.unload()
+    if weight_of(model.get_input_embeddings()) is not weight_of(model.get_output_embeddings()):
+        model.config.tie_word_embeddings = model.config.get_text_config(decoder=True).tie_word_embeddings = False
+        model.all_tied_weights_keys = {}  # else only one of the two is saved
     for name, parameter in model.named_parameters():
         parameter.data = rounded(parameter.data, dtype or parameter.dtype, name)
     return model
@@ -48,13 +55,13 @@ def merge_layer(name: str, layer: Any, dtype: torch.dtype | None) -> None:
     base.float()
     inputs = inputs_for(base)
     if inputs is None:  # experts, convolutions: of another's adapter, ours adapts linear layers alone
-        layer.merge()
+        add(name, layer)
     else:
         with torch.no_grad():
             before = layer(inputs)
             if not before.isfinite().all():
                 raise InputError(f"{name} has weights that are no numbers, nothing was written; take a whole model.")
-            layer.merge()
+            add(name, layer)
             gap = float((layer(inputs) - before).abs().max())
         limit = WALKS * (inputs.shape[-1] ** 0.5) * torch.finfo(torch.float32).eps / 2 * float(before.abs().max())
         if not gap <= limit:
@@ -67,6 +74,33 @@ def merge_layer(name: str, layer: Any, dtype: torch.dtype | None) -> None:
         new = rounded(parameter.data, dtype or before.dtype, f"{name}.{key}")
         # into the old memory where it fits: a file mapped there would stay beside a new one until all are merged
         parameter.data = before.copy_(new) if new.dtype == before.dtype else new
+
+
+def add(name: str, layer: Any) -> None:
+    """peft's ``merge`` of one layer; InputError for what cannot be added, as a bias to a layer that has none."""
+    try:
+        layer.merge()
+    except (RuntimeError, ValueError, NotImplementedError) as problem:
+        raise InputError(
+            f"peft cannot add the adapter to {name} ({first_line(problem)}); use it beside the model."
+        ) from None
+
+
+def untie(both: Any) -> None:
+    """Give the output layer a weight of its own where it shares that of the embedding and an adapter lies on either."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model: Any = both.get_base_model()
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    adapted = [isinstance(end, BaseTunerLayer) for end in ends]
+    first, last = (end.get_base_layer() if its else end for end, its in zip(ends, adapted))
+    if any(adapted) and weight_of(first) is weight_of(last):
+        last.weight = torch.nn.Parameter(last.weight.detach().clone(), requires_grad=False)
+
+
+def weight_of(layer: Any) -> Any:
+    """The weight of a layer; None of one that there is not."""
+    return getattr(layer, "weight", None)
 
 
 def inputs_for(base: torch.nn.Module) -> torch.Tensor | None:

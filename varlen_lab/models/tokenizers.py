@@ -6,6 +6,7 @@ transformers makes an empty tokenizer out of nothing for some model types, and r
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     with foreign(lambda problem: cannot_open(name, folder, stated, problem)):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=only_local(folder), trust_remote_code=False)
         # one that was made out of nothing has its marks and no words
-        if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
+        marks = set(tokenizer.all_special_ids)
+        if tokenizer.vocab_size <= len(marks) and marks.issuperset(tokenizer.get_vocab().values()):
             raise ValueError("it has no words")
         tokenizer("one")
     return tokenizer
@@ -63,6 +65,8 @@ def cannot_open(name: str, folder: str, stated: dict[str, Any], problem: BaseExc
         instead = "save one that needs none beside the model (tokenizer.json)"
         return needs_code(f"the tokenizer of {name}", stated.get("auto_map"), instead)
     reason = first_line(problem)
+    if "tiktoken" in reason and find_spec("sentencepiece") is None:  # any tokenizer.model is taken for one then
+        reason = "a tokenizer.model needs pip install sentencepiece, or tiktoken where it is one of tiktoken's"
     if not Path(folder).is_dir():
         return InputError(
             f"{name!r} is neither a model folder here nor one the hub gives us ({reason}); check "

@@ -152,7 +152,8 @@ def open_plain(folder: Path) -> PreTrainedModel:
 
 def logits_of(model: Any) -> torch.Tensor:
     """On fixed tokens."""
-    vocabulary = model.get_input_embeddings().num_embeddings
+    # of the weight, for an adapter's wrapper around it does not say how many words it has
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (2, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model(input_ids=ids).logits.float()
