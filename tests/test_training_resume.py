@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -250,3 +251,16 @@ def test_killed_at_random_moments_and_resumed(config: Config, tmp_path: Path, mo
     losses = [History.read(tmp_path / name / "history.jsonl").losses for name in ("whole", "killed")]
     assert losses[0] == losses[1] and len(losses[0]) == 24
     assert not list((tmp_path / "killed").glob(".*.partial"))
+
+
+def test_runs_in_threads_drop_what_each_drops_alone(config: Config, tmp_path: Path) -> None:
+    """torch has one generator for all threads, and LoRA's dropout draws from it."""
+    config = config.replace(method="lora", lora_dropout=0.5, lr=0.01)
+
+    def losses(name: str) -> list[float]:
+        return train(config.replace(work_dir=str(tmp_path / name)), progress=False).losses
+
+    alone = losses("alone")
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(losses, ["a", "b", "c"]))
+    assert together == [alone] * 3

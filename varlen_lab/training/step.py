@@ -15,9 +15,10 @@ whom and how much is padding:
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +39,9 @@ from varlen_lab.training.loss import summed_loss
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
+
+# of the runs in one process, one is prepared, or takes a step with dropout, at a time
+ALONE = threading.RLock()
 
 MOST_SKIPPED = 5  # steps in a row without finite loss and gradient: then it is not a bad batch, it is the run
 EMPTY_ROW = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "seq_lengths": [2]}  # trains on nothing
@@ -124,6 +128,7 @@ def batched(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=deaf_worker,
+        generator=torch.Generator(),  # its draw is not taken from the dropout of another thread's run
     )
     with out_of_workers() if workers else nullcontext():
         loader = iter(loading)
@@ -151,8 +156,6 @@ def optimize(
     wall, cpu = time.perf_counter(), time.process_time()
     skipped = 0
     for number, batches in enumerate(steps, start=done + 1):
-        if engine.seed is not None:  # dropout of LoRA: the same after a resume, another in every process
-            torch.manual_seed(hash((engine.seed, number, accelerator.process_index)))
         # before any backward pass: each loss is divided by what the whole step holds, in all processes
         counts = over_processes(accelerator, torch.stack([batch_counts(batch) for batch in batches]).sum(0))
         batches = [batch.to(accelerator.device) for batch in batches]
@@ -161,7 +164,8 @@ def optimize(
         # the one this step is taken with; update() moves the schedule on
         lr = engine.scheduler.get_last_lr()[0]
         if trained:
-            loss = backward(engine, batches, counts[0])
+            with dropout_of(engine, number):
+                loss = backward(engine, batches, counts[0])
             loss_value, norm, taken = engine.update(accelerator.reduce(loss, "sum"))
         else:  # not a gradient of 0: momentum and weight decay would move the weights
             loss_value, norm, taken, computed = math.nan, 0.0, False, [0, 0, 0]
@@ -188,6 +192,17 @@ def optimize(
         }
         # the clock starts before the next batches are collated and after the caller is done with the record
         wall, cpu = time.perf_counter(), time.process_time()
+
+
+@contextmanager
+def dropout_of(engine: Engine, step: int) -> Iterator[None]:
+    """Inside, dropout of LoRA is the same after a resume, another in every process, and no other thread's."""
+    if engine.seed is None:
+        yield
+        return
+    with ALONE:  # torch has one generator for all threads
+        torch.manual_seed(hash((engine.seed, step, engine.accelerator.process_index)))
+        yield
 
 
 def run_lost(step: int, loss: float, norm: float, batches: object) -> InputError:

@@ -43,7 +43,7 @@ from varlen_lab.training.limits import check_limits, refuse_format
 from varlen_lab.training.monitoring import progress_bar, stop_on_sigterm
 from varlen_lab.training.outlook import Outlook, estimate
 from varlen_lab.training.plan import plan_fingerprint, row_totals, share
-from varlen_lab.training.step import Batch, batched, collator, optimize
+from varlen_lab.training.step import ALONE, Batch, batched, collator, optimize
 from varlen_lab.training.stream import StreamEnded
 from varlen_lab.training.stream_steps import StreamedSteps, streamed_outlook
 from varlen_lab.training.supply import Data, planned_data, refuse_dataset
@@ -96,7 +96,8 @@ def train(
         begins = claimed(work_dir_of(config), resume, until_it_ends)
         if config.deterministic:
             until_it_ends.enter_context(repeatable(True, resolve_device(config)))
-        run = prepared(config, dataset, progress, on_start, begins, deepspeed, fsdp)
+        with ALONE:  # transformers and accelerate cannot be set up by two threads at once
+            run = prepared(config, dataset, progress, on_start, begins, deepspeed, fsdp)
         run.take_steps(progress, on_step)
     return run.history
 
