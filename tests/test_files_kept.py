@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 
 from varlen_lab.config.schema import Config
-from varlen_lab.files import kept
+from varlen_lab.files import checksums, kept
 from varlen_lab.files.kept import as_written, end_with_digest, folder_as_written, list_digests
 from varlen_lab.files.writing import cached_text
 from varlen_lab.packing.rows import open_rows
@@ -41,7 +41,7 @@ def noticed(path: Path, opened: Callable[[], object], seed: int = 0) -> int:
     count = 0
     for damaged in damages(whole, seed=seed):
         path.write_bytes(damaged)
-        kept.VERIFIED.clear()  # a process of its own
+        checksums.VERIFIED.clear()  # a process of its own
         with pytest.warns(UserWarning, match=f"{path.name} is damaged.* made again"):
             assert opened() is None
         count += 1
@@ -103,7 +103,7 @@ def test_a_folder_is_as_written_only_with_all_its_files(tmp_path: Path) -> None:
         whole = path.read_bytes()
         for damaged in damages(whole, number=8):
             path.write_bytes(damaged)
-            kept.VERIFIED.clear()
+            checksums.VERIFIED.clear()
             with pytest.warns(UserWarning, match="damaged"):
                 assert not folder_as_written(tmp_path)
         path.unlink()

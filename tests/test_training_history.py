@@ -125,7 +125,7 @@ def test_a_history_that_is_a_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"history\.jsonl"):
         History.read(tmp_path / "history.jsonl")
     with pytest.raises(InputError, match=r"history\.jsonl"):
-        History({}, path=tmp_path / "history.jsonl").start(after=2)
+        History({}, path=tmp_path / "history.jsonl").start()
 
 
 def test_what_is_no_number_is_null_in_the_file_and_comes_back_as_nan(tmp_path: Path) -> None:

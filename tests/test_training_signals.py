@@ -96,6 +96,14 @@ def test_a_signal_in_a_step_or_a_save(
     assert History.read(tmp_path / "w" / "history.jsonl").losses == whole.losses
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without it")
+def test_a_terminal_that_closes_during_a_step_is_what_ended_the_run(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(trainer, "refuse_nonfinite", signalled(signal.SIGHUP, trainer.refuse_nonfinite))
+    assert (main(words), capsys.readouterr().err) == ENDS["SIGHUP"]
+
+
 def trainer_config(words: list[str]) -> Config:
     from varlen_lab.config.text import load_config
 

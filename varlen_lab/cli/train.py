@@ -176,5 +176,5 @@ def summarise(history: History, resumed: bool) -> None:
     if untrained := history.untrained_steps:
         say(f"{plural(untrained, 'step')} had no token to train on and moved no weight", "yellow", hang=2)
     if history.stopped:
-        say_stopped("SIGTERM")
+        say_stopped(history.stopped_by)
     say(f"saved {history.checkpoint}")

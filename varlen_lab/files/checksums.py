@@ -13,7 +13,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from varlen_lab.errors import InputError, plural
 
@@ -23,6 +23,8 @@ MARK = b"varlen_lab xxh3_128 "
 SEAL = len(MARK) + DIGITS  # bytes behind the archive
 END = b"PK\x05\x06"  # where a zip archive ends: 22 bytes, the last two say how long the comment is
 END_BYTES = 22
+VERIFIED: dict[str, tuple[Any, Any]] = {}  # path -> what it was when it was looked at, and what was found
+T = TypeVar("T")
 
 
 def digest_file(path: Path, end: int | None = None) -> str:
@@ -72,6 +74,22 @@ def seal_holds(path: Path) -> bool | None:
     return digest_file(path, size - SEAL) == found[len(MARK) :].decode("ascii", "replace")
 
 
+def identity(path: Path) -> tuple[int, int, int]:
+    """Size, time of the last change, and number on the disk; OSError as the system says."""
+    about = os.stat(path)
+    return about.st_size, about.st_mtime_ns, about.st_ino
+
+
+def looked_at_once(path: Path, facts: Any, look: Callable[[], T]) -> T:
+    """What ``look()`` returns of a file or folder; not asked again in this process while its ``facts`` are the same."""
+    key = os.path.abspath(path)
+    known = VERIFIED.get(key)
+    if known is None or known[0] != facts:
+        known = VERIFIED[key] = facts, look()
+    found: T = known[1]
+    return found
+
+
 def zip_holds(path: Path) -> bool:
     """Whether every part of a zip archive has the sum it was written with.
 
@@ -105,6 +123,13 @@ def check_listed(folder: Path, digests: Mapping[str, str], instead: str, share: 
             raise InputError(f"{folder} lacks {name} ({plural(len(missing), 'file')} of {len(digests)}); {instead}.")
         if share(number) and digest_file(path) != digest:
             raise InputError(f"{path} is damaged, its bytes are not those that were written; {instead}.")
+
+
+def digest_text(text: str) -> str:
+    """Hex digits of a text's bytes in UTF-8."""
+    import xxhash
+
+    return str(xxhash.xxh3_128(text.encode("utf-8", "backslashreplace")).hexdigest())
 
 
 def bytes_free(folder: Path) -> int:

@@ -66,7 +66,7 @@ def bring_along(old: Path, new: Path, ours: Collection[str], below: str = "", *,
                     with contextlib.suppress(OSError):
                         target.rmdir()
         elif not os.path.lexists(target):
-            same_file(Path(entry.path), target)
+            link_or_copy(Path(entry.path), target)
         elif not late:
             raise InputError(
                 f"{entry.path} is no file of ours and would be lost, a file of this name is written; move it away, or "
@@ -74,7 +74,7 @@ def bring_along(old: Path, new: Path, ours: Collection[str], below: str = "", *,
             )
 
 
-def same_file(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """``target`` becomes another name of a file or link, or a copy where there can be no other name."""
     try:
         os.link(source, target, follow_symlinks=False)

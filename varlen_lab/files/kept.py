@@ -7,17 +7,14 @@ number on the disk). That costs a tenth of reading the file from a disk, about 0
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
-from typing import Any
 
-from varlen_lab.files.checksums import MARK, check_listed, digest_file, listed, seal_holds
+from varlen_lab.files.checksums import MARK, check_listed, digest_file, identity, listed, looked_at_once, seal_holds
 from varlen_lab.files.reading import read_json
 from varlen_lab.files.strict import strict_json
 
 DIGESTS = "checksums.json"  # of the files of a folder
-VERIFIED: dict[str, Any] = {}  # path -> what the file, or those of the folder, were when the digest held
 
 
 def end_with_digest(path: Path) -> None:
@@ -33,17 +30,13 @@ def as_written(path: Path) -> bool:
         facts = identity(path)
     except OSError:  # it is not there, or may not be looked at
         return False
-    if VERIFIED.get(str(path)) == facts:
-        return True
     try:
-        holds = seal_holds(path) is True
+        holds = looked_at_once(path, facts, lambda: seal_holds(path) is True)
     except OSError:  # a page of the disk that cannot be read
         holds = False
     if not holds:
         say_damaged(path)
-        return False
-    VERIFIED[str(path)] = facts
-    return True
+    return holds
 
 
 def list_digests(folder: Path) -> None:
@@ -58,20 +51,11 @@ def folder_as_written(folder: Path) -> bool:
     try:
         digests: dict[str, str] = read_json(folder / DIGESTS, "it is made again")
         facts = [(name, *identity(folder / name)) for name in (*digests, DIGESTS)]
-        if VERIFIED.get(str(folder)) == facts:
-            return True
-        check_listed(folder, digests, "it is made again")
+        looked_at_once(folder, facts, lambda: check_listed(folder, digests, "it is made again"))
     except (ValueError, OSError):  # InputError is one of the first; so is a name that no file can have
         say_damaged(folder)
         return False
-    VERIFIED[str(folder)] = facts
     return True
-
-
-def identity(path: Path) -> tuple[int, int, int]:
-    """Size, time of the last change, and number on the disk; OSError as the system says."""
-    about = os.stat(path)
-    return about.st_size, about.st_mtime_ns, about.st_ino
 
 
 def say_damaged(path: Path) -> None:

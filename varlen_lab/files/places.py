@@ -6,11 +6,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from varlen_lab.errors import InputError, first_line
+from varlen_lab.errors import InputError, first_line, shortened
 from varlen_lab.files.checksums import bytes_free
 
 PAGE = 4096  # bytes
-LONGEST = 400  # characters of a path in a sentence
 
 
 def check_folder(path: Path, instead: str, room: int = 0) -> None:
@@ -49,6 +48,14 @@ def there(path: Path) -> bool:
     return True
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names lead to one file; of what is not there, whether they are equal."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return one == other
+
+
 def check_file(path: Path, instead: str, room: int = 0) -> None:
     """InputError where ``path`` cannot be a file that is written; nothing stays. See ``check_folder``."""
     try:
@@ -64,13 +71,7 @@ def check_file(path: Path, instead: str, room: int = 0) -> None:
 def unwritable(path: Path, problem: OSError | ValueError, instead: str) -> InputError:
     """The error to raise for a place where nothing can be written, with what the system says of it."""
     reason = getattr(problem, "strerror", None) or first_line(problem)
-    return InputError(f"{shortened(path)} cannot be written ({reason}); choose another {instead}.")
-
-
-def shortened(path: Path) -> str:
-    """A path as a sentence names it: one that is too long to be a name is cut."""
-    text = str(path)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
+    return InputError(f"{shortened(str(path))} cannot be written ({reason}); choose another {instead}.")
 
 
 def megabytes(size: int) -> str:

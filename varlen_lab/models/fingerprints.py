@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.checksums import digest_file, digest_of
+from varlen_lab.files.checksums import digest_file, digest_of, digest_text
 from varlen_lab.models.sources import locate_model
 from varlen_lab.models.weights import stored_tensors, weight_files
 
@@ -31,7 +31,7 @@ def base_fingerprint(config: Config) -> str | None:
     """
     if config.pretrained_model_name_or_path is not None:
         return weights_fingerprint(config.pretrained_model_name_or_path)
-    return FROM_SCRATCH + digest_of_text(json.dumps([config.model_config, config.seed], sort_keys=True, default=str))
+    return FROM_SCRATCH + digest_text(json.dumps([config.model_config, config.seed], sort_keys=True, default=str))
 
 
 def weights_fingerprint(name: str) -> str | None:
@@ -46,7 +46,7 @@ def weights_fingerprint(name: str) -> str | None:
             lines += digests_in(file, facts.st_size, facts.st_mtime_ns)
     except OSError as problem:
         raise InputError(f"the weights of {name} cannot be read ({problem}); check the path.") from None
-    return digest_of_text("\n".join(sorted(lines))) if lines else None
+    return digest_text("\n".join(sorted(lines))) if lines else None
 
 
 def differ(before: object, now: object) -> bool:
@@ -85,10 +85,3 @@ def digests_in(file: Path, size: int, changed: int) -> list[str]:
             opened.seek(begin)
             lines.append(f"{name} {dtype} {shape} {digest_of(opened, end - begin)}")
     return lines
-
-
-def digest_of_text(text: str) -> str:
-    """32 hex digits."""
-    import xxhash
-
-    return str(xxhash.xxh3_128(text.encode("utf-8", "backslashreplace")).hexdigest())

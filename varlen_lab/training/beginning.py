@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.places import same_file
 from varlen_lab.files.reading import read_tensors
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.machine import ranks
@@ -78,7 +79,7 @@ def begin(work_dir: Path, resume: bool | str | Path) -> Beginning:
         for path in checkpoints:
             facts_of(path, f"a run in {work_dir} would write over it; {MOVE}")
         return Beginning(new, others=tuple(checkpoints), day=today)
-    if resume is not True and not any(same_file(resume, path) for path in checkpoints):
+    if resume is not True and not any(same_file(Path(resume), path) for path in checkpoints):
         facts = opened(path := Path(resume))
         forked = {"run": run_in(facts), "checkpoint": str(path.absolute())}
         return Beginning(new, path, facts["step"], (), tuple(checkpoints), None, forked, day_in(facts) or today)
@@ -115,14 +116,6 @@ def gone_on_again(work_dir: Path, stopped: Beginning, new: str) -> Beginning:
     return replace(stopped, checkpoint=path, step=facts["step"], forked=forked, day=day_in(facts) or stopped.day)
 
 
-def same_file(named: str | Path, path: Path) -> bool:
-    """Whether a person's word for a file means this one."""
-    try:
-        return os.path.samefile(named, path)
-    except (OSError, ValueError):
-        return False
-
-
 # ------------------------------------------------------------------------------------------------- what lies there
 
 
@@ -134,12 +127,6 @@ def history_in(work_dir: Path) -> History | None:
     if not path.is_file():
         raise InputError(f"{path} is no file, and a run writes its history there; {MOVE}.")
     return History.read(path)
-
-
-def number_of(path: Path) -> int:
-    """N of ``iter_N.pth``; 0 of another name."""
-    found = re.fullmatch(r"iter_(\d+)", path.stem)
-    return int(found[1]) if found else 0
 
 
 def facts_of(path: Path, instead: str) -> dict[str, Any]:

@@ -14,24 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.checksums import check_listed, seal_holds, zip_holds
+from varlen_lab.files.checksums import check_listed, identity, looked_at_once, seal_holds, zip_holds
 
 RUN_FILE = "run.pth"  # in a checkpoint that is a folder, as DeepSpeed's are: everything but the shards
 FILES = "files"  # the key in it: the digest of every other file, by its name from the folder
-
-compared: dict[tuple[str, int, int, int], bool | None] = {}  # path, size, time and inode of a whole file: sealed or not
 
 
 def check_bytes(path: Path) -> bool:
     """Whether a digest stands behind a file, and holds; InputError where the file is damaged."""
     try:
-        about = path.stat()
-        key = (str(path.absolute()), about.st_size, about.st_mtime_ns, about.st_ino)
-        if key not in compared:
-            compared[key] = compare(path)
+        return bool(looked_at_once(path, identity(path), lambda: compare(path)))
     except OSError as problem:
         raise InputError(f"{path} cannot be read ({problem.strerror}).") from None
-    return bool(compared[key])
 
 
 def compare(path: Path) -> bool | None:

@@ -24,7 +24,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.files.checksums import digest_file
 from varlen_lab.files.locks import held
 from varlen_lab.files.manifests import FILES, MANIFEST, read_manifest
-from varlen_lab.files.places import check_folder
+from varlen_lab.files.places import check_folder, same_file
 from varlen_lab.files.writing import cut, recover, remove_unfinished
 
 INSTEAD = "SAVE_DIR"
@@ -94,18 +94,11 @@ def destination(save_dir: Path, *read: Path) -> Iterator[Destination]:
 def overlap(path: Path, other: Path) -> str:
     """``is``, ``lies in`` or ``holds``: what a folder is to what may be a file, through links and ``..``; else ""."""
     ends = path, Path(os.path.realpath(other))
-    if same(*ends):
+    if same_file(*ends):
         return "is"
-    if any(same(above, ends[1]) for above in ends[0].parents):
+    if any(same_file(above, ends[1]) for above in ends[0].parents):
         return "lies in"
-    return "holds" if any(same(ends[0], above) for above in ends[1].parents) else ""
-
-
-def same(one: Path, other: Path) -> bool:
-    """Whether two names lead to one file; of what is not there, whether they are equal."""
-    with contextlib.suppress(OSError, ValueError):
-        return os.path.samefile(one, other)
-    return one == other
+    return "holds" if any(same_file(ends[0], above) for above in ends[1].parents) else ""
 
 
 def files_of_ours(path: Path, said: Path) -> set[str]:

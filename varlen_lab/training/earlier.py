@@ -16,8 +16,8 @@ from varlen_lab.config.text import render
 from varlen_lab.documents.days import asks_for_day
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import plural
-from varlen_lab.training.beginning import Beginning, history_in, id_in, number_of, run_or_none
-from varlen_lab.training.checkpoint import full_disk_told
+from varlen_lab.training.beginning import Beginning, history_in, id_in, run_or_none
+from varlen_lab.training.checkpoint import full_disk_told, number_of
 from varlen_lab.training.history import History
 from varlen_lab.training.workdir import HISTORY, copy_of_run, keep_config, remove_drafts, says, set_aside
 

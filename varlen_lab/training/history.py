@@ -11,7 +11,6 @@ and NaN when it is read back.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import zlib
@@ -24,6 +23,7 @@ from typing import Any
 from varlen_lab.errors import InputError, quoted
 from varlen_lab.files.reading import field as checked
 from varlen_lab.files.reading import parse_json, read_text
+from varlen_lab.files.strict import strict_json
 from varlen_lab.files.writing import written_whole
 from varlen_lab.training.checkpoint import full_disk_told, renamed
 
@@ -51,14 +51,13 @@ class History:
     checkpoint: Path | None = None  # the last one written
     taken: int = 0  # steps added by this process
     begun: int = 0  # steps that were taken before it
-    stopped: bool = False  # asked to by SIGTERM, before the last step
+    stopped: bool = False  # asked to, before the last step
+    stopped_by: str = "SIGTERM"  # the signal that asked, where ``stopped``
 
-    def start(self, after: int = 0) -> None:
-        """Begin the file, replacing that of an earlier run; records up to step ``after`` are taken over from it."""
+    def start(self) -> None:
+        """Begin the file with the records that there are, replacing that of an earlier run."""
         if self.path is None:
             return
-        if after and self.path.exists():
-            self.records = [record for record in History.read(self.path).records if record["step"] <= after]
         with full_disk_told(self.path), written_whole(self.path, "w") as file:
             for line in ({"meta": {"format": HISTORY_FORMAT, **self.meta}}, *self.records):
                 file.write(summed(line) + "\n")
@@ -163,7 +162,7 @@ def records_of(lines: list[str], path: Path, found: int) -> Iterator[dict[str, A
 
 def summed(record: dict[str, Any]) -> str:
     """A line of a history: strict JSON, which ends with the CRC-32 of the line without it."""
-    text = json.dumps(numbers_only(record), allow_nan=False)
+    text = strict_json(record)
     return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}'
 
 
@@ -179,15 +178,6 @@ def unsummed(line: str, where: str, required: bool, words: bool) -> dict[str, An
     if (ending is None and required) or (ending is not None and zlib.crc32(line.encode()) != int(ending[1], 16)):
         raise InputError(f"{where} is damaged, it is not the line that was written; {INSTEAD}.")
     return parse_json(line, where, INSTEAD, words=words)
-
-
-def numbers_only(value: Any) -> Any:
-    """The same without NaN and infinity, which are None."""
-    if isinstance(value, dict):
-        return {name: numbers_only(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [numbers_only(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def append(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -50,7 +51,9 @@ def beside_bars() -> Iterator[None]:
 
 
 class Asked(threading.Event):
-    """Whether a run was asked to end after the step that it takes."""
+    """Whether a run was asked to end after the step that it takes; ``by`` which signal."""
+
+    by = "SIGTERM"  # what a batch system sends, and what another process of the run has heard
 
     def is_set(self) -> bool:
         """Asked once a step: what a library swallowed of Ctrl-C is raised here."""
@@ -69,7 +72,12 @@ def stop_on_sigterm() -> Iterator[Asked]:
         yield asked
         return
     signals.raise_heard()  # before the first step
-    before = {number: signal.signal(number, lambda number, frame: asked.set()) for number in signals.asking()}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.by = signal.Signals(number).name
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in signals.asking()}
     try:
         yield asked
     finally:

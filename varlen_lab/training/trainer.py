@@ -25,6 +25,7 @@ from varlen_lab.models.fingerprints import base_fingerprint
 from varlen_lab.training.beginning import Beginning, claimed, told
 from varlen_lab.training.checkpoint import (
     data_fingerprint,
+    number_of,
     open_checkpoint,
     rng_state,
     set_rng_state,
@@ -83,9 +84,9 @@ def train(
 
     With ``pack_strategy = 'sequential'`` the rows come in the order of the data, read as they are trained on: it may be
     larger than memory. ``dataset`` is read instead of ``data_path`` then: an ``IterableDataset`` of ``datasets``, or
-    any iterable of records. Raises InputError for bad input,
-    for a checkpoint of another config, other data or another plan, and when loss, gradient or weights stay no numbers;
-    LeakFound, before anything is written, when the model does not keep packed documents apart.
+    any iterable of records. Raises InputError for bad input, for a checkpoint of another config, other data or another
+    plan, and when loss, gradient or weights stay no numbers; LeakFound, before anything is written, when the model does
+    not keep packed documents apart.
     """
     refuse_format(config, deepspeed, fsdp)
     refuse_dataset(config, dataset)
@@ -189,7 +190,7 @@ class Run:
     def begin_files(self) -> None:
         """History and config in the work dir, other runs out of the way; see ``begin_history``."""
         self.own = list(self.beginning.own)
-        self.saved = [path for path in self.own if int(path.stem[5:]) <= self.done]
+        self.saved = [path for path in self.own if number_of(path) <= self.done]
         history, accelerator = self.history, self.engine.accelerator
         begins = self.beginning
         # a run that comes from elsewhere begins its history behind that step
@@ -220,6 +221,7 @@ class Run:
                     on_step(record)
                 # SIGTERM may reach one process only, and to save takes all of them after the same step
                 history.stopped = any_process(accelerator, stop.is_set()) and record["step"] < self.data.steps
+                history.stopped_by = stop.by
                 self.save_if_due(record["step"])
                 if history.stopped:
                     break
