@@ -61,6 +61,7 @@ def spent(words: tuple[str, ...], checkout: Path, folder: Path) -> float:
     """CPU seconds of a command of a checkout, in a folder; SystemExit with what it said where it fails."""
     subprocess.run(["rm", "-rf", "out"], cwd=folder, check=True)
     env = os.environ | {"PYTHONPATH": str(checkout), "VARLEN_LAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # or every run would compile what an installed library has compiled
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "varlen_lab", *words]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
