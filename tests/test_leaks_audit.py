@@ -20,6 +20,7 @@ from varlen_lab.leaks import preflight
 from varlen_lab.leaks.before import check_before_training
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.report import AuditReport
+from varlen_lab.leaks.seen import attention_seen
 from varlen_lab.models.building import tiny
 from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.boundaries import Boundaries
@@ -370,4 +371,31 @@ def test_an_audit_under_no_grad_is_the_same_audit_and_draws_no_random_number() -
     with torch.no_grad():
         report = audit(model, batch)
     assert report.ok and str(report) == str(audit(model, batch))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_threads_that_audit_at_once_say_what_each_says_alone() -> None:
+    """Another model is run and trained meanwhile: no audit hears of it, and its gradients are its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def say(kind: str) -> str:
+        made = miniature(kind, "sdpa").train()
+        row = native() if kind == "gpt2" else batch()
+        before = [] if kind == "gpt2" else [attention_seen(made, row).crossing.tolist()]
+        return f"{before} {audit(made, row)}"
+
+    trained = under("sdpa")
+
+    def train() -> list[torch.Tensor]:
+        trained.zero_grad()
+        trained(**native(labels=torch.tensor([IDS]))).loss.backward()
+        return [weight.grad for weight in trained.parameters()]
+
+    kinds = ["gpt2", "llama", "gpt2", "qwen2"]
+    alone, expected, before = {kind: say(kind) for kind in kinds}, train(), torch.get_rng_state()
+    with ThreadPoolExecutor(5) as pool:
+        training = pool.submit(lambda: [train() for _ in range(30)])
+        assert list(pool.map(say, kinds)) == [alone[kind] for kind in kinds]
+        found = training.result()
+    assert all(torch.equal(*pair) for each in found for pair in zip(each, expected, strict=True))
     assert torch.equal(before, torch.get_rng_state())

@@ -169,7 +169,7 @@ def explain(model: Any, batch: Mapping[str, Any], documents: Boundaries) -> Expl
         else:
             found.append((path, fault))
 
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), observe_attention(examine):
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"), observe_attention(model, examine):
         run(model, inputs_of(batch))
     for fault in dict.fromkeys(fault for _, fault in found):  # one finding for all layers with the same fault
         where = grouped(fault.where, [path for path, other in found if other == fault])
@@ -207,7 +207,7 @@ def calls_alone(model: Any, ids: torch.Tensor, documents: Boundaries) -> list[li
     with as_if_alone(model, EAGER), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for start, end in documents.spans:
             found.append([])
-            with observe_attention(keep):
+            with observe_attention(model, keep):
                 run_alone(model, ids[start:end])
     return found
 

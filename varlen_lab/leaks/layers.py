@@ -98,7 +98,7 @@ def one_pass(
 
     with ExitStack() as stack:
         stack.enter_context(plain_graph(model))
-        stack.enter_context(observe_attention(lambda call: call.out.detach()))
+        stack.enter_context(observe_attention(model, lambda call: call.out.detach()))
         for path, module in model.named_modules():
             if path in watched or path in cut:
                 follow(stack, module, passages.setdefault(path, []), is_row, path in cut)

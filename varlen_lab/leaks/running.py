@@ -7,6 +7,7 @@ goes wrong inside it is a ``CannotRun``, which ``audit`` turns into a finding or
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,6 +23,9 @@ from varlen_lab.packing.registry import LOSS_MASKS
 HALF = (torch.bfloat16, torch.float16)
 EAGER, SDPA = "eager", "sdpa"
 NATIVE = SEARCHES  # implementations of transformers that guess documents from positions
+# Held while a model is measured: transformers' table of attentions and torch's random state are those of the process,
+# so threads that measure at once take turns.
+MEASURING = threading.RLock()
 
 
 class CannotRun(Exception):
@@ -61,26 +65,28 @@ def noise_off(model: Any) -> Iterator[list[str]]:
 
     Afterwards the model is as it was, also after an exception: noise, gradients and the random state. Its
     mode is not touched, for some layers do something else in train() than in eval(), and both must be measurable.
+    The random state is that of the process: another thread that draws from it meanwhile draws these numbers again.
     """
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    noise = noise_probabilities(model)
-    device = next((parameter.device for parameter, _ in gradients), torch.device("cpu"))
-    devices = [device] if device.type == "cuda" else []  # beside the CPU's random state
-    apple = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng cannot ask for it
-    with torch.random.fork_rng(devices=devices):
-        try:
-            for parameter, _ in gradients:
-                parameter.grad = None
-            for module, name, _ in noise:
-                setattr(module, name, 0.0)
-            yield sorted({f"{type(module).__name__}.{name} {value}" for module, name, value in noise})
-        finally:
-            for module, name, value in noise:
-                setattr(module, name, value)
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-            if apple is not None:
-                torch.mps.set_rng_state(apple)
+    with MEASURING:
+        gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+        noise = noise_probabilities(model)
+        device = next((parameter.device for parameter, _ in gradients), torch.device("cpu"))
+        devices = [device] if device.type == "cuda" else []  # beside the CPU's random state
+        apple = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng cannot ask for it
+        with torch.random.fork_rng(devices=devices):
+            try:
+                for parameter, _ in gradients:
+                    parameter.grad = None
+                for module, name, _ in noise:
+                    setattr(module, name, 0.0)
+                yield sorted({f"{type(module).__name__}.{name} {value}" for module, name, value in noise})
+            finally:
+                for module, name, value in noise:
+                    setattr(module, name, value)
+                for parameter, gradient in gradients:
+                    parameter.grad = gradient
+                if apple is not None:
+                    torch.mps.set_rng_state(apple)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import torch
 
 from varlen_lab.errors import InputError
 from varlen_lab.leaks.measure import in_float64
-from varlen_lab.leaks.running import inputs_of, noise_off
+from varlen_lab.leaks.running import MEASURING, inputs_of, noise_off
 from varlen_lab.leaks.traps import documents_of
 
 TOKEN_LIMIT = 64  # up to this many tokens every cell is asked for
@@ -61,7 +61,7 @@ def attention_seen(model: Any, batch: Mapping[str, Any], *, boundaries: Any = No
     owner = documents.document_ids().view(shape)
     token = torch.arange(documents.total, device=owner.device).view(shape)
     columns = [(owner, len(documents))] + ([(token, documents.total)] if documents.total <= TOKEN_LIMIT else [])
-    with noise_off(model), torch.no_grad(), record_weights(columns) as recorded:
+    with noise_off(model), torch.no_grad(), record_weights(model, columns) as recorded:
         model(**inputs_of(batch))
     if not recorded:
         raise InputError(
@@ -93,8 +93,8 @@ class AttentionCall(NamedTuple):
 
 
 @contextmanager
-def observe_attention(observer: Callable[[AttentionCall], torch.Tensor | None]) -> Iterator[None]:
-    """Call ``observer`` with every attention call that transformers dispatches meanwhile.
+def observe_attention(model: Any, observer: Callable[[AttentionCall], torch.Tensor | None]) -> Iterator[None]:
+    """Call ``observer`` with every attention call of ``model`` that transformers dispatches meanwhile.
 
     What it returns takes the place of the call's ``out``, and None changes nothing.
 
@@ -103,7 +103,20 @@ def observe_attention(observer: Callable[[AttentionCall], torch.Tensor | None]) 
     """
     from transformers import AttentionInterface
 
-    real = AttentionInterface.get_interface
+    with MEASURING:
+        real = AttentionInterface.get_interface
+        try:
+            AttentionInterface.get_interface = observed(real, model, observer)  # type: ignore[method-assign]
+            yield
+        finally:
+            AttentionInterface.get_interface = real  # type: ignore[method-assign]
+
+
+def observed(
+    real: Callable[..., Any], model: Any, observer: Callable[[AttentionCall], torch.Tensor | None]
+) -> Callable[..., Any]:
+    """``get_interface`` whose functions call ``observer``; another model may run meanwhile, in another thread."""
+    its = set(model.modules())
 
     def get_interface(self: Any, name: str, default: Any) -> Any:
         function = real(self, name, default)
@@ -123,20 +136,18 @@ def observe_attention(observer: Callable[[AttentionCall], torch.Tensor | None]) 
 
             # the real call first: what the observer asks comes on top, and the model goes on with its own result
             result = function(module, query, key, value, attention_mask, *rest, **options)
+            if module not in its:
+                return result
             out = observer(AttentionCall(module, query, key, value, result[0], attention_mask, options, again))
             return result if out is None else (out, *result[1:])
 
         return call
 
-    AttentionInterface.get_interface = get_interface  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        AttentionInterface.get_interface = real  # type: ignore[method-assign]
+    return get_interface
 
 
 @contextmanager
-def record_weights(columns: list[tuple[torch.Tensor, int]]) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
+def record_weights(model: Any, columns: list[tuple[torch.Tensor, int]]) -> Iterator[list[tuple[str, list[np.ndarray]]]]:
     """(layer, one array per entry of ``columns``) of every attention call meanwhile; its result is not changed.
 
     An entry is (column of each token, int64 (rows, T); number of columns). Its array is float64 (rows * T, columns).
@@ -148,7 +159,7 @@ def record_weights(columns: list[tuple[torch.Tensor, int]]) -> Iterator[list[tup
             layer = f"layer {getattr(call.module, 'layer_idx', len(recorded))}"
             recorded.append((layer, [weights_on(call, column, count) for column, count in columns]))
 
-    with observe_attention(record):
+    with observe_attention(model, record):
         yield recorded
 
 

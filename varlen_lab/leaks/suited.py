@@ -63,7 +63,7 @@ def calls_of(model: Any) -> list[AttentionCall]:
     """The attention calls of one short document, with our attention where the model takes it."""
     calls: list[AttentionCall] = []
     device = next(model.parameters()).device
-    with noise_off(model), torch.no_grad(), lifted(), as_if_alone(model, AUTO), observe_attention(calls.append):
+    with noise_off(model), torch.no_grad(), lifted(), as_if_alone(model, AUTO), observe_attention(model, calls.append):
         try:
             run_alone(model, torch.arange(TOKENS, device=device))
         except InputError:  # what it cannot run alone it cannot be audited with either

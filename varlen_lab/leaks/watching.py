@@ -78,7 +78,7 @@ def watched_run(model: Any, inputs: Mapping[str, Any]) -> Watched:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(observe_attention(count))
+            stack.enter_context(observe_attention(model, count))
             if name == SDPA:
                 stack.enter_context(seen)
             logits = run(model, inputs_of(inputs))

@@ -117,8 +117,9 @@ def same(
     if not whole or len(whole) != len(alone) or not all(map(close, whole, alone)):
         return False
     odd = (documents.document_ids() % 2 == 1).view(shape)
+    draw = torch.Generator().manual_seed(0)  # its own: other threads draw from the global one meanwhile
     for mine in (odd, ~odd):
-        weights = [torch.randn_like(x) * mine.view(*shape, *[1] * (x.ndim - 2)) for x in whole]
+        weights = [torch.randn(x.shape, generator=draw).to(x) * mine.view(*shape, *[1] * (x.ndim - 2)) for x in whole]
         one = torch.autograd.grad(whole, inputs, weights, retain_graph=True, allow_unused=True)
         its = torch.autograd.grad(alone, inputs, weights, retain_graph=True, allow_unused=True)
         for a, b in zip(one, its):

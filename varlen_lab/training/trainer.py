@@ -87,6 +87,9 @@ def train(
     any iterable of records. Raises InputError for bad input, for a checkpoint of another config, other data or another
     plan, and when loss, gradient or weights stay no numbers; LeakFound, before anything is written, when the model does
     not keep packed documents apart.
+
+    Weights and the order of data come from the config's seed alone. Dropout draws from torch's random state, which is
+    that of the process: with dropout, two runs at once belong into two processes, not into two threads.
     """
     refuse_format(config, deepspeed, fsdp)
     refuse_dataset(config, dataset)
