@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.cli import main
+from varlen_lab.files.writing import cached_text
 
 WORDS = {  # a verb -> its words, {} is the place; what a file there must end in
     "pack-report": (["pack-report", "data.jsonl", "-o", "{}"], ""),
@@ -74,3 +75,44 @@ def test_numbers_without_end_are_a_short_sentence(
 def test_a_blank_word_is_a_sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert "is blank" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no folder that a process stands in")
+def test_a_current_folder_that_is_gone_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["list-cfg"]) == 2
+    assert capsys.readouterr().err.startswith("error: the current folder is gone")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows a home without the variable")
+@pytest.mark.parametrize(
+    "words", [["run", "01"], ["walkthrough", "--only", "01"], ["log-dataset", "builtin:docstrings"]]
+)
+def test_no_home_and_no_entry_in_passwd_is_a_sentence(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pwd
+
+    def none(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", none)
+    for name in ("HOME", "VARLEN_LAB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "home folder" in said
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VARLEN_LAB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match="not writable") as notes:
+        assert [cached_text(name, lambda: "text") for name in "abc"] == ["text"] * 3
+    assert len(notes) == 1

@@ -129,6 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     verb = words[0] if words and not words[0].startswith("-") else None
     try:
+        check_here()
         if verb is not None and verb not in VERBS:
             raise InputError(f"unknown verb {verb!r}{nearest(verb, VERBS)}; the verbs are {', '.join(VERBS)}")
         parser = build_parser(verb)
@@ -161,6 +162,14 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _print_error("interrupted")
         return 130
+
+
+def check_here() -> None:
+    """InputError in a folder that was deleted meanwhile: no library can be imported, no relative path is one."""
+    try:
+        os.getcwd()
+    except OSError as problem:
+        raise InputError(f"the current folder is gone ({problem.strerror}); cd into one that is there.") from None
 
 
 class _OnTerminal(logging.Handler):

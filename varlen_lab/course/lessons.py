@@ -172,6 +172,10 @@ def read_notebook(path: Path) -> Any:
     for package in (*RUNNING, *PAGES):  # all of them: said before anything runs
         if importlib.util.find_spec(package) is None:
             raise InputError(f"{package} is not installed; pip install 'varlen_lab[notebooks]' brings it.")
+    try:
+        Path.home()
+    except RuntimeError:  # Jupyter looks for its settings there as it is imported
+        raise InputError("Jupyter needs a home folder, and there is none here; set HOME to a folder.") from None
     import nbformat
 
     try:

@@ -35,6 +35,7 @@ DRAFT_BYTES = 6  # random, in the name of a draft
 LONGEST_NAME = 200  # bytes of a file's name in that of its draft
 BEFORE = ".before"  # ends the name of a folder whose place another takes
 DAY = 24 * 3600  # seconds: no file takes that long to write
+TOLD: set[Path] = set()  # folders of which a note says that nothing can be kept there
 
 
 class Noting(io.FileIO):
@@ -252,7 +253,9 @@ def keep_in_cache(
         with written_whole(path, finish=finish) as file:
             write(file)
     except OSError as error:
-        warnings.warn(f"{path} is not writable ({error}); the next run makes it again.", stacklevel=3)
+        if path.parent not in TOLD:  # a run keeps several files there
+            TOLD.add(path.parent)
+            warnings.warn(f"{path} is not writable ({error}); the next run makes it again.", stacklevel=3)
 
 
 def digest_of(body: bytes) -> bytes:
