@@ -21,7 +21,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.studies.comparison import compare
 from varlen_lab.training import data
 from varlen_lab.training.checkpoint import data_fingerprint
-from varlen_lab.training.data import load_rows, load_rows_and_held_out, load_tokenizer, tokenised_documents
+from varlen_lab.training.data import data_digest, load_rows, load_rows_and_held_out, load_tokenizer, tokenised_documents
 from varlen_lab.training.trainer import train
 
 
@@ -291,3 +291,11 @@ def test_links_in_a_folder_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "nowhere").symlink_to(tmp_path / "missing")
     os.mkfifo(tmp_path / "a" / "pipe")
     assert list(data.files_below(tmp_path / "a", set())) == [tmp_path / "a" / "file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows names files in text")
+def test_a_file_of_a_folder_may_have_a_name_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\x80.jsonl")).write_text("{}")
+    first = data_digest(str(tmp_path))
+    (tmp_path / os.fsdecode(b"a\x80.jsonl")).rename(tmp_path / os.fsdecode(b"a\x81.jsonl"))
+    assert data_digest(str(tmp_path)) != first

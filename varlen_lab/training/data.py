@@ -12,6 +12,7 @@ again, and a note says so; where nothing can be kept, a warning says so and the 
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -212,7 +213,8 @@ def data_digest(name: str) -> str:
     digest = hashlib.sha256(ending_of(path).encode())  # the same bytes are read as .json or as .csv
     for file in [path] if kind == "file" else files_below(path, set()):
         with file.open("rb") as opened:
-            digest.update(f"{file.relative_to(path)}\n".encode() + hashlib.file_digest(opened, "sha256").digest())
+            inside = os.fsencode(f"{file.relative_to(path)}\n")  # which may be no text
+            digest.update(inside + hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
 
 
