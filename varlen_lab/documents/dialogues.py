@@ -41,6 +41,7 @@ WRITTEN_BY_TOKENIZER = {
     "tool_call_id": "tool",
 }
 LONGEST_REASON = 300  # characters of a reason
+MOST_LETTERS = 10_000_000  # of a dialogue; tokenizers take 200 bytes of memory a letter
 
 
 class Message(TypedDict):
@@ -101,7 +102,7 @@ def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
     """
     dialogue = Dialogue()
     unused: dict[str, None] = {}  # in order
-    previous, answered = "", False
+    previous, answered, letters = "", False, 0
     for number, turn in enumerate(turns, start=1):
         role, content = turn[0], turn[1]
         words = turn[2] if len(turn) == 3 else {}
@@ -124,8 +125,10 @@ def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
             unused.update(dict.fromkeys(words.pop("unused", ())))
             message.update(words)  # type: ignore[typeddict-item]
         dialogue.append(message)
+        letters += len(content)
         previous = role if role not in VERBATIM else previous
         answered = answered or role == "assistant" or (role == "text" and bool(content.strip()))
+    not_too_long(letters, "the dialogue")
     if not answered:
         raise BadRecord("no assistant turn, there is nothing to train on")
     if previous in ("user", "tool"):
@@ -139,11 +142,18 @@ def checked_dialogue(turns: Turns, system: str = "") -> Dialogue:
     return dialogue
 
 
+def not_too_long(letters: int, what: str) -> None:
+    """BadRecord for more letters than a tokenizer can be given at once."""
+    if letters > MOST_LETTERS:
+        raise BadRecord(f"{what} has {letters:,} letters, the most is {MOST_LETTERS:,}; cut it into several records")
+
+
 def whole(value: Any, text: str, what: str) -> Any:
-    """``value``, if ``text``, which is what it holds, has whole characters only; else BadRecord.
+    """``value``, if ``text``, which is what it holds, is not too long and has whole characters only; else BadRecord.
 
     No tokenizer takes half of one.
     """
+    not_too_long(len(text), what)
     if not text.isascii() and HALF_CHARACTER.search(text):
         raise BadRecord(f"{what} holds half of a character (a lone surrogate)")
     return value

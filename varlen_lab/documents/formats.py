@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -129,7 +130,7 @@ def header(path: Path, lines: Lines, delimiter: str) -> list[str]:
         ]
     except (csv.Error, BadRecord) as error:
         raise InputError(f"{path}:1: the line of column names is not CSV ({error}); write it again.") from None
-    twice = sorted({name for name in columns if columns.count(name) > 1})
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise InputError(f"{path}:1: the column {twice[0]!r} is there twice; rename or remove one of the two.")
     return columns

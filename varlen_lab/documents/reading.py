@@ -42,6 +42,7 @@ Records = Iterator[tuple[str, Any]]  # ("train.jsonl:3", record); a BadRecord st
 function_at = cache(resolve_name)  # "module:function" of the registry -> the function; asked for once a record
 WORDS = (("role", "content"), ("from", "value"))  # a message's: who speaks, what is said
 BYTE_ORDER_MARK = "\ufeff"  # as Windows writes it in front of UTF-8
+LONGEST_LINE = 300_000_000  # letters: less than a memory holds, whatever a compressed file unpacks to
 FOREIGN_BYTE = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
 
 
@@ -169,7 +170,9 @@ def lines_of(path: Path, newline: str, at: Position | None = None) -> Iterator[s
         if not at.offset and mark == BYTE_ORDER_MARK.encode():
             at.offset = len(mark)
         with io.TextIOWrapper(opened(path, at.offset), "utf-8", errors="surrogateescape", newline=newline) as text:
-            for line in text:
+            while line := text.readline(LONGEST_LINE):
+                if len(line) == LONGEST_LINE:
+                    raise InputError(f"{path}:{number + 1}: the line is longer than {LONGEST_LINE:,} letters; cut it.")
                 yield line
                 number += 1
     except (OSError, EOFError, zlib.error) as error:

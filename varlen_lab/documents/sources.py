@@ -42,6 +42,9 @@ def locate(name: str) -> tuple[str, Path]:
             what = INSTEAD.get(ending, f"rename it ({packed} may stand behind the ending of a text file)")
             raise InputError(f"{path} ends in {ending or 'nothing'!r}, data files end in {known}; {what}.")
         return "file", path
+    if os.path.lexists(path):
+        what = "is a pipe, a device or a socket" if os.path.exists(path) else "is a link that leads to no file"
+        raise InputError(f"{path} {what}, data is read more than once; name a file.")
     # the hub's names are "owner/name" or "name": no ending of a data file, no other path
     if ending in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"there is no file {name}{similar_name(path) or '; check the path.'}")

@@ -57,6 +57,7 @@ def arrow_records(path: Path, at: Position | None = None) -> Records:
                 whole = pa.ipc.open_file(file)
                 reader = map(whole.get_batch, range(whole.num_record_batches))
             for batch in reader:
+                batch.validate(full=True)  # or offsets that point nowhere would be followed, out of this memory
                 for start in range(0, len(batch), ROWS_AT_ONCE):
                     yield batch.slice(start, ROWS_AT_ONCE)
 

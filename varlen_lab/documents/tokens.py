@@ -19,7 +19,7 @@ to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-DIALOGUES_AT_ONCE = 1000  # dialogues tokenised in one call: enough to keep the tokenizer's threads busy
+DIALOGUES_AT_ONCE = 1000  # dialogues written in one call
+LETTERS_AT_ONCE = 1_000_000  # and tokenised in one: enough to keep the tokenizer's threads busy, 200 bytes a letter
 
 
 def encode(
@@ -158,12 +159,9 @@ def documents_of(pieces: list[Segments], facts: Facts) -> pa.Table:
     """``input_ids`` and ``labels`` of the documents with these segments, the untrainable ones left out."""
     import pyarrow as pa
 
-    read = ids_and_runs(pieces, facts)
-    ids = [with_begin(one, facts.begin) for one, _ in read]
-    runs = list(chain.from_iterable([(len(whole) - len(one), False), *runs] for whole, (one, runs) in zip(ids, read)))
-    offsets = np.cumsum([0, *map(len, ids)])  # the first token of each document, and the number of all
-    input_ids = np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1])
-    trained = np.repeat(np.array([flag for _, flag in runs], bool), [count for count, _ in runs])
+    parts = [tokens_and_trained(part, facts) for part in parts_of(pieces)]
+    lengths, input_ids, trained = (np.concatenate(one) for one in zip(*parts))
+    offsets = np.cumsum([0, *lengths])  # the first token of each document, and the number of all
     labels = np.where(trained, input_ids, np.int32(IGNORE))
     not_empty = offsets[1:] > offsets[:-1]
     labels[offsets[:-1][not_empty]] = IGNORE
@@ -172,6 +170,28 @@ def documents_of(pieces: list[Segments], facts: Facts) -> pa.Table:
     keep = counted[offsets[1:]] > counted[offsets[:-1]]
     table = table_of(offsets, input_ids, labels)
     return table if keep.all() else table.filter(pa.array(keep))  # a filter copies, into twice the room
+
+
+def parts_of(pieces: list[Segments]) -> Iterator[list[Segments]]:
+    """The documents in parts of about LETTERS_AT_ONCE, or of one document; one part at least."""
+    begin = letters = 0
+    for number, one in enumerate(pieces):
+        own = sum(len(text) for text, _ in one)
+        if letters and letters + own > LETTERS_AT_ONCE:
+            yield pieces[begin:number]
+            begin, letters = number, 0
+        letters += own
+    yield pieces[begin:]
+
+
+def tokens_and_trained(pieces: list[Segments], facts: Facts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How long each document is, all their ids end to end (int32), and which of these are trained on (bool)."""
+    read = ids_and_runs(pieces, facts)
+    ids = [with_begin(one, facts.begin) for one, _ in read]
+    runs = list(chain.from_iterable([(len(whole) - len(one), False), *runs] for whole, (one, runs) in zip(ids, read)))
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    input_ids = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
+    return lengths, input_ids, np.repeat(np.array([flag for _, flag in runs], bool), [count for count, _ in runs])
 
 
 def table_of(offsets: np.ndarray, input_ids: np.ndarray, labels: np.ndarray) -> pa.Table:

@@ -30,6 +30,7 @@ import numpy as np
 from varlen_lab.errors import InputError, nearest
 from varlen_lab.files.kept import as_written, end_with_digest
 from varlen_lab.files.writing import DAY, remove_unfinished, written_whole
+from varlen_lab.machine.processes import broken, refuse_unguarded
 from varlen_lab.packing.columns import PADDING, fold_in, read_columns, wrong_length
 from varlen_lab.packing.registry import IGNORE, LOSS_MASKS
 
@@ -231,12 +232,17 @@ def write_rows(dataset: Dataset, packs: Packs, files: Sequence[Path], chunk_toke
     if len(files) == 1:
         return write_share(*jobs[0])
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
+    refuse_unguarded("num_proc", len(files))
     # spawn, not fork: this process has threads (torch's, Arrow's) that a forked one would find half alive
     with ProcessPoolExecutor(len(files), mp_context=get_context("spawn")) as pool:
-        for share in [pool.submit(write_share, *job) for job in jobs]:
-            share.result()
+        try:
+            for share in [pool.submit(write_share, *job) for job in jobs]:
+                share.result()
+        except BrokenProcessPool:
+            raise broken("num_proc", len(files)) from None
     return None
 
 

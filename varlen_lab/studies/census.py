@@ -29,6 +29,7 @@ import torch
 from varlen_lab import __version__
 from varlen_lab.errors import InputError, unknown_choice
 from varlen_lab.files.strict import strict_json
+from varlen_lab.machine.processes import broken, refuse_unguarded
 from varlen_lab.studies.one_class import LEAKS, LENGTHS, LIMIT, Outcome, verdicts_of
 from varlen_lab.studies.registry import STYLES
 
@@ -67,6 +68,7 @@ def in_processes(measure: Any, names: Sequence[str], processes: int) -> Iterator
 
     Ctrl-C, or closing the iterator, ends the processes at once.
     """
+    refuse_unguarded("processes", processes)
     others = active_children()
     with ProcessPoolExecutor(processes, get_context("spawn"), prepare) as pool:
         with deaf():
@@ -75,9 +77,7 @@ def in_processes(measure: Any, names: Sequence[str], processes: int) -> Iterator
             for each in found:
                 yield each.result()
         except BrokenProcessPool:
-            raise InputError(
-                "a process that measures classes was ended from outside, out of memory perhaps; name fewer classes."
-            ) from None
+            raise broken("processes", processes) from None
         except BaseException:  # nobody waits for what is left, which is not cancelled: an ended pool minds that
             for process in active_children():
                 if process not in others:
