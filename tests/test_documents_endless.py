@@ -21,6 +21,10 @@ ENDLESS = {
     "a text doubled": "{% set n = namespace(a='a') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
     "a list doubled": "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = n.a + n.a %}{% endfor %}",
     "a width": "{{ 'a'|center(10**10) }}",
+    "a width of an indent": "{{ {'a': [1]}|tojson(indent=10**9) }}",
+    "tabs": "{{ ('\\t' * 100000).expandtabs(100000) }}",
+    "letters for a letter": "{{ ('a' * 1000000).translate({97: 'b' * 100000}) }}",
+    "text that is made up": "{{ lipsum(n=10**6) }}",
     "a power": "{{ 10 ** (10**10) }}",
 }
 ASKED = [Dialogue([{"role": "user", "content": "Hi"}])]
@@ -30,7 +34,7 @@ ASKED = [Dialogue([{"role": "user", "content": "Hi"}])]
 def test_a_template_without_an_end_is_refused(kind: str) -> None:
     tokenizer = builtin_tokenizer(progress=False)
     tokenizer.chat_template = ENDLESS[kind]
-    with pytest.raises(Refused, match=f"does not come to an end within {MOST_STEPS:,} steps"):
+    with pytest.raises(Refused, match=f"does not come to an end within {MOST_STEPS:,} steps|lipsum"):
         rendered(tokenizer, ASKED, False)
 
 
@@ -43,3 +47,21 @@ def test_what_templates_do_is_as_it_was() -> None:
     tokenizer.chat_template = text
     ours = rendered(tokenizer, ASKED, False)
     assert ours == [tokenizer.apply_chat_template(ASKED[0], tokenize=False)] == ["1/1Hia-21+bNoneabab"]
+
+
+LEGAL = {
+    "filters with a context": "{{ messages|selectattr('role', 'in', ['user'])|map(attribute='role')|list }}",
+    "an id in a filter": "{{ 12345678901|string }}{{ {'id': 12345678901}|tojson }}{{ 12345678901|round(1) }}",
+    "an id in a macro": "{% macro show(one) %}{{ one }}{% endmacro %}{{ show(12345678901) }}",
+    "an id in a method": "{{ {}.get('id', 12345678901) }}",
+    "long texts in a macro": "{% macro show(a, b) %}{{ b }}{% endmacro %}{{ show('a' * 90000, 'b' * 90000) }}",
+    "stars in a format": "{{ '**%s** * 12345' % 'a' }}{{ '**%s**'|format('a') }}{{ '* {} 12345'.format('a') }}",
+    "a replacement in a long text": "{{ (('a' * 900000).replace('a', 'bc'))|length }}",
+}
+
+
+@pytest.mark.parametrize("kind", LEGAL)
+def test_numbers_and_long_texts_that_cost_nothing_are_written(kind: str) -> None:
+    tokenizer = builtin_tokenizer(progress=False)
+    tokenizer.chat_template = LEGAL[kind]
+    assert rendered(tokenizer, ASKED, False) == [tokenizer.apply_chat_template(ASKED[0], tokenize=False)]

@@ -77,3 +77,19 @@ def test_the_key_of_documents_has_the_day_only_where_it_is_written(
     assert keys(dated(), config) == 2
     assert keys(dated(), config.replace(prompt_template="internlm2_chat")) == 1
     assert keys(builtin_tokenizer(), config) == 1
+
+
+def test_a_template_that_asks_for_the_day_is_written_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first line is the first of a text still, and every directive is a word."""
+    today = datetime.date.today().isoformat()
+    for text in (
+        "  {% set a = 1 %}\n{{ strftime_now('%Y') }}",
+        "\n{{ strftime_now('%y') }}",
+        "{{ strftime_now('%D') }}",
+    ):
+        tokenizer = builtin_tokenizer()
+        tokenizer.chat_template = text
+        days.write_on(tokenizer, today)
+        asked: Any = [{"role": "user", "content": "hi"}]
+        ours = tokenizer.apply_chat_template(asked, tokenize=False, **days.with_its_day(tokenizer))
+        assert ours == tokenizer.apply_chat_template(asked, tokenize=False)

@@ -17,7 +17,11 @@ from typing import Any
 
 MOST_STEPS = 1_000_000  # of a dialogue
 MOST_LETTERS = 10_000_000  # of one text or list that is made at once
-WIDTH = re.compile(r"\d{5}|\*")  # in a format: as many letters
+WIDTH = re.compile(r"%(\([^)]*\))?[-+ #\d.]*(\d{5}|\*)|\{[^{}]*:[^{}]*\d{5}")  # in a format: as many letters
+SIZED = frozenset(  # calls in which a number is a size
+    ("center", "ljust", "rjust", "zfill", "expandtabs", "indent", "wordwrap", "truncate", "batch", "slice", "round")
+) | {"to_bytes", "tojson", "safe_range"}
+FOR_EACH = frozenset(("replace", "join", "indent", "expandtabs", "wordwrap", "translate"))  # one for each letter
 LEFT: ContextVar[list[int] | None] = ContextVar("steps left", default=None)
 
 
@@ -53,28 +57,41 @@ def together(parts: list[Any]) -> Any:
     return step("".join(texts))
 
 
-def small(*given: Any) -> None:
-    """Endless where one of these would make a text or list of it endless: a width, a number of times, a format."""
-    for one in given:
-        if isinstance(one, int) and abs(one) > MOST_LETTERS:
+def wide(text: str) -> bool:
+    """Whether a format asks for a width of five digits and more, or for one that is given beside it."""
+    return bool(WIDTH.search(text))
+
+
+def small(name: str, *given: Any) -> None:
+    """Endless where a call of this name would make what is endless: by a size, a number of times, a long list.
+
+    A number is a size in some calls and a value in all others: an id in the call of a tool may have any digits.
+    """
+    numbers = [abs(one) for one in given if isinstance(one, int)]
+    sizes = [
+        len(one) for one in given if isinstance(one, str | bytes | list | tuple | dict)
+    ]  # Jinja's context has none
+    sizes += [len(part) for one in given if isinstance(one, dict) for part in one.values() if isinstance(part, str)]
+    if name in SIZED and any(one > MOST_LETTERS for one in numbers):
+        raise Endless
+    if name in FOR_EACH:
+        longest = sorted([*sizes, *numbers])[-2:]
+        if len(longest) == 2 and longest[0] * longest[1] > 100 * MOST_LETTERS:
             raise Endless
-    sizes = [len(one) for one in given if isinstance(one, Sized)]
     for one in given:
         if isinstance(one, list | tuple) and sum(len(part) for part in one if isinstance(part, str)) > MOST_LETTERS:
             raise Endless
-    for number, one in enumerate(sizes):
-        for other in sizes[number + 1 :]:
-            if one * other > 100 * MOST_LETTERS:  # replace, join: one for each of the other
-                raise Endless
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that is asked for nothing endless."""
+    name = function.__name__.removeprefix("do_")
 
     @wraps(function)
     def bounded(*given: Any, **words: Any) -> Any:
-        small(*given, *words.values())
-        if function.__name__ == "do_format" and WIDTH.search(str(given[0])):
+        value = () if given and isinstance(given[0], int) else given[:1]  # a number that is written is no size
+        small(name, *value, *given[1:], *words.values())
+        if name == "format" and wide(str(given[0])):
             raise Endless
         return step(function(*given, **words))
 
@@ -84,7 +101,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 def operator(kind: str, left: Any, right: Any) -> None:
     """Endless where an operation would make what is endless."""
     step()
-    if kind == "%" and isinstance(left, str) and WIDTH.search(left):
+    if kind == "%" and isinstance(left, str) and wide(left):
         raise Endless
     if kind == "**" and isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > 10_000:
         raise Endless
@@ -126,14 +143,10 @@ def environment_of(kind: type) -> type:
             return step(super().call_binop(context, kind, left, right))
 
         def call(self, context: Any, function: Any, /, *given: Any, **words: Any) -> Any:
-            owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)
-            if not callable(owner):
-                small(owner, *given, *words.values())
-            if (
-                isinstance(owner, str)
-                and getattr(function, "__name__", "").startswith("format")
-                and WIDTH.search(owner)
-            ):
+            function_itself = getattr(function, "__wrapped__", function)
+            owner, name = getattr(function_itself, "__self__", None), getattr(function_itself, "__name__", "")
+            small(name, *([] if callable(owner) else [owner]), *given, *words.values())
+            if isinstance(owner, str) and name.startswith("format") and wide(owner):
                 raise Endless
             return step(super().call(context, function, *given, **words))
 
@@ -147,6 +160,7 @@ def compiled(text: str, own: Callable[[str], Any]) -> Any:
     environment.__class__ = environment_of(environment.__class__)
     environment.cache = None
     environment.filters = {name: checked(one) for name, one in environment.filters.items()}
+    environment.globals = {name: one for name, one in environment.globals.items() if name != "lipsum"}  # makes up text
     environment.filters |= {"counted_steps": counted, "counted_letters": together}
     return environment.from_string(text)
 

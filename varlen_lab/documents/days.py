@@ -9,7 +9,7 @@ import datetime
 from typing import Any
 
 ASKS = "strftime_now"  # what transformers gives templates to ask with
-DIRECTIVES = "aAbBcdHIjmMpSUwWxXyYeFhT"  # of strftime, as templates use them
+DIRECTIVES = "aAbBcdHIjmMpSUwWxXyYeFhTCDfGgRruVzZ"  # of strftime, as templates use them
 CARRIED = "_varlen_lab_day"
 
 
@@ -42,5 +42,5 @@ def with_its_day(tokenizer: Any, tools: Any = None) -> dict[str, str]:
     words = {f"%{letter}": midnight.strftime(f"%{letter}") for letter in DIRECTIVES}
     words |= {f"%-{one[1]}": word.lstrip("0") or "0" for one, word in words.items() if word.isdigit()}  # without zeros
     written = "".join(f"|replace({one!r}, {word!r})" for one, word in words.items())
-    macro = f"{{%- macro {ASKS}(format) -%}}{{{{- format{written} -}}}}{{%- endmacro +%}}"
+    macro = f"{{%- macro {ASKS}(format) -%}}{{{{- format{written} -}}}}{{%- endmacro %}}\n"  # a line begins
     return {"chat_template": macro + tokenizer.get_chat_template(None, tools)}
