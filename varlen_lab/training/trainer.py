@@ -88,8 +88,7 @@ def train(
     plan, and when loss, gradient or weights stay no numbers; LeakFound, before anything is written, when the model does
     not keep packed documents apart.
 
-    Weights and the order of data come from the config's seed alone. Dropout draws from torch's random state, which is
-    that of the process: with dropout, two runs at once belong into two processes, not into two threads.
+    Weights, the order of data and dropout come from the config's seed alone, in several threads too.
     """
     refuse_format(config, deepspeed, fsdp)
     refuse_dataset(config, dataset)
