@@ -17,8 +17,10 @@ from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.packed import PackedRows
 from varlen_lab.packing.readers import PackedStream, RowReader
 from varlen_lab.packing.strategies import pack_dataset
+from varlen_lab.training.beginning import begin
 from varlen_lab.training.optimizer import make_optimizer, make_schedule
 from varlen_lab.training.trainer import Run, prepared
+from varlen_lab.training.workdir import work_dir_of
 
 # what both sides must share, and what keeps a test silent and on the CPU; nothing about data, columns or dispatch
 SHARED: dict[str, Any] = {
@@ -36,7 +38,9 @@ class Own:
     """Our own run on a few rows in their order: its model before the first step, its rows, its losses."""
 
     def __init__(self, config: Config, rows: Dataset | None = None) -> None:
-        self.run: Run = prepared(config, None, False, None, False, None, False)
+        work_dir = work_dir_of(config)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.run: Run = prepared(config, None, False, None, begin(work_dir, False), None, False)
         each = config.batch_size * config.accumulative_counts
         if rows is None:
             order = [row for step in self.run.data.plan for batch in step for row in batch]

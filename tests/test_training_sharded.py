@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.models.building import TINY, build_model, tiny
 from varlen_lab.models.registry import FAMILIES
 from varlen_lab.training import trainer
+from varlen_lab.training.beginning import claimed
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from varlen_lab.training.conversion import convert
 from varlen_lab.training.data import pad_id
@@ -195,8 +197,11 @@ def apart(config: Config, folder: Path) -> tuple[list[list[str]], str]:
     """Processes that meet different things; answers of an adapter, and what is said of a folder that one cannot see."""
     rank = torch.distributed.get_rank()
     lora = every_kind(config)["lora"].replace(evaluation_freq=1, evaluation_inputs=["Count in steps of 3."])
-    run = trainer.prepared(lora.replace(work_dir=str(folder / "lora")), None, False, None, False, None, True)
-    run.take_steps(False, None)
+    lora = lora.replace(work_dir=str(folder / "lora"))
+    with ExitStack() as until_it_ends:
+        begins = claimed(folder / "lora", False, until_it_ends)
+        run = trainer.prepared(lora, None, False, None, begins, None, True)
+        run.take_steps(False, None)
     said = [record["samples"] for record in run.history.records]
     # one reads the end of its answer in the first token, the other goes on
     model: Any = run.engine.unwrapped_model
