@@ -17,6 +17,7 @@ from varlen_lab.config.names import named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.errors import InputError
 from varlen_lab.studies.comparison import compare
+from varlen_lab.training.checkpoint import save_checkpoint
 from varlen_lab.training.history import History
 from varlen_lab.training.outlook import Outlook, Work
 from varlen_lab.training.plan import Step, balance_lines, busiest, plan_steps
@@ -201,7 +202,7 @@ def test_a_resume_that_would_plan_other_steps_is_refused(
         train(config, progress=False, resume=path.with_name("iter_2.pth"))
     state = torch.load(path, weights_only=True)
     del state["meta"]["plan"]  # as it was before plans were compared
-    torch.save(state, path.with_name("old.pth"))
+    save_checkpoint(path.with_name("old.pth"), state)
     train(config, progress=False, resume=path.with_name("old.pth"))
 
 

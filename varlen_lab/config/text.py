@@ -25,6 +25,7 @@ PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & O
 LARGEST_FILE = 2**20  # bytes; more is no config, and Python's parser takes a thousand times as much memory
 LONGEST_NAME = 255  # characters of a path that a sentence shows whole
 LONG_CODE = 20_000  # characters of a string in which Python looks for expressions: the time grows with the square
+LONGEST_NAME = 255  # letters of a file's name, on the systems that there are
 LINE_END = re.compile(r"\r\n|\r|\n")
 # Strings, and comments, which may hold a lone quote. One that is never closed goes to the end, for else the search
 # would begin anew at each of its quotes.
@@ -41,6 +42,10 @@ def load_config(word: str | Path) -> Config:
         return load(word)
     from varlen_lab.config.names import config_names, named_config  # a config file needs none of the tables
 
+    if len(os.path.basename(word)) > LONGEST_NAME:
+        raise InputError(
+            f"{quoted(str(word))} is no config (File name too long); name a file, or what varlen-lab list-cfg shows."
+        )
     if word in config_names():
         return named_config(str(word))
     if names_model(word):

@@ -71,7 +71,7 @@ def check_file(path: Path, instead: str, room: int = 0) -> None:
 def unwritable(path: Path, problem: OSError | ValueError, instead: str) -> InputError:
     """The error to raise for a place where nothing can be written, with what the system says of it."""
     reason = getattr(problem, "strerror", None) or first_line(problem)
-    return InputError(f"{shortened(str(path))} cannot be written ({reason}); choose another {instead}.")
+    return InputError(f"{shortened(str(path), 100)} cannot be written ({reason}); choose another {instead}.")
 
 
 def megabytes(size: int) -> str:

@@ -36,7 +36,7 @@ def compare(path: Path) -> bool | None:
     if sealed is False:
         raise InputError(f"{path} is damaged, its bytes are not those that were written.")
     if packed(path) or (sealed is None and not zip_holds(path)):
-        raise InputError(f"{path} is damaged, cut short, or no checkpoint at all.")
+        raise InputError(f"{path} is damaged, cut short, or no checkpoint at all: it cannot be read as a checkpoint.")
     return sealed
 
 

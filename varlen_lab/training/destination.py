@@ -93,7 +93,10 @@ def destination(save_dir: Path, *read: Path) -> Iterator[Destination]:
 
 def overlap(path: Path, other: Path) -> str:
     """``is``, ``lies in`` or ``holds``: what a folder is to what may be a file, through links and ``..``; else ""."""
-    ends = path, Path(os.path.realpath(other))
+    try:
+        ends = path, Path(os.path.realpath(other))
+    except (OSError, ValueError) as problem:  # a zero byte in the name
+        raise InputError(f"{other} cannot be read ({problem}); name another.") from None
     if same_file(*ends):
         return "is"
     if any(same_file(above, ends[1]) for above in ends[0].parents):
