@@ -130,7 +130,9 @@ def test_past_what_rotary_positions_were_made_for_is_a_notice(counted: tuple[Con
         train(none_past, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(config.replace(model_config=with_positions(LLAMA, 128), work_dir=f"{config.work_dir}/fits"), progress=False)
+        train(
+            config.replace(model_config=with_positions(LLAMA, 128), work_dir=f"{config.work_dir}/fits"), progress=False
+        )
     with pytest.warns(UserWarning, match="more than the") as told:
         compare(far)
     assert len(told) == 2, "one for positions that start anew, one for those that run on"
