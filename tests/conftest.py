@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,10 @@ from varlen_lab.files.writing import cache_dir
 # that share a core wait for each other at every small kernel. A test of threads asks for its own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# A shell that starts tests in the background has them, and all that they start, ignore Ctrl-C: some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A console that says how wide it is gets its lines folded (machine/console.py), and a test would look in vain.
 os.environ.pop("COLUMNS", None)
