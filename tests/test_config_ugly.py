@@ -47,6 +47,7 @@ def sentence(call: Callable[[], object]) -> str:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LONG_LINES)
 def test_a_line_of_a_megabyte_is_refused_in_seconds(kind: str) -> None:
     """It took half a minute, an f-string two: what shows a person the line went through it letter by letter."""

@@ -29,6 +29,7 @@ def test_a_persons_file_by_a_name_of_the_site_stops_the_walk_before_it_begins(tm
     assert [one for one in tmp_path.rglob("*") if one.is_file()] == [theirs]
 
 
+@pytest.mark.slow
 def test_a_site_of_ours_is_written_anew(tmp_path: Path) -> None:
     lessons = find_lessons()
     begin_site(tmp_path, lessons, quick=False)

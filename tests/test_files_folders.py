@@ -124,6 +124,7 @@ def killed(path: Path, moment: int) -> None:
     os._exit(0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a child is a copy of this process")
 def test_who_is_killed_at_any_moment_leaves_the_old_folder_or_the_new_one(
     tmp_path: Path, moves: str, monkeypatch: pytest.MonkeyPatch

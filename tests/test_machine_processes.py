@@ -8,6 +8,8 @@ from pathlib import Path
 
 PROGRAM = """
 from datasets import Dataset
+import pytest
+
 from varlen_lab.packing import pack_dataset
 
 rows = Dataset.from_dict({{"input_ids": [[1, 2, 3]] * 9}})
@@ -15,6 +17,7 @@ print(len(pack_dataset(rows, max_length=6, num_proc=2, cache_dir={folder!r})))
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told_what_to_write(tmp_path: Path) -> None:
     script = tmp_path / "pack.py"
     script.write_text(PROGRAM.format(folder=str(tmp_path / "rows")))
@@ -23,6 +26,7 @@ def test_a_script_without_a_main_guard_is_told_what_to_write(tmp_path: Path) -> 
     assert "num_proc = 2: a process ended" in done.stderr and 'if __name__ == "__main__":' in done.stderr
 
 
+@pytest.mark.slow
 def test_a_program_in_no_file_is_told_so(tmp_path: Path) -> None:
     program = PROGRAM.format(folder=str(tmp_path / "rows"))
     done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True)

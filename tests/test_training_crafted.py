@@ -35,6 +35,7 @@ def tried(config: Config, tmp_path: Path, *, convert: bool) -> dict[str, str]:
     return said
 
 
+@pytest.mark.slow
 def test_a_crafted_checkpoint_is_refused_or_does_no_harm(small: Config, tmp_path: Path) -> None:
     said = tried(small.replace(save_steps=9), tmp_path, convert=False)
     assert len(said) > 350 and list(said.values()).count("refused") > 330

@@ -78,6 +78,7 @@ def test_a_signal_before_the_first_step(
     assert left(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("phase", STEPPING)
 def test_a_signal_in_a_step_or_a_save(
