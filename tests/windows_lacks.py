@@ -152,10 +152,24 @@ class Lacking(types.ModuleType):
         return getattr(self.__dict__["whole"], name)
 
 
+def locks(fcntl: Any) -> types.ModuleType:
+    """What Windows has for locks, as far as the library asks for it."""
+
+    def locking(handle: int, mode: int, count: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(13, "Permission denied") from None
+
+    module = types.ModuleType("msvcrt")
+    module.__dict__.update(LK_NBLCK=2, locking=locking)
+    return module
+
+
 def take_away() -> None:
     """Leave the library without what Windows lacks; for a process of its own. Other packages know where they run."""
     usual = builtins.__import__
-    less = {name: Lacking(usual(name), names) for name, names in NAMES.items()}
+    less = {name: Lacking(usual(name), names) for name, names in NAMES.items()} | {"msvcrt": locks(usual("fcntl"))}
 
     def import_(name: str, globals: Any = None, *more: Any, **named: Any) -> Any:
         if not str((globals or {}).get("__name__")).startswith("varlen_lab"):
