@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from crafted_models import Bomb
 from several import in_processes
 
 from varlen_lab.config.names import named_config
@@ -25,16 +26,6 @@ from varlen_lab.training.engines.shards import whole_weights
 
 WAYS: dict[str, dict[str, Any]] = {f"zero{stage}": {"deepspeed": f"deepspeed_zero{stage}"} for stage in (1, 2, 3)}
 WAYS["fsdp"] = {"fsdp": True}
-
-
-class Bomb:
-    """What is pickled of it is an order to make a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.mark}",)
 
 
 def flip_a_bit(path: Path) -> None:

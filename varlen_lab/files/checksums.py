@@ -110,19 +110,22 @@ def listed(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
     return {name: digest_file(folder / name) for name in names}
 
 
-def check_listed(folder: Path, digests: Mapping[str, str], instead: str, share: Callable[[int], bool] = bool) -> None:
+def check_listed(
+    folder: Path, digests: Mapping[str, str], instead: str = "", share: Callable[[int], bool] = bool
+) -> None:
     """InputError that names the first file of a folder which is not there, or not as it was written.
 
-    ``instead`` ends the sentence: where whole files are. ``share``: which of them (by number, from 1) this process
-    looks at, where several share the work.
+    ``instead`` ends the sentence, if there is more to say: where whole files are. ``share``: which of them (by number,
+    from 1) this process looks at, where several share the work.
     """
+    instead = f"; {instead}" if instead else ""
     for number, (name, digest) in enumerate(digests.items(), start=1):
         path = folder / name
         if not path.is_file():
             missing = [one for one in digests if not (folder / one).is_file()]
-            raise InputError(f"{folder} lacks {name} ({plural(len(missing), 'file')} of {len(digests)}); {instead}.")
+            raise InputError(f"{folder} lacks {name} ({plural(len(missing), 'file')} of {len(digests)}){instead}.")
         if share(number) and digest_file(path) != digest:
-            raise InputError(f"{path} is damaged, its bytes are not those that were written; {instead}.")
+            raise InputError(f"{path} is damaged, its bytes are not those that were written{instead}.")
 
 
 def digest_text(text: str) -> str:

@@ -6,7 +6,6 @@ The list has a digest of its own. A folder that a version without lists wrote sa
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.checksums import DIGITS, check_listed, digest_of, listed
+from varlen_lab.files.checksums import DIGITS, check_listed, digest_text, listed
 from varlen_lab.files.reading import read_json
 from varlen_lab.files.strict import strict_json
 from varlen_lab.files.writing import written_whole
@@ -67,5 +66,4 @@ def inside(name: str) -> bool:
 
 def digest_of_values(values: Mapping[str, Any]) -> str:
     """Of plain values, in whatever order and layout they are written."""
-    text = json.dumps(values, sort_keys=True, default=repr)
-    return digest_of(io.BytesIO(text.encode("utf-8", "backslashreplace")))
+    return digest_text(json.dumps(values, sort_keys=True, default=repr))

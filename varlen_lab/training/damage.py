@@ -66,9 +66,7 @@ def check_files(
         if name not in digests and name.startswith(f"{inside}/") and not name.rpartition("/")[2].startswith("."):
             raise InputError(f"{path / name} was not written by the run, move it away.")
     try:
-        check_listed(path, digests, "", share)
-    except InputError as problem:
-        raise InputError(f"{str(problem).removesuffix('; .')}.") from None
+        check_listed(path, digests, share=share)
     except OSError as problem:
         raise InputError(f"{problem.filename or path} cannot be read ({problem.strerror}).") from None
 

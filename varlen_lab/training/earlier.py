@@ -31,11 +31,11 @@ def begin_history(work_dir: Path, beginning: Beginning, history: History, config
     """
     name, text, before = config.name or "config", render(config), history_in(work_dir)
     remove_drafts(work_dir, f"{glob.escape(name)}*.py")
-    history.records = records_before(work_dir, beginning)
+    history.records = records_before(before, beginning)
     first = history.records[0]["step"] if history.records else beginning.step + 1
     if first > 1:
         history.meta["begins_behind"] = first - 1
-    for note in make_way(work_dir, beginning, history.meta, text.encode()):
+    for note in make_way(work_dir, before, beginning, history.meta, text.encode()):
         warnings.warn(note, stacklevel=1)
     known = before.meta.get("config_copy") if before else None
     with full_disk_told(work_dir / f"{name}.py"):
@@ -49,19 +49,23 @@ def begin_history(work_dir: Path, beginning: Beginning, history: History, config
     history.start()
 
 
-def records_before(work_dir: Path, beginning: Beginning) -> list[dict[str, Any]]:
+def records_before(history: History | None, beginning: Beginning) -> list[dict[str, Any]]:
     """The records of the steps before, from this run's own history; a run that comes from elsewhere has none."""
-    history = history_in(work_dir) if beginning.meta is not None else None
-    return [record for record in history.records if record["step"] <= beginning.step] if history else []
+    if history is None or beginning.meta is None:
+        return []
+    return [record for record in history.records if record["step"] <= beginning.step]
 
 
-def make_way(work_dir: Path, beginning: Beginning, meta: dict[str, Any], config: bytes) -> list[str]:
+def make_way(
+    work_dir: Path, history: History | None, beginning: Beginning, meta: dict[str, Any], config: bytes
+) -> list[str]:
     """Move what other runs left in a work dir to where nothing is lost; what is to be said of it.
 
-    ``meta``: of the history that begins; ``config``: as its copy says it. A run that took no step left nothing, and one
-    that begins again with the same config and data before it had a checkpoint takes the same steps again.
+    ``history``: that lies there; ``meta``: of the one that begins; ``config``: as its copy says it. A run that took no
+    step left nothing, and one that begins again with the same config and data before it had a checkpoint takes the same
+    steps again.
     """
-    notes, history = [], history_in(work_dir)
+    notes = []
     left = () if beginning.checkpoint or beginning.anew else beginning.others
     if history is not None and beginning.meta is None:
         copy = copy_of_run(work_dir, history.meta.get("config_copy"))

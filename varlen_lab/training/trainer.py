@@ -35,6 +35,7 @@ from varlen_lab.training.data import load_tokenizer, pad_id
 from varlen_lab.training.determinism import repeatable
 from varlen_lab.training.earlier import begin_history, facts_to_keep
 from varlen_lab.training.engines import Engine, any_process, describe, engine_name, make_accelerator, make_engine
+from varlen_lab.training.engines.folders import in_first_process
 from varlen_lab.training.evaluation import answers, held_out_loss
 from varlen_lab.training.finite import refuse_nonfinite
 from varlen_lab.training.history import History
@@ -52,7 +53,6 @@ from varlen_lab.training.workdir import (
     HISTORY,
     check_place,
     checkpoint_bytes,
-    in_first_process,
     keep_batches,
     set_aside,
     work_dir_of,
@@ -199,10 +199,12 @@ class Run:
         there = history.path is not None and begins.meta is not None and begins.checkpoint in begins.own
         in_first_process(accelerator, lambda: begin_history(self.work_dir, self.beginning, history, self.config))
         if there and repr(history.losses) != repr(self.losses_before):  # as texts: NaN is NaN
+            had, saved = len(history.losses), len(self.losses_before)
+            other = f"had {had} steps and {history.checkpoint} was written after {saved}"
+            if had == saved:
+                other = f"says other losses than {history.checkpoint}"
             warnings.warn(
-                f"{history.path} had {len(history.losses)} steps and {history.checkpoint} was written after "
-                f"{len(self.losses_before)}: it is damaged or another run's, curves of it lack what it lacks.",
-                stacklevel=2,
+                f"{history.path} {other}: it is damaged or another run's, curves of it show what it says.", stacklevel=2
             )
 
     def take_steps(self, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -34,7 +34,6 @@ from varlen_lab.models.adapters import bytes_held
 HISTORY = "history.jsonl"
 EARLIER = "earlier"
 BATCHES = "nonfinite_step_*.pt"
-T = TypeVar("T")
 
 
 def work_dir_of(config: Config) -> Path:
@@ -99,22 +98,6 @@ def checkpoint_bytes(config: Config, model: torch.nn.Module) -> int:
     trained = sum(bytes_held(p) for p in parameters if p.requires_grad)
     kept = trained if any(not p.requires_grad for p in parameters) else sum(bytes_held(p) for p in parameters)
     return kept + trained * (2 if config.optim_type == "AdamW" else 1)
-
-
-def in_first_process(accelerator: Any, work: Callable[[], T]) -> T:
-    """What ``work()`` returns in the first process, in all of them; its InputError too is raised in all."""
-    from accelerate.utils import broadcast_object_list
-
-    told: list[T | InputError | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            told = [work()]
-        except InputError as problem:
-            told = [problem]
-    found: Any = broadcast_object_list(told)[0]
-    if isinstance(found, InputError):
-        raise found
-    return found
 
 
 # ------------------------------------------------------------------------------------------------- whose files

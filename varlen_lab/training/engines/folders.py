@@ -63,9 +63,21 @@ def in_all(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in everywhere]
 
 
-def in_first(accelerator: Accelerator, work: Callable[[], object]) -> None:
-    """``work()`` in the first process; all call this, and its InputError or OSError is all's."""
-    in_all(lambda: work() if accelerator.is_main_process else None)
+def in_first_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What ``work()`` returns in the first process, in all, which call this; its InputError or OSError is all's."""
+    found: Any = in_all(lambda: work() if accelerator.is_main_process else None)[0]
+    return found  # type: ignore[no-any-return]
+
+
+def in_shares(accelerator: Accelerator | None, look: Callable[[int, int], None]) -> None:
+    """``look(rank, count)`` in all processes, which call this, each at its share; without ``accelerator`` here, at all.
+
+    Its InputError is all's.
+    """
+    if accelerator is None:
+        look(0, 1)
+    else:
+        in_all(lambda: look(accelerator.process_index, accelerator.num_processes))
 
 
 def digests_of_all(folder: Path, accelerator: Accelerator) -> dict[str, str]:
@@ -82,15 +94,11 @@ def check_folder(path: Path, state: dict[str, Any], inside: str, accelerator: Ac
     ``state``: its run.pth. ``inside``: the folder in it where no file may be that the run did not write. With
     ``accelerator`` all processes call this, and each looks at its share.
     """
-    rank, count = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
 
-    def look() -> None:
+    def look(rank: int, count: int) -> None:
         try:
             check_files(path, state, inside, share=lambda number: number % count == rank)
         except InputError as problem:
             raise refused(path, str(problem)) from None
 
-    if accelerator is None:
-        look()
-    else:
-        in_all(look)
+    in_shares(accelerator, look)

@@ -22,7 +22,7 @@ from varlen_lab.errors import InputError
 from varlen_lab.training.checkpoint import save_checkpoint
 from varlen_lab.training.damage import FILES, RUN_FILE
 from varlen_lab.training.engines import Engine, trained_only
-from varlen_lab.training.engines.folders import digests_of_all, folder_of_all, in_first
+from varlen_lab.training.engines.folders import digests_of_all, folder_of_all, in_first_process
 from varlen_lab.training.engines.scattering import (
     cut,
     gathered,
@@ -119,7 +119,7 @@ class ShardedEngine(Engine):
             plain[FILES] = digests_of_all(draft, self.accelerator)
             plain[SHARDS]["files"] = written_files(draft / FOLDER)
             state = {**contents, **plain, "engine": self.kind}
-            in_first(self.accelerator, lambda: save_checkpoint(draft / RUN_FILE, state))
+            in_first_process(self.accelerator, lambda: save_checkpoint(draft / RUN_FILE, state))
 
     def save_whole(self, path: Path, contents: dict[str, Any]) -> None:
         """A file as one process would write it; slices are gathered one after the other."""

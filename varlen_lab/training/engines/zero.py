@@ -23,7 +23,7 @@ from varlen_lab.errors import InputError, first_line
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from varlen_lab.training.damage import FILES, RUN_FILE
 from varlen_lab.training.engines import Engine
-from varlen_lab.training.engines.folders import check_folder, digests_of_all, folder_of_all, in_first
+from varlen_lab.training.engines.folders import check_folder, digests_of_all, folder_of_all, in_first_process
 from varlen_lab.training.engines.shards import silenced
 from varlen_lab.training.engines.stages import with_precision
 from varlen_lab.training.engines.zero_files import ShardFiles, check_contents, weights_only
@@ -120,7 +120,7 @@ class ZeroEngine(Engine):
             digests = digests_of_all(draft, self.accelerator)
             state = {"scheduler": self.scheduler.state_dict(), "engine": self.kind, "zero_stage": self.stage}
             state |= {"processes": self.accelerator.num_processes, FILES: digests}
-            in_first(self.accelerator, lambda: save_checkpoint(draft / RUN_FILE, {**contents, **state}))
+            in_first_process(self.accelerator, lambda: save_checkpoint(draft / RUN_FILE, {**contents, **state}))
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back what ``save`` wrote; with the same number of processes and the same stage."""

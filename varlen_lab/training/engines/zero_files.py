@@ -18,7 +18,7 @@ import torch
 from varlen_lab.errors import InputError
 from varlen_lab.files.reading import read_tensors
 from varlen_lab.files.writing import written_whole
-from varlen_lab.training.engines.folders import in_all
+from varlen_lab.training.engines.folders import in_all, in_shares
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,17 +80,13 @@ def check_contents(folder: Path, accelerator: Accelerator | None = None) -> None
 
     With ``accelerator`` all processes call this, and each looks at its share.
     """
-    rank, count = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
 
-    def look() -> None:
+    def look(rank: int, count: int) -> None:
         for path in sorted(folder.glob("*.pt"))[rank::count]:
             if not isinstance(read_tensors(path, INSTEAD, mmap=True, allowed=in_shards()), dict):
                 raise InputError(f"{path} is no shard of DeepSpeed's; {INSTEAD}.")
 
-    if accelerator is None:
-        look()
-    else:
-        in_all(look)
+    in_shares(accelerator, look)
 
 
 @contextmanager
