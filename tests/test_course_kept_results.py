@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from expect import refused
 
-from varlen_lab.course import gpu_training, kept_results, real_effect
+from varlen_lab.course import find_lesson, gpu_training, kept_results, real_effect
 
 
 def run(arm: str, seed: int, end: float) -> dict[str, object]:
@@ -77,3 +77,23 @@ def test_a_file_that_is_none_is_a_sentence(tmp_path, monkeypatch) -> None:
     kept(monkeypatch, tmp_path / "2026-01-01-real-effect", "{")
     with refused("git checkout brings it back"):
         real_effect()
+
+
+def shown(lesson: str) -> str:
+    """The words of all kept outputs of a lesson, figures by what they say to those who do not see them."""
+    notebook = find_lesson(lesson).notebook
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(text for o in outputs for kind, text in o.get("data", {}).items() if kind.startswith("text/"))
+
+
+def test_lessons_are_kept_with_the_newest_measurement() -> None:
+    """Who merges a result refreshes the lesson that shows it; the walkthrough alone would say so minutes later."""
+    gpu, effect = gpu_training(), real_effect()
+    assert gpu is not None
+    told = {
+        "16_where_it_pays": [gpu.claim(16384), *(f">{gain:.2f}<" for gain in gpu.gains().values())],
+        "11_another_training": [effect.caption, *(f">{row['held-out loss']:.4f}<" for row in effect.table())],
+    }
+    for lesson, words in told.items():
+        stale = [word for word in words if word not in shown(lesson)]
+        assert not stale, f"{lesson} is kept without {stale}; python docs/refresh.py {lesson[:2]} brings them in"
