@@ -27,6 +27,18 @@ ENDLESS = {
     "text that is made up": "{{ lipsum(n=10**6) }}",
     "a power": "{{ 10 ** (10**10) }}",
 }
+# sixty times in a loop, and then
+DOUBLED = {
+    "a list in itself": ("{% set n.a = [n.a, n.a] %}", "{{ n.a|tojson }}"),
+    "a tuple in itself": ("{% set n.a = (n.a, n.a) %}", "{{ n.a }}"),
+    "a dict in itself": ("{% set n.a = {1: n.a, 2: n.a} %}", "{{ n.a }}"),
+    "a dict by a call": ("{% set n.a = dict(a=n.a, b=n.a) %}", "{{ n.a }}"),
+    "two that are compared": ("{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}", "{{ n.a == n.b }}"),
+    "a block": ("{% set n.a %}{{ n.a }}{{ n.a }}{% endset %}", ""),
+    "a macro": ("{% macro two(x) %}{{ x }}{{ x }}{% endmacro %}{% set n.a = two(n.a) %}", ""),
+}
+LOOP = "{%% set n = namespace(a=1, b=1) %%}{%% for i in range(60) %%}%s{%% endfor %%}%s"
+ENDLESS |= {f"{kind}, doubled": LOOP % parts for kind, parts in DOUBLED.items()}
 ASKED = [Dialogue([{"role": "user", "content": "Hi"}])]
 
 
@@ -56,6 +68,10 @@ LEGAL = {
     "an id in a method": "{{ {}.get('id', 12345678901) }}",
     "long texts in a macro": "{% macro show(a, b) %}{{ b }}{% endmacro %}{{ show('a' * 90000, 'b' * 90000) }}",
     "stars in a format": "{{ '**%s** * 12345' % 'a' }}{{ '**%s**'|format('a') }}{{ '* {} 12345'.format('a') }}",
+    "lists, tuples and dicts": "{% set a, b = [1, [2]], {'a': (1, 2)} %}{% for k, v in b.items() %}{{ k }}{{ v }}"
+    "{% endfor %}{{ a }}{{ a in [a] }}",
+    "a block": "{% set a %}b{{ messages|length }}{% endset %}{{ a }}",
+    "a block through filters": "{% set c | upper | replace('D', 'e') %}d{% endset %}{{ c }}",
     "a replacement in a long text": "{{ (('a' * 900000).replace('a', 'bc'))|length }}",
 }
 

@@ -2,7 +2,8 @@
 
 The template is a program of its publisher. transformers runs it in Jinja's sandbox, which keeps it from files and
 names, not from loops inside loops. Counted are the rounds of loops, calls, and each thousand letters that are put
-together; a number of steps is the same on every machine, a time is not.
+together; a number of steps is the same on every machine, a time is not. A list that holds another one twice is small
+until it is written out: what is made is weighed by that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -22,7 +24,36 @@ SIZED = frozenset(  # calls in which a number is a size
     ("center", "ljust", "rjust", "zfill", "expandtabs", "indent", "wordwrap", "truncate", "batch", "slice", "round")
 ) | {"to_bytes", "tojson", "safe_range"}
 FOR_EACH = frozenset(("replace", "join", "indent", "expandtabs", "wordwrap", "translate"))  # one for each letter
-LEFT: ContextVar[list[int] | None] = ContextVar("steps left", default=None)
+HOLDS = list | tuple | dict  # what holds values in Jinja
+
+
+@dataclass
+class Budget:
+    """The steps that are left to templates, and what each list and dict weighs: by its id, for it is kept beside."""
+
+    steps: int
+    weighed: dict[int, tuple[Any, int]] = field(default_factory=dict)
+
+    def weight(self, made: Any) -> int:
+        """Letters and values of what a template made, if it were written out."""
+        waiting = [made] if isinstance(made, HOLDS) else []
+        while waiting:
+            one = waiting[-1]
+            parts = [*one, *one.values()] if isinstance(one, dict) else one
+            unknown = [part for part in parts if isinstance(part, HOLDS) and id(part) not in self.weighed]
+            if unknown:
+                waiting += unknown
+            else:
+                self.weighed[id(one)] = one, 1 + sum(map(self.known, parts))
+                waiting.pop()
+        return self.known(made)
+
+    def known(self, part: Any) -> int:
+        """``weight`` of what was weighed, or holds nothing."""
+        return self.weighed[id(part)][1] if isinstance(part, HOLDS) else len(part) if isinstance(part, str) else 1
+
+
+LEFT: ContextVar[Budget | None] = ContextVar("what is left to templates", default=None)
 
 
 class Endless(Exception):
@@ -36,8 +67,9 @@ def step(made: Any = None) -> Any:
     """Count a step, and those that ``made`` has cost; what was made."""
     left = LEFT.get()
     if left is not None:
-        left[0] -= 1 + (len(made) // 1000 if isinstance(made, str | list | tuple) else 0)
-        if left[0] < 0:
+        weight = left.weight(made)
+        left.steps -= 1 + weight // 1000
+        if left.steps < 0 or weight > MOST_LETTERS:
             raise Endless
     return made
 
@@ -120,7 +152,7 @@ def environment_of(kind: type) -> type:
     from jinja2.visitor import NodeTransformer
 
     class Counting(NodeTransformer):
-        """The tree with loops and ``a ~ b`` through filters of ours."""
+        """The tree with loops, ``a ~ b`` and all that is made without a call through filters of ours."""
 
         def visit_For(self, node: Any, *given: Any) -> Any:
             self.generic_visit(node)
@@ -131,6 +163,20 @@ def environment_of(kind: type) -> type:
             self.generic_visit(node)
             parts = nodes.List(node.nodes, lineno=node.lineno)
             return nodes.Filter(parts, "counted_letters", [], [], None, None, lineno=node.lineno)
+
+        def visit_List(self, node: Any, *given: Any) -> Any:
+            self.generic_visit(node)
+            return nodes.Filter(node, "counted_made", [], [], None, None, lineno=node.lineno)
+
+        visit_Dict = visit_List
+
+        def visit_Tuple(self, node: Any, *given: Any) -> Any:
+            return self.visit_List(node) if node.ctx == "load" else self.generic_visit(node)
+
+        def visit_AssignBlock(self, node: Any, *given: Any) -> Any:
+            self.generic_visit(node)
+            node.filter = nodes.Filter(node.filter, "counted_made", [], [], None, None, lineno=node.lineno)
+            return node
 
     class Bounded(kind):  # type: ignore[misc]
         intercepted_binops = frozenset({"*", "**", "%", "+"})
@@ -161,7 +207,7 @@ def compiled(text: str, own: Callable[[str], Any]) -> Any:
     environment.cache = None
     environment.filters = {name: checked(one) for name, one in environment.filters.items()}
     environment.globals = {name: one for name, one in environment.globals.items() if name != "lipsum"}  # makes up text
-    environment.filters |= {"counted_steps": counted, "counted_letters": together}
+    environment.filters |= {"counted_steps": counted, "counted_letters": together, "counted_made": step}
     return environment.from_string(text)
 
 
@@ -185,7 +231,7 @@ def install() -> None:
 def bounded(dialogues: int) -> Iterator[None]:
     """Inside, templates that write so many dialogues raise Endless after their steps."""
     install()
-    token = LEFT.set([MOST_STEPS * max(1, dialogues)])
+    token = LEFT.set(Budget(MOST_STEPS * max(1, dialogues)))
     try:
         yield
     finally:
