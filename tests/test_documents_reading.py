@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,24 @@ def test_a_saved_dataset_is_read(tmp_path: Path) -> None:
 
     Dataset.from_list([{"messages": DIALOGUE}]).save_to_disk(tmp_path / "saved")
     assert read_dialogues(tmp_path / "saved", progress=False)[0] == [DIALOGUE]
+
+
+def test_a_damaged_saved_dataset_is_read_or_refused(tmp_path: Path) -> None:
+    """Before, offsets that point nowhere ended the process, and text that is none a traceback."""
+    from datasets import Dataset
+
+    folder, chance, refused = tmp_path / "saved", random.Random(0), 0
+    Dataset.from_list([{"messages": DIALOGUE}] * 30).save_to_disk(folder)
+    (file,) = folder.glob("*.arrow")
+    whole = file.read_bytes()
+    for _ in range(60):
+        start = chance.randrange(len(whole) - 8)
+        file.write_bytes(whole[:start] + chance.randbytes(8) + whole[start + 8 :])
+        try:
+            read_dialogues(folder, skip_bad=True, progress=False)
+        except InputError:
+            refused += 1
+    assert refused > 20
 
 
 def test_a_broken_line_is_named_and_skipping_loses_only_it(tmp_path: Path) -> None:

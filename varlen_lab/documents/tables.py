@@ -118,7 +118,17 @@ def saved_dataset(path: Path) -> Dataset:
         if "train" not in dataset:
             raise InputError(f"{path} has splits {', '.join(dataset)} but no train; name one split's folder.")
         dataset = dataset["train"]
+    check_columns(dataset, f"{path} is a damaged dataset", "write it again")
     return dataset.with_format(None)  # it keeps the format that somebody gave it: tensors
+
+
+def check_columns(dataset: Dataset, what: str, instead: str) -> None:
+    """InputError for a dataset that is mapped and damaged: offsets that point nowhere would be followed by Arrow."""
+    try:
+        for batch in dataset.data.table.to_batches():
+            batch.validate(full=True)
+    except Exception as error:  # pyarrow has several kinds
+        raise InputError(f"{what} ({first_line(error)}); {instead}.") from None
 
 
 def hub_dataset(name: str) -> Dataset:
@@ -144,4 +154,5 @@ def hub_dataset(name: str) -> Dataset:
         ) from None
     finally:
         config.HF_HUB_OFFLINE = before
+    check_columns(dataset, f"the copy of {name} that datasets keeps here is damaged", "delete it, and load it anew")
     return dataset
