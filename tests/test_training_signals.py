@@ -174,6 +174,69 @@ def test_what_was_swallowed_is_raised_again() -> None:
         pass
 
 
+def test_what_comes_right_behind_is_the_same_request() -> None:
+    """As SIGHUP and SIGTERM of a session that ends: the second would break into the tidying up of the first."""
+    tidied = []
+    with pytest.raises(signals.Terminated, match="SIGTERM"), signals.heeded(), signals.heeded():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            tidied.append(True)
+    assert tidied
+
+
+def test_what_is_heard_where_an_object_ends_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Ending:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(signals.Terminated), signals.heeded():
+        one = Ending()
+        del one
+    assert capsys.readouterr().err == ""
+
+
+VERB = """
+import sys, signal, time, types
+from varlen_lab import cli
+from varlen_lab.cli.registry import VERBS, Verb
+
+def run(args):
+    print("begun", flush=True)
+    time.sleep(60)
+
+class Slow:  # the end of a process takes a moment
+    def __del__(self, sleep=time.sleep):
+        print("ending", flush=True)
+        sleep(1)
+
+slow = Slow()
+sys.modules["varlen_lab.cli.long"] = types.SimpleNamespace(add_arguments=lambda parser: None, run=run)
+VERBS["long"] = Verb("long", "long", "long")
+sys.argv[1:] = ["long"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without it")
+@pytest.mark.parametrize("name", ENDS)
+def test_any_verb_ends_in_one_line_with_the_code_of_the_signal(name: str) -> None:
+    """Whatever comes behind it, while Python takes itself apart too."""
+    words: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    process = subprocess.Popen([sys.executable, "-c", VERB], **words)
+    try:
+        assert process.stdout.readline() == "begun\n"  # type: ignore[union-attr]
+        process.send_signal(getattr(signal, name))
+        assert process.stdout.readline() == "ending\n"  # type: ignore[union-attr]
+        process.send_signal(signal.SIGHUP)
+        said = process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (130 if name == "SIGINT" else 143, ENDS[name][1].split(";")[0].rstrip() + "\n")
+
+
 def test_who_ignores_signals_still_does() -> None:
     """As ``nohup`` has it for SIGHUP, and a shell's ``&`` for Ctrl-C."""
     if not hasattr(signal, "SIGHUP"):

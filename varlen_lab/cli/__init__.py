@@ -1,8 +1,8 @@
 """The command ``varlen-lab``: one thin file for each verb, imported only when its verb is asked for.
 
 A verb's file has ``add_arguments(parser)`` and ``run(args) -> int``. What ``run`` returns is the exit code: 0 done, 1
-the check says no, 2 the input or the machine cannot, 130 Ctrl-C. An ``InputError`` becomes one line on stderr and exit
-code 2; every other exception is a bug of ours and keeps its traceback.
+the check says no, 2 the input or the machine cannot, 130 Ctrl-C, 143 SIGTERM or SIGHUP. An ``InputError`` becomes one
+line on stderr and exit code 2; every other exception is a bug of ours and keeps its traceback.
 
 Below the command itself lies what several verbs do: reading a config, telling data from a config, opening the rows of
 a config's data, saving a figure. ``CONFIG`` on a command line is a file that exists, or a name that ``list-cfg`` shows.
@@ -11,6 +11,7 @@ a config's data, saving a figure. ``CONFIG`` on a command line is a file that ex
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import importlib
 import logging
@@ -30,7 +31,7 @@ from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, LeakFound, nearest, one_of, quoted
 from varlen_lab.files.places import check_file
 from varlen_lab.files.writing import writable, written_whole
-from varlen_lab.machine import console, starting
+from varlen_lab.machine import console, signals, starting
 from varlen_lab.machine.arguments import named, place, whole
 from varlen_lab.machine.folding import folded
 from varlen_lab.machine.letters import shown
@@ -120,6 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         warnings.formatwarning = _format_warning
         _silence_other_libraries()
         starting.begin()
+        atexit.register(signals.be_deaf)
         console.prepare()
         if console.is_terminal(sys.stderr):
             logging.getLogger("varlen_lab").addHandler(_OnTerminal())
@@ -127,28 +129,11 @@ def main(argv: list[str] | None = None) -> int:
     # other libraries' bars: loading 20 tensors, writing a shard; set to 0 they are shown, as for a long download
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    verb = words[0] if words and not words[0].startswith("-") else None
     try:
-        check_here()
-        if verb is not None and verb not in VERBS:
-            raise InputError(f"unknown verb {verb!r}{nearest(verb, VERBS)}; the verbs are {', '.join(VERBS)}")
-        parser = build_parser(verb)
-        if not words:
-            parser.print_help()
-            return 0
-        args, unknown = parser.parse_known_args(words)
-        if unknown:
-            raise InputError(
-                f"unknown argument {unknown[0]!r}{nearest(unknown[0], args.options)}; "
-                f"`varlen-lab {verb + ' ' if verb else ''}--help` shows what is possible"
-            )
-        args.argv = words
-        code = int(args.run(args) or 0)
-        if why := lost_output():
-            raise InputError(
-                f"stdout could not be written ({why}): what was printed is lost, files that were to be saved are "
-                "whole; make room there, or send the output elsewhere."
-            )
+        with signals.heeded():
+            code = _obey(words)
+        if argv is None:
+            signals.end_with(code)
         return code
     except InputError as error:
         # what a leak check found stands below its sentence; any other line feed came with a name
@@ -159,9 +144,41 @@ def main(argv: list[str] | None = None) -> int:
             raise
         _print_error(f"{quoted(os.fsdecode(problem.filename))}: {problem.strerror}; name another path.")
         return InputError.exit_code
-    except KeyboardInterrupt:
-        _print_error("interrupted")
-        return 130
+    except (KeyboardInterrupt, signals.Terminated) as asked:
+        code = 130 if isinstance(asked, KeyboardInterrupt) else signals.STOPPED
+        if argv is None:
+            signals.end_with(code)
+        if code == 130:
+            _print_error("interrupted")
+        else:  # of a verb that has nothing to say of what it leaves
+            console.say(f"stopped by {asked}", stream=sys.stderr)
+        return code
+
+
+def _obey(words: list[str]) -> int:
+    """The exit code of a verb and its arguments, which ``main`` heeds signals around; InputError."""
+    verb = words[0] if words and not words[0].startswith("-") else None
+    check_here()
+    if verb is not None and verb not in VERBS:
+        raise InputError(f"unknown verb {verb!r}{nearest(verb, VERBS)}; the verbs are {', '.join(VERBS)}")
+    parser = build_parser(verb)
+    if not words:
+        parser.print_help()
+        return 0
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise InputError(
+            f"unknown argument {unknown[0]!r}{nearest(unknown[0], args.options)}; "
+            f"`varlen-lab {verb + ' ' if verb else ''}--help` shows what is possible"
+        )
+    args.argv = words
+    code = int(args.run(args) or 0)
+    if why := lost_output():
+        raise InputError(
+            f"stdout could not be written ({why}): what was printed is lost, files that were to be saved are "
+            "whole; make room there, or send the output elsewhere."
+        )
+    return code
 
 
 def check_here() -> None:

@@ -7,6 +7,7 @@ asks twice with Ctrl-C does not wait for that.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -18,12 +19,16 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOPPED = 143  # the exit code of a run that was asked to end before its time, as a shell has it for SIGTERM
-ONE_PRESS = 0.5  # seconds: a launcher passes on what the terminal has sent already
+ONE_PRESS = 0.5  # seconds: a launcher passes on what the terminal has sent already, SIGHUP comes with SIGTERM
 heard: list[int] = []  # signals that have come since ``heeded`` began, in this process
+blocks: list[float] = []  # of ``heeded``, one in the other: in the first, when a signal came last
 
 
 class Terminated(BaseException):
     """The process was asked to end by a signal other than Ctrl-C; its name is the message."""
+
+
+HEARD = KeyboardInterrupt, Terminated  # what was raised where an object ends is swallowed there, and raised again
 
 
 def asking() -> list[int]:
@@ -45,38 +50,44 @@ def heeded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    owner, pressed = os.getpid(), [0.0]
+    owner, pressed = os.getpid(), [0]
 
     def hear(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a process that was forked meanwhile: it ends as any other
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             return
+        before, blocks[0] = blocks[0], time.monotonic()
+        if blocks[0] - before <= ONE_PRESS:  # or it would break into the tidying up that the first has begun
+            return
         if number == signal.SIGINT:
-            before, pressed[0] = pressed[0], time.monotonic()
-            if before:
-                if pressed[0] - before > ONE_PRESS:
-                    end_at_once()
-                return
+            pressed[0] += 1
+            if pressed[0] > 1:
+                end_at_once()
         heard.append(number)
         raise interruption(number)
 
     numbers = asking()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         numbers.append(signal.SIGINT)
+    blocks.append(-math.inf)
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if isinstance(what.exc_value, HEARD) else unraisable(what)
     before: dict[int, Any] = {number: signal.signal(number, hear) for number in numbers}
     heard.clear()
     try:
         yield
         raise_heard()
     except BaseException as error:
-        if heard and not isinstance(error, KeyboardInterrupt | Terminated):
+        if heard and not isinstance(error, HEARD):
             raise interruption(heard[0]) from None
         raise
     finally:
         heard.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = unraisable
+        blocks.pop()
 
 
 def interruption(number: int) -> BaseException:
@@ -90,14 +101,39 @@ def raise_heard() -> None:
         raise interruption(heard[0])
 
 
-def end_at_once() -> None:
+def end_with(code: int) -> None:
+    """A process that has no more to do but to say so and to exit, which takes torch a moment, does so with this code.
+
+    What else asks it to end changes nothing of that; who asks later than one press does not wait.
+    """
+    since = time.monotonic()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - since > ONE_PRESS:
+            end_at_once(code)
+
+    for number in (signal.SIGINT, *asking()):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, hear)
+
+
+def be_deaf() -> None:
+    """Hear no signal to end any more: to be registered with ``atexit`` before anything else is, so that it comes last.
+
+    What follows is Python taking its modules apart, in which no handler of ours is called.
+    """
+    for number in (signal.SIGINT, *asking()):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_at_once(code: int = 130) -> None:
     """End this process and those it has started, without tidying up."""
     for name in ("multiprocessing", "multiprocess"):  # the second is what ``datasets`` has
         if module := sys.modules.get(name):
             for child in module.active_children():
                 with suppress(Exception):
                     child.kill()
-    os._exit(130)
+    os._exit(code)
 
 
 @contextmanager
@@ -117,8 +153,7 @@ def out_of_workers() -> Iterator[None]:
 
 def deaf_worker(number: int = 0) -> None:
     """In a worker: hear no signal to end. Who it works for tells it, and torch notices when that one is gone."""
-    for each in (signal.SIGINT, *asking()):
-        signal.signal(each, signal.SIG_IGN)
+    be_deaf()
     sys.excepthook = told_by_thread
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
