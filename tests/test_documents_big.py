@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from datasets import Dataset
 
 from varlen_lab.documents import dialogues, load_documents, reading, tokens
 from varlen_lab.documents.builtin import builtin_tokenizer
@@ -79,6 +80,16 @@ def test_what_is_no_file_is_said_to_be_none(tmp_path: Path) -> None:
     for name, what in {"pipe.jsonl": "pipe", "loop.jsonl": "leads to no file", "zero.json": "device"}.items():
         with pytest.raises(InputError, match=f"{name} is .*{what}"):
             load_documents(tmp_path / name, TOKENIZER, progress=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_saved_dataset_with_a_pipe_in_it_is_not_waited_for(tmp_path: Path) -> None:
+    Dataset.from_dict({"text": ["one"]}).save_to_disk(tmp_path / "saved")
+    (part,) = (tmp_path / "saved").glob("*.arrow")
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(InputError, match=f"{part.name} is a pipe"):
+        load_documents(tmp_path / "saved", TOKENIZER, progress=False)
 
 
 def test_many_columns_are_read_in_a_time_that_grows_with_their_number(tmp_path: Path) -> None:

@@ -238,6 +238,19 @@ def test_broken_files_are_one_sentence(tmp_path: Path, fresh_cache: Path) -> Non
     assert "there is no file" in refused(tmp_path / "none.gguf", fresh_cache)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_or_a_device_is_no_model_and_not_waited_for(tmp_path: Path, fresh_cache: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "zero.gguf").symlink_to("/dev/zero")
+    for name in ("pipe.gguf", "zero.gguf"):
+        with pytest.raises(InputError, match=f"{name} is a pipe or a device"):
+            locate_model(str(tmp_path / name))
+    tiny("llama").save_pretrained(tmp_path / "model")
+    os.mkfifo(tmp_path / "model" / "tokenizer.json")
+    with pytest.raises(InputError, match=r"tokenizer\.json is a pipe or a device"):
+        load_model(str(tmp_path / "model"))
+
+
 def test_what_the_loader_does_not_know_is_one_sentence(tmp_path: Path, fresh_cache: Path) -> None:
     file = tmp_path / "tiny.gguf"
     write_gguf(file, architecture="nosuchthing")

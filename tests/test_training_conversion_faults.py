@@ -24,6 +24,7 @@ from varlen_lab.files.checksums import digest_file, listed
 from varlen_lab.files.manifests import DIGEST, FILES, MANIFEST, digest_of_values
 from varlen_lab.models.building import tiny
 from varlen_lab.models.loading import load_model
+from varlen_lab.models.tokenizers import open_tokenizer
 from varlen_lab.training import conversion
 from varlen_lab.training import folder as folders
 from varlen_lab.training.checkpoint import read_checkpoint, save_checkpoint
@@ -281,3 +282,17 @@ def test_no_model_is_opened_from_weights_that_are_not_those_converted(place: Pat
         load_model(str(place / "base"))
     (place / "base" / MANIFEST).unlink()
     load_model(str(place / "base"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])
+def test_no_model_is_opened_beside_a_file_that_is_not_the_one_converted(name: str, place: Path) -> None:
+    """A letter of a config or of a vocabulary opens as well as another, and means something else."""
+    convert_base(place)
+    file = place / "base" / name
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.replace("1e-06", "1e-16", 1) if "1e-06" in whole else whole + " ", encoding="utf-8")
+    opens = open_tokenizer if "token" in name else load_model
+    with pytest.raises(InputError, match=rf"{name} is damaged.*or remove {MANIFEST} where .* on purpose"):
+        opens(str(place / "base"))
+    (place / "base" / MANIFEST).unlink()
+    opens(str(place / "base"))

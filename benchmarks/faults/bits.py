@@ -188,5 +188,7 @@ READERS: dict[str, Reader] = {
     "base settings": Reader(BASE, "base/generation_config.json", merge, merge_same, tries=1),
     "base tokenizer": Reader(BASE, "base/tokenizer.json", merge, merge_same, tries=2),
     "base tokenizer config": Reader(BASE, "base/tokenizer_config.json", merge, merge_same, tries=1),
+    "config anew": Reader(("base", "lora.py", "data.jsonl"), "base/config.json", lora_again, lora_same, tries=1),
+    "tokenizer anew": Reader(("base", "lora.py", "data.jsonl"), "base/tokenizer.json", lora_again, lora_same, tries=1),
     "lora anew": Reader(("base", "lora.py", "data.jsonl"), "base/model.safetensors", lora_again, lora_same, tries=3),
 }

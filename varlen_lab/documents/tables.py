@@ -14,6 +14,7 @@ from varlen_lab.documents.dialogues import BadRecord
 from varlen_lab.documents.reading import Records
 from varlen_lab.documents.sources import BUILTIN, Position, similar_name
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.reading import refuse_pipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -107,6 +108,8 @@ def saved_dataset(path: Path) -> Dataset:
     """The dataset, or its ``train`` split, that ``save_to_disk`` wrote into a folder."""
     from datasets import DatasetDict, load_from_disk
 
+    for file in (*path.glob("*.arrow"), *path.glob("*/*.arrow")):
+        refuse_pipe(file, "write the folder again with Dataset.save_to_disk")
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:  # datasets has a dozen kinds for "no saved dataset"

@@ -3,6 +3,7 @@
 ``read_text``, ``read_json``   text, and what it says, of a size that fits
 ``read_tensors``               what ``torch.save`` wrote: weights and plain values, never a pickled object
 ``field``                      a value of a record, of the type that it must have
+``refuse_pipe``                what stands in a file's place and would be waited for, or has no end
 
 A file is somebody else's even when we wrote it: it was copied, edited, cut short, or made to look like one of ours.
 """
@@ -30,11 +31,20 @@ NAMES = {
 T = TypeVar("T")
 
 
+def refuse_pipe(path: Path, instead: str) -> None:
+    """InputError, which ``instead`` ends, for a pipe or a device: who opens it waits, or reads for ever."""
+    if path.is_fifo() or path.is_char_device():
+        raise InputError(f"{path} is a pipe or a device, and a file is needed there; {instead}.")
+
+
 def read_text(path: Path, instead: str, most: int = MOST_TEXT) -> str:
     """A file as UTF-8 text; InputError, which ``instead`` ends, where it is none or has over ``most`` bytes."""
     try:
+        refuse_pipe(path, instead)
         with path.open("rb") as file:
             body = file.read(most + 1)
+    except InputError:
+        raise
     except (OSError, ValueError) as problem:
         raise InputError(
             f"{path} cannot be read ({getattr(problem, 'strerror', None) or problem}); {instead}."

@@ -25,6 +25,7 @@ import torch
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.kept import folder_as_written, list_digests
+from varlen_lab.files.reading import refuse_pipe
 from varlen_lab.files.strict import strict_json
 from varlen_lab.files.writing import DAY, cache_dir, folder_written_whole, remove, remove_unfinished
 from varlen_lab.machine.console import track
@@ -42,6 +43,7 @@ OLD_KINDS = ("llama", "gpt2", "t5")  # of tokenizers that transformers reads whe
 def folder_of(file: Path) -> Path:
     """The folder of a GGUF file in the cache, made now if it is not there; InputError where it cannot be opened."""
     try:
+        refuse_pipe(file, "name the file of the model")
         facts = file.stat()
         digest = digest_of_file(str(file.resolve()), facts.st_size, facts.st_mtime_ns)
     except FileNotFoundError:

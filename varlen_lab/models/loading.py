@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Collection
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
@@ -187,15 +188,21 @@ def checked_folder(folder: Path, weights: bool) -> dict[str, Any]:
         for file in files:
             if file.suffix == SAFETENSORS:
                 refuse_whole_numbers(file, stored_tensors(file), stated)
-        check_converted(folder, files)
+        check_converted(folder, *(file.name for file in files))
+    check_converted(folder, "config.json", answering.name)
     return stated
 
 
-def check_converted(folder: Path, files: list[Path]) -> None:
-    """InputError where weights in a conversion of ours are not as they were written; who saved others there is told."""
-    instead = f"convert again, or remove {MANIFEST} where the weights were changed on purpose"
+def check_converted(folder: Path, *patterns: str) -> None:
+    """InputError where files in a conversion of ours, of such names, are not as they were written.
+
+    Who saved others there on purpose is told what to do: a model with a bit turned over in its config.json or in its
+    tokenizer opens like any other, and computes something else.
+    """
+    instead = f"convert again, or remove {MANIFEST} where it was changed on purpose"
     digests = read_manifest(folder, instead).get(FILES, {})
-    check_listed(folder, {file.name: digests[file.name] for file in files if file.name in digests}, instead)
+    asked = {name: digests[name] for name in digests if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    check_listed(folder, asked, instead)
 
 
 def refuse_whole_numbers(file: Path, tensors: dict[str, Stored], stated: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.errors import InputError, quoted
-from varlen_lab.files.reading import read_json
+from varlen_lab.files.reading import read_json, refuse_pipe
 
 INSTEAD = "check the path, or fetch the model anew"
 # of more there is no model, and transformers makes them one by one before it notices
@@ -33,6 +33,8 @@ def stated_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is an adapter; varlen-lab convert merge LLM {folder} OUT makes it a model.")
     if not path.is_file():
         raise InputError(f"{folder} has no config.json, it is not a model folder; check the path.")
+    for inside in folder.iterdir():  # libraries open what has a name that they know
+        refuse_pipe(inside, "take it away")
     stated: dict[str, Any] = read_json(path, INSTEAD, words=True)
     refuse_counts(stated, str(path))
     for name in AT_LEAST_ONE:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.errors import InputError, first_line
 from varlen_lab.files.reading import read_json
-from varlen_lab.models.loading import only_local
+from varlen_lab.models.loading import check_converted, only_local
 from varlen_lab.models.sources import locate_model
 from varlen_lab.models.stated import foreign, needs_code, stated_config, wants_code
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.tiktoken")
+TEMPLATE = "chat_template*"  # lies beside them
 # small ones, read before transformers does; the vocabulary itself is read once, by who knows its form
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 ANEW = "fetch the tokenizer anew, or save one beside the model with tokenizer.save_pretrained"
@@ -39,6 +40,7 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
         if not any(any(Path(folder).glob(pattern)) for pattern in FILES):
             return None
         stated = checked_settings(Path(folder))
+        check_converted(Path(folder), *FILES, TEMPLATE)
     with foreign(lambda problem: cannot_open(name, folder, stated, problem)):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=only_local(folder), trust_remote_code=False)
         # one that was made out of nothing has its marks and no words
