@@ -40,6 +40,15 @@ def test_some_records_are_held_out_and_none_is_lost(tmp_path: Path, count: int, 
     assert split.questions[0] == "Question 0?" and split.wanted[0] == "Answer 0."
 
 
+def test_a_line_ends_where_json_lines_end(tmp_path: Path) -> None:
+    """Not at the other letters that Python takes for an end, which may stand in a text."""
+    records = [{"instruction": f"A\u2028B {n}", "input": "", "output": "C\x85D"} for n in range(4)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\r\n" for one in records), "utf-8", newline="")
+    split = hold_out(path, tmp_path / "split")
+    assert len(split.questions) == 2 and split.questions[0] == "A\u2028B 0" and split.wanted[0] == "C\x85D"
+
+
 def test_what_cannot_be_split_is_a_sentence(tmp_path: Path) -> None:
     with refused("has 3 records, at least 4 are needed"):
         hold_out(written(tmp_path, 3), tmp_path)

@@ -64,7 +64,17 @@ def test_a_class_that_is_measured_again_is_compared() -> None:
     assert len(KeptCensus(other).changes(live)) == 2
 
 
-@pytest.mark.parametrize("text", [None, "[]", "{}", "{", '{"classes": {}}'])
+CRAFTED = [
+    '{"classes": [], "versions": {}}',
+    '{"classes": {}, "versions": []}',
+    '{"classes": {"llama": {"ours": {"verdict": "exact"}}}, "versions": {"torch": "2", "transformers": "5"}}',
+    FILE.read_text(encoding="utf-8").replace('"leaks"', '"no such"', 1),
+    FILE.read_text(encoding="utf-8").replace('"cause":', '"why":', 1),
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("text", [None, "[]", "{}", "{", '{"classes": {}}', *CRAFTED])
 def test_what_is_no_census_is_refused_in_words(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "census.json"
     if text is not None:

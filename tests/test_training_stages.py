@@ -33,8 +33,15 @@ def test_flags_that_need_processes_say_so(small: Config, tmp_path: Path) -> None
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "bf16": {"check_grad_overflow": false}}')
     with pytest.raises(InputError, match="check_grad_overflow = false in bf16"):
         zero_settings(str(tmp_path / "ds.json"))
+    for stage in ("true", "2.0", '"2"', "[2]"):
+        (tmp_path / "ds.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
+        with pytest.raises(InputError, match="has stage = "):
+            zero_settings(str(tmp_path / "ds.json"))
+    (tmp_path / "ds.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deep"):
+        zero_settings(str(tmp_path / "ds.json"))
     (tmp_path / "ds.json").write_text("{stage: 2}")
-    with pytest.raises(InputError, match="not a JSON file"):
+    with pytest.raises(InputError, match=r"is no JSON .*--deepspeed"):
         zero_settings(str(tmp_path / "ds.json"))
 
 

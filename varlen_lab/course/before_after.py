@@ -58,7 +58,7 @@ def hold_out(data: str | Path, folder: str | Path, every: int = EVERY) -> Split:
     if data.suffix != ".jsonl":
         raise InputError(f"data is {str(data)!r}, this lesson splits JSON lines; name a .jsonl file, a record a line.")
     read_dialogues(data, progress=False)  # says which line is wrong
-    lines = [line for line in data.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line for line in data.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     if len(lines) < FEWEST:
         raise InputError(f"{data} has {len(lines)} records, at least {FEWEST} are needed to hold some out; add some.")
     every = min(every, len(lines) // 2)

@@ -187,7 +187,7 @@ def read(folder: Path) -> dict[str, Any]:
     """The results of a folder; InputError where the file is none."""
     try:
         content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise InputError(
             f"{folder.name}/results.json cannot be read ({problem}); git checkout brings it back."
         ) from None

@@ -112,11 +112,35 @@ def read_census(path: str | Path = "../docs/census.json") -> KeptCensus:
             f"there is no census {path}: it lies in the repository's docs/, and lessons run in notebooks/; "
             "varlen-lab census --write DIR makes one in some minutes."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         kept = None
-    if not isinstance(kept, dict) or not {"classes", "versions"} <= set(kept):
-        raise InputError(f"{path} is no census; name the census.json that varlen-lab census --write DIR makes.")
+    if not is_census(kept):
+        raise InputError(f"{path} is no whole census; name the census.json that varlen-lab census --write DIR makes.")
     return KeptCensus(kept)
+
+
+def is_census(kept: Any) -> bool:
+    """Whether a JSON document has all that is read of a census: of every class a verdict with each style of batch."""
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(name), dict) for name in ("classes", "versions")):
+        return False
+    known = {"transformers", "torch"} <= set(kept["versions"])
+    return known and all(
+        isinstance(each, dict) and all(is_record(each.get(style)) for style in STYLES)
+        for each in kept["classes"].values()
+    )
+
+
+def is_record(one: Any) -> bool:
+    """Whether this is a verdict of the legend; and its causes, if there are some, each with a name and a layer."""
+    if not isinstance(one, dict) or not isinstance(one.get("verdict"), str) or word_of(one) not in LEGEND:
+        return False
+    causes = one.get("causes", [])
+    return isinstance(one.get("words", ""), str) and isinstance(causes, list) and all(map(is_cause, causes))
+
+
+def is_cause(one: Any) -> bool:
+    """Whether a cause says what and where."""
+    return isinstance(one, dict) and all(isinstance(one.get(name), str) for name in ("cause", "layer"))
 
 
 def verdict_words(outcomes: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, str]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, nearest, quoted
+from varlen_lab.files.reading import read_json
 
 OFFLOAD = {"device": "cpu", "pin_memory": True}
 ZERO_SETTINGS: dict[str, dict[str, Any]] = {  # XTuner's names
@@ -38,16 +38,14 @@ def zero_settings(word: str) -> dict[str, Any]:
             f"--deepspeed got {word!r}, it takes a JSON file or one of {', '.join(ZERO_SETTINGS)}"
             f"{nearest(word, ZERO_SETTINGS)}."
         )
-    try:
-        found = without_auto(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as problem:
-        raise InputError(f"--deepspeed {word} is not a JSON file ({problem}); correct it.") from None
-    if not isinstance(found, dict) or not isinstance(found.get("zero_optimization"), dict):
+    found: dict[str, Any] = without_auto(read_json(path, "correct it, --deepspeed takes settings in JSON"))
+    if not isinstance(found.get("zero_optimization"), dict):
         raise InputError(f"--deepspeed {word} has no zero_optimization; write {{'zero_optimization': {{'stage': 2}}}}.")
-    if found["zero_optimization"].get("stage") not in (1, 2, 3):
+    stage = found["zero_optimization"].get("stage")
+    if type(stage) is not int or stage not in (1, 2, 3):  # true and 2.0 are equal to some of these
         raise InputError(
-            f"--deepspeed {word} has stage = {found['zero_optimization'].get('stage')!r} in zero_optimization; write "
-            "1, 2 or 3, or drop --deepspeed."
+            f"--deepspeed {word} has stage = {quoted(stage)} in zero_optimization; write 1, 2 or 3, or drop "
+            "--deepspeed."
         )
     if set_there := DECIDED_BY_CONFIG & found.keys():
         raise InputError(
