@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from varlen_lab.cli import main
+from varlen_lab.cli import check_outputs, main
 from varlen_lab.files.writing import cached_text
 
 WORDS = {  # a verb -> its words, {} is the place; what a file there must end in
@@ -54,6 +54,46 @@ def test_a_place_that_cannot_be_written_is_a_sentence_before_any_work(
         said = capsys.readouterr().err
         assert said.startswith("error: ") and said.count("\n") == 1 and len(said) < 700, how
         assert sorted(tmp_path.iterdir()) == before, how
+
+
+CHOSEN = [  # words of a verb, and a file that it writes under a name which nobody chose
+    *((WORDS["pack-report"][0], f"out/{name}") for name in ("pack_report.json", "lengths.png", "rows.png")),
+    *((WORDS["compare"][0], f"out/{name}") for name in ("comparison.json", "losses.png")),
+    ([*WORDS["compare"][0], "--seeds", "2"], "out/comparison_1.json"),
+    *((WORDS["census"][0], f"out/{name}") for name in ("census.json", "census.md")),
+    (["masks", "--lengths", "3", "4"], "masks.png"),
+    (["run", "mine.ipynb", "-o", "out/theirs.ipynb"], "out/theirs.ipynb"),
+]
+
+
+@pytest.mark.parametrize(("words", "name"), CHOSEN, ids=lambda one: one if isinstance(one, str) else one[0])
+def test_a_persons_file_under_a_name_that_we_choose_stays(
+    words: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A figure or a table of theirs was written over without a word."""
+    planted(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    notebook = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+    Path("mine.ipynb").write_text(notebook, encoding="utf-8")
+    Path("out").mkdir()
+    mine = b"\x89PNG\r\n\x1a\n....IHDR....tEXtSoftware\0Matplotlib" if name.endswith("png") else b'{"accuracy": 0.9}\n'
+    Path(name).write_bytes(mine)
+    assert main([word.replace("{}", "out") for word in words]) == 2
+    said = capsys.readouterr().err
+    assert name in said and "would be lost; move it away, or choose another" in said
+    assert Path(name).read_bytes() == mine and len(list(Path().rglob("*"))) == 6
+
+
+def test_files_of_ours_are_written_anew(
+    config_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--quiet", "--cfg-options", "max_steps=1"]
+    for words in (["masks", "--lengths", "3"], ["pack-report", config_file, "-o", "out"]):
+        assert [main(words), main(words)] == [0, 0]
+    assert main(["compare", config_file, "-o", "out", *few]) == 0
+    check_outputs(Path("out"), sorted(path.name for path in Path("out").iterdir()))
+    check_outputs(Path(__file__).parents[1] / "docs", ["comparison.json", "losses.png", "census.json", "census.md"])
 
 
 @pytest.mark.parametrize("number", ["1" * 5000, str(10**30), str(2**63), "-" + "9" * 30, "nan", "1e3", ""])

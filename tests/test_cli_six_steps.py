@@ -167,6 +167,9 @@ def test_copy_cfg_never_overwrites_an_edited_file(tmp_path: Path) -> None:
     edit(path)
     assert main(words) == 2 and "use_varlen_attn = True" in path.read_text()
     assert main([*words, "--force"]) == 0 and "use_varlen_attn = False" in path.read_text()
+    path.unlink()
+    path.symlink_to(tmp_path / "a disk that is not there" / "mine.py")
+    assert main(words) == 2 and path.is_symlink()
 
 
 def test_a_conversion_is_quiet(tmp_path: Path, dialogues: Path, monkeypatch: pytest.MonkeyPatch) -> None:

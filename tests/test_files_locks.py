@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.errors import InputError
-from varlen_lab.files.locks import NAME, held
+from varlen_lab.files.locks import NAME, check_held, held
 
 HOLD = (
     "import sys, pathlib\n"
@@ -57,18 +57,62 @@ def test_not_twice_in_one_process_either(tmp_path: Path) -> None:
         pass
 
 
-def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.txt"
+@pytest.mark.parametrize("kind", ["link", "link to nowhere", "folder"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_lies_in_its_place_is_not_followed_and_lets_nobody_in(kind: str, beside: bool, tmp_path: Path) -> None:
+    """It was a warning, and two could write."""
+    mine, folder = tmp_path / "mine.txt", tmp_path / "run"
     mine.write_text("mine")
-    folder = tmp_path / "run"
     folder.mkdir()
+    place = tmp_path / f".run{NAME}" if beside else folder / NAME
     try:
-        (folder / NAME).symlink_to(mine)
+        place.mkdir() if kind == "folder" else place.symlink_to(mine if kind == "link" else tmp_path / "nowhere")
     except OSError:
         pytest.skip("no symbolic links here")
-    with pytest.warns(UserWarning, match="cannot be locked"), held(folder, "train", "work_dir"):
+    said, lock = "is no file, and the lock of .* lies there; take it away", held(folder, "train", "it", beside=beside)
+    with pytest.raises(InputError, match=said), lock:
         pass
-    assert mine.read_text() == "mine"
+    assert mine.read_text() == "mine" and os.path.lexists(place) and not (tmp_path / "nowhere").exists()
+
+
+def test_folders_whose_names_begin_alike_are_locked_apart(tmp_path: Path) -> None:
+    """Conversions of two steps of a run, say."""
+    one, other = (tmp_path / f"{'a_long_name_of_a_model_' * 4}step_{step}" for step in (1, 2))
+    with held(one, "convert", "SAVE_DIR", beside=True), held(other, "convert", "SAVE_DIR", beside=True):
+        pass
+    again = held(one, "convert", "SAVE_DIR", beside=True)
+    with held(one, "convert", "SAVE_DIR", beside=True), pytest.raises(InputError, match="in use by convert"), again:
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder with an open file cannot be moved there")
+def test_who_holds_a_folder_that_was_moved_is_told_and_the_lock_of_another_stays(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "run", tmp_path / "aside"
+    folder.mkdir()
+    with held(folder, "train", "work_dir"):
+        check_held(folder)
+        folder.rename(aside)
+        with pytest.raises(InputError, match="is gone, or another folder by now"):
+            check_held(folder)
+        folder.mkdir()
+        other = holding(folder)
+        with pytest.raises(InputError, match="is gone, or another folder by now"):
+            check_held(folder)
+    assert (folder / NAME).exists()  # it is the other one's
+    other.communicate("")
+    assert not (folder / NAME).exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
+def test_a_lock_that_somebody_took_away_is_missed_when_another_holds_the_folder(tmp_path: Path) -> None:
+    with held(tmp_path, "train", "work_dir"):
+        (tmp_path / NAME).unlink()
+        check_held(tmp_path)
+        other = holding(tmp_path)
+        with pytest.raises(InputError, match=rf"in use by varlen-lab train \(process {other.pid}.*\) too"):
+            check_held(tmp_path)
+    other.communicate("")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")

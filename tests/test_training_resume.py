@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from crafted_models import change, tiny_folder
 from expect import fresh_python
 
 from varlen_lab.cli import main
@@ -115,6 +116,28 @@ def test_resume_names_what_has_changed(config: Config, dialogues: Path, tmp_path
     finally:
         dialogues.write_text(text)
     assert train(config.replace(max_steps=2, save_steps=1), progress=False, resume=True).taken == 0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_model_whose_config_was_edited_is_another(
+    method: str, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights fit as before, and the rest of the run was computed otherwise without a word."""
+    folder = tiny_folder(tmp_path / "model")
+    config = small.with_mode("varlen").replace(
+        pretrained_model_name_or_path=str(folder), model_config=None, method=method, max_steps=2, save_steps=1
+    )
+    losses = train(config, progress=False).losses
+    one = Path(config.work_dir or "") / "iter_1.pth"
+    monkeypatch.chdir(tmp_path)
+    old = (folder / "config.json").read_text()
+    for name, now in {"hidden_act": "relu", "rms_norm_eps": 0.1, "attention_dropout": 0.5}.items():
+        change("config.json", {name: now}, folder)
+        with pytest.raises(InputError, match=rf"was trained with {name} = .* in the config of the model, which is"):
+            train(config, progress=False, resume=one)
+        (folder / "config.json").write_text(old)
+    change("config.json", {"eos_token_id": 5, "use_cache": False, "_name_or_path": "x"}, folder)  # computes the same
+    assert train(config.replace(gradient_checkpointing=True), progress=False, resume=one).losses == losses
 
 
 def test_another_number_of_threads_is_said(config: Config, recwarn: pytest.WarningsRecorder) -> None:

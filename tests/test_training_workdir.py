@@ -55,6 +55,39 @@ def run_of(path: Path) -> str:
 # ------------------------------------------------------------------------------------------------- one at a time
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder with an open file cannot be moved there")
+@pytest.mark.parametrize("saves", [1, 2])
+def test_a_run_whose_folder_was_moved_writes_nothing_among_the_files_of_the_next(saves: int, config: Config) -> None:
+    """It made the folder anew, and its lines and checkpoints came between those of a second run there."""
+    folder, aside = folder_of(config), folder_of(config).with_name("aside")
+
+    def move(record: dict) -> None:
+        if record["step"] == 1:
+            folder.rename(aside)
+            folder.mkdir()
+            (folder / "history.jsonl").write_text("the next run's\n")
+
+    with pytest.raises(InputError, match="is gone, or another folder by now, and with it what was saved there"):
+        train(config.replace(save_steps=saves), progress=False, on_step=move)
+    assert bytes_in(folder) == {"history.jsonl": b"the next run's\n"}
+    aside.joinpath(NAME).unlink(missing_ok=True)
+    assert len(History.read(aside / "history.jsonl").records) == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_lies_where_an_earlier_run_is_kept_is_neither_followed_nor_in_the_way(
+    kind: str, config: Config, tmp_path: Path
+) -> None:
+    folder, others = folder_of(config), tmp_path / "others"
+    others.mkdir()
+    run = train(config, progress=False).meta["run"]
+    planted = folder / f"earlier-{run}"
+    planted.write_text("mine") if kind == "file" else planted.symlink_to(others)
+    with pytest.warns(UserWarning, match=rf"kept in .*earlier-{run}-2"):
+        train(config, progress=False)
+    assert not list(others.iterdir()) and (folder / f"earlier-{run}-2" / "history.jsonl").is_file()
+
+
 def test_a_second_run_in_the_folder_is_refused_before_anything_is_read(config: Config, early: None) -> None:
     folder = folder_of(config)
     folder.mkdir()
@@ -162,7 +195,9 @@ def test_a_config_trained_beside_itself_stays_as_it_was_written(
     assert (tmp_path / "my.py").read_text() == mine
     copy = History.read(tmp_path / "history.jsonl").meta["config_copy"]["name"]
     assert load(tmp_path / copy).replace(name="my") == load(tmp_path / "my.py").replace(work_dir=".")
-    assert main([*words, "--resume", "--cfg-options", "save_steps=2"]) == 0  # its own copy is kept up to date
+    assert (
+        main([*words, "--resume", "iter_1.pth", "--cfg-options", "save_steps=2"]) == 0
+    )  # its own copy is kept up to date
     assert "save_steps = 2 " in (tmp_path / copy).read_text() and (tmp_path / "my.py").read_text() == mine
     assert sorted(path.name for path in tmp_path.glob("my*")) == sorted(["my.py", copy])
 
@@ -175,7 +210,7 @@ def test_a_copy_that_says_the_same_is_not_taken_for_the_runs_own(config: Config,
     train(config, progress=False)
     assert [path.name for path in folder.glob("*.py")] == [mine.name]
     with pytest.warns(UserWarning, match="is not this run's and stays"):
-        train(config.replace(save_steps=2), progress=False, resume=True)
+        train(config.replace(save_steps=2), progress=False, resume=folder / "iter_1.pth")
     assert mine.read_text() == text
 
 
@@ -351,6 +386,53 @@ def test_a_run_from_elsewhere_that_ends_before_its_own_checkpoint_goes_on_from_t
         again = train(new, progress=False, resume=True)
     assert (again.begun, again.taken) == (2, 2)
     assert [record["step"] for record in again.records] == [3, 4]
+
+
+def test_a_run_from_elsewhere_does_not_go_on_from_what_has_taken_that_place(config: Config, tmp_path: Path) -> None:
+    """Its history would say that it comes from the first one."""
+    elsewhere = tmp_path / "best.pth"
+    train(config.replace(work_dir=str(tmp_path / "one")), progress=False)
+    (tmp_path / "one" / "iter_1.pth").rename(elsewhere)
+
+    def stop(record: dict) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config.replace(save_steps=9), progress=False, resume=elsewhere, on_step=stop)
+    train(config.replace(work_dir=str(tmp_path / "two")), progress=False)
+    (tmp_path / "two" / "iter_1.pth").replace(elsewhere)
+    with pytest.raises(InputError, match=r"went on from .*best\.pth, which is another run's by now"):
+        train(config, progress=False, resume=True)
+
+
+def test_checkpoints_that_were_moved_are_not_said_to_stay(config: Config, tmp_path: Path) -> None:
+    elsewhere = config.replace(work_dir=str(tmp_path / "elsewhere"))
+    train(elsewhere, progress=False)
+    train(config, progress=False)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        train(config, progress=False, resume=folder_of(elsewhere) / "iter_1.pth")
+    notes = [str(one.message) for one in said]
+    assert any("held an earlier run (2 checkpoints), it is kept in" in note for note in notes)
+    assert not any("as they are" in note for note in notes)
+
+
+def test_what_the_steps_before_were_taken_on_stays_in_the_history(config: Config) -> None:
+    """The first line said that all of them were taken on what the last ones were."""
+    config = config.replace(max_steps=3)
+    first, folder = train(config, progress=False).meta, folder_of(config)
+    other = config.replace(attn_backend="reference")
+    before = bytes_in(folder)
+    assert train(other, progress=False, resume=True).meta["backend"] == "sdpa"  # it took no step
+    assert bytes_in(folder) == before
+    with pytest.warns(UserWarning, match="the steps up to 2 were taken on backend sdpa"):
+        train(other, progress=False, resume=folder / "iter_2.pth")
+    meta = History.read(folder / "history.jsonl").meta
+    measured = {name: first[name] for name in ("device", "dtype", "torch", "transformers")}
+    assert meta["backend"] == "reference"
+    assert meta["measured_before"] == [{"through": 2, "backend": "sdpa", **measured}]
+    # back to a step that the first kernel took: it goes on as it began
+    assert "measured_before" not in train(config, progress=False, resume=folder / "iter_2.pth").meta
 
 
 def test_runs_without_an_id_go_on_as_they_did(config: Config) -> None:

@@ -29,7 +29,7 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import load_config, override
 from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, LeakFound, nearest, one_of, quoted
-from varlen_lab.files.places import check_file
+from varlen_lab.files.places import check_file, check_ours
 from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.machine import console, signals, starting
 from varlen_lab.machine.arguments import named, place, whole
@@ -286,9 +286,13 @@ def output_file(path: Path, mode: str = "wb", instead: str = "-o") -> Iterator[I
 
 
 def check_outputs(folder: Path, names: Sequence[str], instead: str = "-o") -> None:
-    """InputError where files of these names cannot be written into ``folder``: asked before there is any work."""
+    """InputError where files of these names cannot be written into ``folder``, or would take the place of a person's.
+
+    Asked before there is any work.
+    """
     for name in names:
         check_file(folder / name, instead)
+        check_ours(folder / name, instead)
 
 
 def to_paste(parts: Sequence[str], room: int = console.USUAL_WIDTH) -> str:

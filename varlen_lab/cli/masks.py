@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from varlen_lab.cli import open_rows, output_file, read_config, save_figure
+from varlen_lab.cli import check_outputs, open_rows, output_file, read_config, save_figure
 from varlen_lab.errors import InputError, plural
 from varlen_lab.files.places import check_file
 from varlen_lab.machine.arguments import whole
@@ -105,8 +105,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError("pass either a CONFIG or --lengths; for example: varlen-lab masks --lengths 70 300 180")
     if args.row is not None and args.config is None:
         raise InputError(f"--row {args.row} is a row of a CONFIG, and there is none; put a config name before it")
-    if args.output or not args.html:
-        check_file(args.output or PICTURE, "-o")
+    if args.output:
+        check_file(args.output, "-o")
+    elif not args.html:
+        check_outputs(Path(), [str(PICTURE)])
     if args.html:
         check_file(args.html, "--html")
 

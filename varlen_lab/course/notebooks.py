@@ -101,7 +101,8 @@ def run_notebook(
     if output.resolve() == path.resolve():
         raise InputError(f"{output} is the notebook itself; write the executed copy somewhere else.")
     make_folder(output.parent)
-    refuse_others(output.with_suffix(".html"))
+    for written in (output, output.with_suffix(".html")):
+        refuse_others(written)
     # a result of an earlier run must not be taken for this one's when no kernel comes
     for stale in (output, output.with_suffix(".html")):
         stale.unlink(missing_ok=True)

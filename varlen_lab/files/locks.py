@@ -1,7 +1,8 @@
 """A folder that one process writes to at a time: who comes second is told who is there.
 
 The lock is the system's (``flock``), not a file that says so: it ends with the process that holds it, however that
-ends. The file ``.varlen_lab.lock`` only carries the name of the holder, and is gone when the lock is.
+ends. The file ``.varlen_lab.lock`` only carries the name of the holder, and is gone when the lock is. A folder that is
+moved takes its lock along: who holds it asks with ``check_held`` before it writes by the name that the folder had.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from varlen_lab.errors import InputError
+from varlen_lab.files.checksums import digest_text
 from varlen_lab.files.strict import strict_json
 from varlen_lab.files.windows import WINDOWS
 
 NAME = ".varlen_lab.lock"
 FAR = 2**20  # the byte that Windows locks: where the holder's name stands, others may read
 
+LONG_NAME = 40  # characters of a folder's name that the name of a lock beside it has
+
 HANDLES: dict[int, int] = {}  # of the locks that are held, and the process that holds each
+FOLDERS: dict[Path, tuple[int, os.stat_result]] = {}  # that are held: the handle, and which folder it is
 
 
 def let_go() -> None:
@@ -32,6 +37,7 @@ def let_go() -> None:
         with contextlib.suppress(OSError):
             os.close(handle)
     HANDLES.clear()
+    FOLDERS.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -44,9 +50,14 @@ def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iter
 
     ``what`` this process does there, for whom it keeps out (``varlen-lab train``); ``instead``: how to say where else.
     ``beside``: of a folder that another takes the place of, or that is not there yet, the lock lies in the one above.
-    A file system that knows no locks gets a warning.
+    A file system that knows no locks gets a warning; a link or a folder in the place of the lock is refused, for who
+    put it there would let two in.
     """
-    path = folder.with_name(f".{folder.name[:40]}{NAME}") if beside else folder / NAME
+    path = folder.with_name(name_beside(folder)) if beside else folder / NAME
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(
+            f"{path} is no file, and the lock of {folder} lies there; take it away, or choose another {instead}."
+        )
     try:
         handle = locked(path)
     except OSError as problem:
@@ -56,7 +67,7 @@ def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iter
             ) from None
         if os.access(path.parent, os.W_OK):
             warnings.warn(
-                f"{folder} cannot be locked ({problem.strerror}): let no second run write to it.", stacklevel=3
+                f"{folder} cannot be locked ({problem.strerror}): let no second run write to it.", stacklevel=1
             )
             handle = -1
         else:
@@ -68,15 +79,49 @@ def held(folder: Path, what: str, instead: str, *, beside: bool = False) -> Iter
             with contextlib.suppress(OSError):  # of a full disk: it is held all the same, by "another process"
                 os.ftruncate(handle, 0)
                 os.write(handle, strict_json(facts).encode())
+            if not beside:
+                FOLDERS[folder] = handle, os.stat(folder)
         yield
     finally:
+        FOLDERS.pop(folder, None)
         if HANDLES.pop(handle, 0) == os.getpid():
             if not WINDOWS:  # while it is held: a name that is taken away later may be another one's
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # and of a folder that was moved it is already
+                    if os.path.samestat(os.fstat(handle), os.lstat(path)):
+                        path.unlink()
             os.close(handle)
             if WINDOWS:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def check_held(folder: Path) -> None:
+    """InputError where the name of a folder that this process holds leads to another one by now, or to none.
+
+    Somebody moved it, and what is written under its name would be written among another run's files.
+    """
+    if folder not in FOLDERS:  # a file system without locks
+        return
+    handle, began = FOLDERS[folder]
+    path = folder / NAME
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.stat(folder), began):
+            if os.path.lexists(path) and not os.path.samestat(os.lstat(path), os.fstat(handle)):
+                raise InputError(
+                    f"{folder} is in use by {holder(path)} too, somebody took its lock away; nothing more is written "
+                    "there: wait for the other one, then look at what lies there."
+                )
+            return
+    raise InputError(
+        f"{folder} is gone, or another folder by now, and with it what was saved there: bring it back and go on with "
+        "--resume, or start anew."
+    )
+
+
+def name_beside(folder: Path) -> str:
+    """The name of a lock beside a folder; names that begin alike have another one each."""
+    name = folder.name
+    return f".{name if len(name) <= LONG_NAME else f'{name[:LONG_NAME]}-{digest_text(name)[:8]}'}{NAME}"
 
 
 def locked(path: Path) -> int:

@@ -1,8 +1,13 @@
-"""Whether something can be written where a person said, asked before hours of work and not after them."""
+"""Whether something can be written where a person said, asked before hours of work and not after them.
+
+Who names a file may mean to replace it. Who names a folder does not know which names we choose in it, so a file there
+that is none of ours stays.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -10,6 +15,12 @@ from varlen_lab.errors import InputError, first_line, shortened
 from varlen_lab.files.checksums import bytes_free
 
 PAGE = 4096  # bytes
+# how files begin that commands write into a folder: what was compared, packed, counted; a figure has title and alt text
+OURS = {
+    ".json": re.compile(rb'\{\s*"(runs|source|format)": '),
+    ".md": re.compile(rb"# The census: "),
+    ".png": re.compile(rb"\x89PNG.*Title\0.*Description\0", re.DOTALL),
+}
 
 
 def check_folder(path: Path, instead: str, room: int = 0) -> None:
@@ -66,6 +77,19 @@ def check_file(path: Path, instead: str, room: int = 0) -> None:
     if folder:
         raise unwritable(path, OSError(0, "it is a folder, and a file is needed there"), instead)
     check_folder(path.parent, instead, room)
+
+
+def check_ours(path: Path, instead: str) -> None:
+    """InputError where a file lies under a name that nobody chose for it but us, and is not what we write there."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with path.open("rb") as file:
+            ours = OURS[path.suffix].match(file.read(PAGE))
+    except OSError as problem:
+        raise unwritable(path, problem, instead) from None
+    if not ours:
+        raise InputError(f"{path} is no file of ours and would be lost; move it away, or choose another {instead}.")
 
 
 def unwritable(path: Path, problem: OSError | ValueError, instead: str) -> InputError:

@@ -65,7 +65,7 @@ def start_processes(count: int, words: list[str], machine: Place | None = None) 
         monitor_interval=0.5,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "varlen_lab", *words)
+        elastic_launch(config, sys.executable)(*as_here(), "-m", "varlen_lab", *words)
     except ChildFailedError as failure:
         rank, first = failure.get_first_failure()
         if first.exitcode in (1, 2, 130, STOPPED):  # it has said why, as alone
@@ -80,6 +80,14 @@ def start_processes(count: int, words: list[str], machine: Place | None = None) 
     finally:
         met.clear()  # the store of the first machine lives as long as the processes
     return 0
+
+
+def as_here() -> list[str]:
+    """The flag with which ``python -m`` imports nothing from the current folder, unless this process does so too.
+
+    The command ``varlen-lab`` does not, and its processes must not run a ``torch.py`` that came with somebody's model.
+    """
+    return [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
 
 
 def is_lost_connection(problem: RuntimeError) -> bool:

@@ -1,4 +1,4 @@
-"""Which weights an adapter was trained beside: a digest of their bytes, so that it meets no others under the same name.
+"""Which model a run goes on with: the same config, and beside an adapter the same weights, under the same name.
 
 An adapter on another base computes something else and nothing fails. A run of LoRA notes the digest and compares it
 when it goes on; an adapter folder carries it. It depends on names, dtypes, shapes and bytes of the tensors in
@@ -9,9 +9,10 @@ the weights once more, which are in the system's memory by then.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from varlen_lab.errors import InputError
 from varlen_lab.files.checksums import digest_file, digest_of, digest_text
@@ -20,6 +21,10 @@ from varlen_lab.models.weights import stored_tensors, weight_files
 
 if TYPE_CHECKING:
     from varlen_lab.config.schema import Config
+
+# in a config.json: where the model lay, what wrote it, how it is kept and answers; not what is computed in training
+NOT_COMPUTED = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
+NOT_COMPUTED |= {"bos_token_id", "eos_token_id", "id2label", "label2id"}
 
 FROM_SCRATCH = "scratch-"  # before the digest of a model that is no file: of its config and seed
 
@@ -58,6 +63,23 @@ def differ(before: object, now: object) -> bool:
     ):
         return False
     return before != now
+
+
+def changed_setting(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first setting that two configs of a model say otherwise, of those that change what is computed.
+
+    Where another transformers wrote one of them, what only one of them has says nothing.
+    """
+    same = before.get("transformers_version") == now.get("transformers_version")
+    one, other = computed(before), computed(now)
+    names = one.keys() | other.keys() if same else one.keys() & other.keys()
+    return next((name for name in sorted(names) if one.get(name, ...) != other.get(name, ...)), None)
+
+
+def computed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what changes nothing that is computed, in the configs of its parts too."""
+    kept = {name: value for name, value in values.items() if name not in NOT_COMPUTED}
+    return {name: computed(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
 
 def folder_here(name: str) -> Path | None:

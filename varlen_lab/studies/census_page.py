@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from varlen_lab.files.places import check_file
+from varlen_lab.files.places import check_file, check_ours
 from varlen_lab.files.writing import writable, written_whole
 from varlen_lab.studies.census import written
 from varlen_lab.studies.census_table import LEGEND, shown
@@ -40,9 +40,10 @@ BECAUSE = {
 
 
 def must_be_writable(folder: Path) -> None:
-    """Makes ``folder``; InputError where the two files cannot be written there."""
+    """Makes ``folder``; InputError where the two files cannot be written there, or others lie."""
     for name in NAMES:
         check_file(folder / name, "--write")
+        check_ours(folder / name, "--write")
     with writable(folder, "--write"):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -113,6 +113,11 @@ def gone_on_again(work_dir: Path, stopped: Beginning, new: str) -> Beginning:
             "with --resume PTH, or start anew in another work_dir."
         )
     facts = opened(path)
+    if run_in(facts) != forked.get("run"):
+        raise InputError(
+            f"the run in {work_dir} went on from {path}, which is another run's by now, and has no checkpoint of its "
+            "own; put the file back, name one with --resume PTH, or start anew in another work_dir."
+        )
     return replace(stopped, checkpoint=path, step=facts["step"], forked=forked, day=day_in(facts) or stopped.day)
 
 

@@ -26,10 +26,10 @@ from varlen_lab.config.text import load_text
 from varlen_lab.errors import InputError, first_line, quoted
 from varlen_lab.files.checksums import bytes_free, seal
 from varlen_lab.files.places import megabytes
-from varlen_lab.files.reading import read_tensors
+from varlen_lab.files.reading import parse_json, read_tensors
 from varlen_lab.files.windows import WINDOWS
 from varlen_lab.files.writing import add_to_digest, remove, written_whole
-from varlen_lab.models.fingerprints import differ
+from varlen_lab.models.fingerprints import changed_setting, differ
 from varlen_lab.training.contents import NOT_OURS, check_contents
 from varlen_lab.training.damage import RUN_FILE, check_bytes, check_files
 from varlen_lab.training.plan import same_plan
@@ -267,6 +267,23 @@ def open_checkpoint(path: Path, config: Config, meta: dict[str, Any]) -> dict[st
             "put the model back, or start anew in another work_dir."
         )
     return state
+
+
+def check_model(path: Path, state: dict[str, Any], now: str) -> None:
+    """InputError where the config of the model, ``now`` as JSON, is not the one that a checkpoint was trained with.
+
+    The folder of a model can be edited: its weights fit as before, and the steps that are left would be another run's.
+    """
+    before: dict[str, Any] = parse_json(
+        state.get("model_config", now), f"the model_config in {path}", NOT_OURS, words=True
+    )
+    stated: dict[str, Any] = parse_json(now, "the config of the model", NOT_OURS, words=True)
+    if name := changed_setting(before, stated):
+        was, found = (quoted(one[name]) if name in one else "not there" for one in (before, stated))
+        raise InputError(
+            f"{path} was trained with {name} = {was} in the config of the model, which is {found} now, so the run "
+            "would not be the same; put the model back, or start anew in another work_dir."
+        )
 
 
 def rng_state() -> dict[str, torch.Tensor]:

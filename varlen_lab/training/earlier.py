@@ -22,16 +22,27 @@ from varlen_lab.training.history import History
 from varlen_lab.training.workdir import HISTORY, copy_of_run, keep_config, remove_drafts, says, set_aside
 
 SAME = ("data", "plan")  # in the meta of two histories: they hold the same documents in the same order
+MEASURED_ON = ("backend", "device", "dtype", "torch", "transformers")  # what may be another one when a run goes on
+BEFORE = "measured_before"  # in a meta: what the steps were taken on that were not taken on what the meta says
 
 
 def begin_history(work_dir: Path, beginning: Beginning, history: History, config: Config) -> None:
     """Make way in a work dir and begin the history there, with the records of the steps before; says what it did.
 
-    InputError for a full disk, and for what cannot be moved.
+    A run that is finished keeps history and config as they are: no step is taken with what they would say. InputError
+    for a full disk, and for what cannot be moved.
     """
     name, text, before = config.name or "config", render(config), history_in(work_dir)
     remove_drafts(work_dir, f"{glob.escape(name)}*.py")
     history.records = records_before(before, beginning)
+    if before is not None and beginning.meta is not None:
+        last = before.records[-1]["step"] if before.records else 0
+        if last == beginning.step >= history.meta["steps"]:  # else a kill cut the last line short
+            history.meta = before.meta
+            return
+        if parts := measured_before(before.meta, history.meta, beginning.step):
+            history.meta[BEFORE] = parts
+            warnings.warn(said_of_parts(parts, history.meta), stacklevel=1)
     first = history.records[0]["step"] if history.records else beginning.step + 1
     if first > 1:
         history.meta["begins_behind"] = first - 1
@@ -56,6 +67,30 @@ def records_before(history: History | None, beginning: Beginning) -> list[dict[s
     return [record for record in history.records if record["step"] <= beginning.step]
 
 
+def measured_before(before: dict[str, Any], now: dict[str, Any], step: int) -> list[dict[str, Any]]:
+    """What the steps up to ``step`` were taken on, in parts that end ``through`` a step; none where all is as ``now``.
+
+    ``before``: the meta of the history so far, whose own parts are kept.
+    """
+    known = before.get(BEFORE)
+    known = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []
+    parts: list[dict[str, Any]] = []
+    for one in [*known, {"through": step, **before}]:
+        through = one.get("through")
+        if isinstance(through, int) and (not parts or parts[-1]["through"] < step):
+            parts.append({"through": min(through, step)} | {name: one.get(name) for name in MEASURED_ON})
+    while parts and all(parts[-1][name] == now.get(name) for name in MEASURED_ON):
+        parts.pop()
+    return parts
+
+
+def said_of_parts(parts: list[dict[str, Any]], now: dict[str, Any]) -> str:
+    """What is to be said of a run that goes on with something else than before."""
+    last = parts[-1]
+    was = ", ".join(f"{name} {last[name]}" for name in MEASURED_ON if last[name] != now.get(name))
+    return f"the steps up to {last['through']} were taken on {was}; {HISTORY} keeps that beside what it is now"
+
+
 def make_way(
     work_dir: Path, history: History | None, beginning: Beginning, meta: dict[str, Any], config: bytes
 ) -> list[str]:
@@ -65,7 +100,7 @@ def make_way(
     step left nothing, and one that begins again with the same config and data before it had a checkpoint takes the same
     steps again.
     """
-    notes = []
+    notes, stay = [], beginning.others
     left = () if beginning.checkpoint or beginning.anew else beginning.others
     if history is not None and beginning.meta is None:
         copy = copy_of_run(work_dir, history.meta.get("config_copy"))
@@ -77,11 +112,11 @@ def make_way(
             events = [work_dir / "tensorboard"] if history.meta.get("visualizer") == "tensorboard" else []
             moved = set_aside(work_dir, run, [*its, *([copy] if copy else []), *events, work_dir / HISTORY])
             notes.append(said_of(work_dir, moved, its))
-            left = tuple(path for path in left if path not in its)
+            left, stay = (tuple(path for path in paths if path not in its) for paths in (left, stay))
     for one in dict.fromkeys(map(run_or_none, left)):
         its = [path for path in left if run_or_none(path) == one]
         notes.append(said_of(work_dir, set_aside(work_dir, one if isinstance(one, str) else None, its), its))
-    return notes + about_others(beginning)
+    return notes + about_others(beginning, len(stay))
 
 
 def said_of(work_dir: Path, moved: Path | None, checkpoints: list[Path]) -> str:
@@ -90,9 +125,9 @@ def said_of(work_dir: Path, moved: Path | None, checkpoints: list[Path]) -> str:
     return f"{work_dir} held an earlier run ({plural(len(checkpoints), 'checkpoint')}), it is kept in {moved}{how}"
 
 
-def about_others(beginning: Beginning) -> list[str]:
-    """What a resumed run says of checkpoints that it does not go on from."""
-    notes, count = [], len(beginning.others)
+def about_others(beginning: Beginning, count: int) -> list[str]:
+    """What a resumed run says of checkpoints that it does not go on from, ``count`` of which are other runs'."""
+    notes = []
     if beginning.checkpoint is None and not beginning.anew:
         return []
     if count:

@@ -18,12 +18,14 @@ from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.documents.days import write_on
 from varlen_lab.errors import InputError, first_line
+from varlen_lab.files.locks import check_held
 from varlen_lab.files.writing import remove
 from varlen_lab.machine.repeatable import note_threads
 from varlen_lab.models.building import build_model, resolve_device
 from varlen_lab.models.fingerprints import base_fingerprint
 from varlen_lab.training.beginning import Beginning, claimed, told
 from varlen_lab.training.checkpoint import (
+    check_model,
     data_fingerprint,
     number_of,
     open_checkpoint,
@@ -179,6 +181,8 @@ class Run:
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint."""
         state = open_checkpoint(path, self.config, self.history.meta)
+        # as the first process builds it: others may have it empty
+        in_first_process(self.engine.accelerator, lambda: check_model(path, state, self.model_config()))
         self.engine.restore(path, state)
         set_rng_state(state["rng_state"])
         if self.engine.accelerator.device.type == "cpu":
@@ -217,6 +221,7 @@ class Run:
         with bar, stop_on_sigterm() as stop, drawing as draw:
             for record in self.records():
                 self.evaluate(record)
+                self.check_folder()
                 history.add(record)
                 bar.set_postfix_str(history.status, refresh=False)
                 bar.update()
@@ -263,6 +268,11 @@ class Run:
             if config.evaluation_inputs:
                 record["samples"] = answers(self.engine, self.tokenizer, config, pad)
 
+    def check_folder(self) -> None:
+        """InputError where the work dir was moved away since this process began to write there."""
+        if self.engine.accelerator.is_main_process:
+            check_held(self.work_dir)
+
     def save_if_due(self, step: int) -> None:
         """Write a checkpoint every ``save_steps``, at the end and before an early stop."""
         if not step % self.config.save_steps or step == self.data.steps or self.history.stopped:
@@ -271,6 +281,7 @@ class Run:
     def save(self, step: int) -> None:
         """Write a checkpoint; the oldest make room. InputError when there is nothing finite to write."""
         refuse_nonfinite(self.engine, step, self.history.checkpoint)
+        self.check_folder()
         path = self.work_dir / f"iter_{step}.pth"
         if (
             self.engine.accelerator.is_main_process
@@ -288,9 +299,14 @@ class Run:
                 remove(oldest)
         self.history.checkpoint = path
 
+    def model_config(self) -> str:
+        """The config of the model as JSON, with every default in it."""
+        model: Any = self.engine.unwrapped_model
+        text: str = model.config.to_json_string(use_diff=False)
+        return text
+
     def contents(self, step: int) -> dict[str, Any]:
         """What a checkpoint holds besides what the engine puts there, and the words to understand it."""
-        model: Any = self.engine.unwrapped_model
         return {
             "rng_state": rng_state(),
             "data": self.history.meta["data"],
@@ -299,7 +315,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "config": render(self.config),
             "config_name": self.config.name,
-            "model_config": model.config.to_json_string(use_diff=False),
+            "model_config": self.model_config(),
             "meta": {key: value for key, value in self.history.meta.items() if isinstance(value, (str, int, dict))},
             "losses": self.history.losses,
             **({} if self.streamed is None else {"stream": self.streamed.state_dict()}),

@@ -112,7 +112,12 @@ def set_aside(work_dir: Path, run: str | None, paths: Iterable[Path]) -> Path | 
     if not paths:
         return None
     name = f"{EARLIER}-{run or 'run'}"
-    target = free(work_dir / name, lambda folder: any(os.path.lexists(folder / path.name) for path in paths))
+
+    def taken(folder: Path) -> bool:  # a link would lead to where somebody else's files lie
+        there = folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir())
+        return there or any(os.path.lexists(folder / path.name) for path in paths)
+
+    target = free(work_dir / name, taken)
     try:
         target.mkdir(exist_ok=True)
         for path in paths:
