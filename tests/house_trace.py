@@ -73,6 +73,9 @@ def own_cache(folder: Path) -> None:
     os.environ["VARLEN_LAB_CACHE"] = str(folder)
 
 
+GUARDS = {str(LIBRARY / "documents" / f"{name}.py") for name in ("bounded", "budget", "sizes")}  # of a template
+
+
 @dataclasses.dataclass
 class Trace:
     """Files in which functions were called, and those that carried the batch; paths below the library."""
@@ -122,10 +125,11 @@ class Trace:
 def within_a_template(called: FrameType) -> bool:
     """Whether a chat template made this call: what guards its steps is handed its texts, and hands them back."""
     frame: FrameType | None = called
-    while frame is not None and frame.f_code.co_filename == called.f_code.co_filename:
+    while frame is not None and frame.f_code.co_filename in {called.f_code.co_filename, *GUARDS}:
         frame = frame.f_back
     while frame is not None and not frame.f_code.co_filename.startswith(str(LIBRARY)):
-        if "jinja2" in frame.f_code.co_filename or frame.f_code.co_filename == "<template>":
+        name = frame.f_code.co_filename
+        if "jinja2" in name or name == "<template>" or Path(name).name == "chat_template_utils.py":
             return True
         frame = frame.f_back
     return False

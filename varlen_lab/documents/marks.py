@@ -115,7 +115,7 @@ def written_by(tokenizer: Any, prompt_template: str, said: tuple[str, ...]) -> l
     if not getattr(tokenizer, "chat_template", None):
         return []
     try:
-        with bounded(1):
+        with bounded():
             text = tokenizer.apply_chat_template(asked, tokenize=False, **with_its_day(tokenizer))
         before, answer, behind = text.rpartition(said[-1])
     except Exception:  # a template is a program, it may raise anything; that is said when a dialogue meets it

@@ -305,7 +305,7 @@ def rendered(
     if not dialogues:
         return []
     try:
-        with bounded(len(dialogues)):
+        with bounded():
             return tokenizer.apply_chat_template(
                 list(dialogues),
                 tools=tools,
