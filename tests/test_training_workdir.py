@@ -405,6 +405,27 @@ def test_a_run_from_elsewhere_does_not_go_on_from_what_has_taken_that_place(conf
         train(config, progress=False, resume=True)
 
 
+@pytest.mark.parametrize("theirs", [None, "mine.csv", "link"])
+def test_what_tensorboard_drew_goes_along_unless_somebody_elses_lies_there(
+    theirs: str | None, config: Config, tmp_path: Path
+) -> None:
+    config = config.replace(visualizer="tensorboard")
+    pytest.importorskip("tensorboard")
+    drawn = folder_of(config) / "tensorboard"
+    drawn.parent.mkdir()
+    if theirs == "link":
+        (tmp_path / "theirs").mkdir()
+        drawn.symlink_to(tmp_path / "theirs")
+    run = train(config, progress=False).meta["run"]
+    if theirs == "mine.csv":
+        (drawn / theirs).write_text("mine")
+    before = {path.name for path in drawn.iterdir()}
+    train(config, progress=False)
+    there = drawn.parent / f"earlier-{run}" / "tensorboard"
+    assert there.exists() is (theirs is None)
+    assert before == {path.name for path in there.iterdir()} if theirs is None else before < set(os.listdir(drawn))
+
+
 def test_checkpoints_that_were_moved_are_not_said_to_stay(config: Config, tmp_path: Path) -> None:
     elsewhere = config.replace(work_dir=str(tmp_path / "elsewhere"))
     train(elsewhere, progress=False)

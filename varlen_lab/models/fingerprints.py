@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from varlen_lab.errors import InputError
 from varlen_lab.files.checksums import digest_file, digest_of, digest_text
+from varlen_lab.models.building import NOISE_WORDS
 from varlen_lab.models.sources import locate_model
 from varlen_lab.models.weights import stored_tensors, weight_files
 
@@ -78,7 +79,8 @@ def changed_setting(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | 
 
 def computed(values: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what changes nothing that is computed, in the configs of its parts too."""
-    kept = {name: value for name, value in values.items() if name not in NOT_COMPUTED}
+    noise = {name for name in values if any(word in name for word in NOISE_WORDS)}  # of which training has none
+    kept = {name: value for name, value in values.items() if name not in NOT_COMPUTED | noise}
     return {name: computed(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
 

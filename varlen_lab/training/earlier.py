@@ -21,6 +21,7 @@ from varlen_lab.training.checkpoint import full_disk_told, number_of
 from varlen_lab.training.history import History
 from varlen_lab.training.workdir import HISTORY, copy_of_run, keep_config, remove_drafts, says, set_aside
 
+EVENTS = "events.out.tfevents."  # begins the names of tensorboard's files
 SAME = ("data", "plan")  # in the meta of two histories: they hold the same documents in the same order
 MEASURED_ON = ("backend", "device", "dtype", "torch", "transformers")  # what may be another one when a run goes on
 BEFORE = "measured_before"  # in a meta: what the steps were taken on that were not taken on what the meta says
@@ -109,14 +110,23 @@ def make_way(
         run = id_in(history.meta)
         its = [path for path in beginning.others if run_or_none(path) == run]
         if its or (history.records and not again):
-            events = [work_dir / "tensorboard"] if history.meta.get("visualizer") == "tensorboard" else []
-            moved = set_aside(work_dir, run, [*its, *([copy] if copy else []), *events, work_dir / HISTORY])
+            moved = set_aside(
+                work_dir, run, [*its, *([copy] if copy else []), *events_of(work_dir, history), work_dir / HISTORY]
+            )
             notes.append(said_of(work_dir, moved, its))
             left, stay = (tuple(path for path in paths if path not in its) for paths in (left, stay))
     for one in dict.fromkeys(map(run_or_none, left)):
         its = [path for path in left if run_or_none(path) == one]
         notes.append(said_of(work_dir, set_aside(work_dir, one if isinstance(one, str) else None, its), its))
     return notes + about_others(beginning, len(stay))
+
+
+def events_of(work_dir: Path, history: History) -> list[Path]:
+    """The folder of what tensorboard drew of a run; none where it is a link, or where anything else lies in it too."""
+    folder = work_dir / "tensorboard"
+    if history.meta.get("visualizer") != "tensorboard" or folder.is_symlink() or not folder.is_dir():
+        return []
+    return [folder] if all(path.name.startswith(EVENTS) and path.is_file() for path in folder.iterdir()) else []
 
 
 def said_of(work_dir: Path, moved: Path | None, checkpoints: list[Path]) -> str:
