@@ -45,7 +45,7 @@ NO_BOUNDARIES: dict[str, Any] = {
     "another row": Boundaries.from_lengths([2, 2]),
 }
 NO_NUMBERS: dict[str, list[Any]] = {
-    "scale": [0, -1.0, math.nan, math.inf, "1", True, 10**400, torch.ones(2), 1j],
+    "scale": [0, -1.0, math.nan, math.inf, 1e-320, 1e300, "1", True, 10**400, torch.ones(2), 1j],
     "softcap": [0.0, -1.0, math.nan, math.inf, "x", False],
     "window": [0, -1, 1.5, math.nan, math.inf, "2", (2, 0), True, torch.tensor([2, 3])],
     "causal": [None, "no", 0, 1],

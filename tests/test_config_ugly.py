@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import varlen_lab
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import LARGEST_FILE, load, load_config, load_text, override
 from varlen_lab.errors import InputError
@@ -127,3 +128,23 @@ def test_every_setting_takes_or_refuses_every_value(small: Config, name: str, va
                 said = str(refused)
                 said.encode()  # half a character cannot be printed
                 assert "\n" not in said and len(said) < 1500, said
+
+
+@pytest.mark.parametrize("given", [None, 5, b"tiny", {}, ["tiny"], float("nan"), object()])
+@pytest.mark.parametrize("face", ["load_config", "train", "compare", "convert", "load_model", "isolate", "audit"])
+def test_what_stands_where_a_config_or_a_model_should_is_a_sentence(face: str, given: Any) -> None:
+    more = {"convert": ["a.pth", "out"], "audit": [{}]}.get(face, [])
+    with pytest.raises(InputError, match="it must be") as caught:
+        getattr(varlen_lab, face)(given, *more)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_where_a_config_should_stand_is_told_how_to_become_one() -> None:
+    with pytest.raises(InputError, match="load_config makes one"):
+        varlen_lab.train("tiny_llama_full_docstrings_e1")  # type: ignore[arg-type]
+
+
+def test_a_model_of_a_name_without_an_end_is_a_sentence() -> None:
+    with pytest.raises(InputError, match="there is no folder") as caught:
+        varlen_lab.load_model("a" * 100_000)
+    assert len(str(caught.value)) < 500

@@ -9,8 +9,9 @@ import pytest
 
 from varlen_lab.errors import InputError
 from varlen_lab.packing.boundaries import Boundaries
+from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.registry import STRATEGIES
-from varlen_lab.packing.strategies import pack_lengths
+from varlen_lab.packing.strategies import pack_dataset, pack_lengths
 
 NO_LENGTHS = [
     [10**30], [1, 10**30], [-(10**30)], [2**63], [2**62] * 4, [2**64 - 1, 1], [10**5000], ["1e9"], [1e300], [1.5],
@@ -65,3 +66,9 @@ def test_a_row_of_a_thousand_million_tokens_takes_the_memory_of_its_documents() 
 )
 def test_other_words_that_make_no_plan_are_a_sentence(words: dict[str, Any]) -> None:
     sentence(pack_lengths, [1, 2, 3], 8, **words)
+
+
+@pytest.mark.parametrize("given", [None, "abc", [1], [{"input_ids": [1]}], ({"input_ids": [1]} for _ in range(1)), 5])
+def test_what_is_no_dataset_and_no_batch_is_a_sentence(given: Any) -> None:
+    assert "Dataset.from_list" in sentence(pack_dataset, given, 8)
+    sentence(VarlenCollator(), given)

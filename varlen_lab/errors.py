@@ -41,6 +41,17 @@ class SettingError(InputError):
         self.setting = setting
 
 
+def of_kind(what: str, value: Any, kinds: type | tuple[type, ...], kind: str, instead: str) -> None:
+    """InputError for a value of another type than a function takes.
+
+    >>> of_kind("config", "a.py", dict, "a Config", "load_config('a.py') makes one")
+    Traceback (most recent call last):
+    varlen_lab.errors.InputError: config is 'a.py' (str), it must be a Config; load_config('a.py') makes one.
+    """
+    if not isinstance(value, kinds):
+        raise InputError(f"{what} is {quoted(value)} ({type(value).__name__}), it must be {kind}; {instead}.")
+
+
 def unknown_choice(what: str, value: str, known: Collection[str]) -> InputError:
     """The error to raise for a ``value`` that is none of the ``known`` names, with the one that was perhaps meant.
 

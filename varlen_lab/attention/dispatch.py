@@ -36,6 +36,7 @@ from varlen_lab.packing.boundaries import Boundaries
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDEST_WINDOW = 2**31 - 1  # kernels count in int32, and no row is longer
+FLOAT32 = torch.finfo(torch.float32)  # most kernels reckon in it
 MOST = 1e308  # of an option
 
 
@@ -120,9 +121,10 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
 def checked_numbers(options: Options) -> Options:
     """The options as plain numbers, or an InputError that says which of them is none or out of its range."""
     for name, number in (("scale", options.scale), ("softcap", options.softcap)):
-        if number is not None and not (is_number(number) and 0 < float(number) < math.inf):
+        if number is not None and not (is_number(number) and FLOAT32.tiny <= float(number) <= FLOAT32.max):
             raise InputError(
-                f"{name} is {quoted(number)}, it must be a finite number above 0; leave it out for the usual one."
+                f"{name} is {quoted(number)}, it must be a finite number above 0, also in float32; leave it out for "
+                "the usual one."
             )
     if not isinstance(options.causal, bool):
         raise InputError(f"causal is {quoted(options.causal)}, it must be True or False.")

@@ -18,7 +18,7 @@ from typing import Any
 
 from varlen_lab.config.idle import refuse_idle
 from varlen_lab.config.schema import Config, has_effect, schema, setting_names, unknown_setting
-from varlen_lab.errors import InputError, SettingError, nearest, quoted
+from varlen_lab.errors import InputError, SettingError, nearest, of_kind, quoted
 
 # XTuner's page numbers the parts of a config file: a setting of the schema says in which it stands.
 PARTS = ("Settings", "Model & Tokenizer", "Dataset & Dataloader", "Scheduler & Optimizer", "Runtime")
@@ -38,6 +38,7 @@ LITERAL = re.compile(
 
 def load_config(word: str | Path) -> Config:
     """The Config of a file, or of a name that ``list-cfg`` shows; InputError with the near name."""
+    of_kind("config", word, (str, os.PathLike), "a file or a name", "varlen-lab list-cfg shows the names")
     if os.path.isfile(word) and not names_model(word):
         return load(word)
     from varlen_lab.config.names import config_names, named_config  # a config file needs none of the tables

@@ -21,7 +21,7 @@ import torch
 
 from varlen_lab.attention.guard import lifted
 from varlen_lab.attention.recurrent import class_name
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, of_kind
 from varlen_lab.leaks.apart import who_hears_whom
 from varlen_lab.leaks.causes import Explanation, calls_in_half, explain
 from varlen_lab.leaks.layers import LeakingLayer, layers_of_untold, leaking_layers
@@ -60,6 +60,8 @@ def audit(model: Any, batch: Mapping[str, Any], *, boundaries: Any = None) -> Au
     with every dropout and noise probability at 0, and left as it was found: mode, gradients, attention, random state.
     Raises InputError when the documents cannot be told or do not cover the batch.
     """
+    of_kind("model", model, torch.nn.Module, "a model of torch", "load_model opens one")
+    of_kind("batch", batch, Mapping, "a dict of what the model is given", "VarlenCollator makes one of packed rows")
     batch = {name: value for name, value in batch.items() if value is not None}
     documents, notes = documents_of(batch, boundaries)
     findings = wrong_labels(batch, documents)

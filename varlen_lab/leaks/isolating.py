@@ -17,7 +17,7 @@ import torch
 from varlen_lab.attention.guard import COLLATOR, lifted
 from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.attention.recurrent import class_name
-from varlen_lab.errors import InputError
+from varlen_lab.errors import InputError, of_kind
 from varlen_lab.leaks.before import as_found, checked_clean, few_documents, leak_found, with_words
 from varlen_lab.leaks.checking import OF_LAYERS, audit
 from varlen_lab.leaks.layers import LeakingLayer, layers_of_untold, leaking_layers
@@ -41,6 +41,7 @@ def isolate(model: Any, batch: Mapping[str, Any] | None = None, *, boundaries: A
     model without such layers comes back unchanged. LeakFound, with the audit's words and the model as it was, where
     this does not make it exact; InputError where it cannot be measured.
     """
+    of_kind("model", model, torch.nn.Module, "a model of torch", "load_model opens one")
     host = host_of(model)
     if any(parameter.is_meta for parameter in model.parameters()):
         raise InputError(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from varlen_lab.attention.huggingface import register
-from varlen_lab.errors import InputError, first_line, plural
+from varlen_lab.errors import InputError, first_line, of_kind, plural
 from varlen_lab.files.checksums import check_listed
 from varlen_lab.files.manifests import FILES, MANIFEST, read_manifest
 from varlen_lab.files.reading import read_json, read_tensors
@@ -67,6 +67,7 @@ def load_model(
     with our attention, layers that are known to carry a state along the row run document by document (``isolation``);
     without it such a model refuses packed rows. Raises InputError when there is no such model.
     """
+    of_kind("path", path, (str, os.PathLike), "the name of a model", "name a folder, a .gguf file or one of the hub")
     model = open_model(os.fspath(path), attn_implementation, dtype, quantization_config, empty)
     return isolate_known(model) if isolate else model
 

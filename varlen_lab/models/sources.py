@@ -15,11 +15,12 @@ import base64
 import csv
 import hashlib
 import importlib.metadata
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, nearest, quoted
 from varlen_lab.files.kept import say_damaged
 from varlen_lab.files.writing import cache_dir, written_whole
 from varlen_lab.models.registry import PACKAGES
@@ -49,10 +50,10 @@ def locate_model(name: str) -> Source:
     elif path.suffix.lower() == ".gguf" and not path.is_dir():
         file = path
     else:
-        inside = [] if (path / "config.json").is_file() or not path.is_dir() else sorted(path.glob("*.gguf"))
+        inside = [] if os.path.isfile(path / "config.json") or not os.path.isdir(path) else sorted(path.glob("*.gguf"))
         if inside:
             raise InputError(f"{name} holds GGUF files and no config.json; name the file: {inside[0]}.")
-        if not path.is_dir() or not name:
+        if not os.path.isdir(path) or not name:
             refuse_no_name(name)
         return Source(name)
     from varlen_lab.models.dequantised import folder_of  # which loads torch
@@ -65,14 +66,14 @@ def refuse_no_name(name: str) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):
         raise InputError(f"{name} is a file; name the folder of the model, {path.parent}, or a .gguf file.")
     try:
         validate_repo_id(name)
     except HFValidationError:
-        beside = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+        beside = [one.name for one in path.parent.iterdir() if one.is_dir()] if os.path.isdir(path.parent) else []
         raise InputError(
-            f"there is no folder {name!r}, and names on the hub are OWNER/NAME"
+            f"there is no folder {quoted(name)}, and names on the hub are OWNER/NAME"
             f"{nearest(path.name, beside) or '; check the path of the model.'}"
         ) from None
 

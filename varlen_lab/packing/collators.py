@@ -31,7 +31,7 @@ name is kept because people look for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 import varlen_lab.machine.repeatable  # noqa: F401  its import is the work: before anything here computes
-from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.errors import InputError, of_kind, unknown_choice
 from varlen_lab.packing.checks import INT32_LIMIT
 from varlen_lab.packing.registry import IGNORE, WEIGHTINGS
 from varlen_lab.packing.through import refuse_dispatch
@@ -159,6 +159,8 @@ def end_to_end(parts: list[np.ndarray], dtype: type) -> np.ndarray:
 
 def some(features: Sequence[Feature]) -> Sequence[Feature]:
     """The same features; InputError when there are none."""
+    if not isinstance(features, Collection):  # asked here: a batch is carried through few files
+        of_kind("the batch", features, Collection, "a list of packed rows", "take them from what pack_dataset gives")
     if not len(features):
         raise InputError(
             "the batch has no rows, a collator needs at least one; check the batch size and the sampler of the loader."
@@ -191,6 +193,10 @@ def checked_row(feature: Feature) -> Row:
 
     Raises InputError when the row does not carry its seams, or when something has cut it since.
     """
+    if not isinstance(feature, Mapping):
+        of_kind(
+            "a row", feature, Mapping, "a dict with input_ids and seq_lengths", "take it from what pack_dataset gives"
+        )
     told = lengths_of(feature)
     if told is None or "input_ids" not in feature:
         missing = "seq_lengths" if "input_ids" in feature else "input_ids"

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from varlen_lab.errors import InputError, plural, quoted, unknown_choice
+from varlen_lab.errors import InputError, of_kind, plural, quoted, unknown_choice
 from varlen_lab.packing.checks import checked_count, checked_lengths
 from varlen_lab.packing.columns import read_columns
 from varlen_lab.packing.registry import OVERLONG, STRATEGIES
@@ -144,7 +144,7 @@ def pack_dataset(
     Raises InputError for an empty dataset, columns that do not fit, and a ``cache_dir`` that cannot be written.
     Where the dataset's own folder cannot be written, there is a warning and the rows are packed in memory.
     """
-    from datasets import IterableDataset
+    from datasets import Dataset, IterableDataset
 
     num_proc = checked_count("num_proc", num_proc, "leave it out if unsure")
     chunk_tokens = checked_count("chunk_tokens", chunk_tokens, "leave it out if unsure")
@@ -154,6 +154,7 @@ def pack_dataset(
         from varlen_lab.packing.readers import PackedStream
 
         return PackedStream(dataset, max_length, overlong, lookahead)
+    of_kind("dataset", dataset, Dataset, "a Dataset of datasets", "Dataset.from_list makes one of a list of records")
     lengths = document_lengths(dataset)
     read_columns(dataset.column_names)
     packs = pack_lengths(lengths, max_length, strategy or "best_fit", overlong, seed=seed, lookahead=lookahead)

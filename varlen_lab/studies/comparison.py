@@ -29,7 +29,7 @@ import torch
 from varlen_lab.attention.guard import lifted
 from varlen_lab.attention.timing import Choice
 from varlen_lab.config.schema import MODES, Config
-from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.errors import InputError, of_kind, unknown_choice
 from varlen_lab.leaks.before import as_found, leak_found
 from varlen_lab.leaks.causes import keeps_apart
 from varlen_lab.leaks.checking import audit
@@ -83,6 +83,7 @@ def compare(
     Only the cache of the data is written. InputError for a mode that does not exist, a checkpoint that does not fit;
     LeakFound, before the first step or after the last, when varlen does not keep documents apart.
     """
+    of_kind("config", config, Config, "a Config", "load_config makes one of a file or a name")
     check_modes(modes)
     config = config.with_mode("varlen").replace(max_steps=config.max_steps or DEFAULT_STEPS)
     if config.method != "full":

@@ -12,6 +12,7 @@ its own digest, a folder of ours the digest of each file, an adapter that of the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from varlen_lab.attention.huggingface import register
 from varlen_lab.config.schema import Config, setting_names
 from varlen_lab.config.text import load_text
 from varlen_lab.documents.registry import OF_TOKENIZER
-from varlen_lab.errors import InputError, first_line, shortened, unknown_choice
+from varlen_lab.errors import InputError, first_line, of_kind, shortened, unknown_choice
 from varlen_lab.files.manifests import MANIFEST, check_whole
 from varlen_lab.files.reading import field, parse_json, read_text
 from varlen_lab.models.adapters import add_adapter, base_model_name, open_adapter
@@ -84,6 +85,9 @@ def convert(
     of a model, otherwise the trained dtype stays. Raises InputError when the checkpoint is not ours or not whole, when
     ``save_dir`` is no place for it, or when the logits do not come back.
     """
+    of_kind("config", config, Config, "a Config", "load_config makes one of a file or a name")
+    for what, path in (("pth", pth), ("save_dir", save_dir)):
+        of_kind(what, path, (str, os.PathLike), "a path", "give it as a text")
     pth, save_dir = Path(pth), Path(save_dir)
     if fp32 and dtype not in ("auto", "fp32"):
         raise InputError(f"--fp32 and --dtype {dtype} contradict each other; give one of them.")

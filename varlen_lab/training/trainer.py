@@ -17,7 +17,7 @@ import torch
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import render
 from varlen_lab.documents.days import write_on
-from varlen_lab.errors import InputError, first_line
+from varlen_lab.errors import InputError, first_line, of_kind
 from varlen_lab.files.locks import check_held
 from varlen_lab.files.writing import remove
 from varlen_lab.machine.repeatable import note_threads
@@ -92,6 +92,7 @@ def train(
 
     Weights, the order of data and dropout come from the config's seed alone, in several threads too.
     """
+    of_kind("config", config, Config, "a Config", "load_config makes one of a file or a name")
     refuse_format(config, deepspeed, fsdp)
     refuse_dataset(config, dataset)
     if config.visualizer is not None:
