@@ -17,6 +17,10 @@ from typing import Any
 from varlen_lab.documents.budget import LEFT, MOST_LETTERS, limited, step, used, written
 from varlen_lab.documents.sizes import check, check_call, check_format, check_operator, taken
 
+# tests that ask for a kind, however large what they are asked about
+AT_ONCE = frozenset(("defined", "undefined", "none", "string", "mapping", "number", "integer", "float", "boolean"))
+AT_ONCE |= {"true", "false", "sequence", "iterable", "callable", "sameas", "odd", "even"}
+
 
 def counted(items: Iterable[Any]) -> Iterator[Any]:
     """The items of a loop, a step each."""
@@ -59,6 +63,12 @@ def environment_of(kind: type) -> type:
     from jinja2.runtime import LoopContext
     from jinja2.visitor import NodeTransformer
 
+    def written_out(node: Any) -> bool:
+        """Whether it stands in the template, a value or a list of values."""
+        return isinstance(node, nodes.Const) or (
+            isinstance(node, nodes.List | nodes.Tuple) and all(isinstance(one, nodes.Const) for one in node.items)
+        )
+
     class Counting(NodeTransformer):
         """The tree with loops, ``a ~ b`` and all that is made without a call through filters of ours."""
 
@@ -81,14 +91,16 @@ def environment_of(kind: type) -> type:
             return node
 
         def visit_Compare(self, node: Any, *given: Any) -> Any:
-            return self.through("counted_used", self.generic_visit(node))
+            short = len(node.ops) == 1 and written_out(node.ops[0].expr)  # beside what stands in the template
+            self.generic_visit(node)
+            return node if short else self.through("counted_used", node)
 
         def visit_Getitem(self, node: Any, *given: Any) -> Any:
             self.generic_visit(node)
             return self.through("counted_used", node) if isinstance(node.arg, nodes.Slice) else node
 
         def visit_List(self, node: Any, *given: Any) -> Any:
-            return self.through("counted_made", self.generic_visit(node))
+            return node if written_out(node) else self.through("counted_made", self.generic_visit(node))
 
         visit_Dict = visit_List
 
@@ -113,6 +125,8 @@ def environment_of(kind: type) -> type:
             return Counting().visit(super()._parse(*given))
 
         def call_binop(self, context: Any, kind: str, left: Any, right: Any) -> Any:
+            if kind == "+" and type(left) is type(right) is str and len(left) + len(right) <= MOST_LETTERS:
+                return step(left + right)  # what templates do most
             check_operator(kind, left, right)
             return step(super().call_binop(context, kind, left, right))
 
@@ -148,7 +162,7 @@ def compiled(text: str, own: Callable[[str], Any]) -> Any:
     environment.__class__ = environment_of(environment.__class__)
     environment.cache = None
     environment.filters = {name: checked(name, one, 1) for name, one in environment.filters.items()}
-    environment.tests = {name: checked(name, one, 0) for name, one in environment.tests.items()}
+    environment.tests |= {name: checked(name, one, 0) for name, one in environment.tests.items() if name not in AT_ONCE}
     environment.globals = {name: one for name, one in environment.globals.items() if name != "lipsum"}  # makes up text
     environment.globals["namespace"] = namespace_of(environment.globals["namespace"])
     environment.filters |= {"counted_steps": counted, "counted_letters": together, "counted_made": step}

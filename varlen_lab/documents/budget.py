@@ -19,6 +19,7 @@ MOST_SECONDS = 10  # of this thread's work at a dialogue; an ordinary one takes 
 MOST_LETTERS = 10_000_000  # of one text or list that is made at once
 MOST_VALUES = MOST_LETTERS // 10  # of one list
 MOST_BITS = 100_000  # of a number
+SMALL = 1_000  # letters that cost no step; calls that make no more, after which the clock is looked at
 DEEPEST = 1_000  # lists in lists: a tuple's hash goes down on the stack of C, and nobody looks how far
 OF_A_VALUE = 10  # letters that take as much memory as a place in a list
 VIEWS: tuple[type[Any], ...] = type({}.keys()), type({}.values()), type({}.items())
@@ -44,6 +45,7 @@ class Budget:
     """What is left to one dialogue, and what each list and dict weighs: by its id, for it is kept beside."""
 
     steps: int = field(default_factory=lambda: MOST_STEPS)
+    calls: int = 0  # that were small
     look_again: float = 0.0  # at the thread's clock
     until: float = 0.0
     weighed: dict[int, tuple[Any, int, int]] = field(default_factory=dict)  # itself, its weight, lists in lists
@@ -110,12 +112,18 @@ LEFT: ContextVar[Budget | None] = ContextVar("what is left to templates", defaul
 def step(made: Any = None, steps: int = 1) -> Any:
     """Count a step, and those that ``made`` has cost; what was made."""
     left = LEFT.get()
-    if left is not None:
-        left.look_at_the_clock()
-        weight = left.weight(made)
-        left.steps -= steps if isinstance(made, HOLDS) else steps + weight // 1000
-        if left.steps < 0 or weight > MOST_LETTERS:
-            raise Endless
+    if left is None:
+        return made
+    if made is None or (type(made) is str and len(made) < SMALL):  # as nearly all that templates make
+        left.steps -= steps
+        left.calls += 1
+        if left.steps >= 0 and left.calls % SMALL:
+            return made
+    left.look_at_the_clock()
+    weight = left.weight(made)
+    left.steps -= steps if isinstance(made, HOLDS) else steps + weight // 1000
+    if left.steps < 0 or weight > MOST_LETTERS:
+        raise Endless
     return made
 
 

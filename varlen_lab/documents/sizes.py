@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
-from varlen_lab.documents.budget import HOLDS, LEFT, MOST_BITS, MOST_LETTERS, TEXT, Budget, Endless, step
+from varlen_lab.documents.budget import HOLDS, LEFT, MOST_BITS, MOST_LETTERS, SMALL, TEXT, Budget, Endless, step
 
 MOST_TOGETHER = 100 * MOST_LETTERS  # a size times another
+MOST_NUMBER = 1 << MOST_BITS
 MOST_ROUGH = 100_000  # letters of what is gone over many times
 WIDTH = re.compile(r"%(\([^)]*\))?[-+ #\d.]*(\d{5}|\*)|\{[^{}]*:[^{}]*(\d{5}|\{)")  # in a format: as many letters
 SIZED = frozenset(  # calls in which a number is a size
@@ -18,13 +19,14 @@ FOR_EACH = frozenset(  # one for each letter, or each value
     ("join", "indent", "expandtabs", "wordwrap", "translate", "strip", "lstrip", "rstrip", "trim")
 )
 MEASURED: tuple[type[Any], ...] = *TEXT, *HOLDS, range
+COUNTED: tuple[type[Any], ...] = int, *MEASURED
 ROUGH = frozenset(("pprint", "striptags", "urlize", "encode", "decode"))
 PLAIN = re.compile("(utf.?(8|16|32)|ascii|latin.?1|strict|ignore|replace).*", re.IGNORECASE)  # not rough
 
 
-def taken(name: str, given: Any) -> list[Any]:
+def taken(name: str, given: Sequence[Any]) -> Sequence[Any]:
     """What is given to a call; what it would make a list of without being asked, made one already."""
-    return [list(one) if name in FOR_EACH and isinstance(one, Iterator) else one for one in given]
+    return [list(one) if isinstance(one, Iterator) else one for one in given] if name in FOR_EACH else given
 
 
 def check_call(name: str, *given: Any) -> None:
@@ -32,11 +34,16 @@ def check_call(name: str, *given: Any) -> None:
 
     A number is a size in some calls and a value in all others: an id in the call of a tool may have any digits.
     """
+    for one in given:
+        if len(one) >= SMALL if type(one) is str else isinstance(one, COUNTED):
+            break
+    else:
+        return
     numbers = [abs(one) for one in given if isinstance(one, int)]
     sizes = [len(one) for one in given if isinstance(one, MEASURED)]  # Jinja's context has none
     if name == "translate":
         sizes += [len(part) for one in given if isinstance(one, dict) for part in one.values() if isinstance(part, str)]
-    check(max(numbers, default=0), MOST_LETTERS if name in SIZED else 1 << MOST_BITS)
+    check(max(numbers, default=0), MOST_LETTERS if name in SIZED else MOST_NUMBER)
     if name in FOR_EACH:
         longest = sorted([1, 1, *sizes, *numbers])[-2:]
         check(longest[0] * longest[1], MOST_TOGETHER)
@@ -65,7 +72,7 @@ def check_format(text: str, *given: Any) -> None:
 def check_operator(kind: str, left: Any, right: Any) -> None:
     """Endless where an operation would make what is endless."""
     step()
-    check(max(abs(one) for one in (0, left, right) if isinstance(one, int)), 1 << MOST_BITS)
+    check(max(abs(one) for one in (0, left, right) if isinstance(one, int)), MOST_NUMBER)
     if kind == "%" and isinstance(left, TEXT):
         check_format(left if isinstance(left, str) else left.decode("latin-1"), right)
     if kind == "**" and isinstance(left, int) and isinstance(right, int):
