@@ -146,9 +146,10 @@ STRANGE = {"kernel_choice": {"backend": "gone", "reason": None, "milliseconds": 
 def test_a_checkpoint_with_another_receipt_or_none_goes_on(
     config: Config, monkeypatch: pytest.MonkeyPatch, meta: Any, backend: str
 ) -> None:
-    train(config.replace(max_steps=2), progress=False)
+    config = config.replace(max_steps=2, save_steps=1)
+    train(config, progress=False)
     monkeypatch.setattr(kernel, "read_checkpoint", lambda path: {"meta": meta})
-    history = train(config.replace(max_steps=2), progress=False, resume=True)
+    history = train(config, progress=False, resume=Path(config.work_dir) / "iter_1.pth")
     assert history.meta["backend"] == backend
 
 

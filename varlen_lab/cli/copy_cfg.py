@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from varlen_lab.cli import output_file
@@ -11,6 +10,7 @@ from varlen_lab.config.names import config_names, named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
+from varlen_lab.files.places import there
 from varlen_lab.machine import console
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     notes = [note for note in notes if note.partition(" = ")[0] not in settled]  # what was found is not what is written
     target = folder / f"{config.name}_copy.py"
     # the one file of a person's own that this command could destroy
-    if os.path.lexists(target) and not args.force:
+    if there(target) and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
     with output_file(target, "w", instead="SAVE_DIR") as file:
         file.write("".join(f"# {note}\n" for note in notes) + render(config))

@@ -73,9 +73,20 @@ def refuse_no_name(name: str) -> None:
     except HFValidationError:
         beside = [one.name for one in path.parent.iterdir() if one.is_dir()] if os.path.isdir(path.parent) else []
         raise InputError(
-            f"there is no folder {quoted(name)}, and names on the hub are OWNER/NAME"
+            f"there is no folder {quoted(name)}{why_not(path)}, and names on the hub are OWNER/NAME"
             f"{nearest(path.name, beside) or '; check the path of the model.'}"
         ) from None
+
+
+def why_not(path: Path) -> str:
+    """What the system says of a name that no file can have, in brackets."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError) as problem:
+        return f" ({getattr(problem, 'strerror', None) or problem})"
+    return ""
 
 
 def file_of_package(package: str) -> Path:
