@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 MOST_STEPS = 1_000_000  # of a dialogue
-MOST_SECONDS = 10  # of this thread's work at a dialogue; an ordinary one takes a hundredth
+MOST_SECONDS = 60  # of this thread's work at a dialogue; an ordinary one takes a thousandth, and machines may pause
 MOST_LETTERS = 10_000_000  # of one text or list that is made at once
 MOST_VALUES = MOST_LETTERS // 10  # of one list
 MOST_BITS = 100_000  # of a number
@@ -36,8 +36,8 @@ TEXT = str, bytes, bytearray
 class Endless(Exception):
     """A template that does not come to an end."""
 
-    def __init__(self) -> None:
-        super().__init__(f"it does not come to an end within {MOST_STEPS:,} steps or {MOST_SECONDS} seconds")
+    def __init__(self, within: str = "") -> None:
+        super().__init__(f"it does not come to an end within {within or f'{MOST_STEPS:,} steps'}")
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Budget:
             worked = thread_time()
             self.until = self.until or worked + MOST_SECONDS
             if worked > self.until:
-                raise Endless
+                raise Endless(f"{MOST_SECONDS} seconds of work")
 
 
 def parts_of(one: Any) -> list[Any]:
