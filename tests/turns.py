@@ -1,6 +1,6 @@
 """Which of many tests a run takes: of many parameters some always and a fifth each day, all with VARLEN_LAB_ALL=1.
 
-``.ci/run`` sets VARLEN_LAB_TURNS=1: then half of the other slow tests run one day and half the next.
+``.ci/run`` sets VARLEN_LAB_TURNS=1: then a third of the other slow tests runs each day.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 DAYS = 5  # until every one had its turn
+SLOW_DAYS = 3  # until every other slow test had it
 
 
 def by_turns(names: Iterable[Any], always: int) -> list[Any]:
@@ -39,14 +40,16 @@ def by_turns(names: Iterable[Any], always: int) -> list[Any]:
 
 
 def take_turns(items: Iterable[pytest.Item]) -> None:
-    """Skip slow tests, and those of the real model, whose day is tomorrow: by their names, so a new one moves none."""
+    """Skip slow tests, and those of the real model, that have another day: by their names, so a new one moves none."""
     if not os.environ.get("VARLEN_LAB_TURNS") or os.environ.get("VARLEN_LAB_ALL"):
         return
-    today = date.today().toordinal() % 2
+    today = date.today().toordinal()
     for item in items:
         slow = item.get_closest_marker("slow") or item.get_closest_marker("real")
-        if slow and not slow.args and zlib.crc32(item.nodeid.encode()) % 2 != today:
-            item.add_marker(pytest.mark.skip(reason=f"{date.today()}: this one runs every other day, tomorrow"))
+        wait = (zlib.crc32(item.nodeid.encode()) - today) % SLOW_DAYS
+        if slow and not slow.args and wait:
+            when = ("tomorrow", "the day after tomorrow")[wait - 1]
+            item.add_marker(pytest.mark.skip(reason=f"{date.today()}: this one runs every third day, {when}"))
 
 
 WHY = "only with VARLEN_LAB_ALL=1, as .ci/run --full sets it"
