@@ -26,12 +26,17 @@ from varlen_lab.files.writing import cache_dir
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
-# A shell that starts tests in the background has them, and all that they start, ignore Ctrl-C: some tests press it.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts tests in the background, or nohup, has them and all that they start ignore what some tests send.
+if threading.current_thread() is threading.main_thread():
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# A console that says how wide it is gets its lines folded (machine/console.py), and a test would look in vain.
-os.environ.pop("COLUMNS", None)
+# A console that says how wide it is gets its lines folded (machine/console.py), and a test would look in vain. What
+# readline, which pytest imports, wrote into the environment behind Python's back goes when it was set first.
+os.environ["COLUMNS"] = ""
+del os.environ["COLUMNS"]
 
 # How long an example takes says nothing about the law it is an example of, and on a busy machine it fails at random.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
