@@ -17,6 +17,7 @@ WORDS = {  # a verb -> its words, {} is the place; what a file there must end in
     "masks --html": (["masks", "--lengths", "3", "4", "--html", "{}"], ".html"),
     "compare": (["compare", "tiny_llama_full_docstrings_e1", "-o", "{}"], ""),
     "census": (["census", "--write", "{}"], ""),
+    "copy-cfg": (["copy-cfg", "tiny_llama_full_docstrings_e1", "{}"], ""),
     "run": (["run", str(Path(__file__).parents[1] / "notebooks" / "01_install.ipynb"), "-o", "{}"], ".ipynb"),
     "walkthrough": (["walkthrough", "--only", "01", "-o", "{}"], ""),
 }

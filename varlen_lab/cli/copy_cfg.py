@@ -10,7 +10,7 @@ from varlen_lab.config.names import config_names, named_config
 from varlen_lab.config.schema import Config
 from varlen_lab.config.text import override, render
 from varlen_lab.errors import InputError
-from varlen_lab.files.places import there
+from varlen_lab.files.places import check_file, there
 from varlen_lab.machine import console
 
 
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     settled = [word.partition("=")[0].strip() for word in args.set]
     notes = [note for note in notes if note.partition(" = ")[0] not in settled]  # what was found is not what is written
     target = folder / f"{config.name}_copy.py"
+    check_file(target, "SAVE_DIR")
     # the one file of a person's own that this command could destroy
     if there(target) and not args.force:
         raise InputError(f"{target} is already there and may hold your edits; pass --force to replace it.")
