@@ -288,3 +288,10 @@ def test_runs_in_threads_drop_what_each_drops_alone(config: Config, tmp_path: Pa
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(losses, ["a", "b", "c"]))
     assert together == [alone] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_no_checkpoint_to_wait_for(config: Config, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "iter_5.pth")
+    with pytest.raises(InputError, match=r"iter_5\.pth is no file"):
+        train(config, progress=False, resume=tmp_path / "iter_5.pth")

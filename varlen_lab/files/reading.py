@@ -103,13 +103,14 @@ def read_tensors(path: Path, instead: str, mmap: bool = False, allowed: tuple[An
     import torch
 
     try:
+        refuse_pipe(path, instead)
         with torch.serialization.safe_globals(list(allowed)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds more than weights and plain values, and what it holds is not run; {instead}."
         ) from None
-    except (MemoryError, KeyboardInterrupt):
+    except (InputError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as problem:  # a damaged archive fails in as many ways as there are lines that read it
         raise InputError(
