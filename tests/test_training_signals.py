@@ -175,7 +175,7 @@ def test_what_was_swallowed_is_raised_again() -> None:
 
 
 def test_what_comes_right_behind_is_the_same_request() -> None:
-    """As SIGHUP and SIGTERM of a session that ends: the second would break into the tidying up of the first."""
+    """As SIGHUP and SIGTERM of a terminal that closes: the second would break into the tidying up of the first."""
     tidied = []
     with pytest.raises(signals.Terminated, match="SIGTERM"), signals.heeded(), signals.heeded():
         try:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from varlen_lab.errors import InputError, nearest, quoted
 from varlen_lab.files.kept import say_damaged
+from varlen_lab.files.places import there
 from varlen_lab.files.writing import cache_dir, written_whole
 from varlen_lab.models.registry import PACKAGES
 
@@ -81,9 +82,7 @@ def refuse_no_name(name: str) -> None:
 def why_not(path: Path) -> str:
     """What the system says of a name that no file can have, in brackets."""
     try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
+        there(path)
     except (OSError, ValueError) as problem:
         return f" ({getattr(problem, 'strerror', None) or problem})"
     return ""
