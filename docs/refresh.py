@@ -1,7 +1,7 @@
 """Run the notebooks and keep their outputs in them, as readers see them on GitHub: ``make notebooks``.
 
-    python docs/refresh.py              all of them, some two minutes on a CPU
-    python docs/refresh.py 07 colab     these
+    python docs/refresh.py              all of them and their twins, some twenty minutes on a CPU
+    python docs/refresh.py 07 zh/07     these; zh: all twins
 
 Cells, metadata and ids stay as they are; only outputs and execution counts are written. What would differ from run to
 run, or tell of a machine, is not kept: bars, log lines of other libraries, the outputs of cells tagged ``machine``.
@@ -147,7 +147,8 @@ def refresh(path: Path, folder: Path) -> list[str]:
 
 def main(words: list[str]) -> int:
     """Refresh the notebooks that ``words`` name by the beginning of their names, or all; 1 where one was left."""
-    paths = [path for path in sorted(FOLDER.glob("*.ipynb")) if not words or path.stem.startswith(tuple(words))]
+    paths = [*sorted(FOLDER.glob("*.ipynb")), *sorted(FOLDER.glob("zh/*.ipynb"))]
+    paths = [path for path in paths if not words or str(path.relative_to(FOLDER)).startswith(tuple(words))]
     wrong = 0
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "80"}  # as on any machine
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from varlen_lab.course.before_after import loss_alone as loss_alone
     from varlen_lab.course.before_after import saved_model as saved_model
     from varlen_lab.course.before_after import with_trained as with_trained
+    from varlen_lab.course.clone import in_clone as in_clone
     from varlen_lab.course.first_steps import first_step_of_trainer as first_step_of_trainer
     from varlen_lab.course.first_steps import first_step_of_trl as first_step_of_trl
     from varlen_lab.course.heard import listening as listening

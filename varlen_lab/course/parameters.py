@@ -17,6 +17,7 @@ from varlen_lab.config.text import load_config
 from varlen_lab.course.beginning import begin_lesson
 from varlen_lab.course.explaining import explain_errors
 from varlen_lab.errors import InputError, nearest
+from varlen_lab.language.saying import speak
 
 INJECTED = "# Parameters"  # the first line of the cell that papermill puts below the parameters
 
@@ -106,6 +107,7 @@ def check_parameters() -> None:
     cells = list(shell.user_ns.get("In", [])) if shell else []
     if shell:
         begin_lesson()
+        speak_as_told(shell.user_ns)
     if hasattr(shell, "set_custom_exc"):
         explain_errors(shell)
     if len(cells) < 3 or not cells[-2].lstrip().startswith(INJECTED):
@@ -115,6 +117,23 @@ def check_parameters() -> None:
     except InputError:  # magic lines: not the cell that papermill knows
         return
     refuse_unfit("this notebook", known, {name: one.default for name, one in given.items()})
+
+
+def speak_as_told(names: Mapping[str, Any]) -> None:
+    """Speak the ``language`` of a notebook's parameters; a line where figures cannot, for want of a font.
+
+    UnfitParameter for a language that there is not.
+    """
+    language = names.get("language", "en")
+    try:
+        speak(language)
+    except InputError as problem:
+        raise UnfitParameter(str(problem)) from None
+    if language == "zh":
+        from varlen_lab.viz.style import NO_FONT, chinese_font  # imports matplotlib
+
+        if chinese_font() is None:
+            print(NO_FONT)
 
 
 def pairs_of(words: Iterable[str]) -> tuple[dict[str, Any], list[str]]:

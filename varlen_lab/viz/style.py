@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -24,20 +25,36 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.font_manager import FontProperties, findSystemFonts, fontManager
 from matplotlib.patches import Polygon
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
+from varlen_lab.language.saying import say, speaking, spoken
 from varlen_lab.viz.masks import legible
 
 WIDTH = 8.3  # inches
 TITLE, CLAIM, BODY, SMALL = 13.0, 10.5, 9.5, 8.2  # points
 STROKE = 1.4  # points: nothing that matters is drawn thinner
 FONT = "DejaVu Sans"  # the one that comes with matplotlib: a figure looks the same everywhere
-CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
+CHINESE_FONTS = (
+    *(
+        "Noto Sans CJK SC",
+        "Noto Sans SC",
+        "Source Han Sans SC",
+        "Source Han Sans CN",
+        "PingFang SC",
+        "Hiragino Sans GB",
+    ),
+    *("Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei", "Noto Sans CJK JP", "Noto Sans CJK TC"),
+)
 HATCH = "////"
 SAVED_DPI = 200  # dots per inch of what is saved: two pixels for each of GitHub's
+CHINESE_FILES = re.compile(r"(NotoSans(CJK|SC)|SourceHanSans|wqy-|msyh|simhei|PingFang|Hiragino)[^/]*$", re.IGNORECASE)
+NO_FONT = (
+    "没有找到中文字体，图里的文字保持英文；安装 Noto Sans CJK 或文泉驿（apt install fonts-noto-cjk）后重启内核即可。"
+    " No font for Chinese was found: figures keep English words."
+)
 UNESCAPED = re.compile(r"(?<!\\)\$")
 NOTEBOOK_DPI = 150  # of what a notebook shows, and keeps: six of these pictures in a file of 250 kB
 
@@ -215,7 +232,26 @@ def boxes(left: Any, right: Any, top: Any, bottom: Any) -> np.ndarray:
 def fonts() -> list[str]:
     """Our font, then those of this machine that know Chinese, so that a document may have a Chinese name."""
     installed = {font.name for font in fontManager.ttflist}
+    if not installed.intersection(CHINESE_FONTS):  # matplotlib keeps its list from before one was installed
+        for path in findSystemFonts():
+            if CHINESE_FILES.match(Path(path).name):
+                with suppress(OSError, RuntimeError):  # no font after all
+                    fontManager.addfont(path)
+        installed = {font.name for font in fontManager.ttflist}
     return [FONT, *(name for name in CHINESE_FONTS if name in installed)]
+
+
+def chinese_font() -> str | None:
+    """The first font of this machine that knows Chinese, or None."""
+    return next(iter(fonts()[1:]), None)
+
+
+def inked(message: str, /, **values: Any) -> str:
+    """``say`` for words that are drawn: English where no font of this machine has the signs."""
+    if spoken() != "zh" or chinese_font():
+        return say(message, **values)
+    with speaking("en"):
+        return say(message, **values)
 
 
 def lettering(colour: str, **more: Any) -> dict[str, Any]:

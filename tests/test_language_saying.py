@@ -1,0 +1,92 @@
+"""Words in two languages: each sentence that is said has its twin in the catalogue, with the same words to fill in."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import string
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from varlen_lab.errors import InputError
+from varlen_lab.language import LANGUAGES, counted, phrase, say, speak, speaking, spoken
+from varlen_lab.language.saying import HERE, catalogue
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "varlen_lab").rglob("*.py"))
+SAYING = {"say", "inked", "counted"}  # functions whose first argument is an English sentence, or a noun
+FILES = sorted((HERE / "zh").rglob("*.toml"))
+
+
+def said(source: str) -> set[str]:
+    """The sentences that a module says in so many words."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SAYING and node.args:
+            at = 1 if node.func.id == "counted" else 0
+            given = node.args[at] if len(node.args) > at else None
+            choices = [given.body, given.orelse] if isinstance(given, ast.IfExp) else [given]
+            for one in choices:
+                if isinstance(one, ast.Constant) and isinstance(one.value, str):
+                    found.add(f"# {one.value}" if at else one.value)
+    return found
+
+
+def texts(source: str) -> set[str]:
+    """All texts that stand in a module, those of docstrings too."""
+    return {
+        node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and type(node.value) is str
+    }
+
+
+def fields(text: str) -> set[str]:
+    """The names between braces."""
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_english_is_what_stands_in_the_code() -> None:
+    assert say("{a} of {b}", a=1, b=2) == "1 of 2" and say("100 {") == "100 {"
+    assert counted(1, "token") == "1 token" and counted(1000, "token") == "1,000 tokens"
+
+
+def test_chinese_is_said_inside_the_block_and_not_after_it() -> None:
+    with speaking("zh"):
+        assert spoken() == "zh" and counted(1000, "token") == "1,000 个 token"
+        assert phrase("nobody translated this") == "nobody translated this"
+    assert spoken() == "en"
+
+
+def test_a_language_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="'zn' is unknown, use one of en, zh; did you mean 'zh'"):
+        speak("zn")
+    assert spoken() == "en" and set(LANGUAGES) == {"en", "zh"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(ROOT / "varlen_lab")) for path in SOURCES])
+def test_what_a_module_says_is_in_the_catalogue(path: Path) -> None:
+    missing = said(path.read_text(encoding="utf-8")) - set(catalogue("zh"))
+    if path.parent != HERE:
+        assert missing == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_a_catalogue_holds_what_is_said_and_fills_in_the_same_words(path: Path) -> None:
+    standing = set().union(*(texts(source.read_text(encoding="utf-8")) for source in SOURCES))
+    if path.parent.name == "lessons":
+        (notebook,) = (ROOT / "notebooks").glob(f"{path.stem}*.ipynb")
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        standing = set(re.findall(r'"((?:[^"\\\n]|\\.)*)"', code))
+    for english, chinese in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        assert fields(chinese) == fields(english) or english.startswith("# "), english
+        assert english.startswith("# ") or english in standing, f"{english!r} is said nowhere"
+
+
+def test_no_sentence_stands_in_two_catalogues() -> None:
+    keys = [
+        key for path in FILES for key in tomllib.loads(path.read_text(encoding="utf-8")) if path.parent == HERE / "zh"
+    ]
+    assert len(keys) == len(set(keys))

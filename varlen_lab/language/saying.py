@@ -1,0 +1,89 @@
+"""One sentence in the language that is spoken: English stands in the code, every other language in a catalogue.
+
+    say("{share} of what a token sees is another document", share="58 %")
+    counted(3, "document")
+
+The English sentence is the key, as with gettext; ``zh/*.toml`` beside this file holds ``English = "中文"``, the words
+between braces the same in both. A sentence that a catalogue does not have is said in English. Lessons, figures, checks
+and pages speak so; the command line and errors are English always, so that they can be searched for.
+
+The language is a setting of the process, as a locale is: what a lesson chose in its first cell holds for every figure
+below it, without a keyword in each call. It changes words alone; no number may depend on it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from varlen_lab.errors import plural, unknown_choice
+
+LANGUAGES = {"en": "English", "zh": "中文"}  # a name, and how its readers call it
+HERE = Path(__file__).parent
+_now = "en"
+
+
+def speak(language: str) -> None:
+    """From now on ``say`` says it in ``language``; InputError for one that there is not."""
+    global _now
+    if language not in LANGUAGES:
+        raise unknown_choice("language", str(language), LANGUAGES)
+    _now = language
+
+
+def spoken() -> str:
+    """The language that is spoken now, of ``LANGUAGES``."""
+    return _now
+
+
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Inside the block ``language`` is spoken, after it what was spoken before."""
+    before = spoken()
+    speak(language)
+    try:
+        yield
+    finally:
+        speak(before)
+
+
+def say(message: str, /, **values: Any) -> str:
+    """``message``, an English sentence, in the language spoken, its ``{names}`` filled with ``values``.
+
+    >>> say("{count:,} cells", count=1234)
+    '1,234 cells'
+    """
+    found = phrase(message)
+    return found.format(**values) if values else found
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: ``1 document``, ``1,000 documents``; in other languages as the catalogue's ``# noun`` says.
+
+    >>> counted(2, "document")
+    '2 documents'
+    """
+    form = phrase(f"# {noun}")
+    return plural(count, noun) if form == f"# {noun}" else form.format(count=count)
+
+
+def phrase(text: str) -> str:
+    """Words that somebody hands over, a table's head or the name of a curve: in the language spoken where it has them.
+
+    >>> phrase("nobody translated this")
+    'nobody translated this'
+    """
+    return text if _now == "en" else catalogue(_now).get(text, text)
+
+
+@cache
+def catalogue(language: str) -> dict[str, str]:
+    """English -> the words of ``language``, of all its files."""
+    found: dict[str, str] = {}
+    for path in sorted((HERE / language).rglob("*.toml")):
+        found |= tomllib.loads(path.read_text(encoding="utf-8"))
+    return found
