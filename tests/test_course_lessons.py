@@ -128,3 +128,58 @@ def test_a_notebook_that_is_not_there_is_what_is_missing(tmp_path: Path, monkeyp
         find_lesson("nothere.ipynb")
     with pytest.raises(InputError, match="there are no notebooks here"):
         find_lesson("05")
+
+
+# ------------------------------------------------------------------------------------------ twins
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two lessons, one of which has a twin."""
+    write_lesson(tmp_path / "notebooks" / "05_train.ipynb")
+    write_lesson(tmp_path / "notebooks" / "06_convert.ipynb")
+    write_lesson(tmp_path / "notebooks" / "zh" / "05_train.ipynb", title="训练", parameters='language: str = "zh"')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_twin_is_found_by_its_language_and_leads_back(clone: Path) -> None:
+    [twin] = find_lessons("zh")
+    for word in ("zh/05", "zh/5", "zh/05_train", "zh/05_train.ipynb", "notebooks/zh/05", "notebooks/zh/05_train.ipynb"):
+        assert find_lesson(word) == twin, word
+    assert find_lesson("05", [twin]) == twin and find_lesson("en/05") == find_lesson("05") == twin.twin
+    assert (twin.title, twin.language, twin.address, twin.name) == ("训练", "zh", "zh/05_train", "05_train")
+    lesson = find_lesson("05")
+    assert lesson.twin == twin and (lesson.language, lesson.address) == ("en", "05_train")
+    assert find_lesson("06").twin is None
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("zh/05_trian", "there is no notebook 'zh/05_trian'; did you mean 'zh/05_train'?; the lessons are zh/05_train"),
+        ("zh/06", "there is no notebook 'zh/06'"),
+        ("zhh/05", "language 'zhh' is unknown, use one of en, zh; did you mean 'zh'?"),
+        ("05_trian", "did you mean '05_train'?"),
+        ("notebooks/zh/05_trian.ipynb", "did you mean '05_train.ipynb'?"),
+    ],
+)
+def test_a_twin_that_is_not_there_is_named_with_the_one_that_was_meant(word: str, words: str, clone: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        find_lesson(word)
+
+
+def test_a_folder_of_lessons_without_twins_has_none_and_does_not_borrow_those_of_the_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lesson(tmp_path / "notebooks" / "05_train.ipynb")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there are no lessons in 中文 here"):
+        find_lessons("zh")
+    with pytest.raises(InputError, match="language 'de' is unknown, use one of en, zh"):
+        find_lessons("de")
+
+
+def test_every_lesson_of_the_course_has_a_twin_that_says_its_language() -> None:
+    assert [lesson.twin and lesson.twin.language for lesson in find_lessons()] == ["zh"] * len(find_lessons())
+    assert [lesson.twin for lesson in find_lessons("zh")] == find_lessons()

@@ -11,7 +11,7 @@ from varlen_lab.machine.console import say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The notebook, where to put the copy, and its parameters."""
-    parser.add_argument("notebook", nargs="?", help="a path, or a lesson's name or number: 05_train, 05")
+    parser.add_argument("notebook", nargs="?", help="a path, or a lesson's name or number: 05_train, 05; zh/05")
     parser.add_argument("-o", "--output", type=Path, help="the executed notebook (default: runs/<name>.ipynb)")
     parser.add_argument(
         "-p",
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if rest and args.notebook is not None:
         raise InputError(f"-p {rest[0]} has no value; write -p {rest[0]}=VALUE.")
     lesson = find_lesson(words[0])
-    output = args.output or Path("runs") / lesson.path.name
+    output = args.output or Path("runs") / f"{lesson.address}.ipynb"
     outcome = run_shown(lesson, output, parameters)
     for written in (output, output.with_suffix(".html")):
         say(f"  {written}")

@@ -5,6 +5,8 @@ its parameters are the plain ``name: type = literal`` lines of the one cell tagg
 ``minutes``, ``difficulty``, ``needs`` (what a reader needs, in words) and ``path``; a lesson that is one of the page's
 six steps has ``step``, the page's command and ours; ``gpu: true`` marks it as one to run on a GPU too. So a notebook
 that is laid into the folder is found by ``run``, by ``walkthrough``, by the GPU benchmark and by the tests.
+
+A lesson in another language is its twin: the same name in a folder of that language below, ``notebooks/zh/05_train``.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.course.parameters import Parameter, read_parameters, refuse_unfit
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, nearest, unknown_choice
+from varlen_lab.language.saying import LANGUAGES
 
 RUNNING = ("nbformat", "nbconvert", "ipykernel", "papermill")  # names of modules, of the extra notebooks
 PAGES = ("jinja2", "bs4", "bleach", "tinycss2", "defusedxml", "PIL")
+ENGLISH, CHINESE = LANGUAGES
+NUMBERED = "[0-9][0-9]_*.ipynb"
 DIFFICULTIES = ("easy", "medium", "hard")
 PATHS = {  # ways through the course: a name, and what for
     "page": ("The page", "why, and XTuner's six steps, each with a discovery"),
@@ -40,6 +45,26 @@ class Lesson:
     def name(self) -> str:
         """``05_train``."""
         return self.path.stem
+
+    @property
+    def language(self) -> str:
+        """Of ``LANGUAGES``: what its parameter says, else the folder it lies in."""
+        stated = self.parameters.get("language")
+        return stated if stated in LANGUAGES else language_of(self.path.parent)
+
+    @property
+    def address(self) -> str:
+        """The name with which ``run`` finds it: ``05_train``, and ``zh/05_train`` for the one in the folder zh."""
+        language = language_of(self.path.parent)
+        return self.name if language == ENGLISH else f"{language}/{self.name}"
+
+    @property
+    def twin(self) -> Lesson | None:
+        """The same lesson in the other language; None where it is not there."""
+        folder = self.path.parent
+        english = language_of(folder) == ENGLISH
+        place = (folder / CHINESE if english else folder.parent) / self.path.name
+        return Lesson(place) if place.is_file() else None
 
     @cached_property
     def title(self) -> str:
@@ -127,14 +152,24 @@ class Lesson:
         return given
 
 
-def find_lessons() -> list[Lesson]:
+def language_of(folder: Path) -> str:
+    """The language of the lessons in ``folder``: that of its name, else English."""
+    return folder.name if folder.name in LANGUAGES else ENGLISH
+
+
+def find_lessons(language: str = ENGLISH) -> list[Lesson]:
     """The numbered notebooks in order: of the folder we stand in, else of the clone this package is installed from.
 
-    InputError where there are none.
+    ``language``: those in that language. InputError where there are none, or for a language that there is not.
     """
+    if language not in LANGUAGES:
+        raise unknown_choice("language", language, LANGUAGES)
     for folder in (Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"):
-        if paths := sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-            return [Lesson(path) for path in paths]
+        if english := sorted(folder.glob(NUMBERED)):
+            found = english if language == ENGLISH else sorted((folder / language).glob(NUMBERED))
+            if not found:
+                raise InputError(f"there are no lessons in {LANGUAGES[language]} here: {folder / language} has none.")
+            return [Lesson(path) for path in found]
     raise InputError(
         "there are no notebooks here: neither ./notebooks nor the installed package has any; "
         "run this in a clone of the repository."
@@ -142,20 +177,27 @@ def find_lessons() -> list[Lesson]:
 
 
 def find_lesson(word: str, lessons: list[Lesson] | None = None) -> Lesson:
-    """A lesson by name (05_train) or number (05); without ``lessons`` to choose from, any notebook by its path.
+    """A lesson by name (05_train) or number (05), in Chinese by zh/05_train or zh/05.
 
-    InputError, with the name that was perhaps meant, where there is none.
+    Without ``lessons`` to choose from, any notebook by its path. InputError, with the name that was perhaps meant,
+    where there is none.
     """
+    place, folder = Path(word), Path(word).parent.name
     if lessons is None:
-        if Path(word).is_file():
-            return Lesson(Path(word))
-        lessons = lessons_beside(Path(word)) if Path(word).suffix == ".ipynb" else find_lessons()
-    wanted = Path(word).stem
+        if place.is_file():
+            return Lesson(place)
+        if place.suffix == ".ipynb" and str(place.parent) not in LANGUAGES:
+            lessons = lessons_beside(place)
+        else:
+            lessons = find_lessons() if folder in ("", "notebooks") else find_lessons(folder)
+    wanted = place.stem
     for lesson in lessons:
-        if wanted.zfill(2) in (lesson.name, lesson.name[:2]):
+        here = folder in ("", "notebooks", language_of(lesson.path.parent))
+        if here and wanted.zfill(2) in (lesson.name, lesson.name[:2]):
             return lesson
-    names = [lesson.name for lesson in lessons]
-    raise InputError(f"there is no notebook {word!r}{nearest(wanted, names)}; the lessons are {', '.join(names)}")
+    names = [lesson.address for lesson in lessons]
+    hint = nearest(word, names) or nearest(wanted, names)
+    raise InputError(f"there is no notebook {word!r}{hint}; the lessons are {', '.join(names)}")
 
 
 def lessons_beside(path: Path) -> list[Lesson]:
