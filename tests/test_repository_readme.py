@@ -63,11 +63,19 @@ def test_commands_files_and_names_exist(text: str) -> None:
     assert all(f"tiny_{family}_full_docstrings_e1" in config_names() for family in families())
 
 
-@pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])
-def test_the_table_of_steps_has_every_lesson_in_order(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "folder"), [(README, "notebooks"), (CHINESE, "notebooks/zh")], ids=["README.md", "README_zh.md"]
+)
+def test_the_table_of_steps_has_every_lesson_in_order(text: str, folder: str) -> None:
     linked = re.findall(r"\| \[(\d\d) [^\]]+\]\((notebooks/\S+\.ipynb)\) \|$", text, flags=re.MULTILINE)
-    names = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
-    assert linked == [(name[:2], f"notebooks/{name}.ipynb") for name in names]
+    names = [path.stem for path in sorted((ROOT / folder).glob("[0-9][0-9]_*.ipynb"))]
+    assert len(names) == 18 and linked == [(name[:2], f"{folder}/{name}.ipynb") for name in names]
+
+
+def test_the_chinese_readme_leads_to_the_words_it_uses_and_to_the_english_lessons() -> None:
+    assert {"README.md", "notebooks", "notebooks/zh", "notebooks/zh/glossary.md"} <= set(
+        re.findall(r"\]\(([^)#]+)\)", CHINESE)
+    )
 
 
 @pytest.mark.parametrize("text", [README, CHINESE], ids=["README.md", "README_zh.md"])

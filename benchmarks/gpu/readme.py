@@ -26,7 +26,7 @@ WORDS = {
     ),
     "README_zh.md": (
         f"**GPU 数据尚待补充**：这里没有任何数字是在 CUDA 上测得的。在一块 24 GB 以上的 GPU 上，`{FIRST}` "
-        f"测量正确性、损失一致性、算子、训练、同类工具与掩码，`{SECOND} tests lessons` 运行 GPU 测试与课程"
+        f"测量正确性、损失一致性、内核、训练、同类工具与掩码，`{SECOND} tests lessons` 运行 GPU 测试与课程"
         "（[如何阅读结果](benchmarks/results/README.md)）。`--rehearse` 在 CPU 上把前者缩小跑一遍。",
         ("", "实测", "最低 / 目标 / 理想", "达到", "依据"),
         "`{}`：{}；目标以一块 H100 为准，未作换算。全部结果：[报告]({})。",
