@@ -14,7 +14,7 @@ below it, without a keyword in each call. It changes words alone; no number may 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -78,6 +78,24 @@ def phrase(text: str) -> str:
     'nobody translated this'
     """
     return text if _now == "en" else catalogue(_now).get(text, text)
+
+
+def capital(words: str) -> str:
+    """``words`` as a sentence begins: a capital in English, as they are in a language that has none.
+
+    >>> capital("varlen")
+    'Varlen'
+    """
+    return words[:1].upper() + words[1:] if _now == "en" else words
+
+
+def listed(things: Iterable[str]) -> str:
+    """Things one after the other: ``70, 300``; in Chinese ``70、300``.
+
+    >>> listed(["note", "essay"])
+    'note, essay'
+    """
+    return say(", ").join(things)
 
 
 @cache

@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlen_lab.errors import plural
+from varlen_lab.language.saying import counted, say
 from varlen_lab.viz import style
-from varlen_lab.viz.masks import CELL_LIMIT, PackedRow, check_tokens, factor, percent
+from varlen_lab.viz.masks import CELL_LIMIT, COUNTS, PackedRow, check_tokens, factor, percent
 from varlen_lab.viz.strips import DEPTH, draw_strips, write_axis_names, write_heading, write_legend
 
 READABLE = 6.0  # points: when the typical block is thinner, there is a lens
@@ -46,7 +46,7 @@ def draw_masks(
     texts = check_tokens(tokens, row)
     side = (style.WIDTH - LEFT - RIGHT - GAP) / 2
     height = HEAD + side + DEPTH + 0.52
-    title = f"{row.full} and varlen attention over {plural(len(row.lengths), 'document')} in one row"
+    title = title_of(row)
     picture = style.Picture(style.WIDTH, height, style.theme(dark), title, row.alt_text())
     for left, varlen in ((LEFT, False), (LEFT + side + GAP, True)):
         write_claim(picture, row, left, side, varlen)
@@ -60,13 +60,25 @@ def draw_masks(
         draw_strips(picture, row, left, HEAD + side, side, varlen)
     write_axis_names(picture, LEFT, HEAD)
     picture.folds_at(LEFT, LEFT + side + GAP, foot=0.38)
+    write_foot(picture, row, height - 0.17)
+    return picture
+
+
+def title_of(row: PackedRow) -> str:
+    """What the picture is called."""
+    documents = counted(len(row.lengths), "document")
+    return say("{full} and varlen attention over {documents} in one row", full=row.full, documents=documents)
+
+
+@style.inking()
+def write_foot(picture: style.Picture, row: PackedRow, top: float) -> None:
+    """What the colours are, and at the right how many documents and tokens there are, where there is room for it."""
     colours = picture.colours
     legend = {"own document": colours.own, "another document": colours.cross, "not seen": colours.empty}
-    end = write_legend(picture, LEFT, height - 0.17, legend | {"label −100": colours.ink})
-    words = f"{plural(len(row.lengths), 'document')}, {plural(row.total, 'token')}"
+    end = write_legend(picture, LEFT, top, legend | {"label −100": colours.ink})
+    words = say(COUNTS, documents=counted(len(row.lengths), "document"), tokens=counted(row.total, "token"))
     if end + style.text_width(words, style.SMALL) <= style.WIDTH - RIGHT:
-        picture.write(style.WIDTH - RIGHT, height - 0.17, words, style.SMALL, ha="right", color=colours.quiet)
-    return picture
+        picture.write(style.WIDTH - RIGHT, top, words, style.SMALL, ha="right", color=colours.quiet)
 
 
 def alt_text_masks(
@@ -76,20 +88,29 @@ def alt_text_masks(
     return PackedRow(boundaries, window, names, causal).alt_text()
 
 
+@style.inking()
 def write_claim(picture: style.Picture, row: PackedRow, left: float, side: float, varlen: bool) -> None:
     """The heading of one half: what its mask lets a token see, with its numbers."""
     cells, colours = row.cells, picture.colours
-    window = "" if row.window is None else f", window {row.window:,}"
+    title = "Varlen" if varlen else row.full
+    if row.window is not None:
+        title = say("{title}, window {window:,}", title=title, window=row.window)
     if varlen:
-        claim, colour = "a token sees only its own document", colours.own
-        numbers = f"{plural(cells.own, 'cell')}  ·  attention ÷ {factor(cells.saving)}"
+        claim, colour = say("a token sees only its own document"), colours.own
+        saved = factor(cells.saving)
+        numbers = say("{cells}  ·  attention ÷ {saving}", cells=counted(cells.own, "cell"), saving=saved)
     else:
-        claim = f"{percent(cells.cross_share)} of what a token sees is another document"
-        colour, numbers = colours.cross_ink, plural(cells.full, "cell")
+        claim = say("{share} of what a token sees is another document", share=percent(cells.cross_share))
+        colour, numbers = colours.cross_ink, counted(cells.full, "cell")
     if not cells.cross:
-        reason = "there is one document" if len(row.lengths) == 1 else "a token sees only itself"
-        claim, colour = "the same mask" if varlen else f"nothing to leak: {reason}", colours.quiet
-    write_heading(picture, left, side, ("Varlen" if varlen else row.full) + window, claim, colour, numbers)
+        colour = colours.quiet
+        if varlen:
+            claim = say("the same mask")
+        elif len(row.lengths) == 1:
+            claim = say("nothing to leak: there is one document")
+        else:
+            claim = say("nothing to leak: a token sees only itself")
+    write_heading(picture, left, side, title, claim, colour, numbers)
 
 
 def draw_square(
@@ -139,6 +160,7 @@ def lens_part(row: PackedRow, side: float) -> tuple[slice, float, float] | None:
     return slice(second - 1, second + 1), seam - reach, seam + reach
 
 
+@style.inking()
 def draw_lens(picture: style.Picture, axes: Axes, row: PackedRow, varlen: bool, left: float, side: float) -> bool:
     """The inset in the empty corner, with guides to the place it magnifies; False when none is needed."""
     place = lens_part(row, side)
@@ -160,7 +182,8 @@ def draw_lens(picture: style.Picture, axes: Axes, row: PackedRow, varlen: bool, 
     axes.plot([low, near], [high if below else low, bottom if below else top], **edge)
     axes.plot([high, far], [low if below else high, bottom], **edge)
     times = row.total / (high - low) * size / side
-    words = f"{plural(part.stop - part.start, 'document')}, enlarged {factor(times)} times"
+    documents = counted(part.stop - part.start, "document")
+    words = say("{documents}, enlarged {times} times", documents=documents, times=factor(times))
     lens.set_title(words, **style.lettering(colours.quiet, va="baseline"), loc="right", pad=4)
     return True
 
@@ -174,6 +197,7 @@ def write_tokens(axes: Axes, texts: Sequence[str], colours: style.Theme, side: f
         style.label(axes, -0.07 / inch, place + 0.5, words, colours.ink, ha="right", clip_on=False, fontsize=size)
 
 
+@style.inking()
 def write_names(axes: Axes, row: PackedRow, colours: style.Theme, varlen: bool, side: float) -> None:
     """Names at the left edge of the first square, and beside each block of the second, where they fit."""
     inch = side / row.total  # of one token
@@ -194,7 +218,8 @@ def write_names(axes: Axes, row: PackedRow, colours: style.Theme, varlen: bool, 
             (right, "left", (row.total - right) * inch - 0.04),
             (start - 0.07 / inch, "right", start * inch - 0.1),
         )
-        for words, (x, ha, room) in product((f"{name}, {plural(length, 'token')}", name), sides):
+        both = say("{name}, {tokens}", name=name, tokens=counted(length, "token"))
+        for words, (x, ha, room) in product((both, name), sides):
             if style.text_width(words, style.SMALL) <= room:
                 style.label(axes, x, height, words, colours.ink, paper=colours.empty, ha=ha, zorder=2.2)
                 break

@@ -16,8 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import listed, phrase, say
 from varlen_lab.viz import style
 from varlen_lab.viz.losses import NUMBERS, check_losses, first_and_last, name_axes
+from varlen_lab.viz.style import inked
 
 WIDTH, EDGE, LEFT, RIGHT, HEAD, CURVES, FOOT = 6.4, 0.20, 0.72, 1.05, 0.86, 2.4, 0.62  # inches
 BELOW = 0.95  # a curve that ends under this share of its floor is below it
@@ -37,7 +39,8 @@ def draw_floors(
     ``losses``: name -> loss of every step. ``floors``: name of a curve -> the loss that is left when all is learned.
     Raises InputError for what cannot be drawn.
     """
-    title, claim = headline(losses, floors, wrong)
+    with style.inking():
+        title, claim = headline(losses, floors, wrong)
     colours = style.theme(dark)
     alt = alt_text_floors(losses, floors, wrong=wrong)
     picture = style.Picture(WIDTH, HEAD + CURVES + FOOT, colours, title, alt)
@@ -49,24 +52,29 @@ def draw_floors(
     for name, values in curves.items():
         mistaken = {"color": colours.cross_ink, "linestyle": (0, (4, 1.5))} if name == wrong else {}
         axes.plot(steps, values, label=name, **LINE | {"color": colours.own} | mistaken)
-    name_axes(axes, colours, "loss", steps)
+    name_axes(axes, colours, inked("loss"), steps)
     axes.set_ylim(bottom=0)
     for value in dict.fromkeys(floors.values()):
         whose = [name for name in floors if floors[name] == value]
-        words = "floor" if len(whose) == len(curves) else f"floor of {', '.join(whose)}:"
-        draw_floor(axes, value, words, len(steps), colours)
+        draw_floor(axes, value, [] if len(whose) == len(curves) else whose, len(steps), colours)
     write_names(picture, axes, curves, wrong)
-    axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top", fontsize=NUMBERS))
+    axes.set_xlabel(inked("optimizer step"), **style.lettering(colours.quiet, va="top", fontsize=NUMBERS))
     if caption:
         picture.write_caption(EDGE, caption)
     return picture
 
 
-def draw_floor(axes: Axes, value: float, name: str, steps: int, colours: style.Theme) -> None:
-    """A line across, with its number on the side that a run on it does not come from."""
+@style.inking()
+def draw_floor(axes: Axes, value: float, whose: Sequence[str], steps: int, colours: style.Theme) -> None:
+    """A line across, with its number on the side that a run on it does not come from; ``whose``: none where of all."""
     axes.axhline(value, color=colours.ink, linewidth=1.0, zorder=2)
     high = axes.get_ylim()[1]
-    words, above = f"{name} {value:.2f}", value < 0.8 * high
+    names, above = listed(map(phrase, whose)), value < 0.8 * high
+    words = (
+        say("floor of {names}: {value:.2f}", names=names, value=value)
+        if whose
+        else say("floor {value:.2f}", value=value)
+    )
     place = value + 0.04 * high if above else value - 0.03 * high
     font = style.lettering(colours.ink, va="bottom" if above else "top", fontsize=NUMBERS)
     axes.text(0.55 * steps, place, words, **font)
@@ -80,7 +88,7 @@ def write_names(picture: style.Picture, axes: Axes, curves: Mapping[str, np.ndar
         at = max(end, at + least)
         ink = colours.cross_ink if name == wrong else colours.own
         font = style.lettering(ink, fontsize=style.BODY, weight="bold" if name == wrong else "normal")
-        axes.text(1.012, at / high, style.shorten(name, RIGHT - 0.1), transform=axes.transAxes, **font)
+        axes.text(1.012, at / high, style.shorten(inked(name), RIGHT - 0.1), transform=axes.transAxes, **font)
 
 
 def is_below(losses: Mapping[str, Sequence[float]], floors: Mapping[str, float], name: str) -> bool:
@@ -94,17 +102,19 @@ def headline(losses: Mapping[str, Sequence[float]], floors: Mapping[str, float],
     if strange := next((name for name in (wrong, *floors) if name not in losses), ""):
         raise InputError(f"there is no curve {strange!r}, there are {', '.join(losses)}; name one of these.")
     ends = {name: first_and_last(np.asarray(values, dtype=float))[1] for name, values in losses.items()}
-    words = ",  ".join(f"{name} ends at {end:.2f}" for name, end in ends.items())
+    words = say(",  ").join(say("{name} ends at {end:.2f}", name=phrase(name), end=end) for name, end in ends.items())
     if is_below(losses, floors, wrong):
-        words += f";  no honest loss stays below {floors[wrong]:.2f}"
-        return "Below the floor: this model was told the answers", words
+        words = say("{words};  no honest loss stays below {floor:.2f}", words=words, floor=floors[wrong])
+        return say("Below the floor: this model was told the answers"), words
     if wrong in floors:
-        return "A floor that no training gets below", f"{words};  the floor of {wrong} is {floors[wrong]:.2f}"
-    return "Loss by step", words
+        of = {"words": words, "wrong": phrase(wrong), "floor": floors[wrong]}
+        return say("A floor that no training gets below"), say("{words};  the floor of {wrong} is {floor:.2f}", **of)
+    return say("Loss by step"), words
 
 
 def alt_text_floors(losses: Mapping[str, Sequence[float]], floors: Mapping[str, float], *, wrong: str) -> str:
     """What ``draw_floors`` shows, in words, for a reader who does not see it."""
     title, claim = headline(losses, floors, wrong)
     count = len(next(iter(losses.values())))
-    return f"{title}. Loss curves over {count} steps: {' '.join(claim.split())}."
+    told = {"title": title, "steps": count, "claim": " ".join(claim.split())}
+    return say("{title}. Loss curves over {steps} steps: {claim}.", **told)

@@ -17,8 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from varlen_lab.errors import InputError, plural
+from varlen_lab.errors import InputError
+from varlen_lab.language.saying import counted, listed, phrase, say, spoken
 from varlen_lab.viz import style
+from varlen_lab.viz.style import inked
 
 Losses = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]  # mode -> one number per step, or several runs
 
@@ -53,7 +55,8 @@ def draw_losses(
     gaps = differences(curves, reference)
     colours = style.theme(dark)
     height = HEAD + CURVES + FOOT + (BETWEEN + DIFFERENCES if gaps else 0)
-    title, claim = headline(gaps, curves, reference)
+    with style.inking():
+        title, claim = headline(gaps, curves, reference)
     alt_text = alt_text_losses(losses, caption=caption, reference=reference)
     picture = style.Picture(style.WIDTH, height, colours, title, alt_text)
     picture.write(LEFT, 0.36, title, LARGE, weight="bold")
@@ -66,7 +69,8 @@ def draw_losses(
     axes = picture.panel(LEFT, HEAD, width, CURVES)
     for mode, values in curves.items():
         draw_curve(axes, steps, values, names[mode], colours)
-    name_axes(axes, colours, f"loss, mean of {runs} runs; bands: all of them" if runs > 1 else "loss", steps)
+    mean = inked("loss, mean of {runs} runs; bands: all of them", runs=runs)
+    name_axes(axes, colours, mean if runs > 1 else inked("loss"), steps)
     name_ends(axes, curves, names, colours)
     if gaps:
         axes.tick_params(labelbottom=False)
@@ -78,11 +82,14 @@ def draw_losses(
         sizes = {mode: np.maximum(values, floor) for mode, values in sizes.items()}
         for mode, values in sizes.items():
             draw_curve(axes, steps, values, names[mode], colours, dots=True)
-        name_axes(axes, colours, f"difference to {reference}, each step" + (" of each run" if runs > 1 else ""), steps)
+        each = (
+            "difference to {reference}, each step" if runs == 1 else "difference to {reference}, each step of each run"
+        )
+        name_axes(axes, colours, inked(each, reference=inked(reference)), steps)
         if rounding > floor:
             shade_rounding(axes, rounding, floor, colours)
         name_ends(axes, sizes, names, colours)
-    axes.set_xlabel("optimizer step", **style.lettering(colours.quiet, va="top", fontsize=NUMBERS))
+    axes.set_xlabel(inked("optimizer step"), **style.lettering(colours.quiet, va="top", fontsize=NUMBERS))
     if caption:
         picture.write_caption(LEFT, caption)
     return picture
@@ -93,16 +100,22 @@ def alt_text_losses(losses: Losses, *, caption: str = "", reference: str = REFER
     curves = check_losses(losses, reference)
     runs, steps = next(iter(curves.values())).shape
     means = {mode: mean_over_runs(values) for mode, values in curves.items()}
-    ends = ", ".join("{} from {:.3g} to {:.3g}".format(mode, *first_and_last(values)) for mode, values in means.items())
+    ends = []
+    for mode, values in means.items():
+        first, last = first_and_last(values)
+        ends.append(say("{mode} from {first:.3g} to {last:.3g}", mode=phrase(mode), first=first, last=last))
+    base = phrase(reference)
     gaps = [
-        f"{mode} differs from {reference} by at most {largest_text(gap)}"
+        say("{mode} differs from {base} by at most {most}", mode=phrase(mode), base=base, most=largest_text(gap))
         for mode, gap in differences(curves, reference).items()
     ]
-    seeds = f", means and ranges of {runs} runs" if runs > 1 else ""
-    words = f"Loss curves over {plural(steps, 'step')}{seeds}: {ends}. "
+    seeds = say(", means and ranges of {runs} runs", runs=runs) if runs > 1 else ""
+    words = say("Loss curves over {steps}{seeds}: {ends}", steps=counted(steps, "step"), seeds=seeds, ends=listed(ends))
+    words += say(". ")
     if gaps:
-        words += "; ".join(gaps).capitalize() + ". "
-    return (words + caption).strip()
+        told = say("; ").join(gaps)
+        words += (told.capitalize() if spoken() == "en" else told) + say(". ")
+    return (words + style.part_by_part(caption)).strip()
 
 
 def check_losses(losses: Losses, reference: str = REFERENCE) -> dict[str, np.ndarray]:
@@ -179,24 +192,28 @@ def headline(
     gaps: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray], reference: str = REFERENCE
 ) -> tuple[str, str]:
     """The claim that these numbers support, and the numbers."""
-    words = f"largest difference to {reference}: " + ",  ".join(
-        f"{mode} {largest_text(gap)}" for mode, gap in gaps.items()
-    )
+    found = say(",  ").join(f"{phrase(mode)} {largest_text(gap)}" for mode, gap in gaps.items())
+    words = say("largest difference to {reference}: {found}", reference=phrase(reference), found=found)
     if not gaps:
         (mode, values), *others = curves.items()
         if others:
-            return "Loss by step", f"no differences are drawn: that needs {reference} and another mode"
+            needs = phrase(reference)
+            return say("Loss by step"), say(
+                "no differences are drawn: that needs {reference} and another mode", reference=needs
+            )
         first, last = first_and_last(mean_over_runs(values))
-        return "Loss by step", f"{mode}: from {first:.2f} to {last:.2f} in {values.shape[1]} steps"
+        ends = {"mode": phrase(mode), "first": first, "last": last, "steps": values.shape[1]}
+        return say("Loss by step"), say("{mode}: from {first:.2f} to {last:.2f} in {steps} steps", **ends)
     if reference != REFERENCE:
         one = all(largest(gap) <= OF_RECIPES for gap in gaps.values())
-        count = COUNTS.get(len(curves), str(len(curves)))
-        return f"{count} recipes, {'one loss curve' if one else 'and their losses differ'}", words
+        count = phrase(COUNTS.get(len(curves), str(len(curves))))
+        title = "{count} recipes, one loss curve" if one else "{count} recipes, and their losses differ"
+        return say(title, count=count), words
     if {"varlen", "packed"} <= set(gaps):
         varlen, packed = largest(gaps["varlen"]), largest(gaps["packed"])
         if varlen <= VARLEN_SHARE * packed and packed > PACKED_GAP:
-            return "Varlen trains like unpacked, packed does not", words
-    return "Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode", words
+            return say("Varlen trains like unpacked, packed does not"), words
+    return say("Three ways to train on the same documents" if len(gaps) == 2 else "Loss by mode"), words
 
 
 def draw_curve(
@@ -262,7 +279,7 @@ def shade_rounding(axes: Axes, rounding: float, floor: float, colours: style.The
     axes.axhline(rounding, color=colours.own, linewidth=1.0, zorder=1)
     exact = 10.0 ** round(math.log10(rounding))
     limit = decade_label(round(math.log10(rounding))) if math.isclose(rounding, exact) else f"{rounding:.1g}"
-    words = f"rounding: up to {limit}"
+    words = inked("rounding: up to {limit}", limit=limit)
     font = style.lettering(colours.own, va="bottom", ha="left", fontsize=NUMBERS)
     place = (0.012, rounding * 1.25)
     axes.text(*place, words, transform=axes.get_yaxis_transform(), **font)
@@ -293,7 +310,7 @@ def name_ends(axes: Axes, curves: Mapping[str, np.ndarray], names: Mapping[str, 
         axes.text(
             1.015,
             spot + shift,
-            style.shorten(style.one_line(mode), RIGHT - 0.15, WORDS),
+            style.shorten(style.one_line(inked(mode)), RIGHT - 0.15, WORDS),
             transform=axes.transAxes,
             **font,
         )

@@ -21,11 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from varlen_lab.errors import InputError, plural
+from varlen_lab.errors import InputError
+from varlen_lab.language.saying import counted, listed, phrase, say
 from varlen_lab.packing.checks import checked_count, checked_lengths
 
 DOCUMENT_LIMIT = 100_000  # a few seconds; beyond it nothing new is seen
 CELL_LIMIT = 40  # up to this many tokens every cell is drawn
+# what the explorer says too: explorer_words.py hands these to the browser
+COUNTS = "{documents}, {tokens}"
+SUMMARY = "{counts}. {full}: {share} of what a token sees is another document. Varlen: attention ÷ {saving}"
+SUMMARY_SAME = "{counts}: {full} and varlen are the same {cells}"
+REACH = " with a window of {tokens}"
 MARKS = str.maketrans({"\n": "↵", "\t": "⇥"})  # in the text of a token
 
 
@@ -191,7 +197,6 @@ class PackedRow:
         self.lengths = lengths_of(boundaries)
         self.window = check_window(window)
         self.causal = bool(causal)
-        self.full = "Full causal" if self.causal else "Full"  # what the left half is called
         self.names = check_names(names, len(self.lengths))
         if len(self.lengths) > DOCUMENT_LIMIT:
             raise InputError(
@@ -203,6 +208,16 @@ class PackedRow:
         self.starts = self.ends - self.lengths
         self.cells = count_cells(self.lengths, self.window, self.causal)
         self.thickness = self.lengths if self.window is None else np.minimum(self.lengths, self.window)
+
+    @property
+    def full(self) -> str:
+        """What the left half is called, at the beginning of a line."""
+        return say("Full causal") if self.causal else say("Full")
+
+    @property
+    def full_within(self) -> str:
+        """The same within a sentence."""
+        return say("full causal") if self.causal else say("full")
 
     def outlines(self, part: slice = slice(None)) -> Any:
         """Own blocks of some documents, cell by cell in a small row."""
@@ -220,31 +235,49 @@ class PackedRow:
 
     def name(self, index: int) -> str:
         """The name of a document; a number when it was given none."""
-        return " ".join(self.names[index].split()) if self.names else f"document {index + 1:,}"
+        if self.names:
+            return phrase(" ".join(self.names[index].split()))
+        return say("document {number:,}", number=index + 1)
 
     def summary(self) -> str:
         """The numbers of the row on one line: what the explorer shows above its canvas."""
-        counts = f"{plural(len(self.lengths), 'document')}, {plural(self.total, 'token')}"
+        counts = say(COUNTS, documents=counted(len(self.lengths), "document"), tokens=counted(self.total, "token"))
         if not self.cells.cross:
-            return f"{counts}: {self.full.lower()} and varlen are the same {plural(self.cells.own, 'cell')}"
-        cross = f"{percent(self.cells.cross_share)} of what a token sees is another document"
-        return f"{counts}. {self.full}: {cross}. Varlen: attention ÷ {factor(self.cells.saving)}"
+            return say(SUMMARY_SAME, counts=counts, full=self.full_within, cells=counted(self.cells.own, "cell"))
+        share, saving = percent(self.cells.cross_share), factor(self.cells.saving)
+        return say(SUMMARY, counts=counts, full=self.full, share=share, saving=saving)
 
     def alt_text(self) -> str:
         """The figure in one or two sentences."""
-        documents, cells, total = len(self.lengths), self.cells, plural(self.total, "token")
-        window = "" if self.window is None else f" with a window of {plural(self.window, 'token')}"
-        kind = "" if self.causal else "bidirectional "
+        documents, cells, total = len(self.lengths), self.cells, counted(self.total, "token")
+        window = "" if self.window is None else say(REACH, tokens=counted(self.window, "token"))
+        kind = "" if self.causal else say("bidirectional ")
         if documents == 1:
-            same = f"{self.full.lower()} and varlen are the same {plural(cells.own, 'cell')}."
-            return f"Two {kind}attention masks{window} of one row with a single document of {total}: {same}"
-        sizes = ", ".join(f"{length:,}" for length in self.lengths[:8].tolist())
-        names = ", ".join(self.name(index) for index in range(min(8, documents)))
-        more = ", …" if documents > 8 else ""
-        who = f" named {names}{more}" if self.names else ""
-        return (
-            f"Two {kind}attention masks{window} of one row of {total} that packs {documents:,} documents{who} "
-            f"({sizes}{more} tokens). Left, {self.full.lower()}: {cells.full:,} cells, {percent(cells.cross_share)} "
-            f"of them look into another document. Right, varlen: {plural(cells.own, 'cell')} in blocks along "
-            f"the diagonal, each token sees only its own document, {factor(cells.saving)} times fewer."
+            return say(
+                "Two {kind}attention masks{window} of one row with a single document of {total}: "
+                "{full} and varlen are the same {cells}.",
+                kind=kind,
+                window=window,
+                total=total,
+                full=self.full_within,
+                cells=counted(cells.own, "cell"),
+            )
+        more = ["…"] if documents > 8 else []
+        names = [self.name(index) for index in range(min(8, documents))]
+        return say(
+            "Two {kind}attention masks{window} of one row of {total} that packs {documents:,} documents{who} "
+            "({sizes} tokens). Left, {full}: {left:,} cells, {share} of them look into another document. "
+            "Right, varlen: {right} in blocks along the diagonal, each token sees only its own document, "
+            "{saving} times fewer.",
+            kind=kind,
+            window=window,
+            total=total,
+            documents=documents,
+            full=self.full_within,
+            who=say(" named {names}", names=listed(names + more)) if self.names else "",
+            sizes=listed([f"{length:,}" for length in self.lengths[:8].tolist()] + more),
+            left=cells.full,
+            share=percent(cells.cross_share),
+            right=counted(cells.own, "cell"),
+            saving=factor(cells.saving),
         )

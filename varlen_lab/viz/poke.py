@@ -16,13 +16,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlen_lab.errors import InputError, plural
+from varlen_lab.errors import InputError
+from varlen_lab.language.saying import capital, counted, phrase, say
 from varlen_lab.viz import style
 from varlen_lab.viz.masks import PackedRow, percent, written
+from varlen_lab.viz.style import inked
 
 TOKEN_LIMIT = 80  # more columns than that cannot be read
 LEFT, RIGHT, HEAD, BARS, FOOT = 0.62, 0.12, 0.98, 1.6, 0.42  # inches
 LEAST, CLAIM = 0.62, 0.34  # of the lower bars, and below them
+CAPTION = "height of a bar: the share of a token's prediction (its next word's probability) that went to other words"
 GUIDES = np.array([part * 10.0**power for power in range(-9, 0) for part in (1, 2, 5)] + [1.0])  # shares
 
 
@@ -60,7 +63,7 @@ class Poke:
 
     def title(self) -> str:
         """The change, in words."""
-        return f"“{self.tokens[self.poked]}” becomes “{self.became}”. Who notices?"
+        return say("“{token}” becomes “{became}”. Who notices?", token=self.tokens[self.poked], became=self.became)
 
     def heard(self, mode: str) -> int:
         """How many tokens of other documents moved."""
@@ -69,29 +72,46 @@ class Poke:
     def claim(self, mode: str) -> str:
         """What one mode shows."""
         heard, others = self.heard(mode), int((~self.own).sum())
-        name = mode[:1].upper() + mode[1:]
+        name = capital(phrase(mode))
         if not others:
-            return f"{name}: there is no other document"
+            return say("{mode}: there is no other document", mode=name)
         if not heard:
-            return f"{name}: none of the strangers' {plural(others, 'token')} moves, not by one bit"
-        most, many = (
-            percent(float(self.moved[mode][~self.own].max())),
-            f"all {others}" if heard == others else f"{heard} of {others}",
+            tokens = counted(others, "token")
+            return say("{mode}: none of the strangers' {tokens} moves, not by one bit", mode=name, tokens=tokens)
+        most = percent(float(self.moved[mode][~self.own].max()))
+        if heard == others:
+            return say(
+                "{mode}: all {others} tokens of strangers move, by up to {most}", mode=name, others=others, most=most
+            )
+        return say(
+            "{mode}: {heard} of {others} tokens of strangers move, by up to {most}",
+            mode=name,
+            heard=heard,
+            others=others,
+            most=most,
         )
-        return f"{name}: {many} tokens of strangers move, by up to {most}"
 
     def alt_text(self) -> str:
         """The figure in a few sentences."""
+        seen = say(
+            "A packed row of {tokens} in {documents}, a bar for each token: how far its prediction moves when "
+            "token {poked} is changed. {title} ",
+            tokens=counted(self.row.total, "token"),
+            documents=counted(len(self.row.lengths), "document"),
+            poked=self.poked,
+            title=self.title(),
+        )
         said = [
-            f" Next word of the row, {mode}: before “{words[0]}”, after “{words[-1]}”."
+            say(
+                " Next word of the row, {mode}: before “{before}”, after “{after}”.",
+                mode=phrase(mode),
+                before=words[0],
+                after=words[-1],
+            )
             for mode, words in self.next_words.items()
         ]
-        return (
-            f"A packed row of {plural(self.row.total, 'token')} in {plural(len(self.row.lengths), 'document')}, "
-            f"a bar for each token: how far its prediction moves when token {self.poked} is changed. {self.title()} "
-            + " ".join(f"{self.claim(mode)}." for mode in self.moved)
-            + "".join(said)
-        )
+        claims = say(". ").join(self.claim(mode) for mode in self.moved) + say(".")
+        return seen + claims + "".join(said)
 
 
 def draw_poke(
@@ -120,7 +140,8 @@ def draw_poke(
     height = HEAD + rise + strip + fall + CLAIM + FOOT
     colours, limits = style.theme(dark), {"xlim": (0.0, float(poke.row.total))}
     picture = style.Picture(style.WIDTH, height, colours, poke.title(), poke.alt_text())
-    picture.write(LEFT, 0.30, style.one_line(poke.title()), style.TITLE, weight="bold")
+    with style.inking():
+        picture.write(LEFT, 0.30, style.one_line(poke.title()), style.TITLE, weight="bold")
     width, middle = style.WIDTH - LEFT - RIGHT, HEAD + rise
     upper = picture.panel(LEFT, HEAD, width, rise, frame=False, ylim=(0.0, rise / inch), **limits)
     lower = picture.panel(LEFT, middle + strip, width, fall, frame=False, ylim=(fall / inch, 0.0), **limits)
@@ -129,8 +150,7 @@ def draw_poke(
         write_claim(picture, poke, mode, said)
     axes = picture.panel(LEFT, middle, width, strip, frame=False, ylim=(0, 1), **limits)
     draw_tokens(axes, poke, colours, strip)
-    words = "height of a bar: the share of a token's prediction (its next word's probability) that went to other words"
-    picture.write_caption(LEFT, words)
+    picture.write_caption(LEFT, inked(CAPTION))
     return picture
 
 
@@ -153,7 +173,7 @@ def draw_bars(axes: Axes, poke: Poke, mode: str, colours: style.Theme, inch: flo
         style.hatch(axes, outline, colours, stroke=0.8)
     for start, end in zip(poke.row.starts.tolist(), poke.row.ends.tolist(), strict=True):
         if not poke.own[start] and not shown[start:end].any():
-            style.label(axes, (start + end) / 2, 0.3 / inch, "exactly 0", colours.own, fontsize=style.CLAIM)
+            style.label(axes, (start + end) / 2, 0.3 / inch, inked("exactly 0"), colours.own, fontsize=style.CLAIM)
 
 
 def draw_tokens(axes: Axes, poke: Poke, colours: style.Theme, strip: float) -> None:
@@ -172,12 +192,14 @@ def draw_tokens(axes: Axes, poke: Poke, colours: style.Theme, strip: float) -> N
         style.label(axes, place + 0.5, 0.5, words, ink, rotation=90, fontsize=size, va="center")
 
 
+@style.inking()
 def write_claim(picture: style.Picture, poke: Poke, mode: str, top: float) -> None:
     """What one mode shows, on a line, and what it says next at the right."""
     colours = picture.colours
     claim, words = poke.claim(mode), poke.next_words.get(mode)
     colour = colours.cross_ink if poke.heard(mode) else colours.own
-    said = style.one_line(f"next word: {words[0]} → {words[-1]}") if words else ""
+    said = say("next word: {before} → {after}", before=words[0], after=words[-1]) if words else ""
+    said = style.one_line(said)
     said = style.shorten(said, (style.WIDTH - LEFT - RIGHT) / 2, style.TITLE)
     room = style.WIDTH - LEFT - RIGHT - style.text_width(said, style.TITLE, "bold") - (0.25 if said else 0)
     shrink = min(1.0, room / style.text_width(claim, style.CLAIM))

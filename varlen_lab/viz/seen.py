@@ -18,11 +18,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varlen_lab.errors import InputError, plural
+from varlen_lab.errors import InputError
+from varlen_lab.language.saying import counted, listed, phrase, say
 from varlen_lab.viz import style
 from varlen_lab.viz.figures import draw_grid, draw_square
 from varlen_lab.viz.masks import PackedRow, percent
 from varlen_lab.viz.strips import show_documents, write_axis_names, write_heading, write_legend
+from varlen_lab.viz.style import inked
 
 DOCUMENT_LIMIT = 200  # the measurement is document x document
 LEFT, RIGHT, GAP, HEAD, STRIP, LAYERS, FOOT = 0.92, 0.10, 0.30, 1.08, 0.27, 0.62, 0.50  # inches
@@ -44,10 +46,11 @@ class Measured:
         self.what = what
         self.mass = checked_matrices(mass, count, "mass")
         self.cells = None if cells is None else checked_matrices(cells, total, "cells")
-        self.layers = [f"layer {n}" for n in range(len(self.mass))] if layers is None else [str(n) for n in layers]
-        if len(self.layers) != len(self.mass) or (self.cells is not None and len(self.cells) != len(self.mass)):
+        self.layers = None if layers is None else [str(name) for name in layers]
+        named = len(self.mass) if self.layers is None else len(self.layers)
+        if named != len(self.mass) or (self.cells is not None and len(self.cells) != len(self.mass)):
             raise InputError(
-                f"there are {len(self.mass)} layers of mass and {len(self.layers)} names for them; give one each, "
+                f"there are {len(self.mass)} layers of mass and {named} names for them; give one each, "
                 "and as many layers of cells."
             )
         other = ~np.eye(count, dtype=bool)
@@ -61,22 +64,33 @@ class Measured:
     def claim(self) -> str:
         """The headline of the measured half."""
         if not self.leaks.any():
-            return "nothing crosses a seam" if len(self.row.lengths) > 1 else "there is one document"
+            return say("nothing crosses a seam") if len(self.row.lengths) > 1 else say("there is one document")
         if self.what == "attention":
-            return f"LEAK: {percent(float(self.crossing.mean()))} goes to another document"
-        hearing = int(self.leaks.any(axis=1).sum())
-        return f"LEAK: {hearing} of {plural(len(self.row.lengths), 'document')} hear another"
+            return say("LEAK: {share} goes to another document", share=percent(float(self.crossing.mean())))
+        hearing, documents = int(self.leaks.any(axis=1).sum()), counted(len(self.row.lengths), "document")
+        return say("LEAK: {hearing} of {documents} hear another", hearing=hearing, documents=documents)
+
+    def layer(self, number: int) -> str:
+        """The name of a layer, its number where it was given none."""
+        return phrase(self.layers[number]) if self.layers is not None else say("layer {number}", number=number)
 
     def alt_text(self) -> str:
         """The figure in two or three sentences."""
-        row, measure = self.row, "attention weights" if self.what == "attention" else "gradients"
-        pairs = [f"{row.name(i)} hears {row.name(j)}" for i, j in np.argwhere(self.leaks)[:6].tolist()]
-        more = ", …" if self.leaks.sum() > 6 else ""
-        leaking_pairs = f" {', '.join(pairs)}{more}." if pairs else ""
-        return (
-            f"The promised varlen mask of {plural(len(row.lengths), 'document')} in {plural(row.total, 'token')}, and "
-            f"beside it measured {measure} of {plural(len(self.mass), 'layer')}: {self.claim}.{leaking_pairs}"
-        )
+        row, measure = self.row, say("attention weights" if self.what == "attention" else "gradients")
+        pairs = [
+            say("{hearer} hears {heard}", hearer=row.name(i), heard=row.name(j))
+            for i, j in np.argwhere(self.leaks)[:6].tolist()
+        ]
+        more = ["…"] if self.leaks.sum() > 6 else []
+        return say(
+            "The promised varlen mask of {documents} in {tokens}, and beside it measured {measure} of {layers}: "
+            "{claim}.",
+            documents=counted(len(row.lengths), "document"),
+            tokens=counted(row.total, "token"),
+            layers=counted(len(self.mass), "layer"),
+            measure=measure,
+            claim=self.claim,
+        ) + (say(" {pairs}.", pairs=listed(pairs + more)) if pairs else "")
 
 
 def checked_matrices(values: Any, size: int, name: str) -> np.ndarray:
@@ -113,17 +127,10 @@ def draw_seen(
     side = (style.WIDTH - LEFT - RIGHT - GAP) / 2
     bars = LAYERS if len(seen.mass) > 1 else 0.0
     height = HEAD + side + STRIP + bars + FOOT + (0.22 if caption else 0)
-    picture = style.Picture(style.WIDTH, height, colours, "Promised and measured", seen.alt_text())
+    picture = style.Picture(style.WIDTH, height, colours, say("Promised and measured"), seen.alt_text())
     right = LEFT + side + GAP
-    kind = "attention" if what == "attention" else "gradients"
-    many = f", {len(seen.mass)} layers" if len(seen.mass) > 1 else ""
-    leak = bool(seen.leaks.any())
-    halves = (
-        (LEFT, "Promised", "a token sees only its own document", colours.own, "the varlen mask"),
-        (right, "Measured", seen.claim, colours.cross_ink if leak else colours.own, f"{kind} of this model{many}"),
-    )
-    for left, title, claim, colour, source in halves:
-        write_heading(picture, left, side, title, claim, colour, source)
+    write_headings(picture, seen, right, side)
+    for left in (LEFT, right):
         axes = picture.panel(left, HEAD, side, side, xlim=(0, row.total), ylim=(row.total, 0))
         if left == LEFT:
             draw_square(axes, row, colours, True, side)
@@ -131,7 +138,7 @@ def draw_seen(
             draw_measured(axes, seen, picture, side)
         axes = picture.panel(left, HEAD + side + 0.07, side, 0.20, frame=False, xlim=(0, row.total), ylim=(0, 1))
         show_documents(axes, row, colours, True, side / row.total)
-    picture.write(LEFT - 0.07, HEAD + side + 0.21, "documents", style.SMALL, ha="right", color=colours.quiet)
+    picture.write(LEFT - 0.07, HEAD + side + 0.21, inked("documents"), style.SMALL, ha="right", color=colours.quiet)
     write_axis_names(picture, LEFT, HEAD)
     if bars:
         draw_layers(picture, seen, LEFT, HEAD + side + STRIP + 0.20, style.WIDTH - LEFT - RIGHT, bars - 0.22)
@@ -147,6 +154,19 @@ def draw_seen(
 def alt_text_seen(boundaries: Any, mass: Any, *, what: str = "attention", names: Sequence[str] | None = None) -> str:
     """What ``draw_seen`` shows, in words, for a reader who does not see it."""
     return Measured(boundaries, mass, None, None, names, None, what).alt_text()
+
+
+@style.inking()
+def write_headings(picture: style.Picture, seen: Measured, right: float, side: float) -> None:
+    """What each half shows: the promise, and what was found."""
+    colours, layers = picture.colours, len(seen.mass)
+    source = say("attention of this model" if seen.what == "attention" else "gradients of this model")
+    if layers > 1:
+        source = say("{source}, {layers} layers", source=source, layers=layers)
+    found = colours.cross_ink if seen.leaks.any() else colours.own
+    promise = say("a token sees only its own document")
+    write_heading(picture, LEFT, side, say("Promised"), promise, colours.own, say("the varlen mask"))
+    write_heading(picture, right, side, say("Measured"), seen.claim, found, source)
 
 
 def draw_measured(axes: Axes, seen: Measured, picture: style.Picture, side: float) -> None:
@@ -173,7 +193,7 @@ def draw_measured(axes: Axes, seen: Measured, picture: style.Picture, side: floa
     for i, j in np.argwhere(seen.leaks).tolist():
         value = largest[i, j]
         number = percent(value) if seen.what == "attention" else plain(value)
-        for words in (f"LEAK {number}", "LEAK"):
+        for words in (inked("LEAK {number}", number=number), inked("LEAK")):
             width = style.text_width(words, style.SMALL, "bold") + 0.12
             if width <= row.lengths[j] * inch and row.lengths[i] * inch >= 0.2:
                 x, y = row.starts[j] + row.lengths[j] / 2, row.starts[i] + row.lengths[i] / 2
@@ -186,6 +206,7 @@ def plain(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1g}".replace("e-0", "e-")
 
 
+@style.inking()
 def draw_layers(picture: style.Picture, seen: Measured, left: float, top: float, width: float, height: float) -> None:
     """A bar a layer: the share of its attention (or its largest gradient) that crosses a seam."""
     colours, count = picture.colours, len(seen.mass)
@@ -197,10 +218,11 @@ def draw_layers(picture: style.Picture, seen: Measured, left: float, top: float,
         if value:
             style.hatch(axes, style.boxes(spot + 0.1, spot + 0.9, 0, value)[0], colours, stroke=0.8)
     style.fill(axes, style.boxes(spots + 0.1, spots + 0.9, 0, 0), colours.own, 1.2)
-    picture.write(left - 0.07, top + height / 2 + 0.02, "crossing,", style.SMALL, ha="right", color=colours.quiet)
-    picture.write(left - 0.07, top + height / 2 + 0.15, "by layer", style.SMALL, ha="right", color=colours.quiet)
+    picture.write(left - 0.07, top + height / 2 + 0.02, say("crossing,"), style.SMALL, ha="right", color=colours.quiet)
+    picture.write(left - 0.07, top + height / 2 + 0.15, say("by layer"), style.SMALL, ha="right", color=colours.quiet)
     if count > 12:
         return
-    for spot, name, value in zip(spots.tolist(), seen.layers, seen.crossing.tolist(), strict=True):
+    for spot, value in zip(spots.tolist(), seen.crossing.tolist(), strict=True):
         number = percent(value) if seen.what == "attention" else plain(value)
-        style.label(axes, spot + 0.5, axes.get_ylim()[1] * 0.45, f"{name}: {number}", colours.ink, paper=colours.page)
+        words = say("{name}: {number}", name=seen.layer(spot), number=number)
+        style.label(axes, spot + 0.5, axes.get_ylim()[1] * 0.45, words, colours.ink, paper=colours.page)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
+from varlen_lab.language.saying import phrase, say
 from varlen_lab.viz import style
 from varlen_lab.viz.masks import PackedRow
 
@@ -18,10 +19,11 @@ DEPTH = sum(LABELS)
 NOTCH_LIMIT = 100  # up to this many documents a notch marks each label that is -100
 
 
+@style.inking()
 def draw_strips(picture: style.Picture, row: PackedRow, left: float, top: float, side: float, varlen: bool) -> None:
     """Under a square: documents, position_ids (restarting at each seam in varlen) and labels not trained."""
     strips = (
-        ("documents", DOCUMENTS, show_documents),
+        (say("documents"), DOCUMENTS, show_documents),
         ("position_ids", POSITIONS, show_positions),
         ("labels", LABELS, show_labels),
     )
@@ -33,6 +35,7 @@ def draw_strips(picture: style.Picture, row: PackedRow, left: float, top: float,
             picture.write(left - 0.07, centre + 0.04, name, style.SMALL, ha="right", color=picture.colours.quiet)
 
 
+@style.inking()
 def show_documents(axes: Axes, row: PackedRow, colours: style.Theme, varlen: bool, inch: float) -> None:
     """Whose token it is: neighbours in two blues, with names that fit. ``inch`` is the width of a token."""
     shades, inks = (colours.own, colours.own_soft), (colours.on_own, colours.on_soft)
@@ -68,7 +71,11 @@ def show_labels(axes: Axes, row: PackedRow, colours: style.Theme, varlen: bool, 
     """The first label of every document is -100: nothing before a seam can predict what follows it."""
     style.fill(axes, style.boxes(0, row.total, 0, 1), colours.line)
     if len(row.lengths) > NOTCH_LIMIT:
-        words = f"{len(row.lengths):,} of {row.total:,} are −100: the first of each document"
+        words = say(
+            "{documents:,} of {total:,} are −100: the first of each document",
+            documents=len(row.lengths),
+            total=row.total,
+        )
         style.label(axes, row.total / 2, 0.5, words, colours.ink)
         return
     notch = np.maximum(1.0, np.minimum(0.02 / inch, 0.3 * row.lengths))
@@ -91,9 +98,14 @@ def write_heading(
     picture.write(left, 0.775, numbers, style.BODY, color=picture.colours.quiet)
 
 
+@style.inking()
 def write_legend(picture: style.Picture, left: float, top: float, entries: Mapping[str, str]) -> float:
-    """Colours in words (words -> colour), on one line from ``left`` on; returns where the next would begin."""
-    for words, colour in entries.items():
+    """Colours in words (words -> colour), on one line from ``left`` on; returns where the next would begin.
+
+    The words are English, as they are written here: what is drawn is ``phrase`` of them.
+    """
+    for entry, colour in entries.items():
+        words = phrase(entry)
         frame = colour == picture.colours.empty
         axes = picture.panel(left, top - 0.11, 0.2, 0.13, frame, xlim=(0, 1), ylim=(0, 1))
         if colour == picture.colours.cross:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import base64
 import io
 import re
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -30,7 +31,7 @@ from matplotlib.patches import Polygon
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
-from varlen_lab.language.saying import say, speaking, spoken
+from varlen_lab.language.saying import phrase, say, speaking, spoken
 from varlen_lab.viz.masks import legible
 
 WIDTH = 8.3  # inches
@@ -49,6 +50,7 @@ CHINESE_FONTS = (
     *("Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei", "Noto Sans CJK JP", "Noto Sans CJK TC"),
 )
 HATCH = "////"
+BOLD = 700  # as the weight of a font
 SAVED_DPI = 200  # dots per inch of what is saved: two pixels for each of GitHub's
 CHINESE_FILES = re.compile(r"(NotoSans(CJK|SC)|SourceHanSans|wqy-|msyh|simhei|PingFang|Hiragino)[^/]*$", re.IGNORECASE)
 NO_FONT = (
@@ -146,6 +148,8 @@ class Picture(Figure):
 
     def write_caption(self, left: float, words: str, above: float = 0.15) -> None:
         """Small type ``above`` the lower edge, in inches: as much of it as fits on one line."""
+        with inking():
+            words = part_by_part(words)
         words = shorten(one_line(words), self.inches[0] - left - 0.1, SMALL)
         self.write(left, self.inches[1] - above, words, SMALL, color=self.colours.quiet)
 
@@ -238,7 +242,12 @@ def fonts() -> list[str]:
                 with suppress(OSError, RuntimeError):  # no font after all
                     fontManager.addfont(path)
         installed = {font.name for font in fontManager.ttflist}
-    return [FONT, *(name for name in CHINESE_FONTS if name in installed)]
+    known = [name for name in CHINESE_FONTS if name in installed]
+    for name in known:  # one without bold letters stands in for them: matplotlib would take it too, with a warning
+        faces = [font for font in fontManager.ttflist if font.name == name]
+        if all(face.weight != BOLD for face in faces):
+            fontManager.ttflist.append(replace(faces[0], weight=BOLD))
+    return [FONT, *known]
 
 
 def chinese_font() -> str | None:
@@ -246,12 +255,22 @@ def chinese_font() -> str | None:
     return next(iter(fonts()[1:]), None)
 
 
+@contextmanager
+def inking() -> Iterator[None]:
+    """Inside the block, or the function below it, words are said to be drawn: English where no font has the signs."""
+    with speaking("en" if spoken() == "zh" and not chinese_font() else spoken()):
+        yield
+
+
 def inked(message: str, /, **values: Any) -> str:
     """``say`` for words that are drawn: English where no font of this machine has the signs."""
-    if spoken() != "zh" or chinese_font():
+    with inking():
         return say(message, **values)
-    with speaking("en"):
-        return say(message, **values)
+
+
+def part_by_part(caption: str) -> str:
+    """A caption in the language spoken: as a whole, or of its parts between ``·`` those that have words in it."""
+    return said if (said := phrase(caption)) != caption else " · ".join(map(phrase, caption.split(" · ")))
 
 
 def lettering(colour: str, **more: Any) -> dict[str, Any]:
