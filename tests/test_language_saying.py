@@ -22,7 +22,9 @@ FILES = sorted((HERE / "zh").rglob("*.toml"))
 
 
 def said(source: str) -> set[str]:
-    """The sentences that a module says in so many words."""
+    """The sentences that a module says in so many words; a console's ``say`` is another."""
+    if "varlen_lab.language" not in source and "inked" not in source:
+        return set()
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SAYING and node.args:
@@ -60,8 +62,8 @@ def test_chinese_is_said_inside_the_block_and_not_after_it() -> None:
 
 
 def test_a_language_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InputError, match="'zn' is unknown, use one of en, zh; did you mean 'zh'"):
-        speak("zn")
+    with pytest.raises(InputError, match="'zhh' is unknown, use one of en, zh; did you mean 'zh'"):
+        speak("zhh")
     assert spoken() == "en" and set(LANGUAGES) == {"en", "zh"}
 
 
