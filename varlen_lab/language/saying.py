@@ -13,6 +13,7 @@ below it, without a keyword in each call. It changes words alone; no number may 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from varlen_lab.errors import plural, unknown_choice
 
 LANGUAGES = {"en": "English", "zh": "中文"}  # a name, and how its readers call it
 HERE = Path(__file__).parent
+BETWEEN_SIGNS = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # a space that a name of Chinese signs leaves
 _now = "en"
 
 
@@ -58,7 +60,9 @@ def say(message: str, /, **values: Any) -> str:
     '1,234 cells'
     """
     found = phrase(message)
-    return found.format(**values) if values else found
+    if not values:
+        return found
+    return BETWEEN_SIGNS.sub("", found.format(**values)) if _now == "zh" else found.format(**values)
 
 
 def counted(count: int, noun: str) -> str:

@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError, plural
+from varlen_lab.language.saying import counted, listed, say
 from varlen_lab.viz import style
+from varlen_lab.viz.style import inked
 
 WIDTH, EDGE = 6.6, 0.25  # inches
 HEAD, TALL, STRIP_HEAD, GAP = 0.78, 3.2, 0.62, 0.05
@@ -40,10 +42,10 @@ def ways_of(lengths: Sequence[int], batch: int = 2) -> list[Way]:
     total, longest = sum(sides), max(sides)
     grouped = [group[0] for group in groups_of(sides, batch) for _ in group]
     return [
-        Way("packed, seams ignored", total, pairs(total)),
-        Way("varlen: inside documents", total, sum(map(pairs, sides))),
-        Way("padded to the longest", longest * len(sides), pairs(longest) * len(sides)),
-        Way(f"grouped by length, {batch} a batch", sum(grouped), sum(map(pairs, grouped))),
+        Way(say("packed, seams ignored"), total, pairs(total)),
+        Way(say("varlen: inside documents"), total, sum(map(pairs, sides))),
+        Way(say("padded to the longest"), longest * len(sides), pairs(longest) * len(sides)),
+        Way(say("grouped by length, {batch} a batch", batch=batch), sum(grouped), sum(map(pairs, grouped))),
     ]
 
 
@@ -53,7 +55,8 @@ def draw_cost(lengths: Sequence[int], batch: int = 2) -> Figure:
     ``lengths``: of the documents of one row, at most 64. ``batch``: documents a batch when they are grouped by length.
     Blue is needed, hatched is not. Raises InputError for lengths that cannot be drawn.
     """
-    ways = ways_of(lengths, batch)
+    with style.inking():
+        ways = ways_of(lengths, batch)
     sides, colours = checked(lengths), style.theme(False)
     inch = TALL / sum(sides)
     across = WIDTH - 2 * EDGE
@@ -64,8 +67,9 @@ def draw_cost(lengths: Sequence[int], batch: int = 2) -> Figure:
     bottoms = [max(top + side * inch for (_, top), side in zip(at, full)) for at, (_, full, _) in zip(places, strips)]
     height = HEAD + TALL + sum(STRIP_HEAD + bottom for bottom in bottoms) + 0.42
     picture = style.Picture(WIDTH, height, colours, title_of(ways), alt_text_cost(lengths, batch))
-    picture.write(EDGE, 0.34, picture.title, style.TITLE, weight="bold")
-    words = "every token looks at itself and all before it; areas are to one scale"
+    with style.inking():
+        picture.write(EDGE, 0.34, title_of(ways), style.TITLE, weight="bold")
+    words = inked("every token looks at itself and all before it; areas are to one scale")
     picture.write(EDGE, 0.60, words, style.CLAIM, color=colours.quiet)
     draw_row(picture, sides, ways)
     top = HEAD + TALL
@@ -76,11 +80,12 @@ def draw_cost(lengths: Sequence[int], batch: int = 2) -> Figure:
         for (x, y), outer, inner in zip(at, full, inside, strict=True):
             two_triangles(axes, x, y, outer * inch, inner * inch, inner, colours)
         top += bottom + 0.12
-    words = "blue: needed · hatched: other documents, or padding"
+    words = inked("blue: needed · hatched: other documents, or padding")
     picture.write(EDGE, height - 0.16, words, style.BODY, color=colours.quiet)
     return picture
 
 
+@style.inking()
 def draw_row(picture: style.Picture, sides: list[int], ways: list[Way]) -> None:
     """The large triangle, its documents on the diagonal, and the numbers beside it."""
     colours, total = picture.colours, sum(sides)
@@ -94,12 +99,14 @@ def draw_row(picture: style.Picture, sides: list[int], ways: list[Way]) -> None:
             name_side(axes, start, start, side, side, colours.on_soft if soft else colours.on_own)
         start += side
     left, whole, own = EDGE + TALL * 0.58, ways[0], ways[1]
-    picture.write(left, HEAD + 0.30, f"{total:,} tokens in one row", style.BODY, color=colours.quiet)
-    picture.write(left, HEAD + 0.62, f"T²/2 = {short(whole.pairs)} pairs", style.TITLE, color=colours.cross_ink)
-    picture.write(left, HEAD + 0.84, "the whole triangle: seams ignored", style.BODY, color=colours.quiet)
+    picture.write(left, HEAD + 0.30, say("{total:,} tokens in one row", total=total), style.BODY, color=colours.quiet)
+    picture.write(
+        left, HEAD + 0.62, say("T²/2 = {pairs} pairs", pairs=short(whole.pairs)), style.TITLE, color=colours.cross_ink
+    )
+    picture.write(left, HEAD + 0.84, say("the whole triangle: seams ignored"), style.BODY, color=colours.quiet)
     left += 0.75
     picture.write(left, HEAD + 1.30, f"Σ len²/2 = {short(own.pairs)}", style.TITLE, color=colours.own, weight="bold")
-    words = f"the blue ones: {own.pairs / whole.pairs:.0%} of it"
+    words = say("the blue ones: {share:.0%} of it", share=own.pairs / whole.pairs)
     picture.write(left, HEAD + 1.52, words, style.BODY, color=colours.quiet)
 
 
@@ -107,7 +114,7 @@ def name_way(picture: style.Picture, way: Way, top: float) -> None:
     """A strip's heading: what it is, its tokens and its pairs."""
     picture.write(EDGE, top, way.name, style.CLAIM, weight="bold")
     left = EDGE + style.text_width(way.name, style.CLAIM, "bold") + 0.12
-    words = f"{way.tokens:,} tokens, {short(way.pairs)} pairs"
+    words = inked("{tokens:,} tokens, {pairs} pairs", tokens=way.tokens, pairs=short(way.pairs))
     picture.write(left, top, words, style.CLAIM, color=picture.colours.quiet)
 
 
@@ -181,12 +188,21 @@ def checked(lengths: Sequence[int]) -> list[int]:
 def title_of(ways: Sequence[Way]) -> str:
     """The claim that these lengths support."""
     share = ways[1].pairs / ways[0].pairs
-    return f"Of a packed row's triangle, {share:.0%} is needed"
+    return say("Of a packed row's triangle, {share:.0%} is needed", share=share)
 
 
 def alt_text_cost(lengths: Sequence[int], batch: int = 2) -> str:
     """What ``draw_cost`` shows, in words, for a reader who does not see it."""
     ways, sides = ways_of(lengths, batch), checked(lengths)
-    named = ", ".join(f"{side:,}" for side in sides[:12]) + (", …" if len(sides) > 12 else "")
-    costs = "; ".join(f"{way.name}: {way.tokens:,} tokens, {short(way.pairs)} pairs" for way in ways)
-    return f"{title_of(ways)}. {plural(len(sides), 'document')} of {named} tokens, areas to one scale. {costs}."
+    named = listed([f"{side:,}" for side in sides[:12]] + (["…"] if len(sides) > 12 else []))
+    costs = [
+        say("{name}: {tokens:,} tokens, {pairs} pairs", name=way.name, tokens=way.tokens, pairs=short(way.pairs))
+        for way in ways
+    ]
+    return say(
+        "{title}. {documents} of {named} tokens, areas to one scale. {costs}.",
+        title=title_of(ways),
+        documents=counted(len(sides), "document"),
+        named=named,
+        costs=say("; ").join(costs),
+    )

@@ -13,8 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from varlen_lab.errors import InputError, plural
+from varlen_lab.errors import InputError
+from varlen_lab.language.saying import counted, listed, phrase, say, spoken
 from varlen_lab.viz import style
+from varlen_lab.viz.style import inked
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps, and a loss at each
 LEFT, RIGHT, HEAD, FOOT = 0.70, 1.75, 0.80, 0.78  # inches
@@ -32,12 +34,13 @@ def draw_gaps(gaps: Mapping[str, Sequence[float]], *, what: str = "packed", base
     told = alt_text_gaps(gaps, what=what, base=base)
     colours = style.theme(False)
     height = HEAD + len(gaps) * (STRIP + BETWEEN)
-    title = gaps_title(gaps, what=what, base=base)
+    with style.inking():
+        title = gaps_title(gaps, what=what, base=base)
     lowest, highest = (edge(0.0, *(gap for run in gaps.values() for gap in run)) for edge in (min, max))
     pad = 0.06 * (highest - lowest or 1.0)
     picture = style.Picture(WIDTH, height, colours, title, told)
     picture.write(0.2, 0.32, title, style.TITLE, weight="bold")
-    words = f"a bar a step; hatched up: {what} is higher, blue down: lower"
+    words = inked("a bar a step; hatched up: {what} is higher, blue down: lower", what=inked(what))
     picture.write(0.2, 0.57, words, style.CLAIM, color=colours.quiet)
     for number, (name, run) in enumerate(gaps.items()):
         top = HEAD + number * (STRIP + BETWEEN)
@@ -55,30 +58,42 @@ def draw_gaps(gaps: Mapping[str, Sequence[float]], *, what: str = "packed", base
         axes.tick_params(labelsize=style.BODY, colors=colours.quiet, labelfontfamily=style.fonts())
         middle = top + STRIP / 2
         aside = WIDTH - RIGHT + 0.15
-        above = f"{sum(gap > 0 for gap in run)} of {len(run)}"
-        picture.write(aside, middle - 0.15, style.shorten(style.one_line(name), RIGHT - 0.2), style.BODY)
+        above = inked("{above} of {steps}", above=sum(gap > 0 for gap in run), steps=len(run))
+        picture.write(aside, middle - 0.15, style.shorten(style.one_line(inked(name)), RIGHT - 0.2), style.BODY)
         picture.write(aside, middle + 0.08, above, style.CLAIM, weight="bold")
-        picture.write(aside, middle + 0.28, f"mean {signed(float(np.mean(run)))}", style.BODY, color=colours.quiet)
+        picture.write(
+            aside, middle + 0.28, inked("mean {gap}", gap=signed(float(np.mean(run)))), style.BODY, color=colours.quiet
+        )
     return picture
 
 
 def gaps_title(gaps: Mapping[str, Sequence[float]], *, what: str, base: str) -> str:
     """In how many steps ``what`` lies above, of the run with most and the run with least of them."""
     runs = sorted(gaps.values(), key=lambda run: -float(np.mean(np.asarray(run) > 0)))
-    counts = [f"{sum(gap > 0 for gap in run)} of {len(run)}" for run in runs]
-    ends = f"{counts[0]} steps" if counts[0] == counts[-1] else f"{counts[0]} steps, or {counts[-1]}"
-    return f"{what.capitalize()} lies above {base} in {ends}"
+    counts = [say("{above} of {steps}", above=sum(gap > 0 for gap in run), steps=len(run)) for run in runs]
+    what, base = phrase(what.capitalize() if spoken() == "en" else what), phrase(base)
+    if counts[0] == counts[-1]:
+        return say("{what} lies above {base} in {counts} steps", what=what, base=base, counts=counts[0])
+    least = {"what": what, "base": base, "most": counts[0], "least": counts[-1]}
+    return say("{what} lies above {base} in {most} steps, or {least}", **least)
 
 
 def alt_text_gaps(gaps: Mapping[str, Sequence[float]], *, what: str = "packed", base: str = "varlen") -> str:
     """What ``draw_gaps`` shows, in words, for a reader who does not see it."""
     if not gaps or not all(len(run) and np.isfinite(run).all() for run in gaps.values()):
         raise InputError("there are no differences to draw; give every run one finite number a step.")
-    found = "; ".join(
-        f"{name}: above in {sum(gap > 0 for gap in run)} of {plural(len(run), 'step')}, mean {np.mean(run):+.3f}"
+    found = [
+        say(
+            "{name}: above in {above} of {steps}, mean {mean:+.3f}",
+            name=phrase(name),
+            above=sum(gap > 0 for gap in run),
+            steps=counted(len(run), "step"),
+            mean=np.mean(run),
+        )
         for name, run in gaps.items()
-    )
-    return f"Differences {what} minus {base}, step by step. {found}."
+    ]
+    sides = {"what": phrase(what), "base": phrase(base), "found": say("; ").join(found)}
+    return say("Differences {what} minus {base}, step by step. {found}.", **sides)
 
 
 def draw_effect(held_out: Mapping[str, Curve], training: Mapping[str, Curve], *, caption: str = "") -> Figure:
@@ -90,11 +105,12 @@ def draw_effect(held_out: Mapping[str, Curve], training: Mapping[str, Curve], *,
     told = alt_text_effect(held_out, training, caption=caption)
     colours = style.theme(False)
     height = HEAD + 0.2 + 2 * PANEL + 0.5 + FOOT
-    title = effect_title(held_out, training)
+    with style.inking():
+        title, claim = effect_title(held_out, training), effect_claim(held_out)
     picture = style.Picture(WIDTH, height, colours, title, told)
     picture.write(0.2, 0.32, title, style.TITLE, weight="bold")
-    picture.write(0.2, 0.57, effect_claim(held_out), style.CLAIM, color=colours.quiet)
-    names = ("loss of held-out documents, each alone", "training loss: what the run itself shows")
+    picture.write(0.2, 0.57, claim, style.CLAIM, color=colours.quiet)
+    names = inked("loss of held-out documents, each alone"), inked("training loss: what the run itself shows")
     right = max(float(max(steps)) for curves in (held_out, training) for steps, _ in curves.values())
     for number, (name, curves) in enumerate(zip(names, (held_out, training), strict=True)):
         top = HEAD + 0.2 + number * (PANEL + 0.5)
@@ -102,7 +118,7 @@ def draw_effect(held_out: Mapping[str, Curve], training: Mapping[str, Curve], *,
         draw_arms(axes, curves, colours)
         picture.write(LEFT, top - 0.09, name, style.BODY)
         name_arms(picture, axes, curves, top)
-    picture.write(LEFT, height - 0.42, "optimizer step", style.BODY, color=colours.quiet)
+    picture.write(LEFT, height - 0.42, inked("optimizer step"), style.BODY, color=colours.quiet)
     picture.write_caption(0.2, caption, above=0.16)
     return picture
 
@@ -148,7 +164,7 @@ def name_arms(picture: style.Picture, axes: Axes, curves: Mapping[str, Curve], t
     shift = min(0.0, PANEL - spots[-1])
     for spot, (_, arm, value) in zip(spots, places, strict=True):
         ink = picture.colours.quiet if arm == "unpacked" else arm_style(arm, picture.colours)["color"]
-        words = style.shorten(f"{value:.3f} {arm}", RIGHT - 0.1)
+        words = style.shorten(f"{value:.3f} {inked(arm)}", RIGHT - 0.1)
         weight = "bold" if arm == LEAK else "normal"
         picture.write(
             WIDTH - RIGHT + 0.1, top + spot + shift, words, style.BODY, color=ink, va="center_baseline", weight=weight
@@ -165,8 +181,8 @@ def effect_title(held_out: Mapping[str, Curve], training: Mapping[str, Curve]) -
     """The claim that these numbers support."""
     leak, exact = held_out.get(LEAK), held_out.get("varlen")
     if leak and exact and LEAK in training and leak[1][-1] > exact[1][-1] and falls(leak) < falls(training[LEAK]) / 4:
-        return "A leak trains on while its held-out loss stands still"
-    return "Trainings of one checkpoint that differ in what a token sees"
+        return say("A leak trains on while its held-out loss stands still")
+    return say("Trainings of one checkpoint that differ in what a token sees")
 
 
 def effect_claim(held_out: Mapping[str, Curve]) -> str:
@@ -175,8 +191,11 @@ def effect_claim(held_out: Mapping[str, Curve]) -> str:
         return ""
     base = held_out["varlen"][1][-1]
     gaps = {arm: losses[-1] - base for arm, (_, losses) in held_out.items() if arm != "varlen"}
-    told = [f"{arm} {signed(gap)}" if abs(gap) >= 5e-4 else f"{arm} the same" for arm, gap in gaps.items()]
-    return style.shorten("held-out, minus varlen: " + ", ".join(told), WIDTH - 0.4, style.CLAIM)
+    told = [
+        f"{phrase(arm)} {signed(gap)}" if abs(gap) >= 5e-4 else say("{arm} the same", arm=phrase(arm))
+        for arm, gap in gaps.items()
+    ]
+    return style.shorten(say("held-out, minus varlen: {gaps}", gaps=listed(told)), WIDTH - 0.4, style.CLAIM)
 
 
 def signed(value: float) -> str:
@@ -192,8 +211,8 @@ def alt_text_effect(held_out: Mapping[str, Curve], training: Mapping[str, Curve]
         for arm, (steps, losses) in curves.items():
             if not len(losses) or len(steps) != len(losses) or not np.isfinite(losses).all():
                 raise InputError(f"{arm} needs a finite loss for each of its steps, and at least one.")
-    told = [
-        f"{name}: " + "; ".join(f"{arm} " + ", ".join(f"{x:.3f}" for x in losses) for arm, (_, losses) in of.items())
-        for name, of in (("Held-out loss of documents alone", held_out), ("Training loss", training))
-    ]
-    return f"{effect_title(held_out, training)}. {'. '.join(told)}. {caption}".strip()
+    told = []
+    for name, of in ((say("Held-out loss of documents alone"), held_out), (say("Training loss"), training)):
+        arms = [f"{phrase(arm)} " + listed(f"{x:.3f}" for x in losses) for arm, (_, losses) in of.items()]
+        told.append(say("{name}: {arms}", name=name, arms=say("; ").join(arms)))
+    return (say(". ").join([effect_title(held_out, training), *told, style.part_by_part(caption)])).strip()

@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from varlen_lab.errors import InputError, unknown_choice
+from varlen_lab.language.saying import capital, listed, phrase, say
 from varlen_lab.viz import style
+from varlen_lab.viz.style import inked
 
 Speeds = Mapping[str, Mapping[str, Sequence[float | None]]]  # panel -> kernel -> one speed a mix, None: not measured
 Roles = Mapping[str, str]  # kernel -> own, crossing or other
@@ -46,28 +48,33 @@ def draw_speeds(speeds: Speeds, mixes: Sequence[str], roles: Roles, *, caption: 
     told = alt_text_speeds(speeds, mixes, roles)
     colours, count = style.theme(dark), len(speeds)
     height = HEAD + count * PANEL + (count - 1) * BETWEEN + FOOT
-    picture = style.Picture(style.WIDTH, height, colours, "How fast the kernels are", told)
-    write_head(picture, fastest(speeds, mixes, roles))
+    picture = style.Picture(style.WIDTH, height, colours, say("How fast the kernels are"), told)
+    with style.inking():
+        write_head(picture, say("How fast the kernels are"), fastest(speeds, mixes, roles))
     names = list(dict.fromkeys(kernel for _, kernel, _ in lines_of(speeds)))
-    room = min(3.0, max(style.text_width(f"{name} 0000", style.BODY) for name in names) + 0.42)
+    room = min(3.0, max(style.text_width(f"{inked(name)} 0000", style.BODY) for name in names) + 0.42)
     measured = [value for *_, line in lines_of(speeds) for value in line if value]
     low, high = min(measured) / 1.3, max(measured) * 1.15
     for number, (title, panel) in enumerate(speeds.items()):
         top = HEAD + number * (PANEL + BETWEEN)
         axes = picture.panel(LEFT, top, style.WIDTH - LEFT - room, PANEL, ylim=(low, high))
         axes.set(yscale="log", xlim=(-0.15, len(mixes) - 0.85))
-        axes.set_title(title, loc="left", pad=6, **style.lettering(colours.ink, va="baseline", fontsize=style.BODY))
-        axes.set_xticks(range(len(mixes)), list(map(style.one_line, mixes)))
+        axes.set_title(
+            inked(title), loc="left", pad=6, **style.lettering(colours.ink, va="baseline", fontsize=style.BODY)
+        )
+        axes.set_xticks(range(len(mixes)), [style.one_line(inked(mix)) for mix in mixes])
         name_values(axes, colours, low, high)
         draw_curves(axes, panel, names, roles, colours)
-    picture.write(EDGE, height - 0.36, f"{WHAT} (logarithmic)", style.SMALL, color=colours.quiet)
+    picture.write(
+        EDGE, height - 0.36, inked("{what} (logarithmic)", what=inked(WHAT)), style.SMALL, color=colours.quiet
+    )
     picture.write_caption(EDGE, caption, above=0.14)
     return picture
 
 
-def write_head(picture: style.Picture, claim: str) -> None:
+def write_head(picture: style.Picture, title: str, claim: str) -> None:
     """Title and headline."""
-    picture.write(EDGE, 0.32, picture.title, style.TITLE, weight="bold")
+    picture.write(EDGE, 0.32, title, style.TITLE, weight="bold")
     claim = style.shorten(claim, style.WIDTH - 0.3, style.CLAIM)
     picture.write(EDGE, 0.60, claim, style.CLAIM, color=picture.colours.quiet)
 
@@ -81,8 +88,22 @@ def alt_text_speeds(speeds: Speeds, mixes: Sequence[str], roles: Roles) -> str:
         check_values(kernel, roles.get(kernel, "other"), [value for value in line if value is not None])
     if not any(value is not None for *_, line in lines for value in line):
         raise InputError("there is no speed to draw; give at least one kernel with one number.")
-    numbers = [f"{name}, {title}: " + ", ".join(f"{x:.4g}" for x in line if x) for title, name, line in lines]
-    return f"{WHAT} ({', '.join(mixes)}). {fastest(speeds, mixes, roles)}. {'; '.join(numbers)}."
+    numbers = [
+        say(
+            "{name}, {title}: {speeds}",
+            name=phrase(name),
+            title=phrase(title),
+            speeds=listed(f"{x:.4g}" for x in line if x),
+        )
+        for title, name, line in lines
+    ]
+    return say(
+        "{what} ({mixes}). {fastest}. {numbers}.",
+        what=say(WHAT),
+        mixes=listed(map(phrase, mixes)),
+        fastest=fastest(speeds, mixes, roles),
+        numbers=say("; ").join(numbers),
+    )
 
 
 def lines_of(speeds: Speeds) -> list[tuple[str, str, Sequence[float | None]]]:
@@ -104,9 +125,10 @@ def fastest(speeds: Speeds, mixes: Sequence[str], roles: Roles) -> str:
     own = [one for one in lines_of(speeds) if roles.get(one[1]) == "own"]
     found = [(x, kernel, title, mix) for title, kernel, line in own for mix, x in zip(mixes, line, strict=True) if x]
     if not found:
-        return "No kernel here takes a row of documents in one call"
+        return say("No kernel here takes a row of documents in one call")
     value, kernel, title, mix = max(found)
-    return f"Fastest in one call: {kernel}, {value:.4g} TFLOP/s ({title}, documents of {mix})"
+    words = {"kernel": phrase(kernel), "value": value, "title": phrase(title), "mix": phrase(mix)}
+    return say("Fastest in one call: {kernel}, {value:.4g} TFLOP/s ({title}, documents of {mix})", **words)
 
 
 def draw_curves(
@@ -133,7 +155,7 @@ def draw_curves(
         dashes = "dashed" if role == "crossing" else "solid"
         width = style.STROKE * (1.5 if role == "own" else 1)
         axes.plot(*zip(*known, strict=True), linestyle=dashes, linewidth=width, clip_on=False, **look)
-        ends.append((known[-1][1], known[-1][0], f"{name} {known[-1][1]:.3g}", look))
+        ends.append((known[-1][1], known[-1][0], f"{inked(name)} {known[-1][1]:.3g}", look))
     ends.sort(key=lambda end: end[0])
     low, high = (float(np.log(edge)) for edge in axes.get_ylim())
     heights = spread([PANEL * (np.log(end[0]) - low) / (high - low) for end in ends], LETTER, PANEL)
@@ -186,17 +208,18 @@ def draw_rates(
     """
     told = alt_text_rates(rates, gains, claim, unit)
     bars = sorted(rates, key=lambda rate: -rate.value)
+    names_drawn = [style.one_line(inked(rate.name)) for rate in bars]
     colours, rows = style.theme(dark), max(len(bars), 5)
     height = 1.12 + STEP * rows + 0.42
-    title = f"The same documents: {bars[0].name} is fastest" if bars[1:] else "How fast documents are fed"
-    picture = style.Picture(style.WIDTH, height, colours, title, told)
-    write_head(picture, claim)
+    picture = style.Picture(style.WIDTH, height, colours, rates_title(bars), told)
+    with style.inking():
+        write_head(picture, rates_title(bars), phrase(claim))
     right = GAINS if gains else 0.0
-    names = min(3.0, max(style.text_width(rate.name) for rate in bars) + 0.35)
-    told_of = [style.shorten(style.one_line(f"{shown(rate.value)}{rate.note}"), NOTE) for rate in bars]
+    names = min(3.0, max(map(style.text_width, names_drawn)) + 0.35)
+    told_of = [style.shorten(style.one_line(f"{shown(rate.value)}{inked(rate.note)}"), NOTE) for rate in bars]
     notes = max(map(style.text_width, told_of)) + 0.25
     width = style.WIDTH - names - notes - right
-    picture.write(EDGE, 0.98, style.one_line(unit), style.BODY, color=colours.quiet)
+    picture.write(EDGE, 0.98, style.one_line(inked(unit)), style.BODY, color=colours.quiet)
     axes = picture.panel(names, 1.10, width, STEP * len(bars), frame=False, ylim=(len(bars), 0))
     axes.set_xlim(0, bars[0].value)
     for number, rate in enumerate(bars):
@@ -207,7 +230,7 @@ def draw_rates(
         else:
             style.fill(axes, outline, colours.own if rate.role == "own" else colours.line)
         base = 1.10 + STEP * middle
-        words = style.shorten(style.one_line(rate.name), names - 0.3)
+        words = style.shorten(names_drawn[number], names - 0.3)
         picture.write(names - 0.1, base, words, ha="right", va="center_baseline")
         end = names + width * rate.value / bars[0].value + 0.07
         picture.write(end, base, told_of[number], va="center_baseline")
@@ -223,12 +246,20 @@ def alt_text_rates(rates: Sequence[Rate], gains: Mapping[str, float] | None, cla
         raise InputError("there is no rate to draw; give at least one.")
     for rate in rates:
         check_values(rate.name, rate.role, [rate.value])
-    bars = "; ".join(f"{one.name} {shown(one.value)}{one.note}" for one in sorted(rates, key=lambda one: -one.value))
-    told = (f"{claim}. " if claim else "") + f"{unit[0].upper()}{unit[1:]}: {bars}."
+    ordered = sorted(rates, key=lambda one: -one.value)
+    bars = say("; ").join(f"{phrase(one.name)} {shown(one.value)}{phrase(one.note)}" for one in ordered)
+    told = phrase(claim) + say(". ") if claim else ""
+    told += say("{unit}: {bars}.", unit=capital(phrase(unit)), bars=bars)
     for name, gain in (gains or {}).items():
         check_values(name, "own", [gain])
-    by_row = ", ".join(f"{name} {gain:.2f}×" for name, gain in (gains or {}).items())
-    return f"{told} Varlen over packed, by row length: {by_row}." if by_row else told
+    by_row = listed(f"{name} {gain:.2f}×" for name, gain in (gains or {}).items())
+    return told + say(" Varlen over packed, by row length: {gains}.", gains=by_row) if by_row else told
+
+
+def rates_title(bars: Sequence[Rate]) -> str:
+    """Which bar is the longest, of ``bars`` from the longest to the shortest."""
+    name = phrase(bars[0].name)
+    return say("The same documents: {name} is fastest", name=name) if bars[1:] else say("How fast documents are fed")
 
 
 def shown(rate: float) -> str:
@@ -241,7 +272,7 @@ def draw_gains(
 ) -> None:
     """A bar a row length; the dotted line is 1, where nothing is gained."""
     colours = picture.colours
-    picture.write(left, top - 0.12, "varlen over packed, by row", style.BODY, color=colours.quiet)
+    picture.write(left, top - 0.12, inked("varlen over packed, by row"), style.BODY, color=colours.quiet)
     highest = max(1.2, *gains.values()) * 1.2
     axes = picture.panel(left, top, width, height, xlim=(-0.6, len(gains) - 0.4), ylim=(0, highest))
     axes.spines[["top", "right", "left"]].set_visible(False)

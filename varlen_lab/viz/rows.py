@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from varlen_lab.errors import InputError, plural
+from varlen_lab.errors import InputError
+from varlen_lab.language.saying import counted, phrase, say
 from varlen_lab.viz import style
 from varlen_lab.viz.masks import factor, lengths_of, percent
 
@@ -32,9 +33,11 @@ def draw_rows(packed: Any, max_length: int | None = None, *, against: Any = None
     """
     plan = check_rows(packed, max_length)
     rows, max_length = plan.rows, plan.max_length
-    colours, title = style.theme(dark), "Rows before and after packing" if against is None else "Two ways to pack"
+    colours, title = style.theme(dark), say("Rows before and after packing" if against is None else "Two ways to pack")
     whole = np.zeros(len(plan.documents), dtype=bool)
-    first = Half("Padded", [np.array([n]) for n in plan.documents], int(plan.documents[0]), (whole, plan.truncated))
+    first = Half(
+        say("Padded"), [np.array([n]) for n in plan.documents], int(plan.documents[0]), (whole, plan.truncated)
+    )
     if against is not None:
         other = check_rows(against, None)
         first = Half(name_of(against), other.rows, other.max_length, other.cuts)
@@ -48,30 +51,59 @@ def draw_rows(packed: Any, max_length: int | None = None, *, against: Any = None
     narrow = 2.6  # inches a heading needs, whatever the rows do
     right = min(max(right, LEFT + narrow), style.WIDTH - RIGHT - narrow)
     inch = min((right - GAP - LEFT) / longest, (style.WIDTH - RIGHT - right) / max_length)
-    second = Half("Packed" if against is None else name_of(packed), rows, max_length, plan.cuts)
-    for left, (name, lines, size, cuts) in ((LEFT, first), (right, second)):
-        waste = 1 - sum(int(line.sum()) for line in lines) / (len(lines) * size)
+    second = Half(say("Packed") if against is None else name_of(packed), rows, max_length, plan.cuts)
+    fewer = len(before) / len(rows) if against is None and len(rows) < len(before) else None
+    for left, half in ((LEFT, first), (right, second)):
         room = (right - GAP if left == LEFT else style.WIDTH - RIGHT) - left
-        picture.write(left, 0.29, name, style.TITLE, weight="bold")
-        kind = "padding" if name == "Padded" else "unused"
-        claim, bad = f"{percent(waste)} is {kind}" if waste else f"nothing is {kind}", waste > 0
-        numbers = f"{plural(len(lines), 'row')} of {plural(size, 'token')}"
-        if against is not None:  # plans differ in what they cut
-            torn = (other if left == LEFT else plan).cut
-            numbers += f"  ·  {claim.replace(' is', '')}"
-            claim, bad = f"{plural(torn, 'document') if torn else 'no document'} cut", torn > 0
-        picture.write(left, 0.55, claim, style.CLAIM, color=colours.cross_ink if bad else colours.own)
-        if left == right and against is None and len(lines) < len(before):
-            extra = f"  ·  rows ÷ {factor(len(before) / len(lines))}"
-            numbers += extra if style.text_width(numbers + extra, style.BODY) <= room else ""
-        picture.write(left, 0.79, numbers, style.BODY, color=colours.quiet)
-        draw_bars(picture, lines, size, left, inch, row_height, cuts)
-    sorting = "padded rows longest first; " if against is None else ""
-    words = f"{plural(len(plan.documents), 'document')}, one scale; {sorting}hatched: no token there"
-    cut = "" if not plan.cut else f"; orange edge: {plural(plan.cut, 'document')} cut there"
-    picture.write_caption(LEFT, words + cut)
+        torn = None if against is None else (other if left == LEFT else plan).cut
+        padded = against is None and left == LEFT
+        write_heading(picture, half, left, room, padded, torn, fewer if left == right else None)
+        draw_bars(picture, half.rows, half.size, left, inch, row_height, half.cuts)
+    picture.write_caption(LEFT, caption_of(plan, against is None))
     picture.folds_at(LEFT, right, foot=0.34)
     return picture
+
+
+@style.inking()
+def caption_of(plan: Plan, padded: bool) -> str:
+    """How to read the bars."""
+    documents = counted(len(plan.documents), "document")
+    words = (
+        "{documents}, one scale; padded rows longest first; hatched: no token there"
+        if padded
+        else "{documents}, one scale; hatched: no token there"
+    )
+    cut = say("; orange edge: {documents} cut there", documents=counted(plan.cut, "document")) if plan.cut else ""
+    return say(words, documents=documents) + cut
+
+
+@style.inking()
+def write_heading(
+    picture: style.Picture, half: Half, left: float, room: float, padded: bool, torn: int | None, fewer: float | None
+) -> None:
+    """Three lines above a half: its name, what is wasted or, between two plans, ``torn``, and the numbers.
+
+    ``fewer``: how many times fewer rows there are than padded ones, said where there is room for it.
+    """
+    colours, lines, size = picture.colours, half.rows, half.size
+    waste = 1 - sum(int(line.sum()) for line in lines) / (len(lines) * size)
+    numbers = say("{rows} of {tokens}", rows=counted(len(lines), "row"), tokens=counted(size, "token"))
+    picture.write(left, 0.29, phrase(half.name), style.TITLE, weight="bold")
+    if torn is None:
+        share, bad = percent(waste), waste > 0
+        if waste:
+            claim = say("{share} is padding" if padded else "{share} is unused", share=share)
+        else:
+            claim = say("nothing is padding" if padded else "nothing is unused")
+    else:  # plans differ in what they cut
+        numbers += say("  ·  {share} unused", share=percent(waste)) if waste else say("  ·  nothing unused")
+        bad = torn > 0
+        claim = say("{documents} cut", documents=counted(torn, "document")) if torn else say("no document cut")
+    picture.write(left, 0.55, claim, style.CLAIM, color=colours.cross_ink if bad else colours.own)
+    if fewer is not None:
+        extra = say("  ·  rows ÷ {fewer}", fewer=factor(fewer))
+        numbers += extra if style.text_width(numbers + extra, style.BODY) <= room else ""
+    picture.write(left, 0.79, numbers, style.BODY, color=colours.quiet)
 
 
 class Half(NamedTuple):
@@ -92,21 +124,38 @@ def alt_text_rows(packed: Any, max_length: int | None = None, against: Any = Non
     """What ``draw_rows`` shows, in words, for a reader who does not see it."""
     plan = check_rows(packed, max_length)
     if against is not None:
-        halves = ", ".join(
-            f"{side} {name_of(one)}: {plural(len(of.rows), 'row')} of {plural(of.max_length, 'token')}, "
-            f"{plural(of.cut, 'document')} cut"
-            for side, one, of in (("left", against, check_rows(against, None)), ("right", packed, plan))
-        )
-        return f"{plural(len(plan.documents), 'document')} packed in two ways, {halves}."
+        halves = [
+            say(
+                "{side} {name}: {rows} of {tokens}, {documents} cut",
+                side=side,
+                name=phrase(name_of(one)),
+                rows=counted(len(of.rows), "row"),
+                tokens=counted(of.max_length, "token"),
+                documents=counted(of.cut, "document"),
+            )
+            for side, one, of in ((say("left"), against, check_rows(against, None)), (say("right"), packed, plan))
+        ]
+        count = counted(len(plan.documents), "document")
+        left, right = halves
+        return say("{documents} packed in two ways, {left}, {right}.", documents=count, left=left, right=right)
     documents, tokens = plan.documents, sum(int(row.sum()) for row in plan.rows)
-    count, longest = plural(len(documents), "document"), int(documents[0])
+    count, longest = counted(len(documents), "document"), int(documents[0])
     padded = 1 - documents.sum() / (len(documents) * longest)
     waste = 1 - tokens / (len(plan.rows) * plan.max_length)
-    cut = f" {plural(plan.cut, 'document')} had to be cut." if plan.cut else ""
+    cut = say(" {documents} had to be cut.", documents=counted(plan.cut, "document")) if plan.cut else ""
     return (
-        f"{count} as rows of bars. Left, one padded row each: {plural(len(documents), 'row')} of "
-        f"{plural(longest, 'token')}, {percent(padded)} padding. Right, packed: {plural(len(plan.rows), 'row')} "
-        f"of {plural(plan.max_length, 'token')}, {percent(waste)} unused.{cut}"
+        say(
+            "{documents} as rows of bars. Left, one padded row each: {before} of {longest}, {padded} padding. "
+            "Right, packed: {after} of {limit}, {waste} unused.",
+            documents=count,
+            before=counted(len(documents), "row"),
+            longest=counted(longest, "token"),
+            padded=percent(padded),
+            after=counted(len(plan.rows), "row"),
+            limit=counted(plan.max_length, "token"),
+            waste=percent(waste),
+        )
+        + cut
     )
 
 

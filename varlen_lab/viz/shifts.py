@@ -12,7 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import listed, phrase, say
 from varlen_lab.viz import style
+from varlen_lab.viz.style import inked
 
 WIDTH, HEAD, STEP, BAR, FOOT, EDGE = 6.4, 0.98, 0.36, 0.22, 0.62, 0.2  # inches
 WHAT = "Loss minus the truth, in nats"
@@ -29,9 +31,10 @@ def draw_shifts(
     told = alt_text_shifts(shifts, honest)
     colours, height = style.theme(dark), HEAD + STEP * len(shifts) + FOOT
     picture = style.Picture(WIDTH, height, colours, headline(shifts, honest), told)
-    picture.write(EDGE, 0.32, picture.title, style.TITLE, weight="bold")
-    picture.write(EDGE, 0.60, WHAT, style.CLAIM, color=colours.quiet)
-    names = [style.shorten(style.one_line(name), WIDTH / 2) for name in shifts]
+    with style.inking():
+        picture.write(EDGE, 0.32, headline(shifts, honest), style.TITLE, weight="bold")
+    picture.write(EDGE, 0.60, inked(WHAT), style.CLAIM, color=colours.quiet)
+    names = [style.shorten(style.one_line(inked(name)), WIDTH / 2) for name in shifts]
     left = EDGE + max(map(style.text_width, names)) + 0.15
     low, high = min(0.0, *honest, *shifts.values()), max(0.0, *honest, *shifts.values())
     room = max(0.12 * (high - low), 1e-9)
@@ -50,8 +53,8 @@ def draw_shifts(
     share = (np.array([0.0, min(honest), max(honest)]) - low + room) / (high - low + 2 * room)
     zero, first, last = (left + share * (WIDTH - left - EDGE)).tolist()
     bottom = HEAD + STEP * len(shifts)
-    picture.write(zero, bottom + 0.17, "the truth", style.SMALL, ha="center", color=colours.own)
-    words = "grey: what single documents cost, each alone"
+    picture.write(zero, bottom + 0.17, inked("the truth"), style.SMALL, ha="center", color=colours.own)
+    words = inked("grey: what single documents cost, each alone")
     picture.write((first + last) / 2, bottom + 0.34, words, style.SMALL, ha="center", color=colours.quiet)
     picture.write_caption(EDGE, caption, above=0.1)
     return picture
@@ -69,7 +72,8 @@ def within(shifts: Mapping[str, float], honest: Sequence[float]) -> int:
 
 def headline(shifts: Mapping[str, float], honest: Sequence[float]) -> str:
     """What the figure shows, in a sentence."""
-    return f"{within(shifts, honest)} of {len(shifts)} wrong losses look like honest ones"
+    alike = within(shifts, honest)
+    return say("{alike} of {count} wrong losses look like honest ones", alike=alike, count=len(shifts))
 
 
 def alt_text_shifts(shifts: Mapping[str, float], honest: Sequence[float]) -> str:
@@ -79,6 +83,11 @@ def alt_text_shifts(shifts: Mapping[str, float], honest: Sequence[float]) -> str
         raise InputError(
             "shifts and honest must be finite numbers, one each at least; leave out what was not measured."
         )
-    numbers = ", ".join(f"{name} {shift:+.3f}" for name, shift in shifts.items())
-    band = f"single documents cost between {min(honest):+.2f} and {max(honest):+.2f}"
-    return f"{headline(shifts, honest)}. {WHAT}: {numbers}; {band}."
+    return say(
+        "{headline}. {what}: {numbers}; single documents cost between {least:+.2f} and {most:+.2f}.",
+        headline=headline(shifts, honest),
+        what=say(WHAT),
+        numbers=listed(f"{phrase(name)} {shift:+.3f}" for name, shift in shifts.items()),
+        least=min(honest),
+        most=max(honest),
+    )

@@ -15,11 +15,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import listed, phrase, say
 from varlen_lab.packing.steps import count_steps
 from varlen_lab.viz import style
+from varlen_lab.viz.style import inked
 
 ROW, BAR = 0.44, 0.5  # inches a run takes, share of it that is bar
 HEAD, FOOT, RIGHT = 0.92, 0.30, 0.75  # inches
+SLIDERS = {  # an argument of count_steps, and what stands before its slider
+    "documents": "documents",
+    "documents_per_row": "documents per row",
+    "batch_size": "batch size",
+    "accumulative_counts": "accumulative counts",
+    "epochs": "epochs",
+    "learning_rate": "learning rate",
+}
 DOCUMENTS = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000]
 PER_ROW = [1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100]
 FEW = [1, 2, 4, 8, 16, 32, 64, 128]
@@ -78,7 +88,7 @@ def slider(name: str, values: list[Any], value: Any) -> Any:
 
     options = [(f"{each:,.3g}" if each < 1000 else f"{each:,}", each) for each in sorted({*values, value})]
     wide = {"description_width": "11em"}
-    words = name.replace("_", " ")
+    words = phrase(SLIDERS[name])
     return ipywidgets.SelectionSlider(
         options=options, value=value, description=words, style=wide, layout=ipywidgets.Layout(width="30em")
     )
@@ -90,14 +100,18 @@ def draw_held_out(losses: Mapping[str, float], *, caption: str = "", dark: bool 
     ``losses``: what to call a run -> its loss. Raises InputError for fewer than two runs and what is no finite number.
     """
     runs = checked_runs(losses)
-    names = [style.shorten(style.one_line(name), style.WIDTH / 2) for name in runs]
+    names = [style.shorten(style.one_line(inked(name)), style.WIDTH / 2) for name in runs]
     values = np.array(list(runs.values()))
     gaps = values - values[0]
-    colours, title = style.theme(dark), headline(gaps)
+    colours = style.theme(dark)
+    with style.inking():
+        title = headline(gaps)
     height = HEAD + ROW * len(names) + FOOT
     picture = style.Picture(style.WIDTH, height, colours, title, alt_text_held_out(losses, caption=caption))
     picture.write(0.10, 0.30, title, style.TITLE, weight="bold")
-    picture.write(0.10, 0.56, f"held-out loss, and how far from {names[0]}", style.CLAIM, color=colours.quiet)
+    picture.write(
+        0.10, 0.56, inked("held-out loss, and how far from {name}", name=names[0]), style.CLAIM, color=colours.quiet
+    )
     left = 0.10 + max(style.text_width(name) for name in names) + 0.15
     span = max(float(np.ptp(np.append(gaps, 0))), 1e-6)
     limits: dict[str, tuple[float, float]] = {
@@ -143,13 +157,14 @@ def checked_runs(losses: Any) -> dict[str, float]:
 def headline(gaps: np.ndarray) -> str:
     """What the bars say: the largest step up, or that there is none."""
     if gaps.max() <= 0:
-        return "The same documents, stepped differently: none is worse"
-    return f"The same documents, stepped differently: up to {gaps.max():.2f} nats worse"
+        return say("The same documents, stepped differently: none is worse")
+    return say("The same documents, stepped differently: up to {most:.2f} nats worse", most=gaps.max())
 
 
 def alt_text_held_out(losses: Mapping[str, float], *, caption: str = "") -> str:
     """What ``draw_held_out`` shows, in words, for a reader who does not see it."""
     runs = checked_runs(losses)
     first = next(iter(runs.values()))
-    rest = ", ".join(f"{name} {value:.2f} ({value - first:+.2f})" for name, value in list(runs.items())[1:])
-    return f"Bars of held-out losses: {next(iter(runs))} {first:.2f}, {rest}. {caption}".strip()
+    named = [f"{phrase(name)} {value:.2f} ({value - first:+.2f})" for name, value in list(runs.items())[1:]]
+    bars = listed([f"{phrase(next(iter(runs)))} {first:.2f}", *named])
+    return say("Bars of held-out losses: {bars}. {caption}", bars=bars, caption=style.part_by_part(caption)).strip()

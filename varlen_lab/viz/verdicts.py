@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import listed, phrase, say
 from varlen_lab.viz import style
+from varlen_lab.viz.style import inked
 
 Panels = Mapping[tuple[str, str], Sequence[str]]  # (title, what is done) -> a word a class, in one order
 WORDS = {  # word -> what the legend says of it
@@ -44,23 +46,29 @@ def draw_verdicts(panels: Panels, *, title: str = "", dark: bool = False) -> Fig
     height = SIDE * down / across
     width = 2 * EDGE + len(panels) * SIDE + (len(panels) - 1) * BETWEEN
     foot = 0.2 + LETTER * math.ceil(len(words) / 2)
-    title = title or f"{count} model classes, one square each"
-    picture = style.Picture(width, HEAD + height + foot, colours, title, told)
-    picture.write(EDGE, 0.3, style.shorten(title, width - 2 * EDGE, style.TITLE), style.TITLE, weight="bold")
+    picture = style.Picture(width, HEAD + height + foot, colours, title_of(title, count), told)
+    with style.inking():
+        headline = title_of(title, count)
+    picture.write(EDGE, 0.3, style.shorten(headline, width - 2 * EDGE, style.TITLE), style.TITLE, weight="bold")
     for number, ((name, about), panel) in enumerate(panels.items()):
         left = EDGE + number * (SIDE + BETWEEN)
         kept = sum(word.startswith("exact") for word in panel)
-        picture.write(left, 0.72, name, style.CLAIM, weight="bold")
-        picture.write(left, 0.94, style.shorten(about, SIDE, style.SMALL), style.SMALL, color=colours.quiet)
+        picture.write(left, 0.72, inked(name), style.CLAIM, weight="bold")
+        picture.write(left, 0.94, style.shorten(inked(about), SIDE, style.SMALL), style.SMALL, color=colours.quiet)
         picture.write(left, 1.42, str(kept), 24, weight="bold", color=colours.own)
         beside = left + style.text_width(str(kept), 24, "bold") + 0.1
-        picture.write(beside, 1.42, f"of {count} exact", style.CLAIM, color=colours.quiet)
+        picture.write(beside, 1.42, inked("of {count} exact", count=count), style.CLAIM, color=colours.quiet)
         axes = picture.panel(left, HEAD, SIDE, height, frame=False, xlim=(0, across), ylim=(down, 0))
         for word in words:
             places = np.flatnonzero(np.array(panel) == word)
             draw_cells(axes, word, cells(places, across), colours)
     draw_legend(picture, words, HEAD + height + 0.24)
     return picture
+
+
+def title_of(title: str, count: int) -> str:
+    """What somebody called the figure, else how many classes there are."""
+    return phrase(title) if title else say("{count} model classes, one square each", count=count)
 
 
 def cells(places: np.ndarray, across: int) -> np.ndarray:
@@ -95,7 +103,7 @@ def draw_legend(picture: style.Picture, words: Sequence[str], top: float) -> Non
         at = top + row * LETTER
         axes = picture.panel(left, at - 0.13, 0.16, 0.16, frame=False, xlim=(0, 1), ylim=(1, 0))
         draw_cells(axes, word, cells(np.array([0]), 1), picture.colours)
-        picture.write(left + 0.24, at, WORDS[word], style.BODY)
+        picture.write(left + 0.24, at, inked(WORDS[word]), style.BODY)
 
 
 def alt_text_verdicts(panels: Panels) -> str:
@@ -111,6 +119,9 @@ def alt_text_verdicts(panels: Panels) -> str:
                 raise InputError(f"{word!r} is no verdict; it must be one of {', '.join(WORDS)}.")
     said = []
     for (name, about), panel in panels.items():
-        counts = ", ".join(f"{panel.count(word)} {word}" for word in WORDS if word in panel)
-        said.append(f"{name} ({about}): {counts}.")
-    return f"A square for each of {sizes.pop()} model classes. {' '.join(said)}"
+        counts = [
+            say("{count} {verdict}", count=panel.count(word), verdict=phrase(word)) for word in WORDS if word in panel
+        ]
+        ways = {"name": phrase(name), "about": phrase(about), "counts": listed(counts)}
+        said.append(say("{name} ({about}): {counts}.", **ways))
+    return say("A square for each of {count} model classes. {panels}", count=sizes.pop(), panels=say(" ").join(said))
