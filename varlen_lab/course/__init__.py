@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from varlen_lab.course.heard import listening as listening
     from varlen_lab.course.kept_results import gpu_training as gpu_training
     from varlen_lab.course.kept_results import real_effect as real_effect
+    from varlen_lab.course.lab.broken import Broken as Broken
+    from varlen_lab.course.lab.broken import break_it as break_it
     from varlen_lab.course.lessons import Lesson as Lesson
     from varlen_lab.course.lessons import find_lesson as find_lesson
     from varlen_lab.course.lessons import find_lessons as find_lessons
