@@ -1,9 +1,9 @@
 """``break_it``: make one of twelve mistakes and look at what it does; without a name the whole lab.
 
-    broken = break_it("merged documents")       # runs it: the right way, and with the mistake
-    print(broken)                               # mask, strip, losses, what arrived, what the audit says
-    broken.name("seams a token late")           # right or not, and by which sign the two differ
-    break_it()                                  # all twelve: a widget in a notebook, their list in a script
+broken = break_it("merged documents")       # runs it: the right way, and with the mistake
+print(broken)                               # mask, strip, losses, what arrived, what the audit says
+broken.name("seams a token late")           # right or not, and by which sign the two differ
+break_it()                                  # all twelve: a widget in a notebook, their list in a script
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from html import escape
 from textwrap import fill
 from typing import Any
 
-from varlen_lab.course.lab.record import USUAL, as_json, made, recorded
+from varlen_lab.course.lab.record import USUAL, as_json, checked_lengths, made, recorded
 from varlen_lab.course.lab.switches import SWITCHES, Switch, find_switch
 from varlen_lab.course.lab.texts import LETTERS, correct, interface, mistaken, told
 from varlen_lab.course.verdicts import Verdict
@@ -33,20 +33,17 @@ def break_it(switch: str | None = None, *, lengths: Sequence[int] = USUAL, seed:
     at most 52 together; ``seed``: of the model's weights. The lab is a widget in a notebook, where the kernel runs what
     is turned on; elsewhere it is a ``Board``, their list. InputError for a switch or a row that there is not.
     """
-    usual = tuple(lengths) == USUAL and seed == 0
+    row = checked_lengths(lengths)
     if switch is not None:
-        from varlen_lab.course.lab.measuring import alone, checked_lengths, measure
+        from varlen_lab.course.lab.measuring import alone, measure
 
         chosen = find_switch(switch)
-        row = checked_lengths(lengths)
         right, now = measure(chosen, row, seed)
         truth, truths = alone(row, seed)
         record = {"lengths": row, "truth": truth, "truths": list(truths), "right": as_json(right, right)}
         return Broken(chosen, as_json(right, now), record)
-    record = recorded() if usual else made(lengths, seed)
-    if (lab := widget(record, seed)) is not None:
-        return lab
-    return Board()
+    record = recorded() if tuple(row) == USUAL and seed == 0 else made(row, seed)
+    return widget(record, seed) or Board()
 
 
 def widget(record: dict[str, Any], seed: int) -> Any:
@@ -67,7 +64,7 @@ class Board:
     def __str__(self) -> str:
         wide = max(len(name) for name in SWITCHES)
         lines = [f"  {name:<{wide}}  {each.source}" for name, each in SWITCHES.items()]
-        ways = say("Make one of them: break_it(\"{name}\"). Name what you see: .name(\"…\").", name="merged documents")
+        ways = say('Make one of them: break_it("{name}"). Name what you see: .name("…").', name="merged documents")
         return "\n".join([say("Twelve mistakes that people made, and where:"), *lines, ways])
 
     __repr__ = __str__
@@ -142,8 +139,9 @@ class Broken:
     def _repr_html_(self) -> str:
         drawn = "\n".join(self.drawing())
         rest = str(self)[len(drawn) :].strip().split("\n")
+        heard = escape(told(self.run, self.record)["picture"])
         return (
-            f'<pre style="line-height:1.15" aria-label="{escape(told(self.run, self.record)["picture"])}">{escape(drawn)}</pre>'
+            f'<pre style="line-height:1.15" role="img" aria-label="{heard}">{escape(drawn)}</pre>'
             f"<p>{escape(' '.join(rest))}</p>"
         )
 
@@ -159,12 +157,12 @@ def crossed(row: str, should: str) -> str:
 
 
 def predicted(trained: str, should: str) -> str:
-    """The strip in characters: the letter that a token must predict, as a capital where it should not."""
-    signs = {("1", "1"): str, ("1", "0"): str.upper}
-    return "".join(
-        signs[one, other](LETTERS[at + 1]) if (one, other) in signs else MARKS[one == "1", other == "1"]
-        for at, (one, other) in enumerate(zip(trained, should, strict=True))
-    )
+    """The strip in characters: the letter that a token must predict, as a capital where it should not be asked."""
+    marks = []
+    for at, (one, other) in enumerate(zip(trained, should, strict=True)):
+        letter = LETTERS[at + 1 : at + 2]
+        marks.append(MARKS[one == "1", other == "1"] if one == "0" else letter if other == "1" else letter.upper())
+    return "".join(marks)
 
 
 def folded(text: str) -> str:

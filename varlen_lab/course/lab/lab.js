@@ -44,6 +44,7 @@ function render({ model, el }) {
   const legend = element(box, "div", "varlen-lab-legend");
   for (const kind of ["own", "cross", "missing"]) element(legend, "span", `varlen-lab-kind varlen-lab-kind-${kind}`, words[kind]);
   element(legend, "span", "", words.pale);
+  element(legend, "span", "", words.specimen.replace("{count}", data.right.heard.length));
   const tables = element(box, "div", "varlen-lab-tables");
   const losses = element(tables, "div", ""), batch = element(tables, "div", "");
 

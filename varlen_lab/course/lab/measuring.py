@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from varlen_lab.attention.huggingface import AUTO
 from varlen_lab.course.lab.record import USUAL
 from varlen_lab.course.lab.switches import Switch
-from varlen_lab.errors import InputError
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.measure import felt, random_weights
 from varlen_lab.leaks.planted_batches import Batch, for_stock_attention
@@ -31,7 +30,6 @@ from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.registry import IGNORE
 
 WINDOW = 6
-MOST = 52  # tokens of a row: as many as there are letters to call them by
 FIRST_ID = 10
 LEVELS = (0.1, 0.3)  # shares of the strongest in its row of the picture between one level and the next
 TELLING = ("position_ids", "attention_mask", "use_cache", "cu_seq_lens_q", "labels", "completion_mask")
@@ -53,20 +51,6 @@ class Run:
     losses: tuple[float | None, ...]
     batch: dict[str, str]
     findings: tuple[Finding, ...]
-
-
-def checked_lengths(lengths: Sequence[int]) -> list[int]:
-    """Lengths of documents for the lab; InputError for a row it cannot show."""
-    try:
-        found = [int(length) for length in lengths]
-    except (TypeError, ValueError):
-        found = []
-    if len(found) < 2 or min(found) < 1 or sum(found) > MOST or max(found) < 3:
-        raise InputError(
-            f"lengths is {lengths!r}, it must be two documents or more, one of at least 3 tokens, of at most {MOST} "
-            f"tokens together; leave it out for {USUAL}."
-        )
-    return found
 
 
 def prompts_of(lengths: Sequence[int]) -> list[int]:

@@ -84,7 +84,7 @@ def fragment(language: str = "en", *, switch: str | None = None) -> str:
     with speaking(language):
         data = lab_data(switch=read_asked({"language": language, "switch": switch})[1])
         items = "".join(
-            f'<li><b>{escape(words["label"])}</b>: {escape(words["deed"])} {escape(words["fix"])} '
+            f"<li><b>{escape(words['label'])}</b>: {escape(words['deed'])} {escape(words['fix'])} "
             f'<a rel="noopener noreferrer" href="{escape(each.url)}">{escape(each.source)}</a></li>\n'
             for each in SWITCHES.values()
             for words in [each.words()]

@@ -12,8 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from varlen_lab.errors import InputError, quoted
+
 PLACE = Path(__file__).parent / "recorded.json"
 USUAL = (5, 1, 7, 13)  # tokens of the documents: a one-token one, and one longer than two layers hear
+MOST = 52  # tokens of a row: as many as there are letters to call them by
 DIGITS = 6  # of a loss
 
 
@@ -26,7 +29,7 @@ def recorded() -> dict[str, Any]:
 
 def made(lengths: Sequence[int] = USUAL, seed: int = 0) -> dict[str, Any]:
     """The record of a row and of weights of this seed, measured now; InputError for a row that the lab cannot show."""
-    from varlen_lab.course.lab.measuring import WINDOW, alone, checked_lengths, measure
+    from varlen_lab.course.lab.measuring import WINDOW, alone, measure
     from varlen_lab.course.lab.switches import SWITCHES
 
     row = checked_lengths(lengths)
@@ -39,6 +42,20 @@ def made(lengths: Sequence[int] = USUAL, seed: int = 0) -> dict[str, Any]:
         "right": as_json(*measure(None, row, seed)),
         "switches": {name: as_json(*measure(switch, row, seed)) for name, switch in SWITCHES.items()},
     }
+
+
+def checked_lengths(lengths: Sequence[int]) -> list[int]:
+    """Lengths of documents for the lab; InputError for a row it cannot show."""
+    try:
+        found = [int(length) for length in lengths]
+    except (TypeError, ValueError, OverflowError):
+        found = []
+    if len(found) < 2 or min(found) < 1 or sum(found) > MOST or max(found) < 3:
+        raise InputError(
+            f"lengths is {quoted(lengths)}, it must be two documents or more, one of at least 3 tokens, of at most "
+            f"{MOST} tokens together; leave it out for {USUAL}."
+        )
+    return found
 
 
 def as_json(right: Any, now: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def interface() -> dict[str, str]:
     """The words on switches, pictures and tables."""
     return {
         "lab": say("Break-it lab"),
-        "lead": say("Turn a switch on and make one mistake. Each was made by somebody, and none of them was announced."),
+        "lead": say("Turn a switch on and make one mistake. Each was made by somebody, and none of them was "
+                    "announced."),
         "board": say("Twelve mistakes, one at a time"),
         "surprise": say("Surprise me"),
         "hidden": say("One of the twelve is on, and the board does not say which. Look at the picture, the strip, the "
@@ -33,6 +34,8 @@ def interface() -> dict[str, str]:
         "cross": say("there, and should not be"),
         "missing": say("missing, and should be there"),
         "pale": say("The paler, the weaker."),
+        "specimen": say("A tiny Mistral with random weights runs a row of {count} tokens. Each of its two layers has a "
+                        "window of six, so a token hears ten tokens back at most.", count="{count}"),
         "losses": say("What it costs"),
         "document": say("document"),
         "alone": say("alone"),
@@ -59,7 +62,8 @@ def interface() -> dict[str, str]:
         "mend": say("How to mend it"),
         "recorded": say("recorded run"),
         "live": say("measured by your kernel just now"),
-        "off": say("Every switch is off: each document hears itself only, and the row costs what its documents cost alone."),
+        "off": say("Every switch is off: each document hears itself only, and the row costs what its documents cost "
+                   "alone."),
     }  # fmt: skip
 
 
@@ -83,7 +87,9 @@ def told(run: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
 def picture_in_words(run: dict[str, Any], record: dict[str, Any]) -> str:
     """Who hears whom and what is trained, beside what should be."""
     right, lengths = record["right"], record["lengths"]
-    pairs = [(a != "0", b != "0") for row, twin in zip(run["heard"], right["heard"], strict=True) for a, b in zip(row, twin)]
+    pairs = [
+        (a != "0", b != "0") for row, twin in zip(run["heard"], right["heard"], strict=True) for a, b in zip(row, twin)
+    ]
     own, cross, missing = (pairs.count(kind) for kind in ((True, True), (True, False), (False, True)))
     said = [
         say("{own} of {all} pairs of tokens hear each other as they should.", own=own, all=sum(b for _, b in pairs)),
@@ -112,5 +118,7 @@ def loss_in_words(loss: float, truth: float) -> str:
         return say("The loss is {truth:.3f}, exactly what the documents cost alone.", truth=truth)
     given = {"loss": loss, "truth": truth, "difference": f"{difference:+.3f}".replace("-", "−")}
     if difference < 0:
-        return say("The loss is {loss:.3f} and not {truth:.3f} ({difference}): the run looks better than it is.", **given)
+        return say(
+            "The loss is {loss:.3f} and not {truth:.3f} ({difference}): the run looks better than it is.", **given
+        )
     return say("The loss is {loss:.3f} and not {truth:.3f} ({difference}).", **given)

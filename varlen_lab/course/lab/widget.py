@@ -1,7 +1,7 @@
 """The lab as a widget: the front end of the page, and a kernel that runs what the reader turns on.
 
-Imported only where widgets can run; ``broken.break_it`` is the way in. A recorded run is shown at once, and the kernel's
-own takes its place when it is there.
+Imported only where widgets can run; ``broken.break_it`` is the way in. A recorded run is shown at once, and the
+kernel's own takes its place when it is there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Lab(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget; beside it the list of switches, and for our own pages that a lab stands here."""
-        shown_as = super()._repr_mimebundle_(**options) or {}
+        shown_as: Any = super()._repr_mimebundle_(**options) or {}
         data, metadata = shown_as if isinstance(shown_as, tuple) else (shown_as, {})
         with speaking(self.language):
             return {**data, "text/plain": str(self), LAB_TYPE: asked()}, metadata

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from varlen_lab.course.lab import LAB_TYPE
 from varlen_lab.course.lessons import Lesson
 from varlen_lab.course.outcomes import Outcome
 from varlen_lab.course.pages.cleaning import Page, clean
@@ -17,6 +19,7 @@ from varlen_lab.course.pages.outputs import ERROR, markdown_html, output_html
 from varlen_lab.viz.policy import ROW_TYPE
 
 PAPERMILL_MARKER = "papermill-error-cell-tag"
+MOVING = {ROW_TYPE: "varlen_lab.viz.explorer_page", LAB_TYPE: "varlen_lab.course.lab.page"}  # have SCRIPT and STYLE
 HEADING = re.compile(r"<(/?)h([1-6])\b")
 
 
@@ -28,7 +31,7 @@ def notebook_page(nb: Any, outcome: Outcome, images: Path, pages: Collection[str
     """
     pages = standing_beside(outcome) if pages is None else pages
     body = cells_html(nb, images, outcome.title, pages=pages)
-    scripts, sheet = explorer(nb)
+    scripts, sheet = moving(nb)
     before, after = neighbours(outcome.name, images, pages)
     page = templates().get_template("notebook.html.j2")
     return page.render(
@@ -63,14 +66,11 @@ def neighbours(name: str, folder: Path, pages: Collection[str]) -> tuple[Lesson 
     return before, after
 
 
-def explorer(nb: Any) -> tuple[list[str], str]:
-    """The scripts and the style sheet that the outputs of ``nb`` need: the explorer's, if it is among them."""
-    outputs = (output for cell in nb.cells for output in cell.get("outputs", []))
-    if not any(ROW_TYPE in (output.get("data") or {}) for output in outputs):
-        return [], ""
-    from varlen_lab.viz.explorer_page import SCRIPT, STYLE
-
-    return [SCRIPT], STYLE
+def moving(nb: Any) -> tuple[list[str], str]:
+    """The scripts and the style sheets that the outputs of ``nb`` need: the explorer's, the lab's, or none."""
+    shown = {mime for cell in nb.cells for output in cell.get("outputs", []) for mime in output.get("data") or {}}
+    found = [import_module(MOVING[mime]) for mime in MOVING if mime in shown]
+    return [each.SCRIPT for each in found], "".join(each.STYLE for each in found)
 
 
 def cells_html(nb: Any, images: Path, title: str, *, code: bool = True, pages: Collection[str] = ()) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from varlen_lab.course.lab import LAB_TYPE
 from varlen_lab.course.pages.cleaning import Page, clean
 from varlen_lab.course.pages.figures import figure
 from varlen_lab.course.pages.pictures import from_base64
@@ -73,6 +74,17 @@ def row_html(data: Any, output: Any, cell: Any, page: Page) -> str:
         return ""
 
 
+def lab_html(data: Any, output: Any, cell: Any, page: Page) -> str:
+    """The break-it lab, in the language that the notebook spoke; what is no lab is shown otherwise."""
+    from varlen_lab.course.lab.page import fragment, read_asked
+
+    try:
+        language, switch = read_asked(data)
+    except InputError:
+        return ""
+    return fragment(language, switch=switch)
+
+
 def markup(value: Any, output: Any, cell: Any, page: Page) -> str:
     """HTML, cleaned; '' when nothing of it is left to see."""
     html = clean(joined(value), page)
@@ -126,6 +138,7 @@ class Attached(dict[str, Any]):
 
 SHOWN: dict[str, Callable[[Any, Any, Any, Page], str]] = {  # richest first
     ROW_TYPE: row_html,
+    LAB_TYPE: lab_html,
     "text/html": markup,
     "text/markdown": markdown,
     "image/svg+xml": image,
