@@ -14,6 +14,7 @@ below it, without a keyword in each call. It changes words alone; no number may 
 from __future__ import annotations
 
 import re
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from varlen_lab.errors import plural, unknown_choice
 
 LANGUAGES = {"en": "English", "zh": "中文"}  # a name, and how its readers call it
 HERE = Path(__file__).parent
+HOLE = re.compile(r"\{[^{}]*\}")
 BETWEEN_SIGNS = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # a space that a name of Chinese signs leaves
 _now = "en"
 
@@ -78,10 +80,15 @@ def counted(count: int, noun: str) -> str:
 def phrase(text: str) -> str:
     """Words that somebody hands over, a table's head or the name of a curve: in the language spoken where it has them.
 
+    A lesson may have put them together: ``f"random, seed {seed}"`` is found under ``random, seed {seed}``.
+
     >>> phrase("nobody translated this")
     'nobody translated this'
     """
-    return text if _now == "en" else catalogue(_now).get(text, text)
+    if _now == "en":
+        return text
+    found = catalogue(_now).get(text)
+    return put_together(_now, text) if found is None else found
 
 
 def capital(words: str) -> str:
@@ -100,6 +107,26 @@ def listed(things: Iterable[str]) -> str:
     'note, essay'
     """
     return say(", ").join(things)
+
+
+def put_together(language: str, text: str) -> str:
+    """``text`` as a lesson's f-string wrote it, in ``language``, or as it is where no lesson writes such a one."""
+    for pattern, chinese, holes in patterns(language):
+        if found := pattern.fullmatch(text):
+            filled = dict(zip(holes, map(phrase, found.groups()), strict=True))
+            return HOLE.sub(lambda hole: filled[hole[0]], chinese)
+    return text
+
+
+@cache
+def patterns(language: str) -> list[tuple[re.Pattern[str], str, list[str]]]:
+    """What finds each f-string of the lessons, its words in ``language``, and what stands between its braces."""
+    return [
+        (re.compile("(.+?)".join(map(re.escape, HOLE.split(english)))), words, HOLE.findall(english))
+        for path in sorted((HERE / language / "lessons").glob("*.toml"))
+        for english, words in tomllib.loads(path.read_text(encoding="utf-8")).items()
+        if HOLE.search(english)
+    ]
 
 
 @cache
