@@ -24,7 +24,8 @@ from varlen_lab.documents.reading import read_dialogues
 from varlen_lab.documents.registry import OF_TOKENIZER
 from varlen_lab.errors import InputError
 from varlen_lab.files.writing import written_whole
-from varlen_lab.machine.console import say
+from varlen_lab.language.saying import say
+from varlen_lab.machine import console
 from varlen_lab.models.adapters import open_adapter
 from varlen_lab.models.loading import load_model
 from varlen_lab.packing.collators import VarlenCollator
@@ -84,7 +85,8 @@ def at_hand(package: str) -> bool:
     """Whether a package can be imported; where not, a sentence says what is left out and how to have it."""
     if importlib.util.find_spec(package) is not None:
         return True
-    say(f"{package} is not installed (pip install {package}); its part of this lesson is left out.")
+    words = "{package} is not installed (pip install {package}); its part of this lesson is left out."
+    console.say(say(words, package=package))
     return False
 
 
@@ -161,22 +163,23 @@ class BeforeAfter:
         return sum(first_line(one) == first_line(want) for one, want in zip(answers, self.wanted, strict=True))
 
     def __str__(self) -> str:
+        words = "{when}: {formed} in the form of the data, {right} right"
         counts = [
-            f"{name}: {self.in_form(said)} in the form of the data, {self.right(said)} right"
-            for name, said in (("before", self.before), ("after", self.after))
+            say(words, when=when, formed=self.in_form(said), right=self.right(said))
+            for when, said in ((say("before"), self.before), (say("after"), self.after))
         ]
-        return f"of {len(self.questions)} held-out questions\n" + "\n".join(counts)
+        return "\n".join([say("of {count} held-out questions", count=len(self.questions)), *counts])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = []
+        rows, names = [], (say("before"), say("after"), say("the data"))
         for question, *said in zip(self.questions, self.before, self.after, self.wanted, strict=True):
             rows.append(f'<tr><th colspan="2" style="text-align:left;padding-top:.8em">{escape(question)}</th></tr>')
             rows += [
                 f'<tr><td style="vertical-align:top;text-align:left">{name}</td>'
                 f'<td style="text-align:left;white-space:pre-wrap{style}">{escape(words)}</td></tr>'
-                for name, words, style in zip(("before", "after", "the data"), said, STYLES, strict=True)
+                for name, words, style in zip(names, said, STYLES, strict=True)
             ]
         return f"<table>{''.join(rows)}</table><p>{'<br>'.join(map(escape, str(self).splitlines()))}</p>"
 

@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from varlen_lab.errors import InputError, nearest
-
-ABOVE = "run the cells above first (in JupyterLab: Run, Run All Above Selected Cell)"
+from varlen_lab.language.saying import say
 
 
 def explain_errors(shell: Any) -> None:
@@ -32,7 +31,7 @@ def show_sentence(
     """What IPython calls in place of its traceback; returns what it showed."""
     if isinstance(error, NameError) and trace and "ipykernel" not in traceback.extract_tb(trace)[-1].filename:
         return shell.showtraceback((kind, error, trace), tb_offset=tb_offset)  # raised inside a library
-    lines = [f"error: {sentence(error, shell.user_ns)}"]
+    lines = [say("error: {sentence}", sentence=sentence(error, shell.user_ns))]
     shell._showtraceback(kind, error, lines)
     return lines
 
@@ -45,4 +44,7 @@ def sentence(error: BaseException, names: dict[str, Any]) -> str:
     if found is None:
         return str(error)
     hint = nearest(found[1], [name for name in names if not name.startswith("_")])
-    return f"{found[1]} is not there yet; {ABOVE}{hint}."
+    words = (
+        "{name} is not there yet; run the cells above first (in JupyterLab: Run, Run All Above Selected Cell){hint}."
+    )
+    return say(words, name=found[1], hint=hint)

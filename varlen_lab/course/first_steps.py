@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from varlen_lab.errors import LeakFound
+from varlen_lab.language.saying import say
 from varlen_lab.leaks.callback import LeakCheck
 from varlen_lab.leaks.receipt import Receipt
 
@@ -38,7 +39,7 @@ def first_step_of_trl(model: Any, dataset: Any, **settings: Any) -> Receipt | No
     ``settings`` go into its SFTConfig.
     """
     if importlib.util.find_spec("trl") is None:
-        print(NO_TRL)
+        print(say(NO_TRL))
         return None
     import datasets
     from trl import SFTConfig, SFTTrainer

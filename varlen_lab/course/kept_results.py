@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import phrase, say
 
 BASE = "varlen"
 WAYS = {"A": "padded", "B": "grouped by length", "C": "packed", "D": "varlen"}  # of a GPU's training section
@@ -96,9 +97,13 @@ class RealEffect:
         run = self.arms[0]
         settings, on = run["settings"], run["measured_on"]
         seeds = len(next(iter(self.runs.values())))
-        return (
-            f"{settings['model'].removeprefix('pip:')} · {settings['steps']} steps of a row of "
-            f"{settings['max_length']} · {seeds} seeds · {on['device']} · {on['dtype']} · torch {on['torch']}"
+        return say(
+            "{model} · {steps} steps of a row of {width} · {seeds} seeds · {machine}",
+            model=settings["model"].removeprefix("pip:"),
+            steps=settings["steps"],
+            width=settings["max_length"],
+            seeds=seeds,
+            machine=f"{on['device']} · {on['dtype']} · torch {on['torch']}",
         )
 
 
@@ -125,9 +130,9 @@ class GpuTraining:
         roles = {"D": "own", "C": "crossing"}
         return [
             (
-                WAYS[cell["mode"][0]],
+                phrase(WAYS[cell["mode"][0]]),
                 cell["tokens_per_second"],
-                f" · {cell['fill']:.0%} full, {cell['peak_gib']:.0f} GiB",
+                say(" · {fill:.0%} full, {gib:.0f} GiB", fill=cell["fill"], gib=cell["peak_gib"]),
                 roles.get(cell["mode"][0], "other"),
             )
             for cell in self.cells
@@ -141,8 +146,9 @@ class GpuTraining:
 
     def claim(self, row: int) -> str:
         """Varlen over each other way, with rows of one length, as a headline."""
-        told = [f"{gain:.2f}× {name}" for way, name in WAYS.items() if way != "D" and (gain := self.gain(way, row))]
-        return f"Tokens a second of varlen: {', '.join(told)}; rows of {row:,}"
+        gains = {name: self.gain(way, row) for way, name in WAYS.items() if way != "D"}
+        told = [say("{gain:.2f}× {way}", gain=gain, way=phrase(name)) for name, gain in gains.items() if gain]
+        return say("Tokens a second of varlen: {gains}; rows of {row:,}", gains=", ".join(told), row=row)
 
     @property
     def caption(self) -> str:

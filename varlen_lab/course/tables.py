@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from varlen_lab.language.saying import phrase
+
 
 @dataclass(frozen=True)
 class Table:
@@ -37,16 +39,19 @@ def side(cell: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A table of ``rows``; floats get three decimals, None is a dash. ValueError for a row of another length."""
+    """A table of ``rows``; floats get three decimals, None is a dash, words are said in the language spoken.
+
+    ValueError for a row of another length.
+    """
     made = tuple(tuple(map(as_words, row)) for row in rows)
     for row in made:
         if len(row) != len(head):
             raise ValueError(f"a row has {len(row)} cells and the head {len(head)}; give each row as many.")
-    return Table(tuple(head), made)
+    return Table(tuple(map(phrase, head)), made)
 
 
 def as_words(value: Any) -> str:
     """One cell."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else phrase(str(value))

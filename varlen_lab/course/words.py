@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import phrase, say
 from varlen_lab.viz.masks import legible, percent
 
 
@@ -27,8 +28,10 @@ def next_words(logits: Mapping[str, Any], tokenizer: Any, count: int = 3) -> Any
     for name, values in logits.items():
         chances, ids = last(values).softmax(-1).topk(count)
         words = [word_of(tokenizer, number) for number in ids.tolist()]
-        table[name] = [f"{word}, {percent(chance)}" for word, chance in zip(words, chances.tolist(), strict=True)]
-    columns = ["next word", *(f"choice {n}" for n in range(2, count + 1))]
+        table[phrase(name)] = [
+            f"{word}, {percent(chance)}" for word, chance in zip(words, chances.tolist(), strict=True)
+        ]
+    columns = [say("next word"), *(say("choice {n}", n=n) for n in range(2, count + 1))]
     return pandas.DataFrame.from_dict(table, orient="index", columns=columns)
 
 
@@ -60,4 +63,4 @@ def last(logits: Any) -> torch.Tensor:
 
 def word_of(tokenizer: Any, number: int) -> str:
     """A token as a reader would write it."""
-    return legible(" ".join(tokenizer.decode([number]).split())) or "(space)"
+    return legible(" ".join(tokenizer.decode([number]).split())) or say("(space)")

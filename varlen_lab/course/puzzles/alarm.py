@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right, shown
+from varlen_lab.language.saying import phrase, say
 
 WORDS, WIDTH = 50, 4
 LENGTHS = [3, 1, 4, 5, 2]
@@ -30,7 +31,8 @@ class Toy(NamedTuple):
     def run(self, ids: Any) -> np.ndarray:
         """Logits (T, 4) of token ids (T,): means over the past of each document, and what else is heard."""
         if np.size(ids) != sum(self.lengths):
-            raise ValueError(f"logits_of takes the whole row of {sum(self.lengths)} tokens: poke it, do not cut it")
+            words = "logits_of takes the whole row of {count} tokens: poke it, do not cut it"
+            raise ValueError(say(words, count=sum(self.lengths)))
         table = np.random.default_rng(0).normal(size=(WORDS, WIDTH))
         embedded = table[np.asarray(ids, dtype=int).reshape(-1) % WORDS]
         seams = [0, *np.cumsum(self.lengths).tolist()]
@@ -87,11 +89,13 @@ def check_leaks(leaks: Callable[[Callable[[Any], np.ndarray], np.ndarray, list[i
             )
         found = found.item() if getattr(found, "shape", None) == () else found  # a bool of torch or numpy
         if not isinstance(found, bool):
-            raise Wrong(not_yet(f"True or False is wanted, your function returns {shown(found)}."))
+            raise Wrong(not_yet("True or False is wanted, your function returns {answer}.", answer=shown(found)))
         if found != (toy.heard is not None):
-            return not_yet(f"{toy.words} (lengths = {list(toy.lengths)}).", toy.heard is not None, found)
+            words = say("{words} (lengths = {lengths}).", words=phrase(toy.words), lengths=list(toy.lengths))
+            return not_yet(words, toy.heard is not None, found)
     leaking = sum(toy.heard is not None for toy in TOYS)
-    return right(f"it rings for all {leaking} models that leak, and for none of the {len(TOYS) - leaking} that do not.")
+    words = "it rings for all {leaking} models that leak, and for none of the {clean} that do not."
+    return right(words, leaking=leaking, clean=len(TOYS) - leaking)
 
 
 def rings(leaks: Callable[..., Any], model: Any, batch: Mapping[str, Any], lengths: Sequence[int]) -> bool | None:

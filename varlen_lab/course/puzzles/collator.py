@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, numbers, right, shown, unless
+from varlen_lab.language.saying import say
 
 IGNORED = -100
 # Rows as (lengths of documents, places in the row whose label is already -100: a prompt)
@@ -29,7 +30,8 @@ def check_collator(collate: Callable[[list[dict[str, list[int]]]], Any]) -> Verd
         rows = [row_of(lengths, prompt, 10 + 20 * number) for number, (lengths, prompt) in enumerate(case)]
         before = [{name: list(values) for name, values in row.items()} for row in rows]
         batch = call(collate, rows=rows)
-        on = f"rows with seq_lengths {' and '.join(str(row['seq_lengths']) for row in before)}"
+        lengths = say(" and ").join(str(row["seq_lengths"]) for row in before)
+        on = say("rows with seq_lengths {lengths}", lengths=lengths)
         check_shapes(batch, before, on)
         check_cu_seqlens_of(batch, before, on)
         check_positions_of(batch, before, on)
@@ -63,9 +65,11 @@ def edges(lengths: list[int]) -> list[int]:
 def check_shapes(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:
     """All arrays are there, as tensors, and the tokens are in one row."""
     if not isinstance(batch, Mapping):
-        raise Wrong(not_yet(f"a dict is wanted, with {', '.join(ARRAYS)}; this is {shown(batch)}."))
+        words = "a dict is wanted, with {arrays}; this is {answer}."
+        raise Wrong(not_yet(words, arrays=", ".join(ARRAYS), answer=shown(batch)))
     if missing := [name for name in ARRAYS if name not in batch]:
-        raise Wrong(not_yet(f"the batch has no {missing[0]!r}; transformers hands on {', '.join(ARRAYS)} by name."))
+        words = "the batch has no {name!r}; transformers hands on {arrays} by name."
+        raise Wrong(not_yet(words, name=missing[0], arrays=", ".join(ARRAYS)))
     unless(
         numbers(batch["input_ids"]),
         joined(rows, "input_ids"),
@@ -78,10 +82,12 @@ def check_shapes(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:
         if tuple(getattr(batch[name], "shape", ())) != (1, count):
             shape = getattr(batch[name], "shape", None)
             got = tuple(shape) if shape is not None else type(batch[name]).__name__
-            raise Wrong(not_yet(f"{name} is one row for the model, a tensor of shape (1, T).", (1, count), got))
+            words = "{name} is one row for the model, a tensor of shape (1, T)."
+            raise Wrong(not_yet(words, (1, count), got, name=name))
         kind = kind_of(batch[name])
         if kind != "torch.int64" and (name == "labels" or kind != "torch.int32"):
-            raise Wrong(not_yet(f"{name} must be whole numbers in a tensor, or the model stops.", "torch.int64", kind))
+            words = "{name} must be whole numbers in a tensor, or the model stops."
+            raise Wrong(not_yet(words, "torch.int64", kind, name=name))
 
 
 def kind_of(array: Any) -> str:
@@ -104,12 +110,15 @@ def check_cu_seqlens_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -
             (anew, "the seams begin at 0 again in the second row; the rows lie end to end now, so the total runs on."),
             (of_rows, "these are the edges of the rows; a seam is where a document ends."),
         ]
-        unless(numbers(batch[name]), wanted, mistakes, f"{name} must be the edges of all documents.", on)
+        otherwise = say("{name} must be the edges of all documents.", name=name)
+        unless(numbers(batch[name]), wanted, mistakes, otherwise, on)
         kind = kind_of(batch[name])
         if kind != "torch.int32":
-            raise Wrong(not_yet(f"the numbers of {name} are right, but kernels read int32.", "torch.int32", kind))
+            words = "the numbers of {name} are right, but kernels read int32."
+            raise Wrong(not_yet(words, "torch.int32", kind, name=name))
         if batch[name].ndim != 1:
-            raise Wrong(not_yet(f"{name} is flat, of shape ({len(wanted)},): kernels take no batch dimension."))
+            words = "{name} is flat, of shape ({count},): kernels take no batch dimension."
+            raise Wrong(not_yet(words, name=name, count=len(wanted)))
 
 
 def check_positions_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:
@@ -156,7 +165,8 @@ def check_labels_of(batch: Any, rows: list[dict[str, list[int]]], on: str) -> No
         ),
         ([0 if at in starts else label for at, label in enumerate(given)], "0 is a token; what is ignored is -100."),
     ]
-    unless(numbers(batch["labels"]), wanted, mistakes, f"labels are the rows' own, with -100 at {starts}.", on)
+    otherwise = say("labels are the rows' own, with -100 at {places}.", places=starts)
+    unless(numbers(batch["labels"]), wanted, mistakes, otherwise, on)
 
 
 def check_longest(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None:
@@ -170,10 +180,8 @@ def check_longest(batch: Any, rows: list[dict[str, list[int]]], on: str) -> None
             (max(len(row["input_ids"]) for row in rows), "this is the longest row; the longest document is wanted."),
             (len(lengths), "this is the number of documents; the length of the longest is wanted."),
         ]
-        unless(plain, max(lengths), mistakes, f"{name} is the length of the longest document.", on)
+        otherwise = say("{name} is the length of the longest document.", name=name)
+        unless(plain, max(lengths), mistakes, otherwise, on)
         if type(value) is not int:
-            raise Wrong(
-                not_yet(
-                    f"{name} must be a plain int; a GPU waits for a tensor to be read.", "int", type(value).__name__
-                )
-            )
+            words = "{name} must be a plain int; a GPU waits for a tensor to be read."
+            raise Wrong(not_yet(words, "int", type(value).__name__, name=name))

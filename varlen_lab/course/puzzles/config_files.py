@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from varlen_lab.config.names import name_parts
-from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right, shown
+from varlen_lab.course.verdicts import Verdict, Wrong, call, in_case, judging, named, not_yet, right, shown
+from varlen_lab.language.saying import phrase, say
 
 UGLY = (  # name, and what a known mistake is told
     ("internlm_7b_full_oasst1_e3", "model, method, dataset and the number of epochs, in this order."),
@@ -54,7 +55,7 @@ def check_read_name(read_name: Callable[[str], tuple[str, str, str, int | None]]
         compare(read_name, name, words)
     for name in name_parts():
         compare(read_name, name, "this one is read wrongly.")
-    return right(f"all {len(name_parts())} names are read, the ugly ones too.")
+    return right("all {count} names are read, the ugly ones too.", count=len(name_parts()))
 
 
 def compare(read_name: Any, name: str, words: str) -> None:
@@ -65,15 +66,21 @@ def compare(read_name: Any, name: str, words: str) -> None:
     try:
         given = call(read_name, name=name)
     except Wrong as wrong:
-        raise Wrong(not_yet(f"{wrong.verdict.words} A hint: {words}")) from None
+        raise hinted(wrong, words) from None
     parts = given if isinstance(given, (str, dict, set)) or not hasattr(given, "__iter__") else tuple(given)
     if not isinstance(parts, tuple) or len(parts) != len(wanted):
-        raise Wrong(not_yet(f"four things are wanted: model, method, dataset, epochs (for {name}).", wanted, parts))
+        words = "four things are wanted: model, method, dataset, epochs (for {name})."
+        raise Wrong(not_yet(words, wanted, parts, name=name))
     if parts == wanted:
         return
     if parts[:3] == wanted[:3] and str(parts[3] or None) == str(wanted[3]):
         words = "epochs is a number, or None where the name has none: not a text, not 0."
-    raise Wrong(not_yet(f"{words} (for {name})", wanted, parts))
+    raise Wrong(not_yet(in_case(words, name), wanted, parts))
+
+
+def hinted(wrong: Wrong, words: str) -> Wrong:
+    """What ended a check, with a hint."""
+    return Wrong(not_yet("{words} A hint: {hint}", words=wrong.verdict.words, hint=phrase(words)))
 
 
 @judging
@@ -83,16 +90,17 @@ def check_read_settings(read_settings: Callable[[str], dict[str, Any]]) -> Verdi
         try:
             given = call(read_settings, text=text)
         except Wrong as wrong:
-            raise Wrong(not_yet(f"{wrong.verdict.words} A hint: {words}")) from None
+            raise hinted(wrong, words) from None
         if not isinstance(given, dict):
-            return not_yet(f"a dict is wanted, this is {shown(given)}.")
+            return not_yet("a dict is wanted, this is {answer}.", answer=shown(given))
         if given != wanted:
-            return not_yet(f"{words} (for {shown(text)})", wanted, given)
+            return not_yet(in_case(words, shown(text)), wanted, given)
     if ran(read_settings, f"lr = {CODE}"):
         return not_yet("your reader ran the stranger's code! ast.parse and ast.literal_eval never do.")
     for text, words in REFUSED:
         refused(read_settings, text, words)
-    return right(f"{len(PLAIN)} files of settings are read, {len(REFUSED) + 1} that hold code or a slip are refused.")
+    words = "{read} files of settings are read, {refused} that hold code or a slip are refused."
+    return right(words, read=len(PLAIN), refused=len(REFUSED) + 1)
 
 
 def ran(read_settings: Any, text: str) -> bool:
@@ -109,7 +117,7 @@ def refused(read_settings: Any, text: str, words: str, ran_is_another: bool = Fa
     except (ValueError, SyntaxError):
         return
     except Exception as problem:
-        what = f"{type(problem).__name__}: {shown(str(problem))}"
-        raise Wrong(not_yet(f"{shown(text)} stops your reader with {what}; raise ValueError, in words.")) from None
+        words = "{text} stops your reader with {problem}; raise ValueError, in words."
+        raise Wrong(not_yet(words, text=shown(text), problem=named(problem))) from None
     if not (ran_is_another and TRAP in os.environ):
-        raise Wrong(not_yet(words, f"ValueError for {shown(text)}", given))
+        raise Wrong(not_yet(words, say("ValueError for {text}", text=shown(text)), given))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right
+from varlen_lab.language.saying import phrase
 
 ROUNDING = 1e-5  # what the losses of two exact float32 runs may differ by
 EQUAL, DIFFERENT, COULD_NOT_FAIL = "equal", "different", "could not fail"
@@ -88,5 +89,5 @@ def check_fair_test(test: Callable[[list[float], list[float], list[float]], Any]
             raise Wrong(not_yet('say "equal", "different" or "could not fail".', wanted, said))
         if said != wanted:
             on = ", ".join(f"{name} {[round(loss, 7) for loss in losses]}" for name, losses in runs.items())
-            raise Wrong(not_yet(f"{mistake} ({on})", wanted, said))
+            raise Wrong(not_yet("{words} ({case})", wanted, said, words=phrase(mistake), case=on))
     return right("every step, rounding allowed, and a control that had to come out different.")

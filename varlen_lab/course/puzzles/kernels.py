@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right, shown
+from varlen_lab.language.saying import say
 
 FAINT = 1e-3  # the share of another document that the faint leak lets in
 
@@ -112,7 +113,7 @@ PLANTED = (
     Kernel(
         "faint",
         faint,
-        f"The first lets in {FAINT:g} of other documents: your limit is too wide, rounding in fp32 is about 1e-6.",
+        "The first lets in {faint:g} of other documents: your limit is too wide, rounding in fp32 is about 1e-6.",
     ),
     Kernel(
         "not_a_number",
@@ -131,9 +132,11 @@ def check_obeys(obeys: Callable[[Callable[..., torch.Tensor]], bool]) -> Verdict
             return not_yet(kernel.slipped, True, False)
     if slipped := [kernel for kernel in PLANTED if said(obeys, kernel)]:
         names = ", ".join(kernel.name for kernel in slipped)
-        words = f"{len(slipped)} of {len(PLANTED)} planted kernels slip through ({names})."
-        return not_yet(f"{words} {slipped[0].slipped}", False, True)
-    return right(f"{len(RIGHT)} right kernels pass, {len(PLANTED)} with a planted fault are refused.")
+        words = "{slipped} of {count} planted kernels slip through ({names}). {first}"
+        first = say(slipped[0].slipped, faint=FAINT)
+        return not_yet(words, False, True, slipped=len(slipped), count=len(PLANTED), names=names, first=first)
+    words = "{right} right kernels pass, {planted} with a planted fault are refused."
+    return right(words, right=len(RIGHT), planted=len(PLANTED))
 
 
 def said(obeys: Any, kernel: Kernel) -> bool:
@@ -146,5 +149,6 @@ def said(obeys: Any, kernel: Kernel) -> bool:
     except (TypeError, ValueError, RuntimeError):
         plain = answer
     if not isinstance(plain, bool):
-        raise Wrong(not_yet(f"your test must say True or False, for {kernel} it says {shown(answer)}."))
+        words = "your test must say True or False, for {kernel} it says {answer}."
+        raise Wrong(not_yet(words, kernel=kernel, answer=shown(answer)))
     return plain

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, number, right, shown, unless
+from varlen_lab.course.verdicts import Verdict, Wrong, call, in_case, judging, not_yet, number, right, shown, unless
+from varlen_lab.language.saying import say
 
 HEADS, WIDTH = 2, 4
 ROWS = ([3, 2, 4], [5], [1], [1, 1, 3])
@@ -33,10 +34,11 @@ def check_loop(attention: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, to
         q, k, v, seams = tensors_of(lengths)
         wanted = attention_with(q, k, v, lengths)
         given = call(attention, q=q.clone(), k=k.clone(), v=v.clone(), cu_seqlens=seams)
-        on = f"documents of {', '.join(map(str, lengths))} tokens"
+        on = say("documents of {lengths} tokens", lengths=", ".join(map(str, lengths)))
         check_form(given, wanted, on)
         if not agree(given, wanted):
-            raise Wrong(not_yet(f"{mistake_of(given, q, k, v, lengths)} (for {on})", *beside(wanted, given)))
+            words = in_case(mistake_of(given, q, k, v, lengths), on)
+            raise Wrong(not_yet(words, *beside(wanted, given)))
     gradient_flows(attention)
     return right("documents one by one, causal and scaled: this is all that a varlen kernel computes.")
 
@@ -81,7 +83,8 @@ def mistake_of(given: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.T
         return SWAPPED
     for scale in (WIDTH, HEADS**0.5, len(q) ** 0.5, WIDTH**-0.5):  # of the scores, where WIDTH ** 0.5 is right
         if agree(given, attention_with(q * WIDTH**0.5 / scale, k, v, lengths)):
-            return f"these scores are divided by {scale:g}; the root of the width of a head is {WIDTH**0.5:g}."
+            words = "these scores are divided by {scale:g}; the root of the width of a head is {root:g}."
+            return say(words, scale=scale, root=WIDTH**0.5)
     if torch.isnan(given).any():
         return "there are NaNs: some token sees no key at all."
     ends = torch.nn.functional.pad(torch.tensor(lengths).cumsum(0), (1, 0))[:-1].tolist()
@@ -96,7 +99,8 @@ def mistake_of(given: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.T
 def check_form(given: Any, wanted: torch.Tensor, on: str) -> None:
     """A tensor of the same shape."""
     if not isinstance(given, torch.Tensor):
-        raise Wrong(not_yet(f"a tensor is wanted, this is of type {type(given).__name__}: {shown(given)}"))
+        words = "a tensor is wanted, this is of type {kind}: {answer}"
+        raise Wrong(not_yet(words, kind=type(given).__name__, answer=shown(given)))
     if given.dtype not in (wanted.dtype, torch.float64):
         raise Wrong(not_yet("the output has another dtype than q; let it be what it was.", wanted.dtype, given.dtype))
     swapped = tuple(given.shape) == (HEADS, len(wanted), WIDTH) != tuple(wanted.shape)
@@ -104,8 +108,8 @@ def check_form(given: Any, wanted: torch.Tensor, on: str) -> None:
         lost = len(wanted) - len(given)
         words = "heads come back in front; move them behind the tokens." if swapped else "the shape is another one."
         if given.ndim == 3 and given.shape[1:] == wanted.shape[1:] and lost > 0:
-            words = f"{lost} tokens are lost; cu_seqlens has one number more than there are documents."
-        raise Wrong(not_yet(f"{words} (for {on})", tuple(wanted.shape), tuple(given.shape)))
+            words = say("{count} tokens are lost; cu_seqlens has one number more than there are documents.", count=lost)
+        raise Wrong(not_yet(in_case(words, on), tuple(wanted.shape), tuple(given.shape)))
 
 
 def agree(given: torch.Tensor, wanted: torch.Tensor) -> bool:
@@ -119,7 +123,8 @@ def beside(wanted: torch.Tensor, given: torch.Tensor) -> tuple[str, str]:
     token = int(apart.flatten(1).any(dim=1).nonzero()[0])
     head = int(apart[token].any(dim=-1).nonzero()[0])
     return tuple(  # type: ignore[return-value]
-        f"token {token}, head {head}: " + " ".join(f"{x:.3f}" for x in one[token, head].tolist())
+        say("token {token}, head {head}: ", token=token, head=head)
+        + " ".join(f"{x:.3f}" for x in one[token, head].tolist())
         for one in (wanted, given.detach())
     )
 

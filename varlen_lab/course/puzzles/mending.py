@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from varlen_lab.course.puzzles import stranger
-from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, number, right, shown, unless
+from varlen_lab.course.verdicts import Verdict, Wrong, call, in_case, judging, not_yet, number, right, shown, unless
 from varlen_lab.errors import LeakFound
+from varlen_lab.language.saying import say
 from varlen_lab.leaks.callback import LeakCheck
 from varlen_lab.leaks.receipt import Receipt
 
@@ -23,7 +24,8 @@ def check_mended_collate(collate: Callable[[list[list[int]]], Any]) -> Verdict:
     for row in ROWS:
         given = call(collate, row=[list(document) for document in row])
         if not isinstance(given, Mapping):
-            raise Wrong(not_yet(f"a dict is wanted, as model(**batch) takes it; this is {shown(given)}."))
+            words = "a dict is wanted, as model(**batch) takes it; this is {answer}."
+            raise Wrong(not_yet(words, answer=shown(given)))
         check_batch(given, row)
     return right("positions restart, no seam is trained, and neither a mask nor a cache hides the documents.")
 
@@ -33,16 +35,17 @@ def check_batch(given: Mapping[str, Any], row: list[list[int]]) -> None:
     ids = [token for document in row for token in document]
     places = [place for document in row for place in range(len(document))]
     labels = [-100 if place == 0 else token for token, place in zip(ids, places, strict=True)]
-    on = f"for row = {row}"
     for name, wanted in (("input_ids", ids), ("position_ids", places), ("labels", labels)):
         if name not in given:
-            raise Wrong(not_yet(f"the batch has no {name}; the model is called with what you return ({on})."))
+            words = "the batch has no {name}; the model is called with what you return (for row = {row})."
+            raise Wrong(not_yet(words, name=name, row=row))
         if tuple(getattr(given[name], "shape", ())) != (1, len(ids)):
-            raise Wrong(not_yet(f"{name} must be a tensor of shape (1, {len(ids)}) ({on})."))
+            words = "{name} must be a tensor of shape (1, {count}) (for row = {row})."
+            raise Wrong(not_yet(words, name=name, count=len(ids), row=row))
         got = given[name].reshape(-1).tolist()
         unread = name == "labels"  # the model never asks for the first label of a row
         if got[unread:] != wanted[unread:]:
-            raise Wrong(not_yet(wrong_values(name, got, ids, row, on), wanted, got))
+            raise Wrong(not_yet(in_case(wrong_values(name, got, ids, row), f"row = {row}"), wanted, got))
     mask = given.get("attention_mask")
     if getattr(mask, "ndim", 2) == 4:
         raise Wrong(not_yet("a mask of pairs can be right, and takes T² memory; without one sdpa finds the documents."))
@@ -52,19 +55,19 @@ def check_batch(given: Mapping[str, Any], row: list[list[int]]) -> None:
         raise Wrong(not_yet("use_cache is not False: the config's default is True, and with a cache nobody looks."))
 
 
-def wrong_values(name: str, got: list[Any], ids: list[int], row: list[list[int]], on: str) -> str:
+def wrong_values(name: str, got: list[Any], ids: list[int], row: list[list[int]]) -> str:
     """What is wrong with the values of a key."""
     if name == "labels" and got == ids:
-        return f"every label is trained: the last token of a document has to predict the next document ({on})"
+        return "every label is trained: the last token of a document has to predict the next document"
     if name == "labels" and got == [-100, *ids[1:]]:
-        return f"only the row's first label is -100, every document needs it ({on})"
+        return "only the row's first label is -100, every document needs it"
     if name == "labels" and got == [token for document in row for token in [*document[1:], -100]]:
-        return f"these labels are shifted already, and the model shifts them once more ({on})"
+        return "these labels are shifted already, and the model shifts them once more"
     if name == "labels" and got == [token for document in row for token in [*document[:-1], -100]]:
-        return f"the model shifts labels by itself, so the first token of a document is the one to leave out ({on})"
+        return "the model shifts labels by itself, so the first token of a document is the one to leave out"
     if name == "position_ids" and got == list(range(len(ids))):
-        return f"positions run on: nothing else tells sdpa of documents ({on})"
-    return f"{name} is not what the documents say ({on})"
+        return "positions run on: nothing else tells sdpa of documents"
+    return say("{name} is not what the documents say", name=name)
 
 
 @judging
@@ -83,9 +86,10 @@ def certify(collate: Any, mean_square: Any, step_loss: Any) -> Verdict:
         return torch.as_tensor(step_loss([model(**batch).loss, torch.zeros(())], counts)).item()
 
     receipt = receipt_of(model, batches[0], loss, [len(document) for document in rows[0]], sum(counts))
-    return (
-        right(str(receipt).removeprefix("✓ ok: ")) if receipt.ok else not_yet(str(receipt).removeprefix("✗ not ok: "))
-    )
+    words = "{receipt}"  # in English, as all receipts are
+    if receipt.ok:
+        return right(words, receipt=str(receipt).removeprefix("✓ ok: "))
+    return not_yet(words, receipt=str(receipt).removeprefix("✗ not ok: "))
 
 
 def receipt_of(model: Any, batch: Mapping[str, Any], loss: Any, lengths: list[int], items: int) -> Receipt:

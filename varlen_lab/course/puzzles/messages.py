@@ -54,7 +54,8 @@ def turns_of(answer: Any) -> list[list[str]]:
         isinstance(one, dict) and {"role", "content"} <= set(one) for one in answer
     )
     if not whole:
-        raise Wrong(not_yet(f"a list of dicts with 'role' and 'content' is wanted, this is {shown(answer)}."))
+        words = "a list of dicts with 'role' and 'content' is wanted, this is {answer}."
+        raise Wrong(not_yet(words, answer=shown(answer)))
     return [[one["role"], one["content"]] for one in answer]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, numbers, right
-from varlen_lab.errors import plural
+from varlen_lab.course.verdicts import Verdict, Wrong, call, in_case, judging, not_yet, numbers, right
+from varlen_lab.language.saying import counted, say
 
 # Lengths, tokens of a row, and what a packer gets wrong that opens more rows than needed. Every packer that goes from
 # the longest document down and looks at each open row, or at the emptiest, needs the fewest rows in all of these.
@@ -44,21 +44,27 @@ def check_packer(pack: Callable[[list[int], int], list[list[int]]]) -> Verdict:
         wanted = emptiest_first(lengths, max_length)
         said = whole(rows, lengths, max_length) or (why_more if len(rows) > len(wanted) else "")
         if said:
-            raise Wrong(not_yet(f"{said} (for {lengths} in rows of {max_length})", wanted, rows))
+            case = say("{lengths} in rows of {width}", lengths=lengths, width=max_length)
+            raise Wrong(not_yet(in_case(said, case), wanted, rows))
     lengths = np.random.default_rng(0).lognormal(4.2, 0.9, MANY).astype(int).clip(1, ROW).tolist()
     rows, bound = rows_of(pack, lengths, ROW), -(-sum(lengths) // ROW)
     if said := whole(rows, lengths, ROW, brief=True):
-        return not_yet(f"the small cases are right; among {MANY:,} documents {said}.")
+        return not_yet("the small cases are right; among {count:,} documents {fault}.", count=MANY, fault=said)
     if len(rows) > 1.01 * bound:
         return not_yet(
-            f"the small cases are right, but {MANY:,} documents take over 1 % more rows than the bound; look at every "
+            "the small cases are right, but {count:,} documents take over 1 % more rows than the bound; look at every "
             "open row, not only at the latest.",
-            f"at most {int(1.01 * bound)} rows",
-            f"{len(rows)} rows",
+            say("at most {count} rows", count=int(1.01 * bound)),
+            say("{count} rows", count=len(rows)),
+            count=MANY,
         )
     return right(
-        f"every document is in one row, no row is overfull, and {MANY:,} documents take {len(rows)} rows of {ROW}, "
-        f"where no packer needs fewer than {bound}."
+        "every document is in one row, no row is overfull, and {count:,} documents take {rows} rows of {width}, "
+        "where no packer needs fewer than {bound}.",
+        count=MANY,
+        rows=len(rows),
+        width=ROW,
+        bound=bound,
     )
 
 
@@ -80,19 +86,22 @@ def whole(rows: list[list[int]], lengths: list[int], max_length: int, brief: boo
     )
     fullest = max(map(sum, rows), default=0)
     if max(lengths) > max_length and any(length > max_length for row in rows for length in row):
-        return f"a document longer than a row is still {max(lengths)} tokens long; cut it to max_length"
+        words = "a document longer than a row is still {count} tokens long; cut it to max_length"
+        return say(words, count=max(lengths))
     if fullest > max_length:
-        return f"a row holds {fullest} tokens, more than the {max_length} it has room for"
+        words = "a row holds {count} tokens, more than the {width} it has room for"
+        return say(words, count=fullest, width=max_length)
     lost, more = wanted - found, found - wanted
     if lost and more:
-        return "the rows hold other lengths than came in; a document is whole, and only an over-long one is cut"
+        return say("the rows hold other lengths than came in; a document is whole, and only an over-long one is cut")
     if lost and max(lengths) > max_length and set(lost) == {max_length}:
-        return "the over-long document is gone without a word; cut it to max_length, so that its beginning is trained"
-    if lost:
-        return "a document is missing from the rows" + ("" if brief else f", {plural(min(lost), 'token')} long")
-    if more:
-        return "a document lies in two rows" + ("" if brief else f", {plural(min(more), 'token')} long")
-    return "an empty row was opened" if any(not row for row in rows) else ""
+        words = "the over-long document is gone without a word; cut it to max_length, so that its beginning is trained"
+        return say(words)
+    if lost or more:
+        words = say("a document is missing from the rows") if lost else say("a document lies in two rows")
+        length = counted(min(lost or more), "token")
+        return words if brief else say("{words}, {length} long", words=words, length=length)
+    return say("an empty row was opened") if any(not row for row in rows) else ""
 
 
 def emptiest_first(lengths: list[int], max_length: int) -> list[list[int]]:

@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, number, right, same
+from varlen_lab.course.verdicts import Verdict, Wrong, call, in_case, judging, not_yet, number, right, same
+from varlen_lab.language.saying import say
 
 CASES = (
     ([2.7705, 2.7795, 2.7924], [2.7536, 2.7640, 2.7770]),
@@ -30,8 +31,8 @@ def check_paired(paired: Callable[[list[float], list[float]], Any]) -> Verdict:
                 if same(given[0], -wanted[0])
                 else "the mean of the differences of the pairs is wanted first"
             )
-            raise Wrong(not_yet(f"{words} (for a = {a}, b = {b})", list(wanted), given))
-        raise Wrong(not_yet(f"{error_words(a, b, given[1])} (for a = {a}, b = {b})", list(wanted), given))
+            raise Wrong(not_yet(in_case(words, f"a = {a}, b = {b}"), list(wanted), given))
+        raise Wrong(not_yet(in_case(error_words(a, b, given[1]), f"a = {a}, b = {b}"), list(wanted), given))
     alone = call(paired, a=[2.8], b=[2.7])
     alone = plain(alone)
     if not isinstance(alone, (list, tuple)) or len(alone) != 2 or not same(number_or_nan(alone[0]), 2.8 - 2.7):
@@ -80,9 +81,11 @@ def two(answer: Any) -> list[float]:
     """Two numbers, or Wrong."""
     answer = plain(answer)
     if not isinstance(answer, (list, tuple)) or len(answer) != 2:
-        raise Wrong(not_yet("two numbers are wanted: the mean and its standard error.", ["mean", "error"], answer))
+        raise Wrong(
+            not_yet("two numbers are wanted: the mean and its standard error.", [say("mean"), say("error")], answer)
+        )
     if math.isnan(number_or_nan(answer[1])):
-        raise Wrong(not_yet("several seeds have a standard error; this one is nan.", "a number", answer[1]))
+        raise Wrong(not_yet("several seeds have a standard error; this one is nan.", say("a number"), answer[1]))
     return [number(answer[0]), number(answer[1])]
 
 

@@ -73,7 +73,7 @@ def check_exact(exact: Callable[[list[torch.Tensor], torch.Tensor], bool]) -> Ve
         answer = call(exact, alone=alone, packed=packed)
         if truth(answer) != wanted:
             return not_yet(words, wanted, not wanted)
-    return right(f"{len(every)} rows, judged by the largest difference as a share of the largest logit.")
+    return right("{count} rows, judged by the largest difference as a share of the largest logit.", count=len(every))
 
 
 def truth(answer: Any) -> bool:
@@ -83,5 +83,5 @@ def truth(answer: Any) -> bool:
     except (TypeError, ValueError, RuntimeError):
         plain = answer
     if not isinstance(plain, bool):
-        raise Wrong(not_yet(f"True or False is wanted, this is {shown(answer)}."))
+        raise Wrong(not_yet("True or False is wanted, this is {answer}.", answer=shown(answer)))
     return plain

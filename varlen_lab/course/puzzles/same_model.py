@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right
+from varlen_lab.language.saying import phrase
 
 EMBEDDING, HEAD, LAYER = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.mlp.up_proj.weight"
 
@@ -69,5 +70,6 @@ def check_same_model(same: Callable[[dict[str, Any], dict[str, Any]], Any]) -> V
         if not isinstance(said, bool):
             raise Wrong(not_yet("say True or False.", wanted, said))
         if said != wanted:
-            raise Wrong(not_yet(f"{mistake} (written: {', '.join(written)})", wanted, said))
+            names, words = ", ".join(written), "{words} (written: {names})"
+            raise Wrong(not_yet(words, wanted, said, words=phrase(mistake), names=names))
     return right("every name in both, every number to the bit, and a tied output layer is no loss.")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from varlen_lab.course.verdicts import Verdict, call, judging, numbers, right, unless
+from varlen_lab.language.saying import say
 
 ROWS = ([2, 4, 3], [1], [5, 1], [7, 7, 7, 7])  # several documents, a single token, a document of one token, equal ones
 
@@ -27,6 +28,7 @@ def check_cu_seqlens(cu_seqlens: Callable[[list[int]], Any]) -> Verdict:
             (last, "off by one: an end is one past the last token of a document, as in a Python slice."),
             (last[1:], "off by one, and the leading 0 is missing: an end is one past the last token of a document."),
         ]
-        wrong = f"there must be {len(seams)} numbers here, each the total of the lengths before it."
+        words = "there must be {count} numbers here, each the total of the lengths before it."
+        wrong = say(words, count=len(seams))
         unless(given, seams, mistakes, wrong, on=f"lengths = {lengths}")
     return right("n documents have n + 1 edges, from 0 to the number of tokens; document i is row[cu[i]:cu[i + 1]].")

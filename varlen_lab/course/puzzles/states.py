@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, right, shown
+from varlen_lab.course.verdicts import Verdict, Wrong, call, in_case, judging, not_yet, right, shown
+from varlen_lab.language.saying import phrase, say
 
 WIDTH = 3
 ROWS = ([3, 2, 4], [4], [1], [1, 1, 3], [2, 2])
@@ -31,7 +32,7 @@ def check_document_wise(document_wise: Callable[[Any, torch.Tensor, torch.Tensor
     for lengths in ROWS:
         layer, hidden = Running(), row_of(lengths)
         seams = torch.nn.functional.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int()
-        on = f"documents of {', '.join(map(str, lengths))} tokens"
+        on = say("documents of {lengths} tokens", lengths=", ".join(map(str, lengths)))
         try:
             given = call(document_wise, layer=layer, hidden=hidden, cu_seqlens=seams)
         except Wrong:
@@ -41,14 +42,17 @@ def check_document_wise(document_wise: Callable[[Any, torch.Tensor, torch.Tensor
             raise
         wanted = torch.cat([part.cumsum(dim=1) for part in hidden.split(lengths, dim=1)], dim=1)
         if isinstance(given, (list, tuple)):
-            raise Wrong(not_yet(f"{len(given)} pieces come back; lay them end to end along dim=1, as one row."))
+            words = "{count} pieces come back; lay them end to end along dim=1, as one row."
+            raise Wrong(not_yet(words, count=len(given)))
         if not isinstance(given, torch.Tensor):
-            raise Wrong(not_yet(f"a tensor is wanted, this is {shown(given)}."))
+            raise Wrong(not_yet("a tensor is wanted, this is {answer}.", answer=shown(given)))
         check_calls(layer.given, hidden, lengths, on)
         if given.shape != wanted.shape:
-            raise Wrong(not_yet(f"{misshaped(given, wanted)} (for {on})", tuple(wanted.shape), tuple(given.shape)))
+            words = in_case(misshaped(given, wanted), on)
+            raise Wrong(not_yet(words, tuple(wanted.shape), tuple(given.shape)))
         if not torch.allclose(given.detach().float(), wanted.detach(), atol=1e-5):
-            raise Wrong(not_yet(f"{mistake_of(given, hidden, lengths)} (for {on})", *first_channel(wanted, given)))
+            words = in_case(mistake_of(given, hidden, lengths), on)
+            raise Wrong(not_yet(words, *first_channel(wanted, given)))
         if not given.requires_grad:
             raise Wrong(not_yet("the numbers are right and no gradient flows back; leave out detach and no_grad."))
     return right("the layer is called once a document and knows of no other: what it carries, it carries within one.")
@@ -87,7 +91,8 @@ def check_calls(given: list[torch.Tensor], hidden: torch.Tensor, lengths: list[i
         words = "the layer is called once a token, so nothing is carried within a document; call it once a document."
     else:
         words = "the layer wants one call a document, with (1, tokens of it, width)."
-    raise Wrong(not_yet(f"{words} Below: the shapes it was called with (for {on}).", wanted, shapes))
+    told = "{words} Below: the shapes it was called with (for {case})."
+    raise Wrong(not_yet(told, wanted, shapes, words=phrase(words), case=on))
 
 
 def running(lengths: list[int]) -> list[int]:
@@ -116,9 +121,11 @@ def mistake_of(given: torch.Tensor, hidden: torch.Tensor, lengths: list[int]) ->
         return "the end of each document is added to the next: that is the state which must stop at the seam."
     wrong = [number for number, (a, b) in enumerate(pairwise([0, *running(lengths)]))
              if not torch.allclose(given.detach()[:, a:b].float(), parts[number], atol=1e-5)]  # fmt: skip
-    return f"the calls are right, and what comes back for document {wrong[0] + 1} is not what its call returned."
+    words = "the calls are right, and what comes back for document {number} is not what its call returned."
+    return say(words, number=wrong[0] + 1)
 
 
 def first_channel(wanted: torch.Tensor, given: torch.Tensor) -> list[str]:
     """Channel 0 of both, in words."""
-    return ["channel 0: " + " ".join(f"{x:.2f}" for x in one.detach()[0, :, 0].tolist()) for one in (wanted, given)]
+    both = (" ".join(f"{x:.2f}" for x in one.detach()[0, :, 0].tolist()) for one in (wanted, given))
+    return [say("channel 0: {values}", values=values) for values in both]

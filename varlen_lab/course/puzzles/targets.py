@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from varlen_lab.course.verdicts import Verdict, call, judging, not_yet, numbers, right, unless
+from varlen_lab.language.saying import say
 
 ROWS = ([3, 1, 4], [1], [5], [1, 1, 2], [2, 2])  # with documents of one token, at the start and between
 IGNORE = -100
@@ -25,10 +26,10 @@ def check_position_ids(position_ids: Callable[[list[int]], Any]) -> Verdict:
             (document, "this says which document a token is in, not where in its document it stands."),
             ([length - 1 - position for length, position in _pairs(lengths)], "this counts backwards in a document."),
         ]
-        wrong = f"the row has {total} tokens, this has {len(given)} positions."
+        wrong = say("the row has {total} tokens, this has {count} positions.", total=total, count=len(given))
         if len(given) == total:
             place = next((i for i in range(total) if given[i] != wanted[i]), 0)
-            wrong = f"token {place} should be at position {wanted[place]}."
+            wrong = say("token {token} should be at position {place}.", token=place, place=wanted[place])
         unless(given, wanted, mistakes, wrong, on=f"lengths = {lengths}")
     return right("every document counts from 0, as if it were alone.")
 
@@ -61,7 +62,7 @@ def check_labels(labels: Callable[[list[int], list[int]], Any]) -> Verdict:
             ),
         ]
         where = ", ".join(map(str, starts))
-        wrong = f"labels must be the tokens themselves, with -100 at {where}."
+        wrong = say("labels must be the tokens themselves, with -100 at {places}.", places=where)
         unless(given, good, mistakes, wrong, on=f"lengths = {lengths}")
         if handed != ids:
             return not_yet(

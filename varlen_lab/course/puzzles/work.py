@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from varlen_lab.course.verdicts import Verdict, Wrong, call, judging, not_yet, number, numbers, right, unless
+from varlen_lab.course.verdicts import Verdict, Wrong, call, in_case, judging, not_yet, number, numbers, right, unless
+from varlen_lab.language.saying import phrase, say
 
 ROWS = ([3, 2], [4], [1], [1, 1, 1], [7, 1, 5])
 MIXES = (([4096], 256), ([256] * 64, 128), ([600] * 27, 2048), ([1], 64))
@@ -56,8 +57,8 @@ def check_speedup(speedup: Callable[[list[int], int], Any]) -> Verdict:
         )
         words = next((words for value, words in mistakes if abs(given - value) <= 2e-3 * abs(value)), "")
         otherwise = "(6 · width · tokens + pairs of the row) over (6 · width · tokens + pairs inside documents)"
-        on = f"{len(lengths)} documents of {lengths[0]}, width {width}"
-        raise Wrong(not_yet(f"{words or otherwise} (for {on})", round(wanted, 3), round(given, 3)))
+        on = say("{count} documents of {length}, width {width}", count=len(lengths), length=lengths[0], width=width)
+        raise Wrong(not_yet(in_case(words or otherwise, on), round(wanted, 3), round(given, 3)))
     return right("the weights cost the same in both; only long rows of short documents have triangles to save.")
 
 
@@ -66,15 +67,16 @@ def check_share_out(share_out: Callable[[list[float], int], Any]) -> Verdict:
     """``share_out(costs, ranks)``: row numbers of each rank, as many each, the busiest as light as greed gets."""
     for costs, ranks in DEALS:
         dealt = call(share_out, costs=list(costs), ranks=ranks)
-        parts, on = parts_of(dealt, ranks), f"costs {costs}, {ranks} ranks"
+        parts, on = parts_of(dealt, ranks), say("costs {costs}, {ranks} ranks", costs=costs, ranks=ranks)
         wanted = greedy(costs, ranks)
         each, flat = -(-len(costs) // ranks), sorted(row for part in parts for row in part)
         if flat != list(range(len(costs))):
             words = "row numbers are wanted, not costs" if flat == sorted(costs) else "every row goes to one rank, once"
-            raise Wrong(not_yet(f"{words} (for {on})", wanted, dealt))
-        if max(map(len, parts)) > each:
-            words = f"a rank holds {max(map(len, parts))} rows and the batch of a step has room for {each}"
-            raise Wrong(not_yet(f"{words}: a full rank takes no more ({on})", wanted, dealt))
+            raise Wrong(not_yet(in_case(words, on), wanted, dealt))
+        if (full := max(map(len, parts))) > each:
+            words = "a rank holds {full} rows and the batch of a step has room for {each}: a full rank takes no more"
+            words = say(words, full=full, each=each)
+            raise Wrong(not_yet("{words} ({case})", wanted, dealt, words=words, case=on))
         most, best = (max(sum(costs[row] for row in part) for part in of) for of in (parts, wanted))
         if most > best:
             numbered = [list(range(rank, len(costs), ranks)) for rank in range(ranks)]
@@ -83,7 +85,8 @@ def check_share_out(share_out: Callable[[list[float], int], Any]) -> Verdict:
                 if [sorted(part) for part in parts] == numbered
                 else "the most expensive rows first: a cheap one at the end evens out, an expensive one does not"
             )
-            raise Wrong(not_yet(f"{words} ({on}: the busiest rank has {most:g}, {best:g} is possible)", wanted, dealt))
+            told = "{words} ({case}: the busiest rank has {most:g}, {best:g} is possible)"
+            raise Wrong(not_yet(told, wanted, dealt, words=phrase(words), case=on, most=most, best=best))
     return right("the expensive first, each to the lightest rank that has room: what the library's share does.")
 
 
@@ -92,7 +95,8 @@ def parts_of(dealt: Any, ranks: int) -> list[list[int]]:
     plain = dealt.tolist() if hasattr(dealt, "tolist") else dealt
     lists = isinstance(plain, (list, tuple)) and all(hasattr(part, "__len__") for part in plain)
     if not lists or len(plain) != ranks:
-        raise Wrong(not_yet(f"a list with one list of row numbers a rank is wanted, {ranks} of them.", None, dealt))
+        words = "a list with one list of row numbers a rank is wanted, {ranks} of them."
+        raise Wrong(not_yet(words, None, dealt, ranks=ranks))
     parts = [numbers(list(part)) if len(part) else [] for part in plain]
     if any(row != int(row) for part in parts for row in part):
         raise Wrong(not_yet("row numbers are whole numbers, from 0 on.", None, dealt))
