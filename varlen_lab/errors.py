@@ -84,9 +84,15 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     >>> nearest("use_varlen_atn", ["use_varlen_attn", "lr"])
     "; did you mean 'use_varlen_attn'?"
     """
+    close = closest(word, candidates)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def closest(word: str, candidates: Iterable[str]) -> str:
+    """The candidate closest to ``word``; ``""`` when none is close."""
     close = difflib.get_close_matches(word, list(candidates), n=NEAR, cutoff=0.6)
     close.sort(key=lambda name: sorted(name) != sorted(word))  # the same letters in another order are nearer than fewer
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return close[0] if close else ""
 
 
 def quoted(value: Any) -> str:

@@ -12,7 +12,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from varlen_lab.errors import InputError, nearest
+from varlen_lab.errors import InputError, closest
 from varlen_lab.language.saying import say
 
 
@@ -43,7 +43,8 @@ def sentence(error: BaseException, names: dict[str, Any]) -> str:
     found = re.search(r"name '(\w+)'", str(error))
     if found is None:
         return str(error)
-    hint = nearest(found[1], [name for name in names if not name.startswith("_")])
+    close = closest(found[1], [name for name in names if not name.startswith("_")])
+    hint = say("; did you mean {name!r}?", name=close) if close else ""
     words = (
         "{name} is not there yet; run the cells above first (in JupyterLab: Run, Run All Above Selected Cell){hint}."
     )

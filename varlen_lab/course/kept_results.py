@@ -148,7 +148,7 @@ class GpuTraining:
         """Varlen over each other way, with rows of one length, as a headline."""
         gains = {name: self.gain(way, row) for way, name in WAYS.items() if way != "D"}
         told = [say("{gain:.2f}× {way}", gain=gain, way=phrase(name)) for name, gain in gains.items() if gain]
-        return say("Tokens a second of varlen: {gains}; rows of {row:,}", gains=", ".join(told), row=row)
+        return say("Tokens a second of varlen: {gains}; rows of {row:,}", gains=say(", ").join(told), row=row)
 
     @property
     def caption(self) -> str:
