@@ -30,7 +30,8 @@ SAYING += [
     COURSE / f"{name}.py" for name in ("verdicts", "words", "explaining", "before_after", "first_steps", "speaking")
 ]
 CHINESE = re.compile("[\u4e00-\u9fff]")
-VALUES = (r"<[^>]*(?:>|…)", r"\w+Error: [^，。（]*", r"'[^']*(?:'|…)", r'"[^"]*(?:"|…)')  # what came out of the reader's code
+# What came out of the reader's code
+VALUES = (r"<[^>]*(?:>|…)", r"\w+Error: [^，。（]*", r"'[^']*(?:'|…)", r'"[^"]*(?:"|…)')
 ENGLISH = re.compile(r"\b[A-Za-z][a-z']+(?: [A-Za-z][a-z']+){2,}")
 UNFILLED = re.compile(r"\{[a-z_]+(?:![rs]|:[^}]*)?\}")
 LINE = stranger_script().line_of('"attention_mask": mask')
@@ -253,13 +254,13 @@ def test_tables_and_words_of_a_lesson_are_in_chinese(
     known = catalogue("zh") | {"trap": "陷阱", "yours": "你的"}
     monkeypatch.setattr(saying, "catalogue", lambda language: known)
     with speaking("zh"):
-        shown = table(["trap", "loss"], [["yours", 1.5], ["as it is", None]])
+        shown = table(["trap", "no such head"], [["yours", 1.5], ["as it is", None]])
         words = next_words({"yours": torch.tensor([[9.0, 0, 0, 0]])}, Letters(), count=2)
         asked = BeforeAfter(["?"], ["a"], ["a"], ["b"])
         said, page, speaker = str(asked), asked._repr_html_(), teaching_model("stand-in")
         model = repr(speaker)
         assert not at_hand("no_such_package")
-    assert shown.head == ("陷阱", "loss") and shown.rows == (("你的", "1.500"), ("as it is", "–"))
+    assert shown.head == ("陷阱", "no such head") and shown.rows == (("你的", "1.500"), ("as it is", "–"))
     assert list(words.columns) == ["下一个词", "候选 2"] and words.loc["你的"].iloc[0].startswith("（空格）, ")
     assert said == "留出的问题共 1 个\n训练前：1 条用了数据的格式，1 条答对\n训练后：0 条用了数据的格式，0 条答对"
     assert page.count("训练前") == 2 and "数据里的答案" in page and "before" not in page
@@ -272,7 +273,7 @@ def test_what_is_kept_of_a_gpu_is_told_in_chinese() -> None:
     cells = [one | {"mode": mode, "tokens_per_second": rate} for mode, rate in (("D", 4.0), ("C", 2.0), ("A", 1.0))]
     gpu = GpuTraining(cells, {"name": "CARD", "torch": "2"}, "folder")
     with speaking("zh"):
-        assert "：填充 4.00×，packed 2.00×；行长 16" in gpu.claim(16)
+        assert "：填充 4.00×、packed 2.00×；行长 16" in gpu.claim(16)
         assert [bar[0] for bar in gpu.bars(16)] == ["varlen", "packed", "填充"]
         assert gpu.bars(16)[0][2] == " · 装满 93%，40 GiB"
 
