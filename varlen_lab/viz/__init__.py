@@ -12,6 +12,7 @@
 ``masks``    exact counts, outlines and words            ``strips``  what stands around the two squares of a mask figure
 ``steps``    explore_steps and draw_held_out, what packing does to steps
 ``style``    colours and type, and the Figure that carries its alt text
+``explorer_words`` what the explorer says in the browser, a table a language
 """
 
 from typing import TYPE_CHECKING

@@ -1,33 +1,33 @@
 // The mask explorer in the browser: draws one packed row on a canvas and says what lies under the pointer.
 //
-// `model` holds `row` (lengths, names, window, causal, tokens, words), `mode`, `dark` and the colours. In a notebook it
-// is anywidget's and the kernel fills it; in a page it is explorer_page.js's. Everything else happens here: counts,
-// zoom, hover and keyboard need no kernel. A view is {key, query, size}: the square of tokens that is shown. Cost is
-// the documents in view, never tokens squared. `canvas.dataset.state` tells what is on the screen, as JSON.
+// `model` holds `row` (lengths, names, window, causal, tokens, words), `mode`, `dark`, the colours and the `table` of
+// words that explorer_words.py makes. In a notebook it is anywidget's and the kernel fills it; in a page it is
+// explorer_page.js's. Everything else happens here: counts, zoom, hover and keyboard need no kernel. A view is
+// {key, query, size}: the square of tokens that is shown. Cost is the documents in view, never tokens squared.
+// `canvas.dataset.state` tells what is on the screen, as JSON.
 
 const GAP = 26, LEFT = 8, HEAD = 30, STRIP = 16, STROKE = 1.4, STAIRS = 2.5; // CSS pixels; STAIRS: pixels per token
 const BESIDE = 560; // CSS pixels: in less room the squares stand below each other
-const KINDS = { own: "own document", cross: "another document", empty: "not seen" }; // the legend
+const KINDS = ["own", "cross", "empty"]; // the legend
 const BUTTONS = [["-", "−", "zoom out"], ["0", "⤢", "whole row"], ["+", "+", "zoom in"]];
 const MARKS = { " ": "␣", "\n": "↵", "\t": "⇥" }; // in the text of a token
 const MOVES = { ArrowLeft: ["key", -1], ArrowRight: ["key", 1], ArrowUp: ["query", -1], ArrowDown: ["query", 1] };
 
 function render({ model, el }) {
+  const table = model.get("table"), say = (name, values) => fill(table[name], values);
   const box = element(el, "div", "varlen-explorer");
   const canvas = element(box, "canvas", "varlen-canvas");
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "application");
-  canvas.setAttribute("aria-roledescription", "attention mask");
+  canvas.setAttribute("aria-roledescription", say("role"));
   const tip = element(box, "div", "varlen-tip");
   const live = element(box, "div", "varlen-live");
   live.setAttribute("aria-live", "polite");
   const legend = element(box, "div", "varlen-legend");
-  for (const [kind, words] of Object.entries(KINDS)) {
-    element(legend, "span", `varlen-kind varlen-${kind}`).textContent = words;
-  }
+  for (const kind of KINDS) element(legend, "span", `varlen-kind varlen-${kind}`).textContent = say(kind);
   const buttons = element(legend, "span", "varlen-buttons"); // a finger has no keys
   const help = element(box, "div", "varlen-help");
-  help.textContent = "drag: zoom · double click or 0: whole row · arrows: move, with shift ten tokens · + and −: zoom";
+  help.textContent = say("help");
   canvas.setAttribute("aria-description", help.textContent);
 
   const paper = matchMedia("print"); // is white
@@ -51,7 +51,9 @@ function render({ model, el }) {
   }
 
   const start = (d) => row.ends[d] - row.lengths[d];
-  const called = (d, most = 80) => (row.names[d] ? shown(row.names[d], most) : `document ${(d + 1).toLocaleString("en")}`);
+  const called = (d, most = 80) => (
+    row.names[d] ? shown(row.names[d], most) : say("document", { number: (d + 1).toLocaleString("en") })
+  );
   const owner = (token) => { // the document a token belongs to: binary search
     let low = 0, high = row.ends.length - 1;
     while (low < high) {
@@ -104,12 +106,12 @@ function render({ model, el }) {
     pen.font = "600 14px sans-serif";
     pen.textBaseline = "alphabetic";
     pen.textAlign = "left";
-    const name = kind === "varlen" ? "Varlen" : row.causal ? "Full causal" : "Full";
+    const name = kind === "varlen" ? "Varlen" : say(row.causal ? "Full causal" : "Full");
     const named = x + 14 + pen.measureText(name).width;
     pen.fillText(name, x, y - 11);
     pen.fillStyle = colours.quiet;
     pen.font = "12px sans-serif";
-    const cells = count(kind === "varlen" ? row.cells.own : row.cells.full, "cell"), axes = "query ↓  key →";
+    const cells = count(table, kind === "varlen" ? row.cells.own : row.cells.full, "cell"), axes = say("axes");
     if (named + pen.measureText(axes + cells).width + 14 < x + side) pen.fillText(axes, named, y - 11);
     pen.textAlign = "right";
     pen.fillText(cells, x + side, y - 11);
@@ -209,15 +211,15 @@ function render({ model, el }) {
 
   function sentence({ query, key }) {
     const who = (token) => {
-      const d = owner(token), text = row.tokens[token] ? ` “${shown(row.tokens[token], 40, MARKS)}”` : "";
-      return `${token.toLocaleString("en")}${text} (${called(d, 32)} +${token - start(d)})`;
+      const d = owner(token), offset = token - start(d);
+      const place = { token: token.toLocaleString("en"), document: called(d, 32), offset };
+      if (!row.tokens[token]) return say("place", place);
+      return say("place with text", { ...place, text: shown(row.tokens[token], 40, MARKS) });
     };
-    const later = row.causal && key > query;
-    const why = later ? "later" : Math.abs(query - key) >= row.reach ? "outside the window" : "";
-    const same = owner(query) === owner(key);
-    const full = why ? `full blocked, ${why}` : "full sees";
-    const varlen = why ? "varlen blocked" : same ? "varlen sees" : "varlen blocked, another document";
-    return `query ${who(query)} → key ${who(key)}: ${full}, ${varlen}`;
+    const why = row.causal && key > query ? "later" : Math.abs(query - key) >= row.reach ? "outside" : "";
+    const varlen = why ? "varlen blocked" : owner(query) === owner(key) ? "varlen sees" : "stranger";
+    const told = { full: say(why || "full sees"), varlen: say(varlen) };
+    return say("cell", { query: who(query), key: who(key), ...told });
   }
 
   function point(next, aloud) { // the cell under the pointer or the keyboard's cursor
@@ -303,7 +305,8 @@ function render({ model, el }) {
     event.preventDefault();
     event.stopPropagation(); // in JupyterLab these keys move between cells
   });
-  for (const [key, sign, words] of BUTTONS) {
+  for (const [key, sign, name] of BUTTONS) {
+    const words = say(name);
     const button = element(buttons, "button", "");
     button.type = "button";
     button.textContent = sign;
@@ -338,8 +341,13 @@ function countCells(lengths, reach, causal) { // of the row as one document, and
   return { full: bandCells(lengths.reduce(add, 0), reach, causal), own };
 }
 
-function count(number, noun) { // 1 cell, 1,000 cells
-  return `${number.toLocaleString("en")} ${noun}${Number(number) === 1 ? "" : "s"}`;
+function fill(template, values = {}) { // a template of the table with its {names} filled in
+  return template.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+function count(table, number, noun) { // 1 cell, 1,000 cells
+  const [one, several] = table[`# ${noun}`];
+  return fill(Number(number) === 1 ? one : several, { count: number.toLocaleString("en") });
 }
 
 function shown(text, most, marks = { " ": " " }) { // somebody else's text, its controls and odd blanks written out

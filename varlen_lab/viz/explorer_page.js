@@ -1,13 +1,15 @@
 // The explorer in a page, without a kernel: every container that `fragment` wrote gets controls, and the canvas of
-// explorer.js, from the plain arrays it holds. This file and explorer.js are one script (explorer_page.py: SCRIPT).
+// explorer.js, from the plain arrays it holds. This file and explorer.js are one script (explorer_page.py: SCRIPT),
+// which holds the words of every language; the arrays say which of them is theirs.
 
-const MODES = { both: "both", full: "full causal", varlen: "varlen" };
+const MODES = ["both", "full", "varlen"];
 
 function start(place) {
   const holder = place.querySelector('script[type="application/json"]');
   if (!holder) return;
   const data = JSON.parse(holder.textContent);
-  const values = { mode: data.mode, dark: data.dark, colours: COLOURS }, news = new EventTarget();
+  const table = WORDS[data.language] || WORDS.en, say = (name, filled) => fill(table[name], filled);
+  const values = { mode: data.mode, dark: data.dark, colours: COLOURS, table }, news = new EventTarget();
   const model = {
     get: (name) => values[name],
     set: (name, value) => { values[name] = value; news.dispatchEvent(new Event(`change:${name}`)); },
@@ -18,34 +20,33 @@ function start(place) {
   const bar = element(place, "div", "varlen-bar");
   const rows = data.rows || counts(data.lengths.length).map((documents) => data.lengths.slice(0, documents));
   const now = rows.findIndex((row) => row.length === data.lengths.length);
-  const documents = slider(bar, "documents", rows, now, (row) => row.length.toLocaleString("en"));
+  const documents = slider(bar, say("documents"), rows, now, (row) => row.length.toLocaleString("en"));
   const reaches = windows(data.lengths.reduce((sum, length) => sum + length, 0), data.window);
-  const reach = slider(bar, "window", reaches, reaches.indexOf(data.window || 0), (tokens) => (
-    tokens ? count(tokens, "token") : "off"
+  const reach = slider(bar, say("window"), reaches, reaches.indexOf(data.window || 0), (tokens) => (
+    tokens ? count(table, tokens, "token") : say("off")
   ));
   const modes = element(bar, "fieldset", "varlen-modes"), group = `varlen-mode-${started++}`;
-  element(modes, "legend", "varlen-live").textContent = "masks";
-  for (const [mode, words] of Object.entries(MODES)) {
-    const radio = option(modes, "radio", words, mode === data.mode);
+  element(modes, "legend", "varlen-live").textContent = say("masks");
+  for (const mode of MODES) {
+    const radio = option(modes, "radio", say(mode), mode === data.mode);
     radio.name = group;
     radio.addEventListener("change", () => model.set("mode", mode));
   }
-  const causal = option(bar, "checkbox", "causal", data.causal);
+  const causal = option(bar, "checkbox", say("causal"), data.causal);
   const summary = element(place, "p", "varlen-summary");
   summary.setAttribute("aria-live", "polite");
 
   function update() { // the row of the controls' positions
     const lengths = documents.value(), row = { lengths, window: reach.value() || null, causal: causal.checked };
-    summary.textContent = summarize(row);
-    model.set("row", { ...row, names: data.names, tokens: data.tokens, words: describe(row) });
+    summary.textContent = summarize(table, row);
+    model.set("row", { ...row, names: data.names, tokens: data.tokens, words: describe(table, row) });
   }
   for (const control of [documents.input, reach.input, causal]) control.addEventListener("input", update);
   update();
   render({ model, el: element(place, "div", "varlen-drawn") });
   if (data.tokens.length && data.tokens.length < data.total) {
-    const kept = data.tokens.length.toLocaleString("en");
-    const words = `This page holds the text of the first ${kept} of ${count(data.total, "token")}.`;
-    element(place, "p", "varlen-note").textContent = words;
+    const kept = data.tokens.length.toLocaleString("en"), tokens = count(table, data.total, "token");
+    element(place, "p", "varlen-note").textContent = say("kept", { kept, tokens });
   }
   for (const fallback of place.querySelectorAll(".varlen-fallback")) fallback.remove();
 }
@@ -72,11 +73,16 @@ function slider(bar, name, values, at, words) {
     told.textContent = words(value());
     input.setAttribute("aria-valuetext", told.textContent);
   };
-  told.style.minWidth = `${Math.max(...values.map((each) => words(each).length))}ch`; // what follows stays where it is
+  const widest = Math.max(...values.map((each) => breadth(words(each))));
+  told.style.minWidth = `${widest}ch`; // what follows stays where it is
   input.addEventListener("input", tell);
   label.hidden = values.length < 2;
   tell();
   return { input, value };
+}
+
+function breadth(text) { // in digits: a Chinese sign is as wide as two
+  return [...text].reduce((sum, sign) => sum + (sign >= "\u2e80" ? 2 : 1), 0);
 }
 
 function option(bar, type, words, checked) {
@@ -106,27 +112,29 @@ function factor(value) {
   return decimals(value, value < 9.95 ? 1 : 0);
 }
 
-function measure({ lengths, window: reach, causal }) {
+function measure(table, { lengths, window: reach, causal }) {
   const cells = countCells(lengths, reach, causal), full = Number(cells.full), own = Number(cells.own);
   const total = lengths.reduce((sum, length) => sum + length, 0);
   return {
-    cells, crosses: cells.full > cells.own, saving: factor(full / own), kind: causal ? "Full causal" : "Full",
-    crossing: percent(Number(cells.full - cells.own) / full),
-    counts: `${count(lengths.length, "document")}, ${count(total, "token")}`,
+    crosses: cells.full > cells.own, saving: factor(full / own),
+    share: percent(Number(cells.full - cells.own) / full),
+    full: table[causal ? "Full causal" : "Full"], within: table[causal ? "full causal within" : "full within"],
+    cells: count(table, cells.full, "cell"), own: count(table, cells.own, "cell"),
+    counts: fill(table.counts, {
+      documents: count(table, lengths.length, "document"), tokens: count(table, total, "token")
+    }),
   };
 }
 
-function summarize(row) {
-  const { cells, crosses, saving, kind, crossing, counts: said } = measure(row);
-  if (!crosses) return `${said}: ${kind.toLowerCase()} and varlen are the same ${count(cells.own, "cell")}`;
-  return `${said}. ${kind}: ${crossing} of what a token sees is another document. Varlen: attention ÷ ${saving}`;
+function summarize(table, row) {
+  const found = measure(table, row);
+  if (found.crosses) return fill(table.summary, found);
+  return fill(table.same, { ...found, full: found.within, cells: found.own });
 }
 
-function describe(row) { // what a reader hears who does not see the squares
-  const { cells, saving, kind, crossing, counts: said } = measure(row);
-  const reach = row.window ? ` with a window of ${count(row.window, "token")}` : "";
-  const full = `${kind}: ${count(cells.full, "cell")}, ${crossing} of them look into another document`;
-  return `Two attention masks${reach} of one row of ${said}. ${full}. Varlen: ${count(cells.own, "cell")}, ${saving} times fewer.`;
+function describe(table, row) { // what a reader hears who does not see the squares
+  const reach = row.window ? fill(table.reach, { tokens: count(table, row.window, "token") }) : "";
+  return fill(table.described, { ...measure(table, row), reach });
 }
 
 let started = 0;

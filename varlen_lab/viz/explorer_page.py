@@ -18,7 +18,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from varlen_lab.errors import InputError, plural, quoted
+from varlen_lab.errors import InputError, quoted
+from varlen_lab.language.saying import LANGUAGES, counted, phrase, say, speaking, spoken
+from varlen_lab.viz.explorer_words import tables
 from varlen_lab.viz.masks import PackedRow, legible
 from varlen_lab.viz.policy import csp
 from varlen_lab.viz.style import DARK, LIGHT, Theme
@@ -29,6 +31,7 @@ ROW_LIMIT = 1_000  # steps of a slider
 TEXT_BUDGET = 100_000  # bytes of names, and bytes of tokens' texts, that a page holds
 PICTURE_LIMIT = 150_000  # bytes of the picture for a browser without scripts
 UNSAFE = re.compile("[<>&\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]")
+HTML_LANGUAGES = {"en": "en", "zh": "zh-CN"}
 MODES = ("both", "full", "varlen")
 EXPORT = "export default { render };\n"  # explorer.js is a module for anywidget; a page has no modules
 
@@ -37,7 +40,9 @@ def _script() -> str:
     """explorer.js and explorer_page.js as one script that leaves no name behind."""
     drawing, starting = ((HERE / name).read_text(encoding="utf-8") for name in ("explorer.js", "explorer_page.js"))
     colours = json.dumps({"light": asdict(LIGHT), "dark": asdict(DARK)}, allow_nan=False)
-    return f'"use strict";\n(() => {{\nconst COLOURS = {colours};\n{drawing.removesuffix(EXPORT)}\n{starting}}})();\n'
+    words = json.dumps(tables(), ensure_ascii=False)
+    begin = f'"use strict";\n(() => {{\nconst COLOURS = {colours};\nconst WORDS = {words};\n'
+    return f"{begin}{drawing.removesuffix(EXPORT)}\n{starting}}})();\n"
 
 
 SCRIPT = _script()
@@ -67,6 +72,7 @@ def row_data(
         "causal": row.causal,
         "mode": mode,
         "dark": dark,
+        "language": spoken(),
         "rows": None if rows is None else [list(lengths) for lengths in rows],
     }
 
@@ -102,14 +108,18 @@ def fragment(data: Mapping[str, Any], *, label: str, picture: str = "") -> str:
     """The explorer of ``row_data`` as HTML, for a page with SCRIPT and STYLE; without them it is the alt text.
 
     ``data`` may come from a file: it is checked, and what is not a row is an InputError. ``label``: what a screen
-    reader calls it. ``picture``: HTML for a browser without scripts, above the words.
+    reader calls it. ``picture``: HTML for a browser without scripts, above the words. It speaks the language of
+    ``data``, whatever its page does.
     """
     row, data = read_data(data)
     shown = f"<noscript>{picture}</noscript>\n" if picture else ""
+    with speaking(data["language"]):
+        label, told = heading(phrase(label)), escape(row.alt_text())
+    tongue = "" if data["language"] == "en" else f' lang="{HTML_LANGUAGES[data["language"]]}"'
     return (
-        f'<div class="varlen-page" role="group" aria-label="{heading(label)}">\n'
+        f'<div class="varlen-page"{tongue} role="group" aria-label="{label}">\n'
         f'<script type="application/json">{json_in_html(data)}</script>\n'
-        f'{shown}<p class="varlen-fallback">{escape(row.alt_text())}</p>\n</div>\n'
+        f'{shown}<p class="varlen-fallback">{told}</p>\n</div>\n'
     )
 
 
@@ -118,6 +128,7 @@ def read_data(data: Mapping[str, Any]) -> tuple[PackedRow, dict[str, Any]]:
     try:
         lengths, texts, rows = data["lengths"], data.get("tokens") or [], data.get("rows")
         names, dark, mode = data.get("names") or [], data.get("dark"), data.get("mode", "both")
+        language = str(data.get("language", "en"))
         row = PackedRow(lengths, data.get("window"), None, data.get("causal", True))
         if rows is not None and len(rows) > ROW_LIMIT:
             raise InputError(f"the explorer has {len(rows):,} rows to choose from, it shows at most {ROW_LIMIT:,}.")
@@ -128,9 +139,12 @@ def read_data(data: Mapping[str, Any]) -> tuple[PackedRow, dict[str, Any]]:
         raise InputError("names and tokens of a row must be lists of texts; make the row with row_data.")
     if mode not in MODES or dark not in (None, True, False) or len(names) > len(row.lengths):
         raise InputError(f"this is no row of the explorer (mode {quoted(mode)}); make one with row_data.")
+    if language not in LANGUAGES:
+        raise InputError(f"this is no row of the explorer (language {quoted(language)}); make one with row_data.")
     if len(names) == len(row.lengths):
         row.names = names
-    made = row_data(row, texts[: row.total], dark=dark, mode=mode, rows=rows)
+    with speaking(language):
+        made = row_data(row, texts[: row.total], dark=dark, mode=mode, rows=rows)
     return row, made | {"names": within_budget(names)}
 
 
@@ -152,10 +166,11 @@ def page(
     ``dark``: dark always; else as the reader's browser asks.
     """
     data = row_data(row, tokens, dark=True if dark else None)
+    title = phrase(title)
     words = heading(title)
     light_colours, dark_colours = page_colours(DARK if dark else LIGHT), page_colours(DARK)
     return f"""<!doctype html>
-<html lang="en">
+<html lang="{HTML_LANGUAGES[spoken()]}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{csp([SCRIPT])}">
@@ -168,7 +183,8 @@ def page(
 @media (prefers-color-scheme: dark) {{ :root {{ {dark_colours} }} }}
 @media print {{ :root {{ {page_colours(LIGHT)} color-scheme: light; }} }}
 body {{ margin: 0; padding: clamp(12px, 4vw, 44px); background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }}
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans",
+  "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "WenQuanYi Micro Hei", sans-serif; }}
 main {{ max-width: 960px; margin: 0 auto; }}
 h1 {{ margin: 0 8px 14px; font-size: 22px; line-height: 1.25; letter-spacing: -0.01em; overflow-wrap: anywhere; }}
 noscript img {{ max-width: 100%; height: auto; }}
@@ -206,5 +222,6 @@ def picture(row: PackedRow, dark: bool) -> str:
     svg = drawn.getvalue()
     if len(svg) > PICTURE_LIMIT:
         return ""
-    words = f"{row.full} and varlen attention of {plural(len(row.lengths), 'document')} in one row"
+    documents = counted(len(row.lengths), "document")
+    words = say("{full} and varlen attention of {documents} in one row", full=row.full, documents=documents)
     return f'<img alt="{words}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode("ascii")}">'

@@ -15,7 +15,9 @@ import anywidget
 import ipywidgets
 import traitlets
 
+from varlen_lab.language.saying import phrase, say
 from varlen_lab.viz.explorer_page import row_data, storable
+from varlen_lab.viz.explorer_words import table
 from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.policy import ROW_TYPE
 from varlen_lab.viz.style import DARK, LIGHT
@@ -26,7 +28,10 @@ SLIDER_LAYOUT = ipywidgets.Layout(width="24em")
 
 
 class MaskCanvas(anywidget.AnyWidget):
-    """One packed row on a canvas. ``row`` is everything the browser draws, ``mode`` is both, full or varlen."""
+    """One packed row on a canvas. ``row`` is everything the browser draws, ``mode`` is both, full or varlen.
+
+    ``table``: the words of the language that was spoken when it was made.
+    """
 
     _esm = HERE / "explorer.js"
     _css = HERE / "explorer.css"
@@ -34,6 +39,7 @@ class MaskCanvas(anywidget.AnyWidget):
     mode = traitlets.Enum(list(MODES.values()), "both").tag(sync=True)
     dark = traitlets.Bool(None, allow_none=True).tag(sync=True)  # None: as the page is
     colours = traitlets.Dict({"light": asdict(LIGHT), "dark": asdict(DARK)}).tag(sync=True)
+    table = traitlets.Dict().tag(sync=True)
 
 
 class Explorer(ipywidgets.VBox):
@@ -53,15 +59,17 @@ class Explorer(ipywidgets.VBox):
         """``lengths_for(documents, total)`` gives the row for two slider positions; ``totals`` may be one."""
         self.lengths_for, self.names, self.tokens = lengths_for, names, [storable(token) for token in tokens or []]
         count, total, window = start
-        self.canvas = MaskCanvas(dark=dark)
-        self.documents = slider("documents", documents, count)
-        self.total = slider("tokens", totals, total)
+        self.canvas = MaskCanvas(dark=dark, table=table())
+        self.documents = slider(say("documents"), documents, count)
+        self.total = slider(say("tokens"), totals, total)
         reaches = sorted({16, 64, 256, 1024, 4096, *([window] if window else [])})
-        self.window = slider("window", [0, *reaches], window or 0)
-        self.mode = ipywidgets.ToggleButtons(options=list(MODES), value="both")
+        self.window = slider(say("window"), [0, *reaches], window or 0)
+        self.mode = ipywidgets.ToggleButtons(options=[(phrase(name), name) for name in MODES], value="both")
         self.mode.style.button_width = "8em"
         self.summary = ipywidgets.HTML()
-        self.causal = ipywidgets.Checkbox(value=causal, description="causal", indent=False, layout={"width": "7em"})
+        self.causal = ipywidgets.Checkbox(
+            value=causal, description=say("causal"), indent=False, layout={"width": "7em"}
+        )
         for control in (self.documents, self.total, self.window, self.causal):
             control.observe(self.update, "value")
         self.mode.observe(lambda change: setattr(self.canvas, "mode", MODES[change["new"]]), "value")
@@ -113,5 +121,5 @@ class Explorer(ipywidgets.VBox):
 
 def slider(name: str, values: Sequence[int], value: int) -> ipywidgets.SelectionSlider:
     """A slider over a few numbers; 0 is written ``off``."""
-    options = [(f"{each:,}" if each else "off", each) for each in values]
+    options = [(f"{each:,}" if each else say("off"), each) for each in values]
     return ipywidgets.SelectionSlider(options=options, value=value, description=name, layout=SLIDER_LAYOUT)
