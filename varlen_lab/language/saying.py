@@ -14,7 +14,6 @@ below it, without a keyword in each call. It changes words alone; no number may 
 from __future__ import annotations
 
 import re
-import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
