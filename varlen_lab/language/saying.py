@@ -113,7 +113,7 @@ def put_together(language: str, text: str) -> str:
     for pattern, chinese, holes in patterns(language):
         if found := pattern.fullmatch(text):
             filled = dict(zip(holes, map(phrase, found.groups()), strict=True))
-            return HOLE.sub(lambda hole: filled[hole[0]], chinese)
+            return HOLE.sub(lambda hole, filled=filled: filled[hole[0]], chinese)
     return text
 
 
