@@ -112,8 +112,9 @@ def put_together(language: str, text: str) -> str:
     """``text`` as a lesson's f-string wrote it, in ``language``, or as it is where no lesson writes such a one."""
     for pattern, chinese, holes in patterns(language):
         if found := pattern.fullmatch(text):
-            filled = dict(zip(holes, map(phrase, found.groups()), strict=True))
-            return HOLE.sub(lambda hole, filled=filled: filled[hole[0]], chinese)
+            for hole, words in zip(holes, map(phrase, found.groups()), strict=True):
+                chinese = chinese.replace(hole, words)
+            return chinese
     return text
 
 
