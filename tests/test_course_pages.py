@@ -237,7 +237,7 @@ def test_what_our_lessons_write_passes_whole() -> None:
     verdict = right("yes")._repr_html_()
     assert "border-left: 4px solid #0072b2" in shown(output(verdict)) and "✓ right: yes" in shown(output(verdict))
     table = shown(output(pandas.DataFrame({"a <b>": [1]})._repr_html_()))
-    assert 'class="dataframe"' in table and "a &lt;b&gt;" in table and 'class="wide"' in table and "scope" not in table
+    assert 'class="dataframe"' in table and "a &lt;b&gt;" in table and 'class="wide"' in table and "scoped" not in table
     code = shown(new_markdown_cell("```python\nx = 1  # c\n```"))
     assert 'class="highlight"' in code and 'class="c1"' in code
 

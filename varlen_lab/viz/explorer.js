@@ -12,6 +12,7 @@ const KINDS = ["own", "cross", "empty"]; // the legend
 const BUTTONS = [["-", "−", "zoom out"], ["0", "⤢", "whole row"], ["+", "+", "zoom in"]];
 const MARKS = { " ": "␣", "\n": "↵", "\t": "⇥" }; // in the text of a token
 const MOVES = { ArrowLeft: ["key", -1], ArrowRight: ["key", 1], ArrowUp: ["query", -1], ArrowDown: ["query", 1] };
+const PAGES = { PageUp: -1, PageDown: 1 }; // documents
 
 function render({ model, el }) {
   const table = model.get("table"), say = (name, values) => fill(table[name], values);
@@ -222,11 +223,17 @@ function render({ model, el }) {
     return say("cell", { query: who(query), key: who(key), ...told });
   }
 
-  function point(next, aloud) { // the cell under the pointer or the keyboard's cursor
+  function area() { // what a zoom left on the screen, for those who do not see it
+    const low = (axis) => Math.floor(view[axis]).toLocaleString("en");
+    const high = (axis) => (Math.ceil(view[axis] + view.size) - 1).toLocaleString("en");
+    return say("in view", { top: low("query"), bottom: high("query"), left: low("key"), right: high("key") });
+  }
+
+  function point(next, aloud, zoomed = false) { // the cell under the pointer or the keyboard's cursor
     cell = next;
     tip.hidden = !cell;
     if (cell) tip.textContent = sentence(cell);
-    if (cell && aloud) live.textContent = tip.textContent;
+    if (aloud) live.textContent = [...(zoomed ? [area()] : []), ...(cell ? [tip.textContent] : [])].join(" ");
     draw();
     if (!cell) return;
     const panel = panels.find((p) => p.kind === cell.panel) || panels[0], scale = panel.side / view.size;
@@ -239,6 +246,14 @@ function render({ model, el }) {
     size = Math.max(4, Math.min(row.total, size));
     const inside = (low) => Math.max(0, Math.min(low, row.total - size));
     view = { key: inside(key), query: inside(query), size };
+  }
+
+  function follow(next) { // the view goes where the cursor is
+    const low = (axis) => {
+      const inside = next[axis] >= view[axis] && next[axis] < view[axis] + view.size;
+      return inside ? view[axis] : next[axis] - view.size / 2;
+    };
+    zoom(low("key"), low("query"), view.size);
   }
 
   function at(event) { // the cell at a mouse position, or null between the panels
@@ -287,17 +302,24 @@ function render({ model, el }) {
     if (MOVES[key]) {
       const [axis, by] = MOVES[key];
       next = cell ? { ...cell, [axis]: Math.max(0, Math.min(row.total - 1, cell[axis] + by * far)) } : first;
-      const out = next[axis] < view[axis] || next[axis] >= view[axis] + view.size; // the view follows the cursor
-      const low = { key: view.key, query: view.query, [axis]: next[axis] - view.size / 2 };
-      if (out) zoom(low.key, low.query, view.size);
+      follow(next);
+    } else if (key === "Home" || key === "End") { // along the keys of a query
+      next = { ...(cell || first), key: key === "Home" ? 0 : row.total - 1 };
+      follow(next);
+    } else if (PAGES[key]) { // to the first token of another document
+      const here = cell || first, other = owner(here.query) + PAGES[key] * far;
+      const seam = start(Math.max(0, Math.min(row.lengths.length - 1, other)));
+      next = { ...here, key: seam, query: seam };
+      follow(next);
     } else if (key === "+" || key === "=" || key === "-") { // around the cell, or the middle
       const size = key === "-" ? view.size * 2 : view.size / 2;
       const middle = (axis) => (cell ? cell[axis] : view[axis] + view.size / 2);
       zoom(middle("key") - size / 2, middle("query") - size / 2, size);
     } else if (key === "0" || key === "Escape") {
       zoom(0, 0, row.total);
+      if (key === "Escape") next = null;
     } else return false;
-    point(next, true);
+    point(next, true, next === cell || !next);
     return true;
   }
   on(canvas, "keydown", (event) => {
@@ -315,6 +337,11 @@ function render({ model, el }) {
     on(button, "click", () => press(key, 1));
   }
 
+  const leave = (event) => { // words under the pointer go without the pointer's going
+    if (event.key === "Escape" && cell && document.activeElement !== canvas) point(null, false);
+  };
+  document.addEventListener("keydown", leave);
+
   const redraw = () => draw(), sizes = new ResizeObserver(redraw);
   const media = [paper, matchMedia("(prefers-color-scheme: dark)")];
   const news = [["change:row", take], ["change:mode", redraw], ["change:dark", redraw]];
@@ -324,6 +351,7 @@ function render({ model, el }) {
   sizes.observe(box);
   return () => {
     sizes.disconnect();
+    document.removeEventListener("keydown", leave);
     for (const [name, action] of news) model.off(name, action);
     for (const query of media) query.removeEventListener("change", redraw);
   };

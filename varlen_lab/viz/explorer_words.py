@@ -20,7 +20,12 @@ WORDS = {
     "zoom out": "zoom out",
     "whole row": "whole row",
     "zoom in": "zoom in",
-    "help": "drag: zoom · double click or 0: whole row · arrows: move, with shift ten tokens · + and −: zoom",
+    "help": (
+        "drag: zoom · double click or 0: whole row · arrows: move, with shift ten tokens · "
+        "Home and End: first and last key · Page Up and Page Down: another document · "
+        "+ and −: zoom · Escape: whole row, no cell"
+    ),
+    "in view": "in view: queries {top} to {bottom}, keys {left} to {right}.",
     # on it
     "Full causal": "Full causal",
     "Full": "Full",

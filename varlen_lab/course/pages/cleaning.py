@@ -3,7 +3,8 @@
 Three passes. What shows or does something of its own (scripts, styles, frames, forms, players) goes with all it holds;
 inline SVG becomes a picture. Then bleach passes the tags and attributes of a list and no other, styles by property.
 In what is left, pictures are put inside or become links, links to lessons become links to their pages, tables get a
-box to scroll in. The last pass writes only what it made itself, so nothing that bleach removed comes back.
+box to scroll in, and their heads say of what they are. The last pass writes only what it made itself, so nothing that
+bleach removed comes back.
 """
 
 from __future__ import annotations
@@ -170,16 +171,30 @@ def finished(html: str, page: Page) -> str:
         finish_link(link, page)
     for image in soup.find_all("img"):
         image.replace_with(bs4.BeautifulSoup(finished_image(image, page), "html.parser"))
+    finish_heads(soup.find_all("th"))
     for table in soup.find_all("table"):
         if table.find_parent("table") is None:
             del table["border"]
             table.wrap(
-                soup.new_tag("div", attrs={"class": "wide", "role": "region", "aria-label": "table", "tabindex": "0"})
+                soup.new_tag("div", attrs={"class": "wide", "role": "group", "aria-label": "table", "tabindex": "0"})
             )
     for block in soup.find_all(True, recursive=False):
         if any(COLOURED.search(str(tag.get("style", ""))) for tag in (block, *block.find_all(style=True))):
             block["class"] = f"{block.get('class', '')} coloured".strip()
     return str(soup)
+
+
+def finish_heads(heads: Any) -> None:
+    """Heads of tables say whether they are of a column or of a row; an empty one, as in pandas' corners, is no head."""
+    for head in heads:
+        row = head.find_parent("tr")
+        across = head.find_parent("thead") is not None or row is None or row.find("td") is None
+        axis, span = ("col", "colspan") if across else ("row", "rowspan")
+        head.attrs.setdefault("scope", axis + ("group" if head.get(span, "1") != "1" else ""))
+    for head in heads:
+        if not head.get_text(strip=True) and not head.find("img"):
+            head.name = "td"
+            del head["scope"]
 
 
 def finish_link(link: Any, page: Page) -> None:

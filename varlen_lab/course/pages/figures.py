@@ -33,5 +33,5 @@ def figure(data: bytes, alt: str, details: Mapping[str, Any]) -> str:
         if file
     )
     kind = "ours" if made.dark else "print"
-    wide = "" if made.stacked else ' tabindex="0" role="region" aria-label="' + escape("figure, scrolls sideways") + '"'
+    wide = "" if made.stacked else ' tabindex="0" aria-label="' + escape("figure, scrolls sideways") + '"'
     return f'<figure class="{kind}{"" if made.stacked else " wide"}"{wide}><picture>{sources}{shown}</picture></figure>'
