@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import phrase, say
 from varlen_lab.studies.census import as_json, changes
 from varlen_lab.studies.census_page import CAUSES
 from varlen_lab.studies.census_page import word as word_of
@@ -51,15 +52,23 @@ class KeptCensus:
 
     def __repr__(self) -> str:
         versions = self.kept["versions"]
-        return (
-            f"{len(self.classes)} causal language model classes of transformers {versions['transformers']}, "
-            f"{self.built} of them built tiny and measured (torch {versions['torch']})"
+        return say(
+            "{classes} causal language model classes of transformers {transformers}, "
+            "{built} of them built tiny and measured (torch {torch})",
+            classes=len(self.classes),
+            transformers=versions["transformers"],
+            built=self.built,
+            torch=versions["torch"],
         )
 
     @property
     def message(self) -> str:
         """What the figure shows, in a line."""
-        return f"{self.count('cache', LEAKS)} of {len(self.classes)} classes leak in silence, called as they are"
+        return say(
+            "{leaking} of {classes} classes leak in silence, called as they are",
+            leaking=self.count("cache", LEAKS),
+            classes=len(self.classes),
+        )
 
     def count(self, style: str, verdict: str = EXACT) -> int:
         """How many classes have this verdict with this style of batch."""
@@ -80,7 +89,7 @@ class KeptCensus:
         """Why classes leak with this style of batch, the most frequent first; a class may have several causes."""
         leaking = [each[style] for each in self.classes.values() if each[style]["verdict"] == LEAKS]
         count = Counter(kind for one in leaking for kind in {cause["cause"] for cause in one.get("causes", ())})
-        return [Cause(kind, number, CAUSES.get(kind, "")) for kind, number in count.most_common()]
+        return [Cause(kind, number, phrase(CAUSES.get(kind, ""))) for kind, number in count.most_common()]
 
     def of(self, types: Iterable[str]) -> dict[str, dict[str, str]]:
         """Class -> style -> word, of these model types; one that is no class of transformers is left out."""

@@ -16,6 +16,7 @@ from typing import Any
 from varlen_lab.attention.timing import Choice
 from varlen_lab.errors import plural
 from varlen_lab.files.strict import strict_json
+from varlen_lab.language.saying import counted, say, speaking
 from varlen_lab.training.history import History
 
 ROUNDING = 1e-5  # differences up to here are rounding of a float32 run
@@ -37,12 +38,16 @@ class FirstStep:
 
     def sentence(self) -> str:
         """Such as ``gradients and logits of the first step equal documents alone: 3e-07``."""
-        how = ", with weights scaled so that every layer matters" if self.scaled else ""
-        how += ", on a copy in float32, for half precision cannot tell" if self.precise else ""
-        step = "the first step" if self.number == 1 else f"step {self.number}, the first with a seam,"
-        return (
-            f"gradients and logits of {step} equal documents alone: {max(self.logits, self.gradients):.0e} "
-            f"over {plural(self.documents, 'document')} of {plural(self.tokens, 'token')}{how}"
+        how = say(", with weights scaled so that every layer matters") if self.scaled else ""
+        how += say(", on a copy in float32, for half precision cannot tell") if self.precise else ""
+        first = self.number == 1
+        return say(
+            "gradients and logits of {step} equal documents alone: {most:.0e} over {documents} of {tokens}{how}",
+            step=say("the first step") if first else say("step {number}, the first with a seam,", number=self.number),
+            most=max(self.logits, self.gradients),
+            documents=counted(self.documents, "document"),
+            tokens=counted(self.tokens, "token"),
+            how=how,
         )
 
 
@@ -103,7 +108,11 @@ class Comparison:
         """What the numbers were measured on, in one line."""
         meta = next(iter(self.histories.values())).meta
         kernel = self.histories["varlen"].meta["backend"] if "varlen" in self.histories else meta["backend"]
-        return f"{meta['config']} · varlen backend {kernel} · {meta['device']} · {meta['dtype']} · seed {meta['seed']}"
+        return say(
+            "{config} · varlen backend {kernel} · {device} · {dtype} · seed {seed}",
+            kernel=kernel,
+            **{name: meta[name] for name in ("config", "device", "dtype", "seed")},
+        )
 
     def in_brief(self) -> list[str]:
         """For a line of a report, what matters most first: the verdict, of what, how far apart, measured on what."""
@@ -142,9 +151,11 @@ class Comparison:
         ]
 
     def to_json(self) -> str:
-        """Everything, for a file."""
+        """Everything, for a file: its sentences are English, whatever is spoken."""
         runs = {mode: {"meta": h.meta, "records": h.records} for mode, h in self.histories.items()}
-        proof = {"verdict": self.verdict(), "keeps_apart": self.keeps_apart, "control": self.control}
+        with speaking("en"):
+            verdict = self.verdict()
+        proof = {"verdict": verdict, "keeps_apart": self.keeps_apart, "control": self.control}
         step = None if self.first_step is None else asdict(self.first_step)
         return strict_json({"runs": runs, "table": self.table(), "first_step": step, **proof}, indent=1)
 
@@ -160,36 +171,54 @@ class Comparison:
         ]
         above, head = sum(gap > 0 for gap in gaps), gaps[:6]
         if self.start is None:
-            return (
-                f"packed without seams is another training: above varlen in {above} of {plural(len(gaps), 'step')}. "
-                "From scratch this count depends on the seed; --from CHECKPOINT shows what a trained model loses"
+            return say(
+                "packed without seams is another training: above varlen in {above} of {steps}. "
+                "From scratch this count depends on the seed; --from CHECKPOINT shows what a trained model loses",
+                above=above,
+                steps=counted(len(gaps), "step"),
             )
-        return (
-            f"packed without seams, going on from {self.start}: above varlen in {sum(gap > 0 for gap in head)} of the "
-            f"first {plural(len(head), 'step')}, by {sum(head) / len(head):.3f} on average; later the model gets used "
-            "to it"
+        return say(
+            "packed without seams, going on from {start}: above varlen in {above} of the first {steps}, "
+            "by {mean:.3f} on average; later the model gets used to it",
+            start=self.start,
+            above=sum(gap > 0 for gap in head),
+            steps=counted(len(head), "step"),
+            mean=sum(head) / len(head),
         )
 
     def verdict(self) -> str:
         """What the differences say, in a sentence."""
         if not {"unpacked", "varlen"} <= set(self.histories):
-            return "unpacked and varlen were not both run, there is nothing to prove"
+            return say("unpacked and varlen were not both run, there is nothing to prove")
         start, steps = self.rounding_from(), len(self.losses["varlen"])
         worst = max(map(abs, self.difference("varlen")))
         if start is None:
             alone = self.histories["unpacked"].meta.get("one_at_a_time")
-            how = " (one document at a time, for in a padded batch they hear one another)" if alone else ""
-            every = "the one step" if steps == 1 else f"all {steps} steps"
-            return f"varlen equals unpacked{how} in {every}: the largest difference is {worst:.1e}"
+            how = say(" (one document at a time, for in a padded batch they hear one another)") if alone else ""
+            every = say("the one step") if steps == 1 else say("all {steps} steps", steps=steps)
+            equal = "varlen equals unpacked{how} in {every}: the largest difference is {worst:.1e}"
+            return say(equal, how=how, every=every, worst=worst)
         if start == 1:
-            return f"varlen differs from unpacked at the first step, by {self.difference('varlen')[0]:.1e}: it leaks"
-        within = f"varlen equals unpacked within {max(self.tolerance()):.0e} up to step {start - 1} of {steps}"
+            gap = self.difference("varlen")[0]
+            return say("varlen differs from unpacked at the first step, by {gap:.1e}: it leaks", gap=gap)
+        within = say(
+            "varlen equals unpacked within {limit:.0e} up to step {last} of {steps}",
+            limit=max(self.tolerance()),
+            last=start - 1,
+            steps=steps,
+        )
+        told = {"within": within, "start": start, "worst": worst}
         if self.control is None:
-            return f"{within}; from step {start} on they drift apart (largest difference {worst:.1e})"
-        other = f"two unpacked runs that sum in another order by {max(map(abs, self.control)):.1e}"
-        if self.keeps_apart:
-            return f"{within}; from step {start} on rounding takes over: they differ by up to {worst:.1e}, {other}"
-        return f"{within}; from step {start} on they differ by up to {worst:.1e}, {other} only: it is no rounding"
+            return say("{within}; from step {start} on they drift apart (largest difference {worst:.1e})", **told)
+        told["other"] = say(
+            "two unpacked runs that sum in another order by {most:.1e}", most=max(map(abs, self.control))
+        )
+        words = (
+            "{within}; from step {start} on rounding takes over: they differ by up to {worst:.1e}, {other}"
+            if self.keeps_apart
+            else "{within}; from step {start} on they differ by up to {worst:.1e}, {other} only: it is no rounding"
+        )
+        return say(words, **told)
 
 
 def differences(history: History, base: History) -> list[float]:
