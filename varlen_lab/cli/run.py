@@ -56,10 +56,15 @@ def add_arguments_of_all(parser: argparse.ArgumentParser) -> None:
         "set the numbers beside those the notebooks were kept with; exit code 1 where one lies outside its tolerance"
     )
     parser.add_argument("--compare", action="store_true", help=about)
+    parser.add_argument(
+        "--language", nargs="+", metavar="LANGUAGE", default=["en"], help="en, zh or both: the twins that run (en)"
+    )
 
 
 def run_all(args: argparse.Namespace) -> int:
     """0 when every notebook ran, 1 when one failed or has another number."""
     from varlen_lab.course.notebooks import walkthrough
 
-    return walkthrough(args.out, args.quick, args.only, device=args.device, compare=args.compare)
+    return walkthrough(
+        args.out, args.quick, args.only, device=args.device, compare=args.compare, languages=args.language
+    )

@@ -28,17 +28,17 @@ def compare_walk(
     """The differences of the lessons that ran in full, each said aloud; ``given`` are the parameters each ran with."""
     from varlen_lab.course.speaking import real_is_here  # imports torch
 
-    ran = [lesson for lesson in lessons if outcomes[lesson.name].status == "ok"]
-    full = [lesson for lesson in ran if "quick" not in given[lesson.name]]
+    ran = [lesson for lesson in lessons if outcomes[lesson.address].status == "ok"]
+    full = [lesson for lesson in ran if "quick" not in given[lesson.address]]
     found, real = [], real_is_here()
     for lesson in full:
-        executed = read_notebook(outcomes[lesson.name].executed or lesson.path)
-        found += compare_numbers(lesson.notebook, executed, lesson.name, real=real)
+        executed = read_notebook(outcomes[lesson.address].executed or lesson.path)
+        found += compare_numbers(lesson.notebook, executed, lesson.address, real=real)
     for sentence in found:
         say(sentence, mark=("differs: ", "red"), hang=2)
-    if quick := [lesson.name for lesson in ran if lesson not in full]:
+    if quick := [lesson.address for lesson in ran if lesson not in full]:
         say(f"not compared, for they ran quickly: {', '.join(quick)}", hang=2)
-    if not real and (speak := [lesson.name for lesson in full if any(map(is_real, lesson.notebook.cells))]):
+    if not real and (speak := [lesson.address for lesson in full if any(map(is_real, lesson.notebook.cells))]):
         say(f"not compared, for SmolLM2 is not installed (make real): its cells in {', '.join(speak)}", hang=2)
     say(f"compared {plural(len(full), 'lesson')} with the numbers they are kept with: {len(found)} outside tolerance")
     return found

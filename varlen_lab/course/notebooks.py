@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from varlen_lab.course.comparing import compare_walk
-from varlen_lab.course.lessons import Lesson, find_lesson, find_lessons, read_notebook
+from varlen_lab.course.lessons import ENGLISH, Lesson, find_lesson, find_lessons, read_notebook
 from varlen_lab.course.outcomes import Outcome, one_line
 from varlen_lab.course.pages.api import INSTALL, write_api
+from varlen_lab.course.pages.languages import folder_of
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.pages.ours import refuse_others
 from varlen_lab.course.site import begin_site, end_site, refuse_folder_of, write_page
@@ -40,8 +41,11 @@ def walkthrough(
     api: bool = True,
     device: str | None = None,
     compare: bool = False,
+    languages: Sequence[str] = (ENGLISH,),
 ) -> int:
     """Run the lessons in order into ``out``, a site that opens at ``out/index.html``; 1 when one failed, else 0.
+
+    ``languages``: which of the twins run, ``"en"``, ``"zh"`` or both; the pages of the other language are written too.
 
     ``only`` narrows the walk: names or numbers. An earlier walk of the others is shown with its date. ``api``: a
     whole walk writes the pages of the functions too. ``quick`` and ``device`` become parameters of the lessons:
@@ -49,35 +53,42 @@ def walkthrough(
     with; 1 where one differs. Raises InputError before anything runs when a name is unknown, a lesson has no parameter
     ``device``, the machine has no such device, or ``out`` cannot be written.
     """
+    spoken = tuple(dict.fromkeys(languages))
     lessons = find_lessons()
-    chosen = lessons if only is None else [find_lesson(word, lessons) for word in only]
-    given = {lesson.name: lesson.walked_with(quick=quick, device=device) for lesson in chosen}
+    chosen = [lesson for language in spoken for lesson in named(only, find_lessons(language))]
+    given = {lesson.address: lesson.walked_with(quick=quick, device=device) for lesson in chosen}
     folder = make_folder(Path(out))
     outcomes: dict[str, Outcome] = {}
     started = time.monotonic()
     refuse_folder_of(lessons, folder)
     try:
-        begin_site(folder, lessons, quick)
-        for lesson in [lesson for lesson in lessons if lesson in chosen]:
-            outcomes[lesson.name] = run_shown(lesson, folder / lesson.path.name, given[lesson.name])
+        begin_site(folder, lessons, quick, spoken)
+        for lesson in chosen:
+            outcomes[lesson.address] = run_shown(lesson, folder / f"{lesson.address}.ipynb", given[lesson.address])
     finally:  # also after Ctrl-C: what has run is shown, the rest says "not run"
-        end_site(folder, lessons, outcomes, time.monotonic() - started, quick)
+        end_site(folder, lessons, outcomes, time.monotonic() - started, quick, spoken)
     if api and only is None and not write_api(folder / "api"):
         say(f"no pages of the functions: {INSTALL}", hang=2)
-    failed = [outcome.name for outcome in outcomes.values() if outcome.status == "failed"]
+    failed = [outcome.address for outcome in outcomes.values() if outcome.status == "failed"]
     if failed:
         say(", ".join(failed), mark=(f"{len(failed)} of {len(chosen)} failed: ", "red"), hang=2)
     differing = compare_walk(chosen, outcomes, given) if compare else []
-    say(f"open {folder / 'index.html'}")
+    say(f"open {folder_of(folder, spoken[0]) / 'index.html'}")
     return 1 if failed or differing else 0
+
+
+def named(only: list[str] | None, lessons: list[Lesson]) -> list[Lesson]:
+    """The lessons that ``only`` names, in their order; all of them where it is None."""
+    found = lessons if only is None else [find_lesson(word, lessons) for word in only]
+    return [lesson for lesson in lessons if lesson in found]
 
 
 def run_shown(lesson: Lesson, output: Path, parameters: Mapping[str, Any]) -> Outcome:
     """``run_notebook``, with a bar while it runs where a person looks at it, and one line when it is done."""
-    with bar(lesson.name) as on_cell:
+    with bar(lesson.address) as on_cell:
         outcome = run_notebook(lesson.path, output, parameters, on_cell=on_cell)
     mark = ("✗ ", "red") if outcome.error else ("✓ ", "green")
-    say(f"{outcome.name:<24} {outcome.seconds:6.1f} s  {outcome.error}".rstrip(), mark=mark, hang=2)
+    say(f"{lesson.address:<24} {outcome.seconds:6.1f} s  {outcome.error}".rstrip(), mark=mark, hang=2)
     return outcome
 
 
@@ -130,7 +141,8 @@ def run_notebook(
                 f"the kernel died, mostly for want of memory; close other programs and run {lesson.name} again{small}."
             )
     seconds = time.monotonic() - started
-    outcome = Outcome(lesson.name, lesson.title, "failed" if error else "ok", seconds, error, output)
+    status: Literal["failed", "ok"] = "failed" if error else "ok"
+    outcome = Outcome(lesson.name, lesson.title, status, seconds, error, output, language=lesson.language)
     executed = read_notebook(output if output.exists() else path)  # as it was written when no kernel came
     if not output.exists():  # its outputs are of another day
         for cell in executed.cells:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from varlen_lab.language.saying import say
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one notebook; ``executed`` is the copy with outputs, ``error`` one line if it failed.
 
-    ``earlier``: when it ran, if not in this walk.
+    ``earlier``: when it ran, if not in this walk; ``quick``: it ran with shortened trainings then. ``language``: that
+    of the lesson. ``kept``: it was not run, and what its page shows are the outputs that the course keeps.
     """
 
     name: str
@@ -22,6 +25,9 @@ class Outcome:
     error: str = ""
     executed: Path | None = None
     earlier: str = ""
+    quick: bool = False
+    language: str = "en"
+    kept: bool = False
 
     @property
     def page(self) -> str:
@@ -29,19 +35,37 @@ class Outcome:
         return self.executed.with_suffix(".html").name if self.executed else f"{self.name}.html"
 
     @property
+    def address(self) -> str:
+        """``05_train``, and ``zh/05_train`` in Chinese: what a walk knows it by."""
+        return self.name if self.language == "en" else f"{self.language}/{self.name}"
+
+    @property
     def said(self) -> str:
         """``ran in 3.2 s``, or what else became of it."""
         if self.status == "not run":
-            return "not run here"
-        words = f"{'ran in' if self.status == 'ok' else 'failed after'} {duration(self.seconds)}"
-        return f"{words}, {self.earlier}" if self.earlier else words
+            return say("kept with the course") if self.kept else say("not run here")
+        took = duration(self.seconds)
+        words = say("ran in {took}", took=took) if self.status == "ok" else say("failed after {took}", took=took)
+        return say("{words}, {when}", words=words, when=self.when) if self.earlier else words
+
+    @property
+    def in_short(self) -> str:
+        """``ran``, ``failed``, ``not run``, or that its outputs are those the course keeps."""
+        if self.status == "not run":
+            return say("as kept") if self.kept else say("not run")
+        return say("ran") if self.status == "ok" else say("failed")
+
+    @property
+    def when(self) -> str:
+        """When it ran, if not in this walk, and that it was a quick one."""
+        return say("{when}, quick", when=self.earlier) if self.quick else self.earlier
 
 
 def duration(seconds: float) -> str:
     """``72.3`` -> ``1 min 12 s``; below a minute with one decimal."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+        return say("{seconds:.1f} s", seconds=seconds)
+    return say("{minutes} min {seconds:02d} s", minutes=int(seconds) // 60, seconds=int(seconds) % 60)
 
 
 def one_line(text: str, limit: int = 200) -> str:

@@ -30,6 +30,7 @@ ROOMS = (  # in the order in which a reader needs them
     "machine",
     "files",
     "course",
+    "language",
 )
 INSTALL = "pdoc is not installed; pip install 'varlen_lab[docs]', and varlen-lab walkthrough writes them"
 

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from varlen_lab.course.pages.pictures import file_picture, picture, uri_picture
+from varlen_lab.language.saying import say
 
 ALLOWED = tomllib.loads((Path(__file__).parent / "allowed.toml").read_text(encoding="utf-8"))["html"]
 TAGS, GONE = frozenset(ALLOWED["tags"].split()), ALLOWED["gone"].split()
@@ -63,7 +64,9 @@ def clean(html: str, page: Page) -> str:
     cut = next((tag.start() for tag in islice(re.finditer("<", html), MOST_TAGS, None)), None)
     try:
         cleaned = finished(gate().clean(without_machinery(html[:cut])), page)
-        return cleaned + ("" if cut is None else "<p>Only the beginning is shown here; the notebook holds all.</p>")
+        return cleaned + (
+            "" if cut is None else f"<p>{say('Only the beginning is shown here; the notebook holds all.')}</p>"
+        )
     except (RecursionError, bs4.ParserRejectedMarkup):  # nested too deep, or torn
         return f'<pre class="text">{escape(html[:10_000])}</pre>'
 
@@ -175,9 +178,8 @@ def finished(html: str, page: Page) -> str:
     for table in soup.find_all("table"):
         if table.find_parent("table") is None:
             del table["border"]
-            table.wrap(
-                soup.new_tag("div", attrs={"class": "wide", "role": "group", "aria-label": "table", "tabindex": "0"})
-            )
+            box = {"class": "wide", "role": "group", "aria-label": say("table"), "tabindex": "0"}
+            table.wrap(soup.new_tag("div", attrs=box))
     for block in soup.find_all(True, recursive=False):
         if any(COLOURED.search(str(tag.get("style", ""))) for tag in (block, *block.find_all(style=True))):
             block["class"] = f"{block.get('class', '')} coloured".strip()
@@ -205,8 +207,8 @@ def finish_link(link: Any, page: Page) -> None:
         if parts.scheme:
             link["rel"] = "noopener noreferrer"
         return
-    name = Path(unquote(parts.path)).stem
-    if parts.netloc or not parts.path.endswith((".ipynb", ".html")) or "/" in parts.path or name not in page.pages:
+    name, _, kind = unquote(parts.path).rpartition(".")  # ../05_train leads to a lesson's twin
+    if parts.netloc or kind not in ("ipynb", "html", "md") or name not in page.pages:
         link.unwrap()
         return
     link["href"] = f"{name}.html" + (f"#{parts.fragment}" if parts.fragment else "")
@@ -218,9 +220,9 @@ def finished_image(image: Any, page: Page) -> str:
     width = str(image.get("width", ""))
     shown = ""
     if DATA.fullmatch(source):
-        shown = uri_picture(source, alt or f"Picture of {page.title}", width)
+        shown = uri_picture(source, alt or say("Picture of {title}", title=page.title), width)
     elif urlsplit(source).scheme in ("http", "https"):
-        words = escape(alt or "picture")
+        words = escape(alt or say("picture"))
         if image.find_parent("a") is not None:
             return words
         return f'<a rel="noopener noreferrer" href="{escape(source)}">{words}</a>'

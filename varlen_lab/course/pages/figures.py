@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from varlen_lab.course.pages.pictures import data_uri, picture
+from varlen_lab.language.saying import say
 
 NARROW = "(max-width: 600px)"
 DARK = "(prefers-color-scheme: dark)"
@@ -33,5 +34,6 @@ def figure(data: bytes, alt: str, details: Mapping[str, Any]) -> str:
         if file
     )
     kind = "ours" if made.dark else "print"
-    wide = "" if made.stacked else ' tabindex="0" aria-label="' + escape("figure, scrolls sideways") + '"'
+    label = escape(say("figure, scrolls sideways"))
+    wide = "" if made.stacked else f' tabindex="0" aria-label="{label}"'
     return f'<figure class="{kind}{"" if made.stacked else " wide"}"{wide}><picture>{sources}{shown}</picture></figure>'

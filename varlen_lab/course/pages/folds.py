@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
+from varlen_lab.language.saying import say
+
 MARK = re.compile(
     r"^ {0,3}(?P<fence>```+|~~~+)|(?P<open><details\b[^<>]*>)|(?P<close></details\s*>)|`[^`\n]+`", re.M | re.I
 )
@@ -34,7 +36,7 @@ def unfolded(cells: Sequence[Any]) -> Iterator[Any]:
                 summary = SUMMARY.match(cells[first].source, tag.end())
                 words = re.sub(r"<[^>]*>", "", summary[1]).strip() if summary else ""
                 end = summary.end() if summary else tag.end()
-                cuts.setdefault(first, []).append((tag.start(), end, (OPEN, words or "Details")))
+                cuts.setdefault(first, []).append((tag.start(), end, (OPEN, words or say("Details"))))
                 cuts.setdefault(index, []).append((mark.start(), mark.end(), (CLOSE, "")))
     for index, cell in enumerate(cells):
         place = 0

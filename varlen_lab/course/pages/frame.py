@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from varlen_lab.course.outcomes import duration
+from varlen_lab.course.pages.languages import API, TAGS, switch, way_to_top
+from varlen_lab.language.saying import phrase, say, speaking
 from varlen_lab.viz.policy import csp
 
 HERE = Path(__file__).parent
+
+
+def framed(template: str, language: str, name: str, pages: Collection[str], **values: Any) -> str:
+    """The page ``name`` in ``language`` from one of the templates, with a switch to its twin if ``pages`` has that."""
+    with speaking(language):
+        known: dict[str, Any] = {
+            "lang": TAGS[language],
+            "switch": switch(language, name, pages),
+            "up": way_to_top(language),
+            "api": f"{way_to_top(language)}{API}" in pages,
+            "lab": "lab" in pages,
+            "glossary": "glossary" in pages,
+            "index": "index" in pages,
+        }
+        return str(templates().get_template(template).render(known | values))
+
+
+def marked(message: str, /, **values: Any) -> Any:
+    """``say`` for a sentence with marks of HTML: these stand, what is filled in is text."""
+    from markupsafe import Markup
+
+    return Markup(phrase(message)).format(**values)
 
 
 @cache
@@ -24,7 +49,8 @@ def templates() -> Any:
     sheets = "".join((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "cells.css"))
     found.globals["style"] = sheets + code_colours()
     found.globals["csp"] = csp
-    found.filters["duration"] = duration
+    found.globals |= {"say": say, "marked": marked}
+    found.filters |= {"duration": duration, "phrase": phrase}
     return found
 
 

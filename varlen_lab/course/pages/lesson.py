@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.course.lab import LAB_TYPE
-from varlen_lab.course.lessons import Lesson
+from varlen_lab.course.lessons import ENGLISH, Lesson
 from varlen_lab.course.outcomes import Outcome
 from varlen_lab.course.pages.cleaning import Page, clean
 from varlen_lab.course.pages.folds import tag_of, unfolded
-from varlen_lab.course.pages.frame import templates
+from varlen_lab.course.pages.frame import framed
+from varlen_lab.course.pages.languages import standing_in
 from varlen_lab.course.pages.outputs import ERROR, markdown_html, output_html
+from varlen_lab.language.saying import speaking
 from varlen_lab.viz.policy import ROW_TYPE
 
 PAPERMILL_MARKER = "papermill-error-cell-tag"
@@ -24,35 +26,38 @@ HEADING = re.compile(r"<(/?)h([1-6])\b")
 
 
 def notebook_page(nb: Any, outcome: Outcome, images: Path, pages: Collection[str] | None = None) -> str:
-    """The page of one executed notebook; pictures its markdown names are read from the folder ``images``.
+    """The page of one executed notebook, in its language; pictures its markdown names are read from ``images``.
 
     ``pages``: names of what will stand beside it (``06_convert``, ``index``), which its links may lead to; None: what
     stands there now.
     """
-    pages = standing_beside(outcome) if pages is None else pages
-    body = cells_html(nb, images, outcome.title, pages=pages)
+    if pages is None:
+        pages = standing_in(outcome.executed.parent) if outcome.executed else ()
+    with speaking(outcome.language):
+        body = cells_html(nb, images, outcome.title, pages=pages)
     scripts, sheet = moving(nb)
     before, after = neighbours(outcome.name, images, pages)
-    page = templates().get_template("notebook.html.j2")
-    return page.render(
+    return framed(
+        "notebook.html.j2",
+        outcome.language,
+        outcome.name,
+        pages,
         title=outcome.title,
         outcome=outcome,
         body=body,
         headed="<h1" in body,
         before=before,
         after=after,
-        index="index" in pages,
-        api="api/index" in pages,
+        command=f"{command(outcome.language)} --only {outcome.name[:2]}",
         scripts=scripts,
         sheet=sheet,
     )
 
 
-def standing_beside(outcome: Outcome) -> set[str]:
-    """Names of the pages in the folder of the executed copy."""
-    folder = outcome.executed.parent if outcome.executed else None
-    found = [*folder.glob("*.html"), *folder.glob("api/index.html")] if folder else []
-    return {path.relative_to(folder).with_suffix("").as_posix() for path in found if folder}
+def command(*languages: str, quick: bool = False) -> str:
+    """What one types for a walk in ``languages``."""
+    spoken = "" if languages == (ENGLISH,) else f" --language {' '.join(languages)}"
+    return f"varlen-lab walkthrough{spoken}{' --quick' if quick else ''}"
 
 
 def neighbours(name: str, folder: Path, pages: Collection[str]) -> tuple[Lesson | None, Lesson | None]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from varlen_lab.language.saying import catalogue
+
 LESSON = "train"  # the name of the lesson, without its number
 MODE, DIFFERENCE, PADDING = "mode", "max |Δ| to unpacked", "padding"  # columns of Comparison.table()
 
@@ -26,8 +28,10 @@ class Numbers:
 
 def measured(notebook: Any) -> Numbers | None:
     """The numbers of an executed notebook (as nbformat reads it); None when no output of it is such a table."""
+    chinese = {catalogue("zh").get(column, column): column for column in (MODE, DIFFERENCE, PADDING)}
     for table in tables(notebook):
-        head, *rows = table.rows or [[]]
+        first, *rows = table.rows or [[]]
+        head = [chinese.get(word, word) for word in first]
         if not {MODE, DIFFERENCE, PADDING} <= set(head):
             continue
         of = {row[head.index(MODE)]: dict(zip(head, row)) for row in rows if len(row) == len(head)}

@@ -10,13 +10,14 @@ from varlen_lab.errors import InputError
 BEGINS = (
     b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy"'
 )
+OURS = (BEGINS, BEGINS.replace(b'"en"', b'"zh-CN"'))  # one for each language of a site
 RAN = b'"papermill"'  # in the metadata of an executed copy
 
 
 def is_page(path: Path) -> bool:
     """Whether a file is a page of a site of ours."""
     with path.open("rb") as file:
-        return file.read(len(BEGINS) + 16).replace(b"\r\n", b"\n").startswith(BEGINS)
+        return file.read(len(BEGINS) + 32).replace(b"\r\n", b"\n").startswith(OURS)
 
 
 def refuse_others(path: Path) -> None:

@@ -11,6 +11,7 @@ from varlen_lab.course.pages.cleaning import Page, clean
 from varlen_lab.course.pages.figures import figure
 from varlen_lab.course.pages.pictures import from_base64
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import say
 from varlen_lab.viz.policy import ROW_TYPE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -43,7 +44,8 @@ def text_html(text: str, kind: str = "") -> str:
     if not text.strip():
         return ""
     if len(text) > LONGEST:
-        left_out = f"\n… {len(text) - LONGEST:,} characters are left out here; the notebook holds them …\n"
+        words = say("… {count:,} characters are left out here; the notebook holds them …", count=len(text) - LONGEST)
+        left_out = f"\n{words}\n"
         text = f"{text[: LONGEST // 2]}\x1b[0m{left_out}{text[-LONGEST // 2 :]}"
     html = ansi2html(rewritten(text))
     coloured = " coloured" if ' style="' in html else ""  # of 256; the sixteen of a terminal are classes
@@ -69,7 +71,7 @@ def row_html(data: Any, output: Any, cell: Any, page: Page) -> str:
     from varlen_lab.viz.explorer_page import fragment
 
     try:
-        return fragment(data, label="Attention masks of a packed row")
+        return fragment(data, label=say("Attention masks of a packed row"))
     except InputError:
         return ""
 
@@ -105,7 +107,7 @@ def image(value: Any, output: Any, cell: Any, page: Page) -> str:
         if mime.startswith("image/") and isinstance(each, dict)
     ]
     details: dict[str, Any] = about[0] if about else {}
-    alt = details.get("alt") or cell.metadata.get("alt") or f"Figure of {page.title}"
+    alt = details.get("alt") or cell.metadata.get("alt") or say("Figure of {title}", title=page.title)
     data = joined(value).encode("utf-8") if joined(value).lstrip().startswith("<") else from_base64(joined(value))
     return figure(data, str(alt), details)
 
