@@ -17,7 +17,8 @@ from varlen_lab.language.saying import HERE, HOLE, catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "varlen_lab").rglob("*.py"))
-SAYING = {"say", "inked", "counted"}  # functions whose first argument is an English sentence, or a noun
+SAYING = {"say", "inked", "counted", "marked"}  # functions whose first argument is an English sentence, or a noun
+TEMPLATES = sorted((ROOT / "varlen_lab").rglob("*.j2"))
 FILES = sorted((HERE / "zh").rglob("*.toml"))
 
 
@@ -42,6 +43,15 @@ def texts(source: str) -> set[str]:
     return {
         node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and type(node.value) is str
     }
+
+
+def said_by(template: str) -> set[str]:
+    """The sentences that a template of Jinja says."""
+    import jinja2.nodes
+
+    calls = jinja2.Environment(autoescape=True).parse(template).find_all(jinja2.nodes.Call)
+    said = [call.args[0] for call in calls if isinstance(call.node, jinja2.nodes.Name) and call.node.name in SAYING]
+    return {each.value for each in said if isinstance(each, jinja2.nodes.Const)}
 
 
 def fields(text: str) -> set[str]:
@@ -79,9 +89,16 @@ def test_what_a_module_says_is_in_the_catalogue(path: Path) -> None:
         assert missing == set()
 
 
+def test_what_a_page_says_is_in_the_catalogue() -> None:
+    found = set().union(*(said_by(path.read_text(encoding="utf-8")) for path in TEMPLATES))
+    assert len(found) > 40 and found - set(catalogue("zh")) == set()
+    assert said_by('{{ say("a {b}", b=1) }}{{ other("c") }}<p>say("d")</p>') == {"a {b}"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_a_catalogue_holds_what_is_said_and_fills_in_the_same_words(path: Path) -> None:
     standing = set().union(*(texts(source.read_text(encoding="utf-8")) for source in SOURCES))
+    standing |= set().union(*(said_by(template.read_text(encoding="utf-8")) for template in TEMPLATES))
     if path.parent.name == "lessons":
         (notebook,) = (ROOT / "notebooks").glob(f"{path.stem}*.ipynb")
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
