@@ -162,7 +162,7 @@ def explorer() -> str:
     documents, total = START
     rows = [example_lengths(count, total) for count in DOCUMENTS if count <= MOST_DOCUMENTS]
     row = PackedRow(example_lengths(documents, total), None, None)
-    return fragment(row_data(row, rows=rows), label=say("Attention masks of a packed row"))
+    return fragment(row_data(row, rows=rows), label="Attention masks of a packed row")
 
 
 def claim(notebook: Any) -> str:

@@ -71,7 +71,7 @@ def row_html(data: Any, output: Any, cell: Any, page: Page) -> str:
     from varlen_lab.viz.explorer_page import fragment
 
     try:
-        return fragment(data, label=say("Attention masks of a packed row"))
+        return fragment(data, label="Attention masks of a packed row")
     except InputError:
         return ""
 
