@@ -261,8 +261,12 @@ def test_tables_and_words_of_a_lesson_are_in_chinese(
         model = repr(speaker)
         assert not at_hand("no_such_package")
     assert shown.head == ("陷阱", "no such head") and shown.rows == (("你的", "1.500"), ("as it is", "–"))
+    assert repr(shown) == "陷阱      no such head\n你的      1.500\nas it is  –"
     assert list(words.columns) == ["下一个词", "候选 2"] and words.loc["你的"].iloc[0].startswith("（空格）, ")
-    assert said == "留出的问题共 1 个\n训练前：1 条有数据的形式，1 条正确\n训练后：0 条有数据的形式，0 条正确"
+    counts = catalogue("zh")["{when}: {formed} in the form of the data, {right} right"]
+    assert said.splitlines()[1:] == [
+        counts.format(when=w, formed=n, right=n) for w, n in (("训练前", 1), ("训练后", 0))
+    ]
     assert page.count("训练前") == 2 and "数据里的答案" in page and "before" not in page
     assert model.startswith("一个小 Llama：0.") and english_left(model) == []
     assert "没有安装 no_such_package" in capsys.readouterr().out

@@ -18,9 +18,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def __repr__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        from rich.cells import cell_len, set_cell_size  # a Chinese sign takes two columns
+
+        widths = [max(map(cell_len, column)) for column in zip(self.head, *self.rows, strict=True)]
         return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in (self.head, *self.rows)
         )
 
