@@ -19,7 +19,9 @@ function render({ model, el }) {
   box.lang = data.language === "zh" ? "zh-Hans" : data.language;
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", words.lab);
-  box.dataset.lmSuppressShortcuts = "true"; // JupyterLab's keys are not for what is typed here
+  box.addEventListener("keydown", (event) => { // in JupyterLab letters add, cut and delete cells
+    if (!(event.ctrlKey || event.metaKey || event.altKey || event.key === "Escape")) event.stopPropagation();
+  });
   element(box, "p", "varlen-lab-lead", words.lead);
 
   const board = element(box, "div", "varlen-lab-board");
@@ -39,6 +41,9 @@ function render({ model, el }) {
   const surprise = button(bar, words.surprise, "", hide);
   const tally = element(bar, "span", "varlen-lab-tally");
 
+  const news = element(box, "p", "varlen-lab-news"); // the outcome in a sentence, where the board is still in sight
+  news.setAttribute("role", "status");
+
   const scene = element(box, "div", "varlen-lab-scene");
   const right = figure(scene, words.right), now = figure(scene, words.now);
   const legend = element(box, "div", "varlen-lab-legend");
@@ -56,8 +61,9 @@ function render({ model, el }) {
   button(quiz, words.name_it, "", () => {}).type = "submit";
   button(quiz, words.give_up, "varlen-lab-plain", () => reveal({ good: false, text: "" }));
   quiz.addEventListener("submit", (event) => { event.preventDefault(); judge(); });
-  const says = element(box, "div", "varlen-lab-answer");
-  says.setAttribute("role", "status");
+  const says = element(box, "div", "varlen-lab-answer"), verdict = element(says, "p", "varlen-lab-verdict");
+  verdict.setAttribute("role", "status");
+  const facts = element(says, "dl", ""), stamp = element(says, "p", "varlen-lab-stamp");
 
   function turn(next) { // one switch on, or none
     [on, hidden, answer] = [next, false, null];
@@ -195,7 +201,6 @@ function render({ model, el }) {
       bar.style.left = `${share < 0 ? 50 + share : 50}%`;
       bar.style.width = odd ? `${Math.max(Math.abs(share), 2)}%` : "0";
     }
-    element(losses, "p", "varlen-lab-said", run.told.loss);
   }
 
   function list(run) { // the batch: what it should hold, and what it held
@@ -213,11 +218,12 @@ function render({ model, el }) {
   }
 
   function answered(run) { // the sentence, and beside it what the audit says, unless that would give the bug away
-    says.replaceChildren();
+    facts.replaceChildren();
     says.className = `varlen-lab-answer${answer && !answer.good && answer.text ? " varlen-lab-bad" : ""}`;
-    if (answer && answer.text) element(says, "p", "", answer.text);
-    if (!hidden && !on) element(says, "p", "", words.off);
-    const facts = element(says, "dl", ""), audit = fact(facts, words.audit, hidden ? words.covered : "");
+    verdict.textContent = answer ? answer.text : "";
+    stamp.textContent = hidden || !on ? "" : live[on.name] ? words.live : words.recorded;
+    report(!hidden && on ? run.findings.map((found) => found.kind) : [], on ? run.told.loss : words.off);
+    const audit = fact(facts, words.audit, hidden ? words.covered : "");
     if (hidden) return;
     if (!run.findings.length) audit.append(words.clean);
     for (const { kind, where, what } of run.findings) { // English always, as the audit says it
@@ -230,7 +236,14 @@ function render({ model, el }) {
     for (const [name, text] of [["deed", on.deed], ["sign", sentence(on.sign)], ["mend", on.fix]]) fact(facts, words[name], text);
     const link = element(fact(facts, words.source, ""), "a", "", on.source);
     [link.href, link.rel, link.target] = [on.url, "noopener noreferrer", "_blank"];
-    element(says, "p", "varlen-lab-stamp", live[on.name] ? words.live : words.recorded);
+  }
+
+  function report(kinds, loss) { // told again only where it is news
+    const before = news.textContent, made = document.createElement("p");
+    if (kinds.length) made.append(`${words.audit} `);
+    for (const kind of kinds) element(made, "b", "", kind).lang = "en";
+    made.append(kinds.length ? words.stop : "", loss);
+    if (made.textContent !== before) news.replaceChildren(...made.childNodes);
   }
 
   const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (data.language === "zh" ? "。" : ".");

@@ -54,6 +54,7 @@ def interface() -> dict[str, str]:
         "name_it": say("Name it"),
         "choose_first": say("Choose one of the twelve names first."),
         "audit": say("The audit says"),
+        "stop": say(". "),
         "clean": say("Nothing is wrong: every document is computed as if it were alone."),
         "covered": say("That is covered until you have named the bug."),
         "deed": say("What somebody did"),
