@@ -8,6 +8,7 @@ const CELL = 10, SIDE = 13, TOP = 1, GAP = 17, ROOM = 0.45; // SVG units
 const OPAQUE = [0, 0.42, 0.68, 1]; // of how strongly a token is heard
 const ARROWS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 const SVG = "http://www.w3.org/2000/svg";
+const STOP = { en: ". ", zh: "。" };
 let labs = 0;
 
 function render({ model, el }) {
@@ -242,11 +243,11 @@ function render({ model, el }) {
     const before = news.textContent, made = document.createElement("p");
     if (kinds.length) made.append(`${words.audit} `);
     for (const kind of kinds) element(made, "b", "", kind).lang = "en";
-    made.append(kinds.length ? words.stop : "", loss);
+    made.append(kinds.length ? STOP[data.language] : "", loss);
     if (made.textContent !== before) news.replaceChildren(...made.childNodes);
   }
 
-  const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (data.language === "zh" ? "。" : ".");
+  const sentence = (text) => text[0].toUpperCase() + text.slice(1) + STOP[data.language].trim();
   const taken = () => {
     const { switch: name, run } = model.get("live") || {};
     if (!name) return;
