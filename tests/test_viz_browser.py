@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axe import violations
 from browser_lab import CANVAS, opened, served
 
 from varlen_lab.viz.explorer import START, example_lengths
@@ -192,6 +193,27 @@ def test_a_window_narrows_the_band(lab: SimpleNamespace) -> None:
     assert colour(lab, 0, 0.2 * now["total"], 0.8 * now["total"]) == LIGHT.empty
     lab.page.keyboard.press("Home")
     wait_for(lab, f"state.reach === {now['total']}")
+
+
+def test_a_screen_reader_hears_what_a_control_is_and_where_it_stands(lab: SimpleNamespace) -> None:
+    """axe on what is ours of the page, and the values that are told, not places in a list."""
+    assert violations(lab.page, ".jp-OutputArea-output .widget-vbox") == []
+    sliders = lab.page.get_by_role("slider").all()
+    names = [each.get_attribute("aria-label") for each in sliders]
+    assert names == ["documents", "tokens", "window"]
+    sliders[0].focus()
+    lab.page.keyboard.press("Home")
+    now = wait_for(lab, "state.documents < 6")
+    told = "documents => document.querySelector('[role=slider]').ariaValueText === documents"
+    lab.page.wait_for_function(told, arg=str(now["documents"]))
+    pressed = (
+        "[...document.querySelectorAll('.widget-toggle-button')].filter(e => e.ariaPressed === 'true').length === 1"
+    )
+    lab.page.wait_for_function(pressed)
+    sliders[0].evaluate("handle => handle.removeAttribute('aria-label')")
+    lab.page.wait_for_timeout(100)
+    found = violations(lab.page, ".jp-OutputArea-output .widget-vbox")
+    assert [line for line in found if line.startswith("aria-input-field-name")]
 
 
 def test_a_thousand_documents_are_drawn_in_ten_milliseconds(lab: SimpleNamespace) -> None:

@@ -1,7 +1,8 @@
 """The moving parts of the mask explorer: a canvas in the browser and the sliders above it.
 
 Imported only where widgets can run; ``explorer.explore_masks`` is the way in. The kernel sends one message per
-change of a slider: the lengths of the row and what to call them. Drawing, zoom and hover are ``explorer.js``.
+change of a slider: the lengths of the row and what to call them. Drawing, zoom and hover are ``explorer.js``; what a
+screen reader hears of the sliders is ``explorer_widget.js``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ipywidgets
 import traitlets
 
 from varlen_lab.language.saying import phrase, say
-from varlen_lab.viz.explorer_page import row_data, storable
+from varlen_lab.viz.explorer_page import EXPORT, row_data, storable
 from varlen_lab.viz.explorer_words import table
 from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.policy import ROW_TYPE
@@ -27,13 +28,22 @@ MODES = {"both": "both", "full causal": "full", "varlen": "varlen"}
 SLIDER_LAYOUT = ipywidgets.Layout(width="24em")
 
 
+def _module() -> str:
+    """explorer.js and explorer_widget.js as one module."""
+    drawing, speaking = ((HERE / name).read_text(encoding="utf-8") for name in ("explorer.js", "explorer_widget.js"))
+    return drawing.removesuffix(EXPORT) + speaking
+
+
+MODULE = _module()
+
+
 class MaskCanvas(anywidget.AnyWidget):
     """One packed row on a canvas. ``row`` is everything the browser draws, ``mode`` is both, full or varlen.
 
     ``table``: the words of the language that was spoken when it was made.
     """
 
-    _esm = HERE / "explorer.js"
+    _esm = MODULE
     _css = HERE / "explorer.css"
     row = traitlets.Dict().tag(sync=True)
     mode = traitlets.Enum(list(MODES.values()), "both").tag(sync=True)
