@@ -1,6 +1,7 @@
 """The folder that a walk leaves: a site that can be moved, zipped and opened without a network.
 
     index.html          the front door                NN_name.html     every lesson
+    lab.html            the break-it lab
     api/index.html      the functions, by room        NN_name.ipynb    the executed copy of a lesson that was run
     zh/                 the same in Chinese, but for the functions, where the lessons have their twins
 
@@ -22,6 +23,7 @@ from varlen_lab.course.outcomes import Outcome, one_line
 from varlen_lab.course.pages.api import no_api
 from varlen_lab.course.pages.glossary import GLOSSARY, glossary_page
 from varlen_lab.course.pages.index import Walk, index_page
+from varlen_lab.course.pages.lab import lab_page
 from varlen_lab.course.pages.languages import API, folder_of, names_seen
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.pages.ours import refuse_others
@@ -48,7 +50,7 @@ def trees(site: Path, lessons: Sequence[Lesson]) -> list[Tree]:
     found = []
     for language, own in ((ENGLISH, lessons), (CHINESE, twins)):
         if own or language == ENGLISH:
-            extra = ["index"] + ["glossary"] * any((one.path.parent / GLOSSARY).is_file() for one in own)
+            extra = ["index", "lab"] + ["glossary"] * any((one.path.parent / GLOSSARY).is_file() for one in own)
             names = [*(one.name for one in own), *extra]
             found.append(Tree(language, folder_of(site, language), own, names))
     names_of = {tree.language: tree.names for tree in found}
@@ -74,10 +76,9 @@ def begin_site(folder: Path, lessons: Sequence[Lesson], quick: bool, languages: 
     write_missing(folder, [])
     for tree in trees(folder, lessons):
         make_folder_in(tree.folder)
+        write_others(tree)
         for lesson in tree.lessons:
             write_lesson(tree, lesson, so_far(tree.folder, lesson))
-    for tree in trees(folder, lessons):
-        write_others(tree)
     write_indices(folder, lessons, {}, Walk(None, quick, languages))
 
 
@@ -118,6 +119,7 @@ def make_folder_in(folder: Path) -> None:
 
 def write_others(tree: Tree) -> None:
     """The pages of a language that are no lessons and no landing page."""
+    write_page(tree.folder / "lab.html", lab_page(tree.language, tree.seen))
     if "glossary" in tree.names:
         source = tree.lessons[0].path.parent / GLOSSARY
         write_page(tree.folder / "glossary.html", glossary_page(source, tree.language, tree.seen))
