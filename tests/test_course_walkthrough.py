@@ -137,7 +137,12 @@ def test_lessons_run_in_this_python_in_their_own_folder_with_quick(walk: Path) -
 
 def test_only_numbered_notebooks_are_lessons(walk: Path) -> None:
     assert sorted(path.name for path in walk.iterdir()) == sorted(
-        ["index.html", "api", *(f"{n}.{e}" for n in ("00_sees", "01_breaks", "02_after") for e in ("html", "ipynb"))]
+        [
+            "index.html",
+            "lab.html",
+            "api",
+            *(f"{n}.{e}" for n in ("00_sees", "01_breaks", "02_after") for e in ("html", "ipynb")),
+        ]
     )
 
 
