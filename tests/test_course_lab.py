@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from expect import fresh_python, refused
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from varlen_lab.course import Broken, break_it
 from varlen_lab.course.lab import LAB_TYPE
@@ -208,7 +208,7 @@ def test_a_script_reads_it_in_a_terminal(runs: dict[str, Broken], name: str) -> 
     said = str(runs[name])
     assert max(map(len, said.splitlines())) <= 80 and f"audit: {runs[name].findings[0]['kind']}" in said
     assert said.splitlines()[1] == "a " + "#" + "." * 25 + "   " + said.splitlines()[1][-26:]
-    assert runs[name]._repr_html_().count("<pre") == 1
+    assert list(runs[name]._repr_mimebundle_()) == ["text/html", "text/plain"] and "<pre" in runs[name].in_html()
 
 
 def test_a_script_without_a_name_gets_the_list() -> None:
@@ -264,6 +264,28 @@ def test_a_page_shows_the_lab_in_its_place_and_nothing_that_a_notebook_brought()
     good = {"language": "zh", "switch": "border label", "words": {"lab": "<script>alert(1)</script>"}}
     assert shown(good) == fragment("zh", switch="border label") and "alert" not in shown(good)
     assert shown({"language": "zh", "switch": "?"}) == '<pre class="text">plain</pre>'
+
+
+def test_a_lesson_with_the_lab_has_its_script_and_its_style() -> None:
+    from varlen_lab.course.outcomes import Outcome
+    from varlen_lab.course.pages.lesson import notebook_page
+
+    cells = [new_code_cell("break_it()", outputs=[new_output("display_data", {LAB_TYPE: {"language": "en"}})])]
+    html = notebook_page(new_notebook(cells=cells), Outcome("12_seven_traps", "Seven"), ROOT / "notebooks")
+    assert html.count(SCRIPT) == 1 and html.count(STYLE) == 1 and "cache left on" in html
+
+
+def test_one_mistake_is_shown_in_a_notebook_as_in_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    from varlen_lab.course.lab import broken
+    from varlen_lab.course.lab.widget import Lab
+
+    made = []
+    monkeypatch.setattr(broken, "widget", lambda *given: made.append(Lab(*given)) or made[-1])
+    for lengths, kept in ((USUAL, True), ((4, 6), False)):
+        data, _ = break_it("not causal", lengths=lengths)._repr_mimebundle_()
+        assert (LAB_TYPE in data) is kept and "audit: bidirectional" in data["text/plain"]
+        assert [each["name"] for each in made[-1].data["switches"]] == ["bidirectional"] == [made[-1].data["on"]]
+    assert isinstance(break_it(), Lab) and len(made[-1].data["switches"]) == 12
 
 
 def test_the_widget_runs_what_is_asked_and_keeps_its_language() -> None:

@@ -5,6 +5,7 @@ Needs what tests/test_viz_browser.py needs.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,8 +250,12 @@ def test_axe_finds_nothing(opened: Opened, language: str, scheme: str) -> None:
 
 def test_a_kernel_runs_what_is_turned_on_in_jupyterlab(tmp_path: Path) -> None:
     code = "from varlen_lab.course import break_it\n\nbreak_it()"
+    chosen = tmp_path / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
+    chosen.parent.mkdir(parents=True)
+    chosen.write_text(json.dumps({"theme": "JupyterLab Dark"}))
     with served(tmp_path) as server, started() as browser:
-        nbformat.write(new_notebook(cells=[new_code_cell(code)], metadata=KERNEL), tmp_path / "lab.ipynb")
+        cells = [new_code_cell(code), new_code_cell('break_it("label at the border")')]
+        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), tmp_path / "lab.ipynb")
         page = browser.new_page(viewport={"width": 1300, "height": 1400})
         page.set_default_timeout(60_000)
         broken: list[str] = []
@@ -261,19 +266,23 @@ def test_a_kernel_runs_what_is_turned_on_in_jupyterlab(tmp_path: Path) -> None:
         page.locator(".jp-Notebook .jp-Cell").first.click()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.locator(KNOB).first.wait_for()
-        page.locator(KNOB).first.focus()
+        one = page.locator(".varlen-lab").nth(1)
+        one.locator(".varlen-lab-news", has_text="border label").wait_for()
+        assert not one.locator(KNOB).is_visible() and not one.get_by_role("button", name="Surprise me").is_visible()
+        lab = page.locator(".varlen-lab").first
+        assert lab.evaluate("lab => lab.style.getPropertyValue('--varlen-ink')") == "#f0f6fc"
+        lab.locator(KNOB).first.focus()
         for name in list(SWITCHES)[:2]:
             page.keyboard.press("Enter")
             kind = recorded()["switches"][name]["findings"][0]["kind"]
-            page.locator(f"{SAYS} b", has_text=kind).wait_for()  # the recorded run, at once
-            page.get_by_text("measured by your kernel just now").wait_for()
-            assert page.locator(f"{SAYS} [lang=en] b").all_inner_texts() == [kind]
-            assert page.locator(f"{KNOB}[aria-checked=true]").inner_text() == SWITCHES[name].label == focused(page)
+            lab.locator(f"{SAYS} b", has_text=kind).wait_for()  # the recorded run, at once
+            lab.get_by_text("measured by your kernel just now").wait_for()
+            assert lab.locator(f"{SAYS} [lang=en] b").all_inner_texts() == [kind]
+            assert lab.locator(f"{KNOB}[aria-checked=true]").inner_text() == SWITCHES[name].label == focused(page)
             page.keyboard.press("ArrowRight")
         for key in "abxdd":  # in a notebook these add, cut and delete cells
             page.keyboard.press(key)
-            assert page.locator(".jp-Notebook .jp-Cell").count() == 1 and page.locator(KNOB).count() == 12, key
+            assert page.locator(".jp-Notebook .jp-Cell").count() == 2 and lab.locator(KNOB).count() == 12, key
         if pictures := os.environ.get("PICTURES"):
             page.screenshot(path=Path(pictures) / "lab-jupyterlab.png")
     assert broken == []

@@ -16,6 +16,7 @@ from html import escape
 from textwrap import fill
 from typing import Any
 
+from varlen_lab.course.lab import LAB_TYPE
 from varlen_lab.course.lab.record import USUAL, as_json, checked_lengths, made, recorded
 from varlen_lab.course.lab.switches import SWITCHES, Switch, find_switch
 from varlen_lab.course.lab.texts import LETTERS, correct, interface, mistaken, told
@@ -41,13 +42,14 @@ def break_it(switch: str | None = None, *, lengths: Sequence[int] = USUAL, seed:
         right, now = measure(chosen, row, seed)
         truth, truths = alone(row, seed)
         record = {"lengths": row, "truth": truth, "truths": list(truths), "right": as_json(right, right)}
-        return Broken(chosen, as_json(right, now), record)
+        record["switches"] = {chosen.name: as_json(right, now)}
+        return Broken(chosen, record, seed)
     record = recorded() if tuple(row) == USUAL and seed == 0 else made(row, seed)
     return widget(record, seed) or Board()
 
 
-def widget(record: dict[str, Any], seed: int) -> Any:
-    """The lab as a widget where a notebook can show one, else None."""
+def widget(record: dict[str, Any], seed: int, switch: str | None = None) -> Any:
+    """The lab as a widget where a notebook can show one, else None; ``switch``: the one that is on at first."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if getattr(shell, "kernel", None) is None:
         return None
@@ -55,7 +57,7 @@ def widget(record: dict[str, Any], seed: int) -> Any:
         from varlen_lab.course.lab.widget import Lab
     except Exception:  # a half-installed anywidget fails in as many ways as it has imports
         return None
-    return Lab(record, seed)
+    return Lab(record, seed, switch)
 
 
 class Board:
@@ -72,11 +74,16 @@ class Board:
 
 @dataclass(frozen=True)
 class Broken:
-    """A row with one mistake beside the same row without. ``run`` and ``record`` are as ``lab.record`` writes them."""
+    """A row with one mistake beside the same row without. ``record``: as ``lab.record`` writes it, of this switch."""
 
     switch: Switch
-    run: dict[str, Any]
     record: dict[str, Any]
+    seed: int = 0
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The run with the mistake, as JSON."""
+        return self.record["switches"][self.switch.name]  # type: ignore[no-any-return]
 
     @property
     def loss(self) -> float:
@@ -136,7 +143,19 @@ class Broken:
         strips = [predicted(run["trained"], right["trained"]) for run in ((right, now) if both else (now,))]
         return [*rows, f"  {'   '.join(letters)}", f"  {'   '.join(strips)}"]
 
-    def _repr_html_(self) -> str:
+    def _repr_mimebundle_(self, **_: Any) -> Any:
+        """The pictures of the lab in a notebook; where no widget runs, text."""
+        plain = {"text/html": self.in_html(), "text/plain": str(self)}
+        lab = widget(self.record, self.seed, self.switch.name)
+        if lab is None:
+            return plain
+        data, metadata = lab._repr_mimebundle_()
+        if tuple(self.record["lengths"]) != USUAL or self.seed:
+            del data[LAB_TYPE]  # our pages show the recorded runs
+        return data | plain, metadata
+
+    def in_html(self) -> str:
+        """Its text, the drawing in letters of one width."""
         drawn = "\n".join(self.drawing())
         rest = str(self)[len(drawn) :].strip().split("\n")
         heard = escape(told(self.run, self.record)["picture"])

@@ -23,7 +23,7 @@ function render({ model, el }) {
   box.addEventListener("keydown", (event) => { // in JupyterLab letters add, cut and delete cells
     if (!(event.ctrlKey || event.metaKey || event.altKey || event.key === "Escape")) event.stopPropagation();
   });
-  element(box, "p", "varlen-lab-lead", words.lead);
+  const lead = element(box, "p", "varlen-lab-lead", words.lead), alone = switches.length === 1;
 
   const board = element(box, "div", "varlen-lab-board");
   board.setAttribute("role", "group");
@@ -119,7 +119,8 @@ function render({ model, el }) {
     colour();
     const run = (on && live[on.name]) || (on ? on.run : data.right);
     const place = Math.max(0, hidden ? 0 : switches.indexOf(on));
-    board.hidden = hidden;
+    board.hidden = hidden || alone;
+    lead.hidden = bar.hidden = alone;
     knobs.forEach((knob, n) => {
       knob.setAttribute("aria-checked", String(!hidden && switches[n] === on));
       if (!board.contains(document.activeElement)) knob.tabIndex = n === place ? 0 : -1;
@@ -135,7 +136,7 @@ function render({ model, el }) {
   }
 
   function colour() { // light words stand on dark ground; paper is white
-    const [r, g, b] = getComputedStyle(el).color.match(/[\d.]+/g).map(Number);
+    const [r, g, b] = (getComputedStyle(el).color.match(/[\d.]+/g) || [0, 0, 0]).map(Number);
     const dark = r + g + b > 384 && !matchMedia("print").matches;
     const colours = data.colours[dark ? "dark" : "light"];
     for (const [name, value] of Object.entries(colours)) box.style.setProperty(`--varlen-${name}`, value);
@@ -258,7 +259,9 @@ function render({ model, el }) {
   for (const query of media) query.addEventListener("change", colour);
   if (model.on) model.on("change:live", taken);
   draw();
+  const frame = requestAnimationFrame(colour); // only what stands in the page has a colour
   return () => {
+    cancelAnimationFrame(frame);
     for (const query of media) query.removeEventListener("change", colour);
     if (model.off) model.off("change:live", taken);
   };

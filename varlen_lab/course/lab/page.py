@@ -69,6 +69,7 @@ def lab_data(record: Mapping[str, Any] | None = None, switch: str | None = None)
                 "run": shown(held["switches"][name], held),
             }
             for name, each in SWITCHES.items()
+            if name in held["switches"]
         ],
         "on": switch,
     }

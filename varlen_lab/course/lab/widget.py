@@ -31,10 +31,13 @@ class Lab(anywidget.AnyWidget):
     asked = traitlets.Unicode("").tag(sync=True)
     live = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, record: dict[str, Any], seed: int = 0) -> None:
-        """``record``: the runs to show until there are own ones; ``seed``: of the weights of these."""
-        self.record, self.seed, self.language = record, seed, spoken()
-        super().__init__(data=lab_data(record))
+    def __init__(self, record: dict[str, Any], seed: int = 0, switch: str | None = None) -> None:
+        """``record``: the runs to show until there are own ones; ``seed``: of the weights of these.
+
+        ``switch``: the one that is on at first.
+        """
+        self.record, self.seed, self.language, self.first = record, seed, spoken(), switch
+        super().__init__(data=lab_data(record, switch))
         self.observe(self.run_asked, "asked")
 
     def run_asked(self, _change: Any = None) -> None:
@@ -57,4 +60,4 @@ class Lab(anywidget.AnyWidget):
         shown_as: Any = super()._repr_mimebundle_(**options) or {}
         data, metadata = shown_as if isinstance(shown_as, tuple) else (shown_as, {})
         with speaking(self.language):
-            return {**data, "text/plain": str(self), LAB_TYPE: asked()}, metadata
+            return {**data, "text/plain": str(self), LAB_TYPE: asked(self.first)}, metadata
