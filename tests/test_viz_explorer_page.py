@@ -6,6 +6,7 @@ The tests of the file read it with Python's HTML parser. Those marked ``browser`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,8 +20,10 @@ from expect import refused
 from hypothesis import given
 from hypothesis import strategies as st
 
+from varlen_lab.language import speaking
 from varlen_lab.viz.explorer import example_lengths, explore_masks
 from varlen_lab.viz.explorer_page import DOCUMENT_LIMIT, SCRIPT, STYLE, TEXT_BUDGET, fragment, page, row_data
+from varlen_lab.viz.explorer_words import tables
 from varlen_lab.viz.masks import PackedRow
 from varlen_lab.viz.policy import ROW_TYPE, csp
 
@@ -421,3 +424,86 @@ def test_another_script_does_not_run(show: Callable[..., SimpleNamespace]) -> No
     at = show(page(LETTERS).replace(SCRIPT, SCRIPT + " "))
     assert at.canvas.count() == 0 and at.page.locator(".varlen-fallback").inner_text() == LETTERS.alt_text()
     assert "Content Security Policy" in at.wrong.pop() and at.wrong == []
+
+
+# ------------------------------------------------------------------------------------------------------ in Chinese
+
+
+def test_a_page_is_in_the_language_spoken_and_a_fragment_in_its_own() -> None:
+    english = row_data(LETTERS)
+    with speaking("zh"):
+        chinese = row_data(LETTERS)
+        html = page(LETTERS)
+        assert 'aria-label="Attention masks of a packed row"' in fragment(
+            english, label="Attention masks of a packed row"
+        )
+    assert (
+        html.startswith('<!doctype html>\n<html lang="zh-CN">')
+        and page(LETTERS).split("<html ")[1][:10] == 'lang="en">'
+    )
+    assert "PingFang SC" in html and "Noto Sans CJK SC" in STYLE
+    assert english["language"] == "en" and chinese["language"] == "zh"
+    part = fragment(chinese, label="Attention masks of a packed row")
+    assert 'lang="zh-CN"' in part and "篇文档" in part and not re.search("[a-z] attention|document", part)
+    old = {name: value for name, value in english.items() if name != "language"}  # of a notebook that was kept
+    assert Elements(fragment(old, label="")).data == english
+
+
+@pytest.mark.parametrize("language", ["xx", "EN", ["zh"], None, 3, "__proto__", "<script>"])
+def test_a_language_that_there_is_not_is_refused(language: Any) -> None:
+    with refused("no row of the explorer .language"):
+        fragment(row_data(LETTERS) | {"language": language}, label="")
+
+
+def test_every_word_of_the_browser_is_in_every_table() -> None:
+    english, chinese = tables()["en"], tables()["zh"]
+    assert english.keys() == chinese.keys() and tables().keys() == {"en", "zh"}
+    for name, template in english.items():
+        same = [[template], [chinese[name]]] if isinstance(template, str) else [template, chinese[name]]
+        assert [set(re.findall(r"{\w+}", one)) for one in same[0]] == [
+            set(re.findall(r"{\w+}", one)) for one in same[1]
+        ]
+        assert name in ("axes", "varlen", "Varlen") or "".join(map(str, same[1])) != "".join(map(str, same[0])), name
+    asked = set(re.findall(r"""(?:say|fill)\(\s*(?:table\.|")(\w[\w ]*)""", SCRIPT))
+    assert {"help", "place with text", "counts", "summary"} <= asked <= set(english)
+
+
+def test_the_widget_speaks_as_it_was_made() -> None:
+    with speaking("zh"):
+        explorer = explore_masks([70, 300, 180], names=["note", "essay", "letter"])
+        assert explorer.canvas.table == tables()["zh"] and explorer.documents.description == "文档"
+        assert explorer.summary.value == PackedRow([70, 300, 180], None, None).summary()
+        assert explorer.row_data()["language"] == "zh"
+        explorer.mode.value = "full causal"
+        assert explorer.canvas.mode == "full" and explorer.mode.label == "完整因果"
+    assert explore_masks([3]).canvas.table == tables()["en"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 420])
+def test_a_chinese_page_says_nothing_in_english(show: Callable[..., SimpleNamespace], width: int) -> None:
+    with speaking("zh"):
+        at = show(page(PackedRow([70, 300, 180], None, None), ["Q"] * 99), width)
+        assert at.page.locator(".varlen-summary").inner_text() == PackedRow([70, 300, 180], None, None).summary()
+    said = []
+    for key, query in ((30.5, 100.5), (30.5, 40.5), (100.5, 30.5)):
+        at.page.mouse.move(*spot(at, 0, key, query))
+        said.append(at.page.locator(".varlen-tip").inner_text())
+        assert said[-1] == at.state()["says"]
+    shown = [at.page.locator("body").inner_text(), *said]
+    for name in ("title", "aria-label", "aria-description", "aria-roledescription", "aria-valuetext"):
+        shown += [one.get_attribute(name) for one in at.page.locator(f"[{name}]").all()]
+    words = {word for text in shown for word in re.findall("[A-Za-z]{2,}", text)}
+    keys = {"Shift", "Home", "End", "Page", "Up", "Down", "Escape"}
+    assert words <= keys | {"token", "varlen", "query", "key"}
+    assert at.page.locator("body").evaluate("(body) => body.scrollWidth") <= width
+
+
+@pytest.mark.browser
+def test_fragments_of_two_languages_share_a_page(show: Callable[..., SimpleNamespace]) -> None:
+    with speaking("zh"):
+        parts = fragment(row_data(LETTERS), label="a") + fragment(row_data(PackedRow([1], None, None)), label="b")
+        told = [LETTERS.summary(), PackedRow([1], None, None).summary()]
+    parts += fragment(row_data(LETTERS), label="c")
+    at = show(f'<meta charset="utf-8"><style>{STYLE}</style>{parts}<script>{SCRIPT}</script>')
+    assert at.page.locator(".varlen-summary").all_inner_texts() == [*told, LETTERS.summary()]

@@ -107,7 +107,7 @@ function render({ model, el }) {
     pen.font = "600 14px sans-serif";
     pen.textBaseline = "alphabetic";
     pen.textAlign = "left";
-    const name = kind === "varlen" ? "Varlen" : say(row.causal ? "Full causal" : "Full");
+    const name = say(kind === "varlen" ? "Varlen" : row.causal ? "Full causal" : "Full");
     const named = x + 14 + pen.measureText(name).width;
     pen.fillText(name, x, y - 11);
     pen.fillStyle = colours.quiet;

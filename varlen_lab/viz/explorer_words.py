@@ -29,6 +29,7 @@ WORDS = {
     # on it
     "Full causal": "Full causal",
     "Full": "Full",
+    "Varlen": "Varlen",
     "axes": "query ↓  key →",
     "document": "document {number}",
     # of the cell under the pointer

@@ -92,7 +92,7 @@ def alt_text_masks(
 def write_claim(picture: style.Picture, row: PackedRow, left: float, side: float, varlen: bool) -> None:
     """The heading of one half: what its mask lets a token see, with its numbers."""
     cells, colours = row.cells, picture.colours
-    title = "Varlen" if varlen else row.full
+    title = say("Varlen") if varlen else row.full
     if row.window is not None:
         title = say("{title}, window {window:,}", title=title, window=row.window)
     if varlen:

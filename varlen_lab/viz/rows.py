@@ -35,9 +35,7 @@ def draw_rows(packed: Any, max_length: int | None = None, *, against: Any = None
     rows, max_length = plan.rows, plan.max_length
     colours, title = style.theme(dark), say("Rows before and after packing" if against is None else "Two ways to pack")
     whole = np.zeros(len(plan.documents), dtype=bool)
-    first = Half(
-        say("Padded"), [np.array([n]) for n in plan.documents], int(plan.documents[0]), (whole, plan.truncated)
-    )
+    first = Half("Padded", [np.array([n]) for n in plan.documents], int(plan.documents[0]), (whole, plan.truncated))
     if against is not None:
         other = check_rows(against, None)
         first = Half(name_of(against), other.rows, other.max_length, other.cuts)
@@ -51,7 +49,7 @@ def draw_rows(packed: Any, max_length: int | None = None, *, against: Any = None
     narrow = 2.6  # inches a heading needs, whatever the rows do
     right = min(max(right, LEFT + narrow), style.WIDTH - RIGHT - narrow)
     inch = min((right - GAP - LEFT) / longest, (style.WIDTH - RIGHT - right) / max_length)
-    second = Half(say("Packed") if against is None else name_of(packed), rows, max_length, plan.cuts)
+    second = Half("Packed" if against is None else name_of(packed), rows, max_length, plan.cuts)
     fewer = len(before) / len(rows) if against is None and len(rows) < len(before) else None
     for left, half in ((LEFT, first), (right, second)):
         room = (right - GAP if left == LEFT else style.WIDTH - RIGHT) - left
@@ -109,7 +107,7 @@ def write_heading(
 class Half(NamedTuple):
     """One side of the figure."""
 
-    name: str
+    name: str  # in English: phrase() of it is drawn
     rows: list[np.ndarray]
     size: int  # tokens a row has room for
     cuts: tuple[np.ndarray, np.ndarray]
