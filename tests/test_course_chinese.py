@@ -244,8 +244,9 @@ def test_what_goes_wrong_in_a_readers_code_is_told_in_chinese() -> None:
 def test_a_name_that_is_not_there_yet_is_said_in_chinese() -> None:
     with speaking("zh"):
         said = sentence(NameError("name 'boundarys' is not defined"), {"boundaries": 1})
-        assert said.startswith("boundarys 还没有定义，是不是想写 'boundaries'。请先运行上面的单元格")
-        assert "定义。请先" in sentence(NameError("name 'qqqqqq' is not defined"), {"boundaries": 1})
+        assert said.startswith("boundarys 还没有定义。请先运行上面的单元格")
+        assert said.endswith("；也许你想写的是 'boundaries'。")
+        assert "也许" not in sentence(NameError("name 'qqqqqq' is not defined"), {"boundaries": 1})
 
 
 def test_tables_and_words_of_a_lesson_are_in_chinese(
