@@ -124,9 +124,8 @@ def test_a_sentence_that_nobody_translated_is_found() -> None:
 
 
 def test_no_two_sentences_of_the_puzzles_are_one_in_chinese() -> None:
-    chinese = [catalogue("zh")[one] for path in SAYING for one in sentences_of(path.read_text("utf-8")) - NO_SENTENCES]
     ours = {one for path in SAYING for one in sentences_of(path.read_text("utf-8"))} - NO_SENTENCES
-    assert len({catalogue("zh")[one] for one in ours}) == len(ours) <= len(chinese)
+    assert len({catalogue("zh")[one] for one in ours}) == len(ours) > 300
 
 
 def test_a_verdict_stays_in_the_language_it_was_made_in() -> None:
