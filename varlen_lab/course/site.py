@@ -59,9 +59,11 @@ def trees(site: Path, lessons: Sequence[Lesson]) -> list[Tree]:
 
 def refuse_folder_of(lessons: Sequence[Lesson], folder: Path) -> None:
     """InputError when ``folder`` is where the lessons themselves lie, or has files of a person's by names of ours."""
-    for tree in trees(folder, lessons):
-        if any(lesson.path.parent.resolve() in (folder.resolve(), tree.folder.resolve()) for lesson in tree.lessons):
-            raise InputError(f"{folder} holds the lessons themselves; choose another -o.")
+    languages = trees(folder, lessons)
+    homes = {lesson.path.parent.resolve() for tree in languages for lesson in tree.lessons}
+    if homes & {tree.folder.resolve() for tree in languages}:
+        raise InputError(f"{folder} holds the lessons themselves; choose another -o.")
+    for tree in languages:
         pages = [f"{name}.html" for name in tree.names] + [FUNCTIONS] * (tree.language == ENGLISH)
         for name in [*pages, *(lesson.path.name for lesson in tree.lessons)]:
             with writable(tree.folder / name, "-o"):

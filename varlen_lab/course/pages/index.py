@@ -174,8 +174,9 @@ def claim(notebook: Any) -> str:
         if cell.cell_type == "markdown" and (
             found := re.search(r"^> \*\*(?:Claim\.\*\* |论断。\*\* ?)(.+(?:\n> .+)*)", cell.source, re.M)
         ):
-            lines = re.sub(f"(?<={CHINESE_SIGN})\n> (?={CHINESE_SIGN})", "", found[1])  # no space between them
-            return re.sub(r"\*\*|`", "", lines.replace("\n> ", " "))
+            words = re.sub(r"\*\*|`", "", found[1])
+            words = re.sub(f"(?<={CHINESE_SIGN})\n> (?={CHINESE_SIGN})", "", words)  # no space between them
+            return words.replace("\n> ", " ")
     return ""
 
 
