@@ -40,15 +40,14 @@ LINES = """async ([within, rules]) => {
 }"""
 
 
-def violations(page: Any, within: str | None = None, without: tuple[str, ...] = ()) -> list[str]:
+def violations(page: Any, within: str | None = None, only: tuple[str, ...] = ()) -> list[str]:
     """What axe finds against WCAG 2.2 A and AA and its own best practice, a line each: rule, place, what is wrong.
 
-    ``within``: a CSS selector of the part that is looked at; None: the whole page. ``without``: rules that do not
-    apply, such as those about a page as a whole where only a part of it is ours.
+    ``within``: a CSS selector of the part that is looked at; None: the whole page. ``only``: names of rules; none: all.
     """
     if not page.evaluate("typeof axe === 'object'"):
         page.evaluate(script())  # not as a script element, which the page's own policy would refuse
-    rules = RULES | {"rules": RULES["rules"] | {rule: {"enabled": False} for rule in without}}
+    rules = {"runOnly": list(only), "resultTypes": ["violations"]} if only else RULES
     return page.evaluate(LINES, [within, rules])
 
 
