@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from varlen_lab.errors import InputError, plural
+from varlen_lab.errors import InputError
+from varlen_lab.language.saying import counted, say
 from varlen_lab.packing.checks import checked_count
 
 SAME = 1.5  # a step on fewer than this many times the documents is as good as before
@@ -66,30 +67,43 @@ class StepCount:
     def advice(self) -> list[str]:
         """What to do about it, a sentence each."""
         if self.times < SAME:
-            return ["A step sees about as many documents as before: keep everything."]
+            return [say("A step sees about as many documents as before: keep everything.")]
         root, linear = self.learning_rates
         found = [
-            f"Same learning rate, {1 - 1 / self.times:.0%} fewer steps: often a higher loss. "
-            f"Try {root:.1e} (square root, the usual rule for Adam) to {linear:.1e} (linear, from SGD: the upper end).",
+            say(
+                "Same learning rate, {fewer:.0%} fewer steps: often a higher loss. "
+                "Try {root:.1e} (square root, the usual rule for Adam) to {linear:.1e} "
+                "(linear, from SGD: the upper end).",
+                fewer=1 - 1 / self.times,
+                root=root,
+                linear=linear,
+            )
         ]
         fewer = max(1, round(self.accumulative_counts / self.times))
         if fewer < self.accumulative_counts:
             found.append(
-                f"Or keep the batch: accumulative_counts = {fewer} instead of {self.accumulative_counts} "
-                f"makes {plural(self.steps_with(self.batch_size * fewer), 'step')}."
+                say(
+                    "Or keep the batch: accumulative_counts = {fewer} instead of {now} makes {steps}.",
+                    fewer=fewer,
+                    now=self.accumulative_counts,
+                    steps=counted(self.steps_with(self.batch_size * fewer), "step"),
+                )
             )
         smaller = max(1, round(self.batch_size / self.times))
         if fewer == self.accumulative_counts and smaller < self.batch_size:
             found.append(
-                f"Or keep the batch: batch_size = {smaller} instead of {self.batch_size} makes "
-                f"{plural(self.steps_with(smaller * self.accumulative_counts), 'step')}."
+                say(
+                    "Or keep the batch: batch_size = {smaller} instead of {now} makes {steps}.",
+                    smaller=smaller,
+                    now=self.batch_size,
+                    steps=counted(self.steps_with(smaller * self.accumulative_counts), "step"),
+                )
             )
         left = self.times * min(fewer / self.accumulative_counts, smaller / self.batch_size)
         if left >= SAME:
-            found.append(f"Or divide max_length by {left:.1f}: rows of fewer documents make more steps.")
-        found.append(
-            f"Or train {self.times:.1f} times as many epochs: as many steps, for {self.times:.1f} times the work."
-        )
+            found.append(say("Or divide max_length by {by:.1f}: rows of fewer documents make more steps.", by=left))
+        more = "Or train {times:.1f} times as many epochs: as many steps, for {times:.1f} times the work."
+        found.append(say(more, times=self.times))
         return found
 
     def steps_with(self, rows_per_step: int) -> int:
@@ -100,13 +114,16 @@ class StepCount:
         """What changes: its name, before and after."""
         seen = self.epochs * self.documents
         return [
-            ("rows of an epoch", f"{self.documents:,}", f"{self.rows:,}"),
-            ("documents in a step", f"{seen / self.steps_before:.1f}", f"{seen / self.steps_after:.1f}"),
-            ("optimizer steps", f"{self.steps_before:,}", f"{self.steps_after:,}"),
+            (say("rows of an epoch"), f"{self.documents:,}", f"{self.rows:,}"),
+            (say("documents in a step"), f"{seen / self.steps_before:.1f}", f"{seen / self.steps_after:.1f}"),
+            (say("optimizer steps"), f"{self.steps_before:,}", f"{self.steps_after:,}"),
         ]
 
     def __str__(self) -> str:
-        lines = [f"{name:<20}{before:>10}{after:>10}" for name, before, after in self.table()]
+        lines = []
+        for name, before, after in self.table():
+            space = " " * (20 - len(name) - sum(sign >= "\u2e80" for sign in name))  # a Chinese sign takes two columns
+            lines.append(f"{name}{space}{before:>10}{after:>10}")
         return "\n".join([f"{'':20}{'unpacked':>10}{'packed':>10}", *lines, *self.advice])
 
     def _repr_html_(self) -> str:
