@@ -124,3 +124,9 @@ def test_an_alarm_may_ring_in_any_type(kind: Callable[[bool], Any]) -> None:
         return kind(rung)
 
     assert check_leaks(leaks).right
+
+
+@pytest.mark.parametrize("answer", [lambda *given: None, lambda *given: given[9]])
+def test_what_is_said_of_an_alarm_that_breaks_does_not_tell_who_leaks(answer: Callable[..., Any]) -> None:
+    said = str(check_leaks(answer))
+    assert "toy of" in said and "heard" not in said and "words" not in said

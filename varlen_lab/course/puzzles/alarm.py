@@ -28,6 +28,9 @@ class Toy(NamedTuple):
     heard: Heard | None
     words: str
 
+    def __repr__(self) -> str:
+        return f"a toy of {len(self.lengths)} documents"  # a reader sees it: what it hears would be the answer
+
     def run(self, ids: Any) -> np.ndarray:
         """Logits (T, 4) of token ids (T,): means over the past of each document, and what else is heard."""
         if np.size(ids) != sum(self.lengths):
