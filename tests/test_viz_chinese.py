@@ -20,7 +20,7 @@ from test_viz_rates import overlapping
 
 from varlen_lab import viz
 from varlen_lab.course.parameters import speak_as_told
-from varlen_lab.language import speak, speaking, spoken
+from varlen_lab.language import counted, listed, phrase, say, speak, speaking, spoken
 from varlen_lab.packing.strategies import pack_lengths
 from varlen_lab.viz import style
 from varlen_lab.viz.masks import PackedRow
@@ -200,6 +200,21 @@ def test_without_a_font_a_figure_is_the_english_one_and_its_words_are_chinese(na
         figure = DRAWN[name]()
         assert pixels(figure) == wanted
         assert spoken() == "zh" and re.search("[\u4e00-\u9fff]", figure.alt_text)
+
+
+@pytest.mark.usefixtures("fontless")
+def test_without_a_font_words_that_were_said_before_are_english_too() -> None:
+    def draw() -> Any:
+        gains = listed([say("{gain:.2f}× {way}", gain=2.0, way=phrase("padded")), "abc"])
+        bars = [viz.Rate(phrase("padded"), 6e4, say(" · {fill:.0%} full, {gib:.0f} GiB", fill=0.5, gib=3), "own")]
+        claim = say("Tokens a second of varlen: {gains}; rows of {row:,}", gains=gains, row=1024)
+        caption = f"abc · {say('a small Llama')} · {counted(3, 'step')}"
+        return viz.draw_rates(bars, claim=claim, caption=caption)
+
+    wanted = draw()
+    with speaking("zh"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert words_of(draw()) == words_of(wanted) and english(" ".join(words_of(wanted)))
 
 
 @pytest.mark.usefixtures("fontless")

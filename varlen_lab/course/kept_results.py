@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from varlen_lab.errors import InputError
-from varlen_lab.language.saying import phrase, say
+from varlen_lab.language.saying import listed, phrase, say
 
 BASE = "varlen"
 WAYS = {"A": "padded", "B": "grouped by length", "C": "packed", "D": "varlen"}  # of a GPU's training section
@@ -148,7 +148,7 @@ class GpuTraining:
         """Varlen over each other way, with rows of one length, as a headline."""
         gains = {name: self.gain(way, row) for way, name in WAYS.items() if way != "D"}
         told = [say("{gain:.2f}× {way}", gain=gain, way=phrase(name)) for name, gain in gains.items() if gain]
-        return say("Tokens a second of varlen: {gains}; rows of {row:,}", gains=say(", ").join(told), row=row)
+        return say("Tokens a second of varlen: {gains}; rows of {row:,}", gains=listed(told), row=row)
 
     @property
     def caption(self) -> str:

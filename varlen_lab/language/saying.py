@@ -27,7 +27,10 @@ LANGUAGES = {"en": "English", "zh": "中文"}  # a name, and how its readers cal
 HERE = Path(__file__).parent
 HOLE = re.compile(r"\{[^{}]*\}")
 BETWEEN_SIGNS = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # a space that a name of Chinese signs leaves
+CHINESE = re.compile("[\u4e00-\u9fff]")
+MEMORY = 10_000  # sentences said in another language whose English is kept
 _now = "en"
+_english: dict[str, str] = {}  # what was said in another language -> the same in English
 
 
 def speak(language: str) -> None:
@@ -63,7 +66,11 @@ def say(message: str, /, **values: Any) -> str:
     found = phrase(message)
     if not values:
         return found
-    return BETWEEN_SIGNS.sub("", found.format(**values)) if _now == "zh" else found.format(**values)
+    if _now == "en":
+        return found.format(**values)
+    return kept(
+        BETWEEN_SIGNS.sub("", found.format(**values)), message.format(**{n: meant(v) for n, v in values.items()})
+    )
 
 
 def counted(count: int, noun: str) -> str:
@@ -73,21 +80,36 @@ def counted(count: int, noun: str) -> str:
     '2 documents'
     """
     form = phrase(f"# {noun}")
-    return plural(count, noun) if form == f"# {noun}" else form.format(count=count)
+    return plural(count, noun) if form == f"# {noun}" else kept(form.format(count=count), plural(count, noun))
 
 
 def phrase(text: str) -> str:
     """Words that somebody hands over, a table's head or the name of a curve: in the language spoken where it has them.
 
-    A lesson may have put them together: ``f"random, seed {seed}"`` is found under ``random, seed {seed}``.
+    A lesson may have put them together: ``f"random, seed {seed}"`` is found under ``random, seed {seed}``. Words that
+    were said in another language are English again where English is spoken: a figure may have to, for want of a font.
 
     >>> phrase("nobody translated this")
     'nobody translated this'
     """
     if _now == "en":
-        return text
+        return meant(text)
     found = catalogue(_now).get(text)
-    return put_together(_now, text) if found is None else found
+    return kept(put_together(_now, text) if found is None else found, text)
+
+
+def kept(said: str, english: str) -> str:
+    """``said``, whose English is remembered, for whoever has to write it in a type that lacks its signs."""
+    if CHINESE.search(said) and not CHINESE.search(english):
+        if len(_english) >= MEMORY:
+            _english.clear()
+        _english[said] = english  # the last one: two English words may have one Chinese
+    return said
+
+
+def meant(value: Any) -> Any:
+    """The English of words that were said in another language; anything else as it is."""
+    return _english.get(value, value) if isinstance(value, str) else value
 
 
 def capital(words: str) -> str:
@@ -105,7 +127,9 @@ def listed(things: Iterable[str]) -> str:
     >>> listed(["note", "essay"])
     'note, essay'
     """
-    return say(", ").join(things)
+    found = list(things)
+    joined = say(", ").join(found)
+    return joined if _now == "en" else kept(joined, ", ".join(map(meant, found)))
 
 
 def put_together(language: str, text: str) -> str:
