@@ -266,6 +266,13 @@ def test_where_the_system_chooses_the_colours_one_sees_what_is_chosen(opened: Ca
     assert chosen != other
     stops, wrong = walked(page)
     assert len(stops) == 8 and wrong == []
+    page = opened("lab.html")
+    page.emulate_media(forced_colors="active")
+    page.get_by_role("switch").nth(1).click()
+    on, off = page.get_by_role("switch").evaluate_all(
+        "all => all.slice(1, 3).map(each => getComputedStyle(each, '::before').backgroundColor)"
+    )
+    assert on != off and walked(page)[1] == []
 
 
 SPOILED = {
