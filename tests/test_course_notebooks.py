@@ -97,6 +97,7 @@ def test_each_parameter_is_typed_and_used(path: Path) -> None:
     assert not code[place].source.startswith(INJECTED)
     assert all(isinstance(node, ast.AnnAssign) for node in ast.parse(code[place].source).body)
     used = {name for cell in code[place + 1 :] for name in names_read(cell.source)}
+    used.add("language")  # check_parameters reads it
     parameters = Lesson(path).typed_parameters
     assert parameters and set(parameters) <= used
     assert all(one.default is not ... and one.takes(one.default) for one in parameters.values())

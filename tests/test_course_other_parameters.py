@@ -46,7 +46,8 @@ def texts(path: Path) -> list[str]:
 
 
 def test_every_parameter_of_every_lesson_is_tried() -> None:
-    assert {lesson.name: set(lesson.parameters) for lesson in find_lessons()} == {
+    language = {"language"}  # the twins in notebooks/zh set it otherwise
+    assert {lesson.name: set(lesson.parameters) - language for lesson in find_lessons()} == {
         name: set(parameters) for name, parameters in OTHERWISE.items()
     }
 
