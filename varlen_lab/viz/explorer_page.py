@@ -40,7 +40,7 @@ def _script() -> str:
     """explorer.js and explorer_page.js as one script that leaves no name behind."""
     drawing, starting = ((HERE / name).read_text(encoding="utf-8") for name in ("explorer.js", "explorer_page.js"))
     colours = json.dumps({"light": asdict(LIGHT), "dark": asdict(DARK)}, allow_nan=False)
-    words = json.dumps(tables(), ensure_ascii=False)
+    words = json.dumps(tables(), allow_nan=False, ensure_ascii=False)
     begin = f'"use strict";\n(() => {{\nconst COLOURS = {colours};\nconst WORDS = {words};\n'
     return f"{begin}{drawing.removesuffix(EXPORT)}\n{starting}}})();\n"
 
