@@ -110,9 +110,40 @@ def test_other_rows_are_measured_too_and_what_is_no_row_is_refused() -> None:
     assert break_it("bidirectional", lengths=[4, 6], seed=3).changed == ["picture", "loss"]
     long = str(break_it("border label", lengths=[20, 20]))
     assert max(map(len, long.splitlines())) <= 80
-    for lengths in ([5], [], [2, 2], [0, 5], [40, 13], "ab", None, [3, float("nan")]):
+    for lengths in ([5], [], [2, 2], [0, 5], [40, 13], "ab", None, [3, float("nan")], "5173", [3.7, 4.2], ["5", "3"]):
         with refused(r"leave it out for \(5, 1, 7, 13\)"):
             break_it("border label", lengths=lengths)  # type: ignore[arg-type]
+
+
+def test_a_row_without_a_long_document_is_refused_where_the_window_is_to_be_seen() -> None:
+    for switch in (None, "window one too wide"):
+        with refused("only in a document of more than 6 tokens"):
+            break_it(switch, lengths=[4, 6])
+
+
+def test_a_seed_is_a_whole_number_and_any_other_is_refused_by_its_name() -> None:
+    assert (
+        break_it("border label", lengths=[3, 4], seed=np.int64(3)).loss
+        == break_it("border label", lengths=[3, 4], seed=3).loss
+    )
+    for seed in (-1, 1.5, "a", None, True, 2**64):
+        with refused("^seed is .* leave it out for 0"):
+            break_it("border label", seed=seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting", ["no_grad", "inference_mode", "float64"])
+def test_what_a_notebook_has_set_in_torch_changes_no_run(setting: str) -> None:
+    run = recorded()["switches"]["merged documents"]
+    if setting != "float64":
+        with getattr(torch, setting)():
+            assert differences(run, break_it("merged documents").run) == []
+        return
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert differences(run, break_it("merged documents").run) == []
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 # ---------------------------------------------------------------------------------------------------- naming it
@@ -132,6 +163,14 @@ def test_a_right_name_and_a_wrong_one_get_their_sentence(runs: dict[str, Broken]
                     assert not verdict.right and words["sign"] in verdict.words
                     assert other.words()["label"] in verdict.words and other.words()["sign"] in verdict.words
                     assert words["label"] not in verdict.words.replace(words["sign"], "")
+
+
+def test_a_label_of_either_language_is_known_whichever_is_spoken() -> None:
+    for spoken, other in (("en", "zh"), ("zh", "en")):
+        with speaking(other):
+            labels = [each.words()["label"] for each in RECORDS]
+        with speaking(spoken):
+            assert [find_switch(label).name for label in labels] == list(SWITCHES)
 
 
 def test_a_name_that_there_is_not_is_refused_with_what_was_meant() -> None:

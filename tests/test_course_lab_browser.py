@@ -187,9 +187,9 @@ def test_nothing_gives_a_hidden_bug_away(opened: Opened) -> None:
     """The document is the same for all of them, but for what a reader is to look at."""
     page = opened()
     frames = set()
-    for name in SWITCHES:
-        place = list(SWITCHES).index(name)
-        page.evaluate(f"Math.random = () => {(place + 0.5) / 12}")
+    for place, name in enumerate(SWITCHES):
+        last = bool(place)  # the one before is not among those that may come
+        page.evaluate(f"Math.random = () => {(place - last + 0.5) / (12 - last)}")
         page.get_by_role("button", name="Surprise me").click()
         tree = page.locator(".varlen-lab").aria_snapshot()
         assert "- switch" not in tree and "covered" in tree and "audit says" in tree
@@ -208,6 +208,46 @@ def test_nothing_gives_a_hidden_bug_away(opened: Opened) -> None:
         assert page.locator(f"{KNOB}[aria-checked=true]").inner_text() == SWITCHES[name].label
         page.locator(f"{KNOB}[aria-checked=true]").click()
     assert len(frames) == 1
+
+
+@pytest.mark.parametrize("chance", [0, 0.5, 0.999])
+def test_no_surprise_comes_twice_in_a_row(opened: Opened, chance: float) -> None:
+    page = opened()
+    page.evaluate(f"Math.random = () => {chance}")
+    words = {each.label: each.sign for each in SWITCHES.values()}
+    before = ""
+    for turn in range(26):  # all twelve are named before the middle
+        page.get_by_role("button", name="Surprise me").click()
+        for label in words:
+            page.locator(f"{QUIZ} select").select_option(label=label)
+            page.get_by_role("button", name="Name it").click()
+            if page.locator(QUIZ).is_hidden():
+                break
+        assert label != before, turn
+        before = label
+        if turn % 2:
+            page.locator(f"{KNOB}[aria-checked=true]").click()  # off before the next
+
+
+def test_a_switch_that_the_mouse_turns_is_where_tab_stops(opened: Opened) -> None:
+    page = opened()
+    for place in (5, 2):
+        page.locator(KNOB).nth(place).click()
+        stops = page.locator(KNOB).evaluate_all("knobs => knobs.flatMap((knob, n) => knob.tabIndex ? [] : [n])")
+        assert stops == [place]
+
+
+def test_labs_that_load_their_own_module_share_no_id(opened: Opened) -> None:
+    page = opened()
+    page.evaluate(
+        """() => { const one = document.querySelector(".varlen-lab-page"), two = one.cloneNode(true);
+        two.querySelector(".varlen-lab").remove();
+        one.after(two);
+        one.classList.remove("varlen-lab-page"); }"""
+    )
+    page.evaluate(SCRIPT)
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((one) => one.id)")
+    assert page.locator(KNOB).count() == 24 and len(ids) == len(set(ids)) == 10
 
 
 # ------------------------------------------------------------------------------------------------- how it looks

@@ -17,7 +17,7 @@ from textwrap import fill
 from typing import Any
 
 from varlen_lab.course.lab import LAB_TYPE
-from varlen_lab.course.lab.record import USUAL, as_json, checked_lengths, made, recorded
+from varlen_lab.course.lab.record import USUAL, as_json, checked_row, made, recorded
 from varlen_lab.course.lab.switches import SWITCHES, Switch, find_switch
 from varlen_lab.course.lab.texts import LETTERS, correct, interface, mistaken, told
 from varlen_lab.course.verdicts import Verdict
@@ -32,13 +32,13 @@ def break_it(switch: str | None = None, *, lengths: Sequence[int] = USUAL, seed:
 
     ``switch``: a name of ``lab.switches`` or an alias of the registry. ``lengths``: tokens of the documents of the row,
     at most 52 together; ``seed``: of the model's weights. The lab is a widget in a notebook, where the kernel runs what
-    is turned on; elsewhere it is a ``Board``, their list. InputError for a switch or a row that there is not.
+    is turned on; elsewhere it is a ``Board``, their list. InputError for a switch, a row or a seed that it cannot show.
     """
-    row = checked_lengths(lengths)
-    if switch is not None:
+    chosen = None if switch is None else find_switch(switch)
+    row, seed = checked_row(lengths, seed, windowed=chosen is None or chosen.fault.needs == "window"), int(seed)
+    if chosen is not None:
         from varlen_lab.course.lab.measuring import alone, measure
 
-        chosen = find_switch(switch)
         right, now = measure(chosen, row, seed)
         truth, truths = alone(row, seed)
         record = {"lengths": row, "truth": truth, "truths": list(truths), "right": as_json(right, right)}

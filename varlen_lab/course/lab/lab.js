@@ -9,12 +9,12 @@ const OPAQUE = [0, 0.42, 0.68, 1]; // of how strongly a token is heard
 const ARROWS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 const SVG = "http://www.w3.org/2000/svg";
 const STOP = { en: ". ", zh: "。" };
-let labs = 0;
 
 function render({ model, el }) {
   const data = model.get("data"), { words, switches } = data;
-  const lab = labs++, live = {}, named = new Set();
-  let on = switches.find((each) => each.name === data.on) || null, hidden = false, answer = null;
+  const lab = Math.random().toString(36).slice(2); // of its ids: a notebook loads this module anew for every lab
+  const live = {}, named = new Set();
+  let on = switches.find((each) => each.name === data.on) || null, hidden = false, answer = null, last = null;
 
   const box = element(el, "div", "varlen-lab");
   box.lang = data.language === "zh" ? "zh-Hans" : data.language;
@@ -34,6 +34,7 @@ function render({ model, el }) {
     knob.setAttribute("role", "switch");
     knob.addEventListener("click", () => turn(on === each ? null : each));
     knob.addEventListener("keydown", (event) => walk(event, at));
+    knob.addEventListener("focus", () => stop(at));
     return knob;
   });
   const veil = element(box, "p", "varlen-lab-veil", words.hidden);
@@ -73,9 +74,10 @@ function render({ model, el }) {
   }
 
   function hide() { // one is on, of those that were not named yet, and nobody says which
-    const left = switches.filter((each) => !named.has(each.name) && each !== on);
-    const from = left.length ? left : switches;
-    [on, hidden, answer] = [from[Math.floor(Math.random() * from.length)], true, null];
+    const fresh = switches.filter((each) => each !== on && each !== last);
+    const left = fresh.filter((each) => !named.has(each.name)), from = left.length ? left : fresh;
+    on = last = from[Math.floor(Math.random() * from.length)];
+    [hidden, answer] = [true, null];
     choice.value = "";
     draw();
     veil.focus();
@@ -111,20 +113,20 @@ function render({ model, el }) {
     const next = step ? (at + step + knobs.length) % knobs.length : { Home: 0, End: last }[event.key];
     if (next === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    knobs.forEach((knob, n) => { knob.tabIndex = n === next ? 0 : -1; });
     knobs[next].focus();
+  }
+
+  function stop(at) { // of all switches the one where Tab stops
+    knobs.forEach((knob, n) => { knob.tabIndex = n === at ? 0 : -1; });
   }
 
   function draw() {
     colour();
     const run = (on && live[on.name]) || (on ? on.run : data.right);
-    const place = Math.max(0, hidden ? 0 : switches.indexOf(on));
     board.hidden = hidden || alone;
     lead.hidden = bar.hidden = alone;
-    knobs.forEach((knob, n) => {
-      knob.setAttribute("aria-checked", String(!hidden && switches[n] === on));
-      if (!board.contains(document.activeElement)) knob.tabIndex = n === place ? 0 : -1;
-    });
+    knobs.forEach((knob, n) => knob.setAttribute("aria-checked", String(!hidden && switches[n] === on)));
+    if (!board.contains(document.activeElement)) stop(Math.max(0, hidden ? 0 : switches.indexOf(on)));
     veil.hidden = quiz.hidden = !hidden;
     surprise.hidden = hidden;
     tally.textContent = words.named.replace("{count}", named.size).replace("{all}", switches.length);

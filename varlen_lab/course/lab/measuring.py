@@ -7,7 +7,8 @@ documents one is: in all others a token hears its document back to the first tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from varlen_lab.attention.huggingface import AUTO
-from varlen_lab.course.lab.record import USUAL
+from varlen_lab.course.lab.record import USUAL, WINDOW
 from varlen_lab.course.lab.switches import Switch
 from varlen_lab.leaks.checking import audit
 from varlen_lab.leaks.measure import felt, random_weights
@@ -29,7 +30,6 @@ from varlen_lab.models.miniature import miniature
 from varlen_lab.packing.collators import VarlenCollator
 from varlen_lab.packing.registry import IGNORE
 
-WINDOW = 6
 FIRST_ID = 10
 LEVELS = (0.1, 0.3)  # shares of the strongest in its row of the picture between one level and the next
 TELLING = ("position_ids", "attention_mask", "use_cache", "cu_seq_lens_q", "labels", "completion_mask")
@@ -53,6 +53,18 @@ class Run:
     findings: tuple[Finding, ...]
 
 
+@contextmanager
+def settled() -> Iterator[None]:
+    """Inside the block torch is as it was for the record, whatever a notebook has set: single precision, gradients."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def prompts_of(lengths: Sequence[int]) -> list[int]:
     """Tokens at the beginning of each document that are a prompt and not trained."""
     return [0 if length < 3 else max(1, 2 * length // 5) for length in lengths]
@@ -69,6 +81,7 @@ def specimen(attention: str, lengths: Sequence[int], seed: int = 0) -> tuple[Any
     return model, for_stock_attention(batch) if attention in NATIVE else batch
 
 
+@settled()
 def measure(switch: Switch | None, lengths: Sequence[int] = USUAL, seed: int = 0) -> tuple[Run, Run]:
     """The right run and the run with a switch on, or the right one twice; both of the attention of the fault."""
     model, batch = specimen(attention := switch.fault.attention if switch else ANY, lengths, seed)
@@ -101,6 +114,7 @@ def run_of(model: Any, batch: Batch, lengths: Sequence[int], attention: str) -> 
     )
 
 
+@settled()
 def alone(lengths: Sequence[int] = USUAL, seed: int = 0) -> tuple[float, tuple[float | None, ...]]:
     """The truth: the loss of all documents, and of each, every one run by itself with nothing but its tokens."""
     model, batch = specimen(ANY, lengths, seed)

@@ -12,11 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from varlen_lab.errors import InputError, quoted
+from varlen_lab.packing.checks import checked_lengths
 
 PLACE = Path(__file__).parent / "recorded.json"
 USUAL = (5, 1, 7, 13)  # tokens of the documents: a one-token one, and one longer than two layers hear
+WINDOW = 6  # of each of the two layers
 MOST = 52  # tokens of a row: as many as there are letters to call them by
+MOST_SEEDS = 2**63  # torch takes no more
 DIGITS = 6  # of a loss
 
 
@@ -29,10 +34,10 @@ def recorded() -> dict[str, Any]:
 
 def made(lengths: Sequence[int] = USUAL, seed: int = 0) -> dict[str, Any]:
     """The record of a row and of weights of this seed, measured now; InputError for a row that the lab cannot show."""
-    from varlen_lab.course.lab.measuring import WINDOW, alone, measure
+    from varlen_lab.course.lab.measuring import alone, measure
     from varlen_lab.course.lab.switches import SWITCHES
 
-    row = checked_lengths(lengths)
+    row = checked_row(lengths, seed)
     truth, truths = alone(row, seed)
     return {
         "lengths": row,
@@ -44,16 +49,26 @@ def made(lengths: Sequence[int] = USUAL, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def checked_lengths(lengths: Sequence[int]) -> list[int]:
-    """Lengths of documents for the lab; InputError for a row it cannot show."""
+def checked_row(lengths: Sequence[int], seed: int = 0, windowed: bool = True) -> list[int]:
+    """Lengths of documents for the lab; InputError for a row or a seed that it cannot show.
+
+    ``windowed``: a switch is among those shown that is seen only where a document is longer than the window.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < MOST_SEEDS:
+        raise InputError(f"seed is {quoted(seed)}, it must be a whole number of at least 0; leave it out for 0.")
     try:
-        found = [int(length) for length in lengths]
-    except (TypeError, ValueError, OverflowError):
+        found: list[int] = checked_lengths(lengths, one_row=True).tolist()
+    except InputError:
         found = []
-    if len(found) < 2 or min(found) < 1 or sum(found) > MOST or max(found) < 3:
+    if len(found) < 2 or sum(found) > MOST or max(found) < 3:
         raise InputError(
             f"lengths is {quoted(lengths)}, it must be two documents or more, one of at least 3 tokens, of at most "
             f"{MOST} tokens together; leave it out for {USUAL}."
+        )
+    if windowed and max(found) <= WINDOW:
+        raise InputError(
+            f"lengths is {quoted(lengths)}, and 'window one too wide' is seen only in a document of more than {WINDOW} "
+            f"tokens; leave it out for {USUAL}, or name another switch."
         )
     return found
 

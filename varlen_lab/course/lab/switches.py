@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from varlen_lab.errors import unknown_choice
-from varlen_lab.language.saying import phrase
+from varlen_lab.language.saying import LANGUAGES, catalogue, phrase
 from varlen_lab.leaks.registry import FAULTS, Fault
 
 GITHUB = "https://github.com/"
@@ -145,7 +145,8 @@ def find_switch(name: str) -> Switch:
     """The switch of a name, an alias of the registry, or its label in any language; InputError for another word."""
     word = " ".join(str(name).split()).lower()
     for record in RECORDS:
-        known = (record.name, record.label, phrase(record.label), *record.fault.aliases)
+        labels = [catalogue(language).get(record.label, record.label) for language in LANGUAGES]
+        known = (record.name, *labels, *record.fault.aliases)
         if word in (each.lower() for each in known):
             return record
     raise unknown_choice("switch", str(name), SWITCHES)
