@@ -267,6 +267,8 @@ def test_a_fragment_holds_everything_in_its_language(language: str) -> None:
         labels = [each.words()["label"] for each in RECORDS]
     assert all(label in html for label in labels) and all(each.url in html for each in RECORDS)
     assert html.count("<script") == 1 and len(html) < 200_000
+    listed = html.partition("<noscript>")[2]
+    assert listed.count("</b>：") == 12 * (language == "zh") and listed.count("</b>: ") == 12 * (language == "en")
     held = json.loads(html.partition('json">')[2].partition("</script>")[0])
     assert [each["label"] for each in held["switches"]] == labels and held["on"] is None
     assert all(each["mistaken"].count("{sign}") == 1 for each in held["switches"])

@@ -267,6 +267,17 @@ def test_it_fits_its_page_and_keeps_the_ground_of_it(opened: Opened, language: s
             page.screenshot(path=Path(pictures) / f"lab-{language}-{size[0]}-{scheme}.png", full_page=True)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_table_scrolls_sideways_at_any_width(opened: Opened, language: str) -> None:
+    page = opened(language)
+    beyond = "tables => tables.some((table) => table.scrollWidth > table.clientWidth)"
+    for width in (320, 360, 420, 640, 700, 800, 870, 1100):
+        page.set_viewport_size({"width": width, "height": 900})
+        for place in (2, 5, 6, 10):  # off, then on the next
+            page.locator(KNOB).nth(place).click()
+            assert not page.locator(".varlen-lab-wide").evaluate_all(beyond), (width, place)
+
+
 def test_nothing_moves_where_motion_is_not_wanted(opened: Opened) -> None:
     moving = "getComputedStyle(document.querySelector('.varlen-lab-switch')).transitionDuration"
     assert opened(motion="reduce").evaluate(moving) == "0s"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.course.lab.record import recorded
-from varlen_lab.course.lab.switches import SWITCHES
+from varlen_lab.course.lab.switches import SWITCHES, Switch
 from varlen_lab.course.lab.texts import LETTERS, correct, interface, mistaken, told
 from varlen_lab.errors import InputError, quoted
 from varlen_lab.language.saying import LANGUAGES, say, speaking, spoken
@@ -84,18 +84,20 @@ def fragment(language: str = "en", *, switch: str | None = None) -> str:
     """The lab as HTML, in ``language``; InputError for a language or a switch that there is not."""
     with speaking(language):
         data = lab_data(switch=read_asked({"language": language, "switch": switch})[1])
-        items = "".join(
-            f"<li><b>{escape(words['label'])}</b>: {escape(words['deed'])} {escape(words['fix'])} "
-            f'<a rel="noopener noreferrer" href="{escape(each.url)}">{escape(each.source)}</a></li>\n'
-            for each in SWITCHES.values()
-            for words in [each.words()]
-        )
+        items = "".join(f"<li>{listed_mistake(each)}</li>\n" for each in SWITCHES.values())
         return (
             f'<div class="varlen-lab-page" lang="{LANGUAGE_TAGS[language]}">\n'
             f'<script type="application/json">{json_in_html(data)}</script>\n'
             f"<noscript><p>{escape(say('The lab moves where scripts may run. These are its twelve mistakes:'))}</p>\n"
             f"<ol>\n{items}</ol></noscript>\n</div>\n"
         )
+
+
+def listed_mistake(switch: Switch) -> str:
+    """A switch as HTML of the list that stands in its place where no script runs."""
+    words = {name: escape(text) for name, text in switch.words().items()}
+    said = say("{label}: {deed} {fix}", label=f"<b>{words['label']}</b>", deed=words["deed"], fix=words["fix"])
+    return f'{said} <a rel="noopener noreferrer" href="{escape(switch.url)}">{escape(switch.source)}</a>'
 
 
 LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans"}
