@@ -163,5 +163,69 @@ def test_each_way_to_lag_is_named() -> None:
     assert twins.lagging(lesson, twin) == ["cell 2 (c) has other code; python docs/twins.py copies it"]
     twin.cells[2].source, twin.cells[1].metadata.tags = "x = 1", []
     assert twins.lagging(lesson, twin) == ["cell 1 (b) has the tags [], not ['parameters']"]
+    twin.cells[1].metadata = {"tags": ["parameters"], "tolerance": 1}
+    twin.metadata.minutes = 5
+    assert twins.lagging(lesson, twin) == [
+        "its metadata are not those of the lesson; python docs/twins.py copies them",
+        "cell 1 (b) has other metadata; python docs/twins.py copies them",
+    ]
     del twin.cells[1]
-    assert "in kind and order" in twins.lagging(lesson, twin)[0]
+    assert "cell 1 is the code cell b in the lesson and the code cell c in the twin" in twins.lagging(lesson, twin)[0]
+    del twin.cells[1]
+    assert "cell 1 is the code cell b in the lesson and no cell in the twin" in twins.lagging(lesson, twin)[0]
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one lesson, ``05_train``, and its twin, whose code cell keeps an output."""
+    shown = nbformat.v4.new_code_cell("x", id="c", outputs=[nbformat.v4.new_output("stream", text="1")])
+    cells = [nbformat.v4.new_markdown_cell("# One", id="a"), nbformat.v4.new_markdown_cell("Two", id="b"), shown]
+    lesson = nbformat.v4.new_notebook(cells=cells)
+    twin = nbformat.from_dict(lesson)
+    for cell, words in zip(twin.cells, ("# 一", "二"), strict=False):
+        cell.metadata, cell.source = {"after": twins.digest(cell.source)}, words
+    (tmp_path / "zh").mkdir()
+    for place, notebook in ((tmp_path, lesson), (tmp_path / "zh", twin)):
+        nbformat.write(notebook, place / "05_train.ipynb")
+    monkeypatch.setattr(twins, "FOLDER", tmp_path)
+    monkeypatch.setattr(twins, "CHINESE", tmp_path / "zh")
+    return tmp_path
+
+
+def edit(path: Path, cell: int, **changes: Any) -> None:
+    """Change a cell of the notebook at ``path``, or delete it where nothing is said."""
+    notebook = nbformat.read(path, 4)
+    notebook.cells[cell].update(changes)
+    notebook.cells = [one for number, one in enumerate(notebook.cells) if changes or number != cell]
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.parametrize("folder", ["", "zh"])
+def test_prose_under_another_id_stays_chinese(folder: str, course: Path) -> None:
+    edit(course / folder / "05_train.ipynb", 1, id="other")
+    assert twins.main([]) == 0
+    lesson, twin = (nbformat.read(course / place / "05_train.ipynb", 4) for place in ("", "zh"))
+    assert twins.lagging(lesson, twin) == []
+    assert [one.source for one in twin.cells] == ["# 一", "二", "x"] and twin.cells[2].outputs
+
+
+@pytest.mark.parametrize("changes", [{}, {"cell_type": "code", "outputs": [], "execution_count": None}])
+def test_chinese_prose_that_has_no_cell_any_more_is_not_lost(
+    changes: dict[str, Any], course: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (course / "zh" / "05_train.ipynb").read_bytes()
+    edit(course / "05_train.ipynb", 1, **changes)
+    assert twins.main(["05", "--written"]) == 1
+    assert "05_train.ipynb: cell 1 (b) is Chinese prose and the lesson has no cell for it" in capsys.readouterr().out
+    assert (course / "zh" / "05_train.ipynb").read_bytes() == before
+    edit(course / "zh" / "05_train.ipynb", 1)
+    assert twins.main(["05"]) == 0
+
+
+@pytest.mark.parametrize("word", ["99", "zh/05", "--writen", "05_train.ipynb"])
+def test_a_slip_is_said_and_nothing_copied(word: str, course: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(course / "05_train.ipynb", 1, source="Two and more")
+    before = (course / "zh" / "05_train.ipynb").read_bytes()
+    assert twins.main(["05", "--written", word]) == 2
+    assert f"no lesson begins with {word}" in capsys.readouterr().err
+    assert (course / "zh" / "05_train.ipynb").read_bytes() == before
