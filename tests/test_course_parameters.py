@@ -16,8 +16,10 @@ from test_course_lessons import write_lesson
 
 from varlen_lab.cli import main
 from varlen_lab.course import check_parameters
+from varlen_lab.course.lessons import Lesson
 from varlen_lab.course.parameters import INJECTED, Parameter, pairs_of, read_parameters
 from varlen_lab.errors import InputError
+from varlen_lab.language import spoken
 
 CHECK = "from varlen_lab.course import check_parameters\n\ncheck_parameters()"
 CELL = "steps: int = 30\nlr: float = 1e-3\nlengths: list[int] = [2, 3]\nname: str | None = None\nwidth = 2 + 3"
@@ -168,3 +170,28 @@ def test_plain_papermill_fails_with_the_sentence(name: str, value: str, tmp_path
     assert "check_parameters()\n" not in done.stderr.split("Exception encountered")[-1]  # no traceback of the cell
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert executed.cells[-1].outputs == []
+
+
+# ------------------------------------------------------------------------------------------ language
+
+
+@pytest.mark.parametrize("language", ["fr", "", "ZH", 5, None, ["zh"], {}])
+def test_a_language_that_there_is_not_is_a_sentence_in_a_kernel(language: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = SimpleNamespace(user_ns={"In": ["", "language = 1", CHECK], "language": language})
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    with pytest.raises(InputError, match="is unknown, use one of en, zh"):
+        check_parameters()
+    assert spoken() == "en"
+
+
+def test_a_language_that_there_is_not_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    path = tmp_path / "05_train.ipynb"
+    write_lesson(path, parameters='language: str = "en"')
+    lesson = Lesson(path)
+    lesson.check({"language": "zh"})
+    with pytest.raises(InputError, match="language 'zhh' is unknown, use one of en, zh; did you mean 'zh'"):
+        lesson.check({"language": "zhh"})
+    write_lesson(path, parameters='language: str = "python"')  # not ours to judge
+    Lesson(path).check({"language": "rust"})
+    write_lesson(path, parameters='language: list = ["en"]')
+    assert Lesson(path).language == "en"

@@ -50,7 +50,7 @@ class Lesson:
     def language(self) -> str:
         """Of ``LANGUAGES``: what its parameter says, else the folder it lies in."""
         stated = self.parameters.get("language")
-        return stated if stated in LANGUAGES else language_of(self.path.parent)
+        return stated if isinstance(stated, str) and stated in LANGUAGES else language_of(self.path.parent)
 
     @property
     def address(self) -> str:

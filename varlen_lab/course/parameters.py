@@ -17,7 +17,7 @@ from varlen_lab.config.text import load_config
 from varlen_lab.course.beginning import begin_lesson
 from varlen_lab.course.explaining import explain_errors
 from varlen_lab.errors import InputError, nearest
-from varlen_lab.language.saying import speak
+from varlen_lab.language.saying import LANGUAGES, speak, speaking
 
 INJECTED = "# Parameters"  # the first line of the cell that papermill puts below the parameters
 
@@ -73,7 +73,7 @@ def read_parameters(source: str, where: str) -> dict[str, Parameter]:
 
 
 def refuse_unfit(where: str, known: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
-    """UnfitParameter for a name that is not ``known``, a value of another type, or a device that is not there."""
+    """UnfitParameter for a name that is not ``known``, a value of another type, a device or language there is not."""
     for name, value in given.items():
         if name not in known:
             has = f"it has {', '.join(known)}" if known else "it has no cell tagged parameters"
@@ -83,6 +83,17 @@ def refuse_unfit(where: str, known: Mapping[str, Parameter], given: Mapping[str,
             raise UnfitParameter(f"{where}: {name} is {value!r}, it must be {known[name].type}{as_in}.")
     if "device" in given:
         refuse_missing_device(given["device"])
+    if "language" in given and known["language"].default in tuple(LANGUAGES):  # else of something else
+        refuse_unspoken(given["language"])
+
+
+def refuse_unspoken(language: Any) -> None:
+    """UnfitParameter for a language that there is not."""
+    try:
+        with speaking(language):
+            pass
+    except InputError as problem:
+        raise UnfitParameter(str(problem)) from None
 
 
 def refuse_missing_device(device: str) -> None:
@@ -125,10 +136,8 @@ def speak_as_told(names: Mapping[str, Any]) -> None:
     UnfitParameter for a language that there is not.
     """
     language = names.get("language", "en")
-    try:
-        speak(language)
-    except InputError as problem:
-        raise UnfitParameter(str(problem)) from None
+    refuse_unspoken(language)
+    speak(language)
     if language == "zh":
         from varlen_lab.viz.style import NO_FONT, chinese_font  # imports matplotlib
 

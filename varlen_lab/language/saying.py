@@ -36,7 +36,7 @@ _english: dict[str, str] = {}  # what was said in another language -> the same i
 def speak(language: str) -> None:
     """From now on ``say`` says it in ``language``; InputError for one that there is not."""
     global _now
-    if language not in LANGUAGES:
+    if not isinstance(language, str) or language not in LANGUAGES:
         raise unknown_choice("language", str(language), LANGUAGES)
     _now = language
 
