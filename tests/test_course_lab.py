@@ -248,6 +248,14 @@ def test_a_script_reads_it_in_a_terminal(runs: dict[str, Broken], name: str) -> 
     assert max(map(len, said.splitlines())) <= 80 and f"audit: {runs[name].findings[0]['kind']}" in said
     assert said.splitlines()[1] == "a " + "#" + "." * 25 + "   " + said.splitlines()[1][-26:]
     assert list(runs[name]._repr_mimebundle_()) == ["text/html", "text/plain"] and "<pre" in runs[name].in_html()
+    assert "<p>The loss is" in runs[name].in_html() and "<p>audit: " in runs[name].in_html()
+
+
+def test_the_head_of_the_second_picture_stands_above_it_in_chinese_too(runs: dict[str, Broken]) -> None:
+    with speaking("zh"):
+        head, below, *_ = str(runs["bidirectional"]).splitlines()
+    before = head.partition("现在这样")[0]
+    assert len(before) + 4 == below.index("#xxxx") == 31  # four signs as wide as eight letters
 
 
 def test_a_script_without_a_name_gets_the_list() -> None:

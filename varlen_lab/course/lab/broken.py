@@ -15,6 +15,7 @@ from functools import cached_property
 from html import escape
 from textwrap import fill
 from typing import Any
+from unicodedata import east_asian_width
 
 from varlen_lab.course.lab import LAB_TYPE
 from varlen_lab.course.lab.record import USUAL, as_json, checked_row, made, recorded
@@ -117,24 +118,28 @@ class Broken:
         return Verdict(False, mistaken(guess.words(), self.switch.words()["sign"]))
 
     def __str__(self) -> str:
+        return "\n".join([*self.drawing(), "", *map(folded, self.sentences())])
+
+    __repr__ = __str__
+
+    def sentences(self) -> list[str]:
+        """What the marks mean, what the row costs, what arrived, and what the audit says, a line each."""
         words, tell = interface(), told(self.run, self.record)
         legend = "   ".join(f"{mark} {words[kind]}" for mark, kind in (("#", "own"), ("x", "cross"), ("o", "missing")))
-        parts = [*self.drawing(), "", folded(legend), folded(tell["loss"])]
+        said = [legend, tell["loss"]]
         for key, should, now in self.run["batch"]:
             if should != now:
                 seen = [words["absent"] if value is None else value for value in (now, should)]
-                parts.append(folded(say("{key} is {now}, it should be {should}", key=key, now=seen[0], should=seen[1])))
+                said.append(say("{key} is {now}, it should be {should}", key=key, now=seen[0], should=seen[1]))
         for one in self.run["findings"]:
-            parts.append(folded(f"audit: {one['kind']}, {one['where']}: {one['what']}. Fix: {one['fix']}."))
-        return "\n".join(parts)
-
-    __repr__ = __str__
+            said.append(f"audit: {one['kind']}, {one['where']}: {one['what']}. Fix: {one['fix']}.")
+        return said
 
     def drawing(self) -> list[str]:
         """Mask and strip of the right row and of this one side by side, a character a token."""
         right, now = self.record["right"], self.run
         size = len(self.run["heard"])
-        rows = [f"  {say('As it should be'):<{size}}   {say('As it is')}"] if size < 38 else []
+        rows = [f"  {filled(say('As it should be'), size)}   {say('As it is')}"] if size < 38 else []
         both = size < 38  # else only this one: two would be wider than a terminal
         for at in range(size):
             lines = [crossed(run["heard"][at], right["heard"][at]) for run in ((right, now) if both else (now,))]
@@ -156,13 +161,9 @@ class Broken:
 
     def in_html(self) -> str:
         """Its text, the drawing in letters of one width."""
-        drawn = "\n".join(self.drawing())
-        rest = str(self)[len(drawn) :].strip().split("\n")
-        heard = escape(told(self.run, self.record)["picture"])
-        return (
-            f'<pre style="line-height:1.15" role="img" aria-label="{heard}">{escape(drawn)}</pre>'
-            f"<p>{escape(' '.join(rest))}</p>"
-        )
+        drawn, heard = escape("\n".join(self.drawing())), escape(told(self.run, self.record)["picture"])
+        lines = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences())
+        return f'<pre style="line-height:1.15" role="img" aria-label="{heard}">{drawn}</pre>{lines}'
 
 
 def marks(run: dict[str, Any]) -> list[list[bool]]:
@@ -182,6 +183,11 @@ def predicted(trained: str, should: str) -> str:
         letter = LETTERS[at + 1 : at + 2]
         marks.append(MARKS[one == "1", other == "1"] if one == "0" else letter if other == "1" else letter.upper())
     return "".join(marks)
+
+
+def filled(text: str, size: int) -> str:
+    """Text with blanks behind it, as wide as so many letters; a Chinese sign is as wide as two."""
+    return text + " " * (size - len(text) - sum(east_asian_width(sign) in "WF" for sign in text))
 
 
 def folded(text: str) -> str:
