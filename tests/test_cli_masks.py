@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from varlen_lab.cli import main
 from varlen_lab.cli.masks import row_of, texts_of
 from varlen_lab.config.schema import Config
+from varlen_lab.language import speaking, spoken
 from varlen_lab.training.data import load_rows, load_tokenizer
 
 
@@ -147,3 +149,11 @@ def test_a_row_that_is_not_there(config_file: str, number: str, capsys: pytest.C
     assert main(["masks", config_file, f"--row={number}"]) == 2
     told = capsys.readouterr().err
     assert f"--row is {number}" in told and "packs into rows 0 to" in told
+
+
+def test_a_verb_speaks_english_whatever_the_notebook_speaks_that_calls_it(tmp_path: Path) -> None:
+    with speaking("zh"):
+        assert main(["masks", "--lengths", "7", "3", "-o", str(tmp_path / "a.svg")]) == 0
+        assert spoken() == "zh"
+    drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "document 1" in drawn and not re.search("[\u4e00-\u9fff]", drawn)

@@ -22,7 +22,7 @@ from varlen_lab.course.pages.index import claim
 from varlen_lab.course.pages.lesson import notebook_page
 from varlen_lab.course.pages.numbers import measured
 from varlen_lab.course.pages.ours import is_page, pages_in
-from varlen_lab.course.site import begin_site, end_site
+from varlen_lab.course.site import begin_site, end_site, refuse_folder_of
 from varlen_lab.errors import InputError
 from varlen_lab.language.saying import catalogue, speaking, spoken
 
@@ -382,6 +382,13 @@ def test_a_file_where_the_other_language_would_lie_is_a_sentence(lessons: list[L
     (tmp_path / "site" / "zh").write_text("in the way", encoding="utf-8")
     with pytest.raises(InputError, match=r"cannot be written .*; choose another -o"):
         begin_site(tmp_path / "site", lessons, False)
+
+
+def test_a_link_that_lays_one_language_over_the_other_is_a_sentence(lessons: list[Lesson], tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "zh").symlink_to(tmp_path / "site")
+    with pytest.raises(InputError, match=r"zh leads back to .*site; remove that link"):
+        refuse_folder_of(lessons, tmp_path / "site")
 
 
 def test_pages_of_both_languages_are_known_for_ours(site: Path) -> None:

@@ -31,6 +31,7 @@ from varlen_lab.documents.registry import READERS
 from varlen_lab.errors import InputError, LeakFound, nearest, one_of, quoted
 from varlen_lab.files.places import check_file, check_ours
 from varlen_lab.files.writing import writable, written_whole
+from varlen_lab.language.saying import speaking
 from varlen_lab.machine import console, signals, starting
 from varlen_lab.machine.arguments import named, place, whole
 from varlen_lab.machine.folding import folded
@@ -130,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
-        with signals.heeded():
+        with signals.heeded(), speaking("en"):  # whatever a notebook that calls it speaks
             code = _obey(words)
         if argv is None:
             signals.end_with(code)

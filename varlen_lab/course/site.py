@@ -63,6 +63,8 @@ def refuse_folder_of(lessons: Sequence[Lesson], folder: Path) -> None:
     homes = {lesson.path.parent.resolve() for tree in languages for lesson in tree.lessons}
     if homes & {tree.folder.resolve() for tree in languages}:
         raise InputError(f"{folder} holds the lessons themselves; choose another -o.")
+    if len({tree.folder.resolve() for tree in languages}) < len(languages):
+        raise InputError(f"{languages[-1].folder} leads back to {folder}; remove that link, or choose another -o.")
     for tree in languages:
         pages = [f"{name}.html" for name in tree.names] + [FUNCTIONS] * (tree.language == ENGLISH)
         for name in [*pages, *(lesson.path.name for lesson in tree.lessons)]:
