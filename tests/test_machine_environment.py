@@ -24,6 +24,7 @@ COMES_WITH = {  # what is imported as a part of a package that is declared
     "huggingface-hub": "transformers",
     "ipython": "ipykernel",
     "jupyter-client": "ipykernel",
+    "markupsafe": "jinja2",
     "pyarrow": "datasets",
     "pygments": "rich",
     "traitlets": "ipykernel",
