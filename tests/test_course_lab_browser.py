@@ -299,12 +299,12 @@ def test_axe_finds_nothing(opened: Opened, language: str, scheme: str) -> None:
 # ------------------------------------------------------------------------------------------------- with a kernel
 
 
-def test_a_kernel_runs_what_is_turned_on_in_jupyterlab(tmp_path: Path) -> None:
+def test_a_kernel_runs_what_is_turned_on_in_jupyterlab(browser: Any, tmp_path: Path) -> None:
     code = "from varlen_lab.course import break_it\n\nbreak_it()"
     chosen = tmp_path / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
     chosen.parent.mkdir(parents=True)
     chosen.write_text(json.dumps({"theme": "JupyterLab Dark"}))
-    with served(tmp_path) as server, started() as browser:
+    with served(tmp_path) as server:
         cells = [new_code_cell(code), new_code_cell('break_it("label at the border")')]
         nbformat.write(new_notebook(cells=cells, metadata=KERNEL), tmp_path / "lab.ipynb")
         page = browser.new_page(viewport={"width": 1300, "height": 1400})
@@ -336,4 +336,5 @@ def test_a_kernel_runs_what_is_turned_on_in_jupyterlab(tmp_path: Path) -> None:
             assert page.locator(".jp-Notebook .jp-Cell").count() == 2 and lab.locator(KNOB).count() == 12, key
         if pictures := os.environ.get("PICTURES"):
             page.screenshot(path=Path(pictures) / "lab-jupyterlab.png")
+        page.close()
     assert broken == []
