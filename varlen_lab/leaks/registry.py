@@ -28,7 +28,7 @@ MERGED = ("merged documents", "attention ignores the seams")  # of two documents
 
 @dataclass(frozen=True)
 class Fault:
-    """One mistake. ``source``: where it was met, a repository and the number of a thread.
+    """One mistake. ``source``: where it was met, mended or made possible, a repository and the number of a thread.
 
     ``plant``: "module:function", called with a model and its batch; it changes the model in place and returns the
     batch to use, the same one or another. A function of ``planted_trainers`` is called with a trainer.
@@ -85,7 +85,7 @@ RECORDS = (
     Fault(
         name="positions not restarted",
         about="positions run on through the row, so that nothing tells the documents apart",
-        source="hiyouga/LlamaFactory#7318",
+        source="alex-hh/profam#468",
         plant=BATCH + "positions_run_on",
         expected=("position_ids not restarted",),
         fix="start again at 0",
@@ -137,7 +137,7 @@ RECORDS = (
     ),
     Fault(
         name="merged documents",
-        about="a one-token document is taken for the end of the one before it",
+        about="the seam beside a one-token document is lost, and it becomes a part of its neighbour",
         source="modelscope/ms-swift#9904",
         plant=ATTENTION + "merged_documents",
         expected=MERGED,
@@ -267,8 +267,8 @@ RECORDS = (
     ),
     Fault(
         name="one layer without seams",
-        about="one layer of several is patched, or not patched, and takes the row for one document",
-        source="axolotl-ai-cloud/axolotl#3796",
+        about="of several layers one makes its seams anew from a mask that knows none: the row is one document to it",
+        source="fla-org/flash-linear-attention#1088",
         plant=ATTENTION + "one_layer_without_seams",
         expected=("attention ignores the seams",),
         fix="pass the seams",

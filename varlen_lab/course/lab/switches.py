@@ -83,7 +83,7 @@ RECORDS = (
     Switch(
         "merged documents",
         "two documents merged",
-        "A kernel takes the one-token document for the end of the one before it.",
+        "The seam beside the one-token document is lost, and it becomes a part of the one before it.",
         "one seam is gone, the one before the one-token document; no loss moves, for one token trains nothing",
         "Make the seams from all lengths: Boundaries.from_lengths(lengths).",
     ),
@@ -111,7 +111,7 @@ RECORDS = (
     Switch(
         "one layer without seams",
         "one layer without seams",
-        "Of two layers one was not patched, and it takes the row for one document.",
+        "Of two layers one makes its seams anew from a mask that knows none, and takes the row for one document.",
         "strangers are heard by the first five tokens behind a seam, as far as the window of one layer reaches",
         "Hand the seams to every layer: cu_seq_lens_q, to an attention that reads it.",
     ),
