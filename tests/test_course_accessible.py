@@ -30,7 +30,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 LESSONS = ("00_why_varlen", "05_train", "12_seven_traps")  # the explorer; many outputs; solutions
 PAGES = [
     *("index.html", "zh/index.html", "lab.html", "zh/lab.html"),
-    *(f"{name}.html" for name in (*LESSONS, "zh/00_why_varlen")),
+    *(f"{name}.html" for name in (*LESSONS, "zh/00_why_varlen", "zh/05_train")),
     "api/index.html",
     "api/varlen_lab/packing.html",
     "explorer.html",
