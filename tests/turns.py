@@ -1,6 +1,6 @@
 """Which of many tests a run takes: of many parameters some always and a fifth each day, all with VARLEN_LAB_ALL=1.
 
-``.ci/run`` sets VARLEN_LAB_TURNS=1: then a third of the other slow tests runs each day.
+``.ci/run`` sets VARLEN_LAB_TURNS=1: then a quarter of the other slow tests runs each day, and of those in a browser.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 DAYS = 5  # until every one had its turn
-SLOW_DAYS = 3  # until every other slow test had it
+SLOW_DAYS = 4  # until every other slow test had it
 
 
 def by_turns(names: Iterable[Any], always: int) -> list[Any]:
@@ -40,16 +40,19 @@ def by_turns(names: Iterable[Any], always: int) -> list[Any]:
 
 
 def take_turns(items: Iterable[pytest.Item]) -> None:
-    """Skip slow tests, and those of the real model, that have another day: by their names, so a new one moves none."""
+    """Skip slow tests, those of the real model and those in a browser that have another day.
+
+    By their names, so that a new one moves no other.
+    """
     if not os.environ.get("VARLEN_LAB_TURNS") or os.environ.get("VARLEN_LAB_ALL"):
         return
     today = date.today().toordinal()
     for item in items:
-        slow = item.get_closest_marker("slow") or item.get_closest_marker("real")
+        slow = next(filter(None, map(item.get_closest_marker, ("slow", "real", "browser"))), None)
         wait = (zlib.crc32(item.nodeid.encode()) - today) % SLOW_DAYS
         if slow and not slow.args and wait:
-            when = ("tomorrow", "the day after tomorrow")[wait - 1]
-            item.add_marker(pytest.mark.skip(reason=f"{date.today()}: this one runs every third day, {when}"))
+            when = ("tomorrow", "the day after tomorrow", "in three days")[wait - 1]
+            item.add_marker(pytest.mark.skip(reason=f"{date.today()}: this one runs every fourth day, {when}"))
 
 
 WHY = "only with VARLEN_LAB_ALL=1, as .ci/run --full sets it"

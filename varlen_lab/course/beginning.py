@@ -7,6 +7,7 @@ What a person has set in the environment stands.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -19,6 +20,7 @@ QUIET = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  #
 def begin_lesson() -> None:
     """To be called before torch is loaded: it, and what this kernel starts, computes on one thread."""
     begin()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # that it has no fast kernel here, in a pink box
     for name in QUIET:
         os.environ.setdefault(name, "1")
     if "torch" not in sys.modules and not any(os.environ.get(name) for name in BY_PEOPLE):
