@@ -42,14 +42,16 @@ def by_turns(names: Iterable[Any], always: int) -> list[Any]:
 def take_turns(items: Iterable[pytest.Item]) -> None:
     """Skip slow tests, those of the real model and those in a browser that have another day.
 
-    By their names, so that a new one moves no other.
+    By their names, so that a new one moves no other; those in a browser by their files, whose tests share a page.
     """
     if not os.environ.get("VARLEN_LAB_TURNS") or os.environ.get("VARLEN_LAB_ALL"):
         return
     today = date.today().toordinal()
     for item in items:
         slow = next(filter(None, map(item.get_closest_marker, ("slow", "real", "browser"))), None)
-        wait = (zlib.crc32(item.nodeid.encode()) - today) % SLOW_DAYS
+        whole = item.get_closest_marker("browser") and not item.get_closest_marker("slow")
+        name = item.nodeid.partition("::")[0] if whole else item.nodeid
+        wait = (zlib.crc32(name.encode()) - today) % SLOW_DAYS
         if slow and not slow.args and wait:
             when = ("tomorrow", "the day after tomorrow", "in three days")[wait - 1]
             item.add_marker(pytest.mark.skip(reason=f"{date.today()}: this one runs every fourth day, {when}"))
