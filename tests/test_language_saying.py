@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from varlen_lab.errors import InputError
-from varlen_lab.language import LANGUAGES, counted, phrase, say, speak, speaking, spoken
+from varlen_lab.language import LANGUAGES, counted, listed, phrase, say, speak, speaking, spoken
 from varlen_lab.language.saying import HERE, HOLE, catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +74,15 @@ def test_chinese_is_said_inside_the_block_and_not_after_it() -> None:
         assert spoken() == "zh" and counted(1000, "token") == "1,000 个 token"
         assert phrase("nobody translated this") == "nobody translated this"
     assert spoken() == "en"
+
+
+def test_words_said_in_chinese_know_their_english_and_a_person_s_own_chinese_stays_his() -> None:
+    with speaking("zh"):
+        cells, both = counted(2, "cell"), listed([counted(2, "cell"), "a"])
+    assert (cells, phrase(cells), phrase(both)) == ("2 个格子", "2 cells", "2 cells, a")
+    with speaking("zh"):
+        again = phrase(cells)
+    assert (phrase(again), phrase("2 个格子")) == ("2 cells", "2 个格子")
 
 
 def test_a_language_that_there_is_not_is_refused() -> None:

@@ -208,7 +208,8 @@ def test_without_a_font_words_that_were_said_before_are_english_too() -> None:
         gains = listed([say("{gain:.2f}× {way}", gain=2.0, way=phrase("padded")), "abc"])
         bars = [viz.Rate(phrase("padded"), 6e4, say(" · {fill:.0%} full, {gib:.0f} GiB", fill=0.5, gib=3), "own")]
         claim = say("Tokens a second of varlen: {gains}; rows of {row:,}", gains=gains, row=1024)
-        caption = f"abc · {say('a small Llama')} · {counted(3, 'step')}"
+        parts = {"config": say("a small Llama"), "kernel": "abc", "device": counted(3, "step"), "dtype": "", "seed": 0}
+        caption = say("{config} · varlen backend {kernel} · {device} · {dtype} · seed {seed}", **parts)
         return viz.draw_rates(bars, claim=claim, caption=caption)
 
     wanted = draw()

@@ -24,13 +24,17 @@ from typing import Any
 from varlen_lab.errors import plural, unknown_choice
 
 LANGUAGES = {"en": "English", "zh": "中文"}  # a name, and how its readers call it
+TAGS = {"en": "en", "zh": "zh-CN"}  # of HTML
 HERE = Path(__file__).parent
 HOLE = re.compile(r"\{[^{}]*\}")
 BETWEEN_SIGNS = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # a space that a name of Chinese signs leaves
-CHINESE = re.compile("[\u4e00-\u9fff]")
-MEMORY = 10_000  # sentences said in another language whose English is kept
 _now = "en"
-_english: dict[str, str] = {}  # what was said in another language -> the same in English
+
+
+class Said(str):
+    """Words in another language that know their English, for whoever has to write them in a type without the signs."""
+
+    english: str
 
 
 def speak(language: str) -> None:
@@ -95,21 +99,19 @@ def phrase(text: str) -> str:
     if _now == "en":
         return meant(text)
     found = catalogue(_now).get(text)
-    return kept(put_together(_now, text) if found is None else found, text)
+    return kept(put_together(_now, text) if found is None else found, meant(text))
 
 
 def kept(said: str, english: str) -> str:
-    """``said``, whose English is remembered, for whoever has to write it in a type that lacks its signs."""
-    if CHINESE.search(said) and not CHINESE.search(english):
-        if len(_english) >= MEMORY:
-            _english.clear()
-        _english[said] = english  # the last one: two English words may have one Chinese
-    return said
+    """``said``, which knows its ``english``."""
+    words = Said(said)
+    words.english = english
+    return words
 
 
 def meant(value: Any) -> Any:
     """The English of words that were said in another language; anything else as it is."""
-    return _english.get(value, value) if isinstance(value, str) else value
+    return value.english if isinstance(value, Said) else value
 
 
 def capital(words: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.errors import InputError, quoted
-from varlen_lab.language.saying import LANGUAGES, counted, phrase, say, speaking, spoken
+from varlen_lab.language.saying import LANGUAGES, TAGS, counted, phrase, say, speaking, spoken
 from varlen_lab.viz.explorer_words import tables
 from varlen_lab.viz.masks import PackedRow, legible
 from varlen_lab.viz.policy import csp
@@ -31,9 +31,8 @@ ROW_LIMIT = 1_000  # steps of a slider
 TEXT_BUDGET = 100_000  # bytes of names, and bytes of tokens' texts, that a page holds
 PICTURE_LIMIT = 150_000  # bytes of the picture for a browser without scripts
 UNSAFE = re.compile("[<>&\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]")
-HTML_LANGUAGES = {"en": "en", "zh": "zh-CN"}
 MODES = ("both", "full", "varlen")
-EXPORT = "export default { render };\n"  # explorer.js is a module for anywidget; a page has no modules
+EXPORT = "export default { render };\n"  # such a file is a module for anywidget; a page has no modules
 
 
 def _script() -> str:
@@ -115,7 +114,7 @@ def fragment(data: Mapping[str, Any], *, label: str, picture: str = "") -> str:
     shown = f"<noscript>{picture}</noscript>\n" if picture else ""
     with speaking(data["language"]):
         label, told = heading(phrase(label)), escape(row.alt_text())
-    tongue = "" if data["language"] == "en" else f' lang="{HTML_LANGUAGES[data["language"]]}"'
+    tongue = "" if data["language"] == "en" else f' lang="{TAGS[data["language"]]}"'
     return (
         f'<div class="varlen-page"{tongue} role="group" aria-label="{label}">\n'
         f'<script type="application/json">{json_in_html(data)}</script>\n'
@@ -170,7 +169,7 @@ def page(
     words = heading(title)
     light_colours, dark_colours = page_colours(DARK if dark else LIGHT), page_colours(DARK)
     return f"""<!doctype html>
-<html lang="{HTML_LANGUAGES[spoken()]}">
+<html lang="{TAGS[spoken()]}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{csp([SCRIPT])}">

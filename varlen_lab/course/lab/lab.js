@@ -8,7 +8,6 @@ const CELL = 10, SIDE = 13, TOP = 1, GAP = 17, ROOM = 0.45; // SVG units
 const OPAQUE = [0, 0.42, 0.68, 1]; // of how strongly a token is heard
 const ARROWS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 const SVG = "http://www.w3.org/2000/svg";
-const STOP = { en: ". ", zh: "。" };
 
 function render({ model, el }) {
   const data = model.get("data"), { words, switches } = data;
@@ -17,7 +16,7 @@ function render({ model, el }) {
   let on = switches.find((each) => each.name === data.on) || null, hidden = false, answer = null, last = null;
 
   const box = element(el, "div", "varlen-lab");
-  box.lang = data.language === "zh" ? "zh-Hans" : data.language;
+  box.lang = data.language;
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", words.lab);
   box.addEventListener("keydown", (event) => { // in JupyterLab letters add, cut and delete cells
@@ -246,11 +245,11 @@ function render({ model, el }) {
     const before = news.textContent, made = document.createElement("p");
     if (kinds.length) made.append(`${words.audit} `);
     for (const kind of kinds) element(made, "b", "", kind).lang = "en";
-    made.append(kinds.length ? STOP[data.language] : "", loss);
+    made.append(kinds.length ? words.stop : "", loss);
     if (made.textContent !== before) news.replaceChildren(...made.childNodes);
   }
 
-  const sentence = (text) => text[0].toUpperCase() + text.slice(1) + STOP[data.language].trim();
+  const sentence = (text) => text[0].toUpperCase() + text.slice(1) + words.stop.trim();
   const taken = () => {
     const { switch: name, run } = model.get("live") || {};
     if (!name) return;

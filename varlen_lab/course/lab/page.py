@@ -17,12 +17,11 @@ from varlen_lab.course.lab.record import recorded
 from varlen_lab.course.lab.switches import SWITCHES, Switch
 from varlen_lab.course.lab.texts import LETTERS, correct, interface, mistaken, told
 from varlen_lab.errors import InputError, quoted
-from varlen_lab.language.saying import LANGUAGES, say, speaking, spoken
-from varlen_lab.viz.explorer_page import json_in_html
+from varlen_lab.language.saying import LANGUAGES, TAGS, say, speaking, spoken
+from varlen_lab.viz.explorer_page import EXPORT, json_in_html
 from varlen_lab.viz.style import DARK, LIGHT
 
 HERE = Path(__file__).parent
-EXPORT = "export default { render };\n"  # lab.js is a module for anywidget; a page has no modules
 START = """
 const startAll = () => {
   for (const place of document.querySelectorAll(".varlen-lab-page")) {
@@ -50,7 +49,7 @@ def lab_data(record: Mapping[str, Any] | None = None, switch: str | None = None)
     held = dict(record or recorded())
     texts = {name: each.words() for name, each in SWITCHES.items()}
     return {
-        "language": spoken(),
+        "language": TAGS[spoken()],
         "words": interface(),
         "colours": {"light": asdict(LIGHT), "dark": asdict(DARK)},
         "letters": LETTERS,
@@ -86,7 +85,7 @@ def fragment(language: str = "en", *, switch: str | None = None) -> str:
         data = lab_data(switch=read_asked({"language": language, "switch": switch})[1])
         items = "".join(f"<li>{listed_mistake(each)}</li>\n" for each in SWITCHES.values())
         return (
-            f'<div class="varlen-lab-page" lang="{LANGUAGE_TAGS[language]}">\n'
+            f'<div class="varlen-lab-page" lang="{TAGS[language]}">\n'
             f'<script type="application/json">{json_in_html(data)}</script>\n'
             f"<noscript><p>{escape(say('The lab moves where scripts may run. These are its twelve mistakes:'))}</p>\n"
             f"<ol>\n{items}</ol></noscript>\n</div>\n"
@@ -98,9 +97,6 @@ def listed_mistake(switch: Switch) -> str:
     words = {name: escape(text) for name, text in switch.words().items()}
     said = say("{label}: {deed} {fix}", label=f"<b>{words['label']}</b>", deed=words["deed"], fix=words["fix"])
     return f'{said} <a rel="noopener noreferrer" href="{escape(switch.url)}">{escape(switch.source)}</a>'
-
-
-LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans"}
 
 
 def asked(switch: str | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ def interface() -> dict[str, str]:
     """The words on switches, pictures and tables."""
     return {
         "lab": say("Break-it lab"),
+        "stop": say(". "),
         "lead": say("Turn a switch on and make one mistake. Each was made by somebody, and none of them was "
                     "announced."),
         "board": say("Twelve mistakes, one at a time"),

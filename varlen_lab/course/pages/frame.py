@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from varlen_lab.course.outcomes import duration
-from varlen_lab.course.pages.languages import API, TAGS, switch, way_to_top
-from varlen_lab.language.saying import phrase, say, speaking
+from varlen_lab.course.pages.languages import API, switch, way_to_top
+from varlen_lab.language.saying import TAGS, phrase, say, speaking
 from varlen_lab.viz.policy import csp
 
 HERE = Path(__file__).parent

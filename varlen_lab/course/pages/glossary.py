@@ -7,9 +7,9 @@ from pathlib import Path
 
 from varlen_lab.course.pages.cleaning import Page, clean
 from varlen_lab.course.pages.frame import framed
-from varlen_lab.course.pages.languages import TAGS, Switch, other, way_to_top
+from varlen_lab.course.pages.languages import Switch, other, way_to_top
 from varlen_lab.course.pages.outputs import markdown_html
-from varlen_lab.language.saying import LANGUAGES, say, speaking
+from varlen_lab.language.saying import LANGUAGES, TAGS, say, speaking
 
 GLOSSARY = "glossary.md"
 

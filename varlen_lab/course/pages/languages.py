@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from varlen_lab.course.lessons import CHINESE, ENGLISH, language_of
 from varlen_lab.course.pages.ours import is_page
-from varlen_lab.language.saying import LANGUAGES
+from varlen_lab.language.saying import LANGUAGES, TAGS
 
-TAGS = {ENGLISH: "en", CHINESE: "zh-CN"}  # of HTML
 API = "api/index"
 
 

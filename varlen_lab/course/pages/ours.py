@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from varlen_lab.errors import InputError
+from varlen_lab.language.saying import TAGS
 
 # how each page of the site begins, those of the functions too
 BEGINS = (
     b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy"'
 )
-OURS = (BEGINS, BEGINS.replace(b'"en"', b'"zh-CN"'))  # one for each language of a site
+OURS = tuple(BEGINS.replace(b'"en"', f'"{tag}"'.encode()) for tag in TAGS.values())
 RAN = b'"papermill"'  # in the metadata of an executed copy
 
 
