@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +52,16 @@ def started() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def watched(browser: Any, errors: list[str], mine: Callable[[str], bool], **how: Any) -> Any:
+    """A new page; into ``errors`` goes what it says of an error, and every request that is not ``mine``."""
+    page = browser.new_page(**how)
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("request", lambda asked: None if mine(asked.url) else errors.append(asked.url))
+    return page
 
 
 @contextmanager
@@ -97,23 +107,34 @@ def served(home: Path) -> Iterator[str]:
         process.wait(30)
 
 
+def choose_theme(home: Path, name: str) -> None:
+    """From now on the JupyterLab that is ``served`` from ``home`` opens in the theme of this name."""
+    chosen = home / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    chosen.write_text(json.dumps({"theme": name}))
+
+
+def running(browser: Any, server: str, name: str, size: tuple[int, int]) -> tuple[Any, list[str], list[str]]:
+    """A page on which all cells of a notebook are running; its errors so far, and its requests to elsewhere."""
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    page.set_default_timeout(60_000)
+    errors: list[str] = []
+    abroad: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: abroad.append(request.url) if leaves(request.url, server) else None)
+    page.goto(f"{server}/lab/tree/{name}?reset")
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # "Run All Cells" before the kernel is there is lost
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    return page, errors, abroad
+
+
 @contextmanager
 def opened(server: str) -> Iterator[SimpleNamespace]:
     """The notebook, run to its end in the browser: ``page``, and what went wrong in it so far."""
     with started() as browser:
-        page = browser.new_page(viewport={"width": 1300, "height": 1100})
-        page.set_default_timeout(60_000)
-        errors: list[str] = []
-        abroad: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: abroad.append(request.url) if leaves(request.url, server) else None)
-        page.goto(f"{server}/lab/tree/masks.ipynb?reset")
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        page.locator(".jp-Notebook .jp-Cell").first.click()
-        page.get_by_role(
-            "menuitem", name="Run", exact=True
-        ).click()  # "Run All Cells" before the kernel is there is lost
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page, errors, abroad = running(browser, server, "masks.ipynb", (1300, 1100))
         page.locator(f"{CANVAS}[data-state]").scroll_into_view_if_needed()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         page.wait_for_timeout(1000)

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +105,15 @@ def link_unpacked(source: Path, target: Path) -> None:
     """The GGUF files that are unpacked in ``source``, as links: SmolLM2 takes half a gigabyte and twenty seconds."""
     for folder in source.glob("gguf-*/"):
         (target / folder.name).symlink_to(folder.resolve())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium for the tests of a file; skips where there is none, and fails where one is required."""
+    from browser_lab import started  # imports Jupyter
+
+    with started() as found:
+        yield found
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from axe import violations
-from browser_lab import CANVAS, started
+from browser_lab import CANVAS
 
 from varlen_lab.course.lessons import Lesson
 from varlen_lab.course.pages.api import write_api
@@ -120,12 +120,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = PackedRow([70, 300, 180], None, ["a", "b", ""])
     (folder / "explorer.html").write_text(explorer_page(row, [f"w{n}" for n in range(550)]), encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with started() as browser:
-        yield browser
 
 
 @pytest.fixture

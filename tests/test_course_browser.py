@@ -5,7 +5,6 @@ Needs what tests/test_viz_browser.py needs. ``PICTURES=folder`` keeps a screensh
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser_lab import leaves, served, started
+from browser_lab import choose_theme, running, served, started
 from nbformat.v4 import new_code_cell, new_notebook
 from turns import by_turns
 
@@ -42,21 +41,10 @@ def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, home / f"{theme}-{path.name}")
-    chosen = home / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
-    chosen.parent.mkdir(parents=True, exist_ok=True)
-    chosen.write_text(json.dumps({"theme": THEMES[theme]}))
+    choose_theme(home, THEMES[theme])
     with started() as browser:
-        page = browser.new_page(viewport={"width": 1100, "height": 1000})
-        page.set_default_timeout(60_000)
-        broken: list[str] = []
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.on("request", lambda request: broken.append(request.url) if leaves(request.url, server) else None)
-        page.goto(f"{server}/lab/tree/{theme}-{path.name}?reset")
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        page, errors, abroad = running(browser, server, f"{theme}-{path.name}", (1100, 1000))
         assert page.locator("body").get_attribute("data-jp-theme-light") == str(theme == "light").lower()
-        page.locator(".jp-Notebook .jp-Cell").first.click()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
         count = sum(cell.cell_type == "code" for cell in notebook.cells)
         page.wait_for_function(
@@ -74,7 +62,7 @@ def run_all(lab: tuple[str, Path], path: Path, theme: str) -> list[str]:
             page.locator(".jp-Notebook .jp-Cell").first.scroll_into_view_if_needed()
             page.wait_for_timeout(1000)
             page.screenshot(path=Path(pictures) / f"{path.stem}-{theme}.png")
-    assert broken == []
+    assert errors + abroad == []
     return found
 
 

@@ -5,7 +5,6 @@ Needs what tests/test_viz_browser.py needs.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 from axe import violations
-from browser_lab import KERNEL, leaves, served, started
+from browser_lab import KERNEL, choose_theme, running, served, watched
 from nbformat.v4 import new_code_cell, new_notebook
 
 from varlen_lab.course.lab.page import SCRIPT, STYLE, fragment
@@ -34,12 +33,6 @@ PAGE = """<!doctype html><html lang="{language}"><head><meta charset="utf-8"><ti
 Opened = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with started() as browser:
-        yield browser
-
-
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Opened]:
     """``opened(language, size, scheme)``: the lab on a page, which says no error and asks for nothing."""
@@ -50,13 +43,8 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Opened]:
         place = tmp_path / f"{language}.html"
         parts = {"fragment": fragment(language), "style": STYLE, "script": SCRIPT, "policy": csp([SCRIPT])}
         place.write_text(PAGE.format(language=language, **parts), encoding="utf-8")
-        page = browser.new_page(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion=motion
-        )
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("request", lambda asked: None if asked.url == place.as_uri() else errors.append(asked.url))
+        how = {"viewport": {"width": size[0], "height": size[1]}, "color_scheme": scheme, "reduced_motion": motion}
+        page = watched(browser, errors, place.as_uri().__eq__, **how)
         page.goto(place.as_uri())
         pages.append(page)
         return page
@@ -301,22 +289,11 @@ def test_axe_finds_nothing(opened: Opened, language: str, scheme: str) -> None:
 
 def test_a_kernel_runs_what_is_turned_on_in_jupyterlab(browser: Any, tmp_path: Path) -> None:
     code = "from varlen_lab.course import break_it\n\nbreak_it()"
-    chosen = tmp_path / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
-    chosen.parent.mkdir(parents=True)
-    chosen.write_text(json.dumps({"theme": "JupyterLab Dark"}))
+    choose_theme(tmp_path, "JupyterLab Dark")
     with served(tmp_path) as server:
         cells = [new_code_cell(code), new_code_cell('break_it("label at the border")')]
         nbformat.write(new_notebook(cells=cells, metadata=KERNEL), tmp_path / "lab.ipynb")
-        page = browser.new_page(viewport={"width": 1300, "height": 1400})
-        page.set_default_timeout(60_000)
-        broken: list[str] = []
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.on("request", lambda asked: broken.append(asked.url) if leaves(asked.url, server) else None)
-        page.goto(f"{server}/lab/tree/lab.ipynb?reset")
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        page.locator(".jp-Notebook .jp-Cell").first.click()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page, errors, abroad = running(browser, server, "lab.ipynb", (1300, 1400))
         one = page.locator(".varlen-lab").nth(1)
         one.locator(".varlen-lab-news", has_text="border label").wait_for()
         assert not one.locator(KNOB).is_visible() and not one.get_by_role("button", name="Surprise me").is_visible()
@@ -337,4 +314,4 @@ def test_a_kernel_runs_what_is_turned_on_in_jupyterlab(browser: Any, tmp_path: P
         if pictures := os.environ.get("PICTURES"):
             page.screenshot(path=Path(pictures) / "lab-jupyterlab.png")
         page.close()
-    assert broken == []
+    assert errors + abroad == []

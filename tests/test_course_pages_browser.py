@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_lab import started
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from varlen_lab.course.outcomes import Outcome
@@ -111,12 +110,6 @@ def rich_notebook() -> Any:
             new_code_cell("1/0", outputs=[new_output("error", ename="E", evalue="e", traceback=[WORD])]),
         ]
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with started() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

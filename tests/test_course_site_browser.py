@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_lab import CANVAS, started
+from browser_lab import CANVAS, watched
 from site_pages import comparison_html, dead_links, execute, lessons_in
 
 from varlen_lab.course.outcomes import Outcome
@@ -39,12 +39,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with started() as browser:
-        yield browser
-
-
 @pytest.fixture
 def opened(browser: Any, site: Path) -> Iterator[Any]:
     """``opened(name, size, scheme)``: a page of the site; at the end no page said an error or asked for anything."""
@@ -52,11 +46,8 @@ def opened(browser: Any, site: Path) -> Iterator[Any]:
     pages = []
 
     def go(name: str, size: tuple[int, int] = WIDE, scheme: str = "light") -> Any:
-        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("request", lambda asked: None if ours(asked.url, site) else errors.append(asked.url))
+        how = {"viewport": {"width": size[0], "height": size[1]}, "color_scheme": scheme}
+        page = watched(browser, errors, lambda url: ours(url, site), **how)
         page.goto((site / name).as_uri())
         pages.append(page)
         return page

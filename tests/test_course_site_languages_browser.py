@@ -7,12 +7,10 @@ are left out: they ask for a font of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_lab import started
 
 from varlen_lab.course.lessons import find_lessons
 from varlen_lab.course.site import begin_site
@@ -59,13 +57,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@pytest.fixture(scope="module", autouse=True)
+def font() -> None:
+    """Skips without a font for Chinese, and fails where a browser's tests are required."""
     if chinese_font() is None:
         missing = "no font for Chinese on this machine (apt install fonts-wqy-microhei)"
         (pytest.fail if os.environ.get("VARLEN_LAB_BROWSER") == "1" else pytest.skip)(missing)
-    with started() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["1280", "420"])

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_lab import started
 from expect import refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -170,13 +169,6 @@ def test_data_that_is_no_mapping_is_refused(value: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium; each test opens pages of its own."""
-    with started() as browser:
-        yield browser
 
 
 @pytest.fixture
